@@ -1,0 +1,1 @@
+"""raycsr: cost-sensitive randomized smoothing at cluster scale."""
