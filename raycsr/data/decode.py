@@ -1,0 +1,128 @@
+"""Decoding: encoded images to upright RGB pixels of the one size that the base classifier takes."""
+
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from raycsr.data.sources import Source
+from raycsr.models import Preprocessing
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF")  # not those that run a program, as EPS does
+MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a decompression bomb
+
+Transform = Callable[[Image.Image], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Reads and decodes a batch: a function for `Dataset.map_batches`, run in plain Ray tasks.
+
+    Attributes:
+        source: Where the images are read from.
+        preprocessing: The size and the crop of the base classifier.
+    """
+
+    source: Source
+    preprocessing: Preprocessing
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds `image`, uint8 (N, H, W, 3), `image_sha` and `error` to a batch that has `image_id`, (N,).
+
+        Raises:
+            UserError: The whole source is missing on this node.
+            OSError: Reading kept failing.
+        """
+        encoded = self.source.read([str(image_id) for image_id in batch["image_id"]])
+        return {**batch, **decode_images(encoded, self.preprocessing)}
+
+
+def decode_images(
+    encoded: Sequence[bytes | np.ndarray | Exception], preprocessing: Preprocessing
+) -> dict[str, np.ndarray]:
+    """Decodes images and brings them to one size, as timm does for evaluation but without normalisation.
+
+    Greyscale, palette, CMYK and 16-bit images become RGB, transparency is dropped, and EXIF orientation is
+    applied. Nothing that is wrong with an image raises: it becomes the image's error.
+
+    Args:
+        encoded: For each image its file's bytes; or pixels, uint8 (H, W) or (H, W, 3), which stay as they are
+            where they have the size of `preprocessing` already; or the exception that reading it gave.
+        preprocessing: timm's data configuration of the base classifier.
+
+    Returns:
+        `image`: uint8 (N, H, W, 3), zeros where the image has an error.
+        `image_sha`: (N,) first 16 hex digits of the sha256 of the image's pixels, None where it has an error.
+        `error`: (N,) None, or one line: the kind of the error and its reason.
+    """
+    transform = _transform(preprocessing)  # outside of the loop: its errors are not those of an image
+    image = np.zeros((len(encoded), *preprocessing.input_size, 3), dtype=np.uint8)
+    image_sha = np.full(len(encoded), None, dtype=object)
+    error = np.full(len(encoded), None, dtype=object)
+    for i, one in enumerate(encoded):
+        try:
+            image[i] = _pixels(one, preprocessing.input_size, transform)
+            image_sha[i] = hashlib.sha256(image[i]).hexdigest()[:16]
+        except Exception as problem:  # any decoder's error concerns this image alone
+            error[i] = _one_line(problem)
+    return {"image": image, "image_sha": image_sha, "error": error}
+
+
+def _pixels(
+    encoded: bytes | np.ndarray | Exception, input_size: tuple[int, int], transform: Transform
+) -> np.ndarray:
+    if isinstance(encoded, Exception):
+        raise encoded
+    if isinstance(encoded, bytes):
+        image = _open(encoded)
+    elif encoded.shape[:2] == input_size:
+        return encoded if encoded.ndim == 3 else np.repeat(encoded[:, :, None], 3, axis=2)
+    else:
+        image = Image.fromarray(encoded)
+    return transform(_rgb(image)).permute(1, 2, 0).numpy()  # (3, H, W) -> (H, W, 3)
+
+
+def _open(encoded: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of bombs, which are refused here, and of odd EXIF, which is harmless
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255 instead of scaling
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+@lru_cache
+def _transform(preprocessing: Preprocessing) -> Transform:
+    """timm's evaluation transform up to uint8 pixels: RGB image -> tensor (3, H, W)."""
+    from timm.data import create_transform  # raycsr.models must come before timm, and is imported above
+
+    return create_transform(
+        input_size=(3, *preprocessing.input_size),
+        interpolation=preprocessing.interpolation,
+        crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
+        normalize=False,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    reason = re.sub(r"\s*<[^>]*>", "", str(error))  # Pillow names its buffer by its address in memory
+    return f"{type(error).__name__}: {' '.join(reason.split())}"

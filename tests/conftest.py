@@ -1,0 +1,59 @@
+"""Fixtures for the whole suite: an S3 server, and the data beside the project."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """An S3 server on this machine; the AWS variables of the environment point at it."""
+
+    endpoint: str
+
+    @property
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client("s3")
+
+    def new_bucket(self) -> str:
+        """Creates an empty bucket and returns its name."""
+        name = f"bucket-{uuid.uuid4().hex[:12]}"
+        self.client.create_bucket(Bucket=name)
+        return name
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"):
+            environment.delenv(name, raising=False)
+        environment.setenv("AWS_ENDPOINT_URL", endpoint)
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield S3Server(endpoint)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The data beside the project: $RAYCSR_SHARED_DATA, or ../shared/data from the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("RAYCSR_SHARED_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("no shared data: set RAYCSR_SHARED_DATA")
+    return folder
