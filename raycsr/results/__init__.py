@@ -1,0 +1,31 @@
+"""Stored results: their schema, where they are, reading and writing them, tables and plots. Knows no Ray."""
+
+from raycsr.results.api import load_certificates, load_votes
+from raycsr.results.locations import find_runs, list_runs, resolve_run
+from raycsr.results.owners import Ownership
+from raycsr.results.plots import plot_curves
+from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
+from raycsr.results.schema import SCHEMA_VERSION, histograms, votes_table
+from raycsr.results.store import Store
+from raycsr.results.tables import format_summary, markdown_table, read_locuslab_tsv
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Ownership",
+    "Run",
+    "Store",
+    "certificate_set",
+    "certify_table",
+    "find_runs",
+    "format_summary",
+    "histograms",
+    "list_runs",
+    "load_certificates",
+    "load_votes",
+    "markdown_table",
+    "missing_images",
+    "plot_curves",
+    "read_locuslab_tsv",
+    "resolve_run",
+    "votes_table",
+]

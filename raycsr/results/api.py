@@ -1,0 +1,63 @@
+"""Reading results from a notebook or a program: pandas in hand, no Ray, local or s3://."""
+
+import pandas as pd
+
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+from raycsr.results.locations import resolve_run
+from raycsr.results.runs import Run, certificate_set, certify_table
+
+
+def load_votes(run: str, rule: str | None = None) -> pd.DataFrame:
+    """Reads a run's votes.
+
+    Args:
+        run: its folder, a unique prefix of it, or `s3://...`.
+        rule: a decision rule, or all of them.
+
+    Returns:
+        One row an (image_id, rule), with the columns of `raycsr.results.schema.VOTES`.
+
+    Raises:
+        UserError: where there is no such run, or its parts contradict each other.
+    """
+    return resolve_run(run).votes(rule).to_pandas()
+
+
+def load_certificates(
+    run: str, costs: CostMatrix | str | None = None, alpha: float | None = None, rule: str | None = None
+) -> pd.DataFrame:
+    """Reads a run's certificates, or makes them from its votes where none are stored.
+
+    Args:
+        run: its folder, a unique prefix of it, or `s3://...`.
+        costs: a cost matrix, a spec such as `seed:cat`, or None for the only stored set.
+        alpha: failure probability of one image's certificate; by default 0.001, or that of the stored set.
+        rule: a decision rule, or all of them.
+
+    Returns:
+        The rows that `raycsr.certify_counts` describes.
+
+    Raises:
+        UserError: where there is no such run, or `costs` is needed to tell several sets apart.
+    """
+    found = resolve_run(run)
+    stored = found.certificate_sets()
+    if costs is None:
+        names = [name for name, facts in stored.items() if alpha in (None, facts["alpha"])]
+        if len(names) != 1:
+            raise UserError(
+                f"run {found.run_id} has {len(names)} certificate sets ({', '.join(names)}); name one by costs=..."
+            )
+        return found.certificates(names[0], rule)
+    matrix = found.costs(costs) if isinstance(costs, str) else costs
+    level = 0.001 if alpha is None else alpha
+    name = certificate_set(costs if isinstance(costs, str) else "", matrix, level)
+    same = [other for other in stored if other.rsplit("-", 1)[-1] == name.rsplit("-", 1)[-1]]
+    if same and _complete(found, same[0]):
+        return found.certificates(same[0], rule)
+    return certify_table(found.votes(rule), matrix, found.manifest()["sigma"], level)
+
+
+def _complete(run: Run, name: str) -> bool:
+    return set(run.vote_parts()) <= set(run.store.list(f"certificates/{name}"))

@@ -1,0 +1,97 @@
+"""The Parquet schemas of stored votes and certificates, one comment a field, and their ways in and out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from raycsr.certification import SparseVotes
+
+SCHEMA_VERSION = 1
+
+_HISTOGRAM = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
+
+VOTES = pa.schema(
+    [
+        ("image_id", pa.string()),  # relative path, or `file#row`: never absolute
+        ("label", pa.int32()),
+        ("rule", pa.string()),  # decision rule, logits -> class
+        ("selection", _HISTOGRAM),  # classes with at least one of the n0 votes, ascending
+        ("estimation", _HISTOGRAM),  # the same for the n votes, drawn from other noise
+        ("n0", pa.int64()),  # of this row; 0 where it is errored
+        ("n", pa.int64()),
+        ("sampling", pa.string()),  # `fixed`: n was settled before the first sample
+        ("image_sha", pa.string()),  # sha256 of the decoded pixels
+        ("device", pa.string()),  # what counted the votes
+        ("batch_size", pa.int32()),  # rows of a forward pass when it did
+        ("seconds", pa.float64()),  # of sampling, decoding not included
+        ("error", pa.string()),  # null, or why the row certifies nothing
+    ]
+)
+
+CERTIFICATES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("rule", pa.string()),
+        ("label", pa.int32()),
+        ("prediction", pa.int64()),  # class A, top of the selection votes; null where errored
+        ("abstain", pa.bool_()),  # of the standard certificate: p_a_lower_standard <= 1/2
+        ("standard_radius", pa.float64()),  # L2, [0, 1] pixel units; 0 where nothing is certified
+        ("p_a_lower_standard", pa.float64()),  # at alpha
+        ("p_a_lower", pa.float64()),  # at 0.9 alpha
+        ("cost_sensitive_radius", pa.float64()),  # never enters Omega_y; null where Omega_y is empty
+        ("p_b_upper", pa.list_(pa.float64())),  # one a target class, ascending
+        ("pairwise_radius", pa.list_(pa.float64())),  # aligned with p_b_upper
+        ("alpha", pa.float64()),  # failure probability of the whole row
+        ("error", pa.string()),
+    ]
+)
+
+
+def histograms(counts: np.ndarray) -> pa.Array:
+    """Dense counts (N, m) -> one sparse histogram a row."""
+    sparse = SparseVotes.from_dense(counts)
+    entries = pa.StructArray.from_arrays(
+        [pa.array(sparse.classes, pa.int32()), pa.array(sparse.counts, pa.int64())], ["class", "count"]
+    )
+    return pa.ListArray.from_arrays(pa.array(sparse.offsets, pa.int32()), entries)
+
+
+def sparse_votes(column: pa.ChunkedArray) -> SparseVotes:
+    """A column of sparse histograms -> SparseVotes, without a copy of each row."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # what combine_chunks gives for zero chunks
+        array = pa.array([], column.type)
+    entries = array.flatten()
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    return SparseVotes(
+        offsets=offsets - offsets[0],
+        classes=entries.field("class").to_numpy(),
+        counts=entries.field("count").to_numpy(),
+    )
+
+
+def votes_table(columns: dict[str, Sequence | np.ndarray | pa.Array]) -> pa.Table:
+    """Columns of a votes part -> a table of the VOTES schema."""
+    return pa.table({name: columns[name] for name in VOTES.names}, schema=VOTES)
+
+
+def certificates_table(certificates: pd.DataFrame) -> pa.Table:
+    """What `certify_votes` returns -> a table of the CERTIFICATES schema."""
+    return pa.table(
+        {
+            name: _lists(certificates[name])
+            if pa.types.is_list(CERTIFICATES.field(name).type)
+            else pa.array(certificates[name], CERTIFICATES.field(name).type, from_pandas=True)
+            for name in CERTIFICATES.names
+        },
+        schema=CERTIFICATES,
+    )
+
+
+def _lists(column: pd.Series) -> pa.Array:
+    lengths = np.fromiter((len(row) for row in column), np.int64, len(column))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    flat = np.concatenate([np.asarray(row, np.float64) for row in column]) if len(column) else np.empty(0)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat, pa.float64()))
