@@ -1,1 +1,32 @@
-"""raycsr: cost-sensitive randomized smoothing at cluster scale."""
+"""raycsr: cost-sensitive randomized smoothing at cluster scale.
+
+The public names are loaded when they are first used: certifying stored votes needs neither torch nor Ray.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "CostMatrix": "raycsr.costs",
+    "UserError": "raycsr.errors",
+    "Votes": "raycsr.smoothing",
+    "certify_counts": "raycsr.certification",
+    "count_votes": "raycsr.smoothing",
+    "list_runs": "raycsr.results",
+    "load_base_classifier": "raycsr.models",
+    "load_certificates": "raycsr.results",
+    "load_votes": "raycsr.results",
+    "summarize": "raycsr.certification",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'raycsr' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -60,4 +60,4 @@ def load_certificates(
 
 
 def _complete(run: Run, name: str) -> bool:
-    return set(run.vote_parts()) <= set(run.store.list(f"certificates/{name}"))
+    return set(run.vote_parts()) <= set(run.store.names(f"certificates/{name}"))

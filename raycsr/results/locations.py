@@ -12,8 +12,10 @@ def find_runs(location: str) -> list[Run]:
     store = Store(location)
     if store.exists("manifest.json"):
         return [Run(store)]
-    experiments = [store] if "runs" in (children := store.list("")) else [store.at(name) for name in children]
-    runs = [experiment.at(f"runs/{name}") for experiment in experiments for name in experiment.list("runs")]
+    experiments = (
+        [store] if "runs" in (children := store.names("")) else [store.at(name) for name in children]
+    )
+    runs = [experiment.at(f"runs/{name}") for experiment in experiments for name in experiment.names("runs")]
     return [Run(run) for run in runs if run.exists("manifest.json")]
 
 
@@ -31,9 +33,13 @@ def resolve_run(location: str) -> Run:
     if len(runs) == 1:
         return runs[0]
     if not runs:
-        raise UserError(f"no run at {location!r}; give the folder that `raycsr sample` printed, or a prefix of it")
+        raise UserError(
+            f"no run at {location!r}; give the folder that `raycsr sample` printed, or a prefix of it"
+        )
     several = ", ".join(run.location for run in runs[:5])
-    raise UserError(f"{location!r} means {len(runs)} runs ({several}{', ...' if len(runs) > 5 else ''}); name one")
+    raise UserError(
+        f"{location!r} means {len(runs)} runs ({several}{', ...' if len(runs) > 5 else ''}); name one"
+    )
 
 
 def list_runs(results: str) -> pd.DataFrame:
@@ -42,14 +48,25 @@ def list_runs(results: str) -> pd.DataFrame:
     Returns:
         One row a run: location, experiment, run_id, model, sigma, n0, n, precision, num_images, finished.
     """
-    columns = "location experiment run_id model sigma n0 n precision num_images finished".split()
+    columns = [
+        "location",
+        "experiment",
+        "run_id",
+        "model",
+        "sigma",
+        "n0",
+        "n",
+        "precision",
+        "num_images",
+        "finished",
+    ]
     return pd.DataFrame([_row(run) for run in find_runs(results)], columns=columns)
 
 
 def _siblings(folder: str) -> list[Run]:
     """Runs that lie directly in a folder, as they do in `<experiment>/runs`."""
     store = Store(folder)
-    return [Run(store.at(name)) for name in store.list("") if store.exists(f"{name}/manifest.json")]
+    return [Run(store.at(name)) for name in store.names("") if store.exists(f"{name}/manifest.json")]
 
 
 def _row(run: Run) -> dict:

@@ -99,7 +99,7 @@ def _refuse_if_alive(store: Store, number: int) -> None:
 
 
 def _last_owner(store: Store) -> int:
-    return max((int(name.removesuffix(".json")) for name in store.list("owners")), default=0)
+    return max((int(name.removesuffix(".json")) for name in store.names("owners")), default=0)
 
 
 def _name(number: int) -> str:

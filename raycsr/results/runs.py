@@ -99,7 +99,7 @@ class Run:
 
     def vote_parts(self) -> list[str]:
         """Names of the committed votes parts."""
-        return [name for name in self.store.list("votes") if name.endswith(".parquet")]
+        return [name for name in self.store.names("votes") if name.endswith(".parquet")]
 
     def write_votes(self, name: str, votes: pa.Table) -> None:
         """Commits one votes part."""
@@ -123,7 +123,7 @@ class Run:
 
     def certificate_sets(self) -> dict[str, dict]:
         """Name of each stored certificate set -> its costs.json."""
-        names = self.store.list("certificates")
+        names = self.store.names("certificates")
         return {name: json.loads(self.store.read(f"certificates/{name}/costs.json")) for name in names}
 
     def certify(self, spec: str, costs: CostMatrix, alpha: float) -> str:
@@ -138,7 +138,7 @@ class Run:
             facts = {"spec": spec, "alpha": alpha, "bound": BOUND, "values": costs.values.tolist()}
             self.store.write(f"{folder}/costs.json", json.dumps(facts, separators=(",", ":")).encode())
         sigma = self.manifest()["sigma"]
-        done = set(self.store.list(folder))
+        done = set(self.store.names(folder))
         for part in self.vote_parts():
             if part not in done:
                 votes = self.store.read_table(f"votes/{part}")
@@ -151,7 +151,7 @@ class Run:
 
     def certificates(self, name: str, rule: str | None = None) -> pd.DataFrame:
         """A stored certificate set, each (image_id, rule) once, of one rule or of all."""
-        parts = [part for part in self.store.list(f"certificates/{name}") if part.endswith(".parquet")]
+        parts = [part for part in self.store.names(f"certificates/{name}") if part.endswith(".parquet")]
         read = self._read(f"certificates/{name}", parts, CERTIFICATES.names)
         _refuse_unreadable(self, read)
         return _once(read.table, rule).to_pandas()
@@ -205,7 +205,9 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
     )
 
 
-def missing_images(images: pd.DataFrame, committed: Iterable[tuple[str, str]], rules: Iterable[str]) -> pd.DataFrame:
+def missing_images(
+    images: pd.DataFrame, committed: Iterable[tuple[str, str]], rules: Iterable[str]
+) -> pd.DataFrame:
     """The listing less the images that have a committed row for every rule."""
     have: dict[str, set[str]] = {}
     for image_id, rule in committed:

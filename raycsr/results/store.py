@@ -62,7 +62,7 @@ class Store:
         with _explained(self.location):
             return self._fs.get_file_info(self._path(name)).type == pyarrow.fs.FileType.File
 
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """Names of what a folder holds, files and folders, sorted; none where it does not exist."""
         selector = pyarrow.fs.FileSelector(self._path(folder), allow_not_found=True)
         with _explained(self.location):
@@ -109,7 +109,10 @@ class Store:
                 try:
                     _s3().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
                 except botocore.exceptions.ClientError as error:
-                    if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
+                    if error.response["Error"]["Code"] in (
+                        "PreconditionFailed",
+                        "ConditionalRequestConflict",
+                    ):
                         return False
                     raise
                 return True

@@ -1,0 +1,77 @@
+"""One-sided confidence bounds on a class's probability, from its votes among n."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betainccinv, betaincinv, ndtri
+
+# What certificates made with these bounds are filed under.
+BOUND = "clopper-pearson"
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def binomial_lower(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatArray:
+    """Lower Clopper-Pearson bound: above the true probability with probability at most `level`.
+
+    The p at which `counts` or more votes of n have probability `level` (Clopper & Pearson, Biometrika 1934).
+    Holds only where n was fixed before the votes were drawn. No votes at all (n = 0) bound nothing: 0.
+
+    Args:
+        counts: votes of the class, 0 <= counts <= n.
+        n: votes in total.
+        level: failure probability of each bound, in (0, 1). The three are broadcast.
+
+    Returns:
+        The bounds, of the broadcast shape; below 1, so that no quantile of them is infinite.
+    """
+    (k, n, level), inverse = distinct_triples(counts, n, level)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = np.where(k == 0, 0.0, np.where(k == n, level ** (1 / n), betaincinv(k, n - k + 1, level)))
+    return np.minimum(bound, np.nextafter(1.0, 0.0))[inverse]
+
+
+def binomial_upper(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatArray:
+    """Upper Clopper-Pearson bound: below the true probability with probability at most `level`.
+
+    The p at which `counts` or fewer votes of n have probability `level`; arguments and shape as
+    `binomial_lower`. No votes at all (n = 0) bound nothing: 1.
+    """
+    (k, n, level), inverse = distinct_triples(counts, n, level)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        none = -np.expm1(np.log(level) / n)  # 1 - level**(1/n), without its cancellation at large n
+        # The complemented inverse: 1 - level would round a level of 1e-17 away.
+        bound = np.where(k == n, 1.0, np.where(k == 0, none, betainccinv(k + 1, n - k, level)))
+    return bound[inverse]
+
+
+def distinct_triples(
+    counts: ArrayLike, n: ArrayLike, level: ArrayLike
+) -> tuple[tuple[IntArray, IntArray, FloatArray], IntArray]:
+    """The distinct (count, n, level) among the broadcast arguments, and where each element finds its own.
+
+    A beta quantile costs microseconds and votes repeat themselves: a million bounds need a few thousand.
+
+    Returns:
+        Three arrays (D,), and `inverse` of the broadcast shape with values in [0, D).
+    """
+    counts, n, level = np.asarray(counts, np.int64), np.asarray(n, np.int64), np.asarray(level, np.float64)
+    n_codes, distinct_n = pd.factorize(n.ravel())
+    level_codes, distinct_level = pd.factorize(level.ravel())
+    setting = n_codes.reshape(n.shape) * len(distinct_level) + level_codes.reshape(level.shape)
+    stride = counts.max(initial=0) + 1
+    key = np.asarray(setting * stride + counts)
+    inverse, keys = pd.factorize(key.ravel())
+    setting, k = np.divmod(keys, stride)
+    of_n, of_level = np.divmod(setting, len(distinct_level))
+    return (k, distinct_n[of_n], distinct_level[of_level]), inverse.reshape(key.shape)
+
+
+def largest_radius(n: int, alpha: float, sigma: float) -> float:
+    """The standard radius of an image whose n votes all agree: no radius can be larger.
+
+    sigma * Phi^-1(alpha^(1/n)), in the units of sigma, and 0 where n is too small for alpha.
+    Before sampling it says whether n is worth paying for.
+    """
+    return sigma * max(0.0, float(ndtri(binomial_lower(n, n, alpha))))

@@ -1,0 +1,212 @@
+"""From certificates to numbers: accuracy, certified accuracy, cost-sensitive robustness, recalls."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
+
+from raycsr.certification.bounds import FloatArray, IntArray
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+
+# Estimates, in the order of the summary's columns.
+NAMES = (
+    "accuracy",
+    "certified_accuracy",
+    "acr",
+    "rob_cs",
+    "rob_cost",
+    "worst_case_cost",
+    "seed_recall",
+    "target_recall",
+)
+
+# Standard normal quantile of a two-sided 95 % interval, and the percentiles of a bootstrapped one.
+Z_95 = 1.959963984540054
+PERCENTILES_95 = (2.5, 97.5)
+RESAMPLES = 1000
+
+# The guaranteed shares hold with probability 1 - RHO.
+RHO = 0.001
+
+# Pair-wise radii are gathered for this many images at a time, resamples are drawn this many at a time.
+BLOCK_IMAGES = 1024
+BLOCK_RESAMPLES = 50
+
+
+def summarize(
+    certificates: pd.DataFrame, *, costs: CostMatrix, radii: ArrayLike, intervals: bool = True
+) -> pd.DataFrame:
+    """Sum certificates up at each radius. "Certified at r" means radius > 0 and radius >= r.
+
+    Args:
+        certificates: rows of `certify_counts` of one decision rule and one alpha, in memory or read back.
+        costs: the cost matrix they were made with.
+        radii: the radii r (R,), in the units of sigma.
+        intervals: whether to add 95 % intervals over images; a curve of many radii is quicker without.
+
+    Returns:
+        One row a radius, in the order given, with the columns
+
+        - radius, num_images, num_errors, num_sensitive (images with a cost-sensitive radius);
+        - accuracy: share of images with prediction == label and not abstained;
+        - certified_accuracy: share of images that are correct with standard_radius certified at r;
+        - acr: mean of standard_radius where correct, of 0 elsewhere;
+        - rob_cs: share of the sensitive images whose cost_sensitive_radius is certified at r;
+        - rob_cost: mean over them of the sum of C[y, j] over the targets j not certified at r;
+        - worst_case_cost: mean over them of the largest such C[y, j]: what an adversary within r can cost;
+        - seed_recall, target_recall: accuracy among the images of seed classes, of target classes;
+        - with `intervals`, NAME_low and NAME_high: Wilson for shares, a seeded bootstrap for means;
+        - certified_accuracy_guaranteed, rob_cs_guaranteed: with probability 1 - 0.001 the true certified share
+          is no smaller, at all radii at once: share - q / N with q = binom.ppf(1 - 0.001, N, alpha).
+
+        Errored images count in every denominator and in no numerator. NaN where a denominator is 0.
+
+    Raises:
+        UserError: no rows, several rules or alphas, a negative radius, or certificates of other costs.
+    """
+    thresholds = _checked_radii(radii)
+    _refuse_mixed(certificates)
+    labels = certificates["label"].to_numpy(np.int64)
+    standard_radius = certificates["standard_radius"].to_numpy(np.float64)
+    group_radius = certificates["cost_sensitive_radius"].to_numpy(np.float64, na_value=np.nan)
+    sensitive = ~np.isnan(group_radius)
+    _refuse_other_costs(certificates, labels, sensitive, costs)
+    prediction = certificates["prediction"].to_numpy(np.float64, na_value=np.nan)
+    correct = (prediction == labels) & ~certificates["abstain"].to_numpy(bool)
+
+    # A row an image of the denominator, a column a radius (one alone, where the radius does not matter).
+    shares = {
+        "accuracy": correct[:, None],
+        "certified_accuracy": correct[:, None] & _certified(standard_radius, thresholds),
+        "rob_cs": _certified(group_radius[sensitive], thresholds),
+        "seed_recall": correct[costs.sensitive[labels], None],
+        "target_recall": correct[costs.target_classes[labels], None],
+    }
+    acr = (standard_radius * correct)[:, None]
+    rob_cost, worst_case_cost = _costs_left(certificates[sensitive], labels[sensitive], costs, thresholds)
+    means = {"acr": acr, "rob_cost": rob_cost, "worst_case_cost": worst_case_cost}
+
+    columns: dict[str, ArrayLike] = {
+        "radius": thresholds,
+        "num_images": len(certificates),
+        "num_errors": certificates["error"].notna().sum(),
+        "num_sensitive": sensitive.sum(),
+    }
+    for name in NAMES:
+        columns[name] = _mean(shares[name] if name in shares else means[name])
+    if intervals:
+        limits = {name: _wilson(hits) for name, hits in shares.items()}
+        (limits["acr"],) = _bootstrap(acr)
+        limits["rob_cost"], limits["worst_case_cost"] = _bootstrap(rob_cost, worst_case_cost)
+        for name in NAMES:
+            columns[f"{name}_low"], columns[f"{name}_high"] = limits[name]
+    for name in ("certified_accuracy", "rob_cs"):
+        columns[f"{name}_guaranteed"] = _guaranteed(shares[name], float(certificates["alpha"].iloc[0]))
+    return pd.DataFrame({name: np.broadcast_to(column, thresholds.shape) for name, column in columns.items()})
+
+
+def _certified(radius: FloatArray, thresholds: FloatArray) -> NDArray[np.bool_]:
+    """Whether each of N radii is certified at each threshold, (N, R)."""
+    return (radius > 0)[:, None] & (radius[:, None] >= thresholds)
+
+
+def _costs_left(
+    certificates: pd.DataFrame, labels: IntArray, costs: CostMatrix, thresholds: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Sum and maximum of C[y, j] over each image's targets j not certified at each threshold, (N, R) each.
+
+    As r grows a target is lost once and for good: it is entered where that happens, and the entries are then
+    accumulated over r. The work is one look-up a target, however many thresholds there are.
+    """
+    order = np.argsort(thresholds)
+    steps = len(thresholds) + 1  # at the last one, beyond all thresholds, enter the targets never lost
+    sums, maxima = np.empty((len(labels), len(thresholds))), np.empty((len(labels), len(thresholds)))
+    for start in range(0, len(labels), BLOCK_IMAGES):
+        block = slice(start, start + BLOCK_IMAGES)
+        cost_rows = costs.values[labels[block]]
+        image, target = np.nonzero(cost_rows)
+        cost = cost_rows[image, target]
+        radius = np.concatenate(certificates["pairwise_radius"].iloc[block].to_list())
+        lost_at = np.where(radius > 0, np.searchsorted(thresholds[order], radius, side="right"), 0)
+        cell = image * steps + lost_at
+        entered_sum = np.bincount(cell, cost, minlength=len(cost_rows) * steps).reshape(-1, steps)
+        entered_max = np.zeros(len(cost_rows) * steps)
+        np.maximum.at(entered_max, cell, cost)
+        sums[block, order] = np.cumsum(entered_sum, axis=1)[:, :-1]
+        maxima[block, order] = np.maximum.accumulate(entered_max.reshape(-1, steps), axis=1)[:, :-1]
+    return sums, maxima
+
+
+def _mean(values: NDArray[np.bool_] | FloatArray) -> FloatArray:
+    """Mean over images, NaN over none."""
+    return values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
+
+
+def _wilson(hits: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """The 95 % score interval of a share (Wilson, JASA 1927)."""
+    share, num_images = _mean(hits), max(1, len(hits))
+    centre = share + Z_95**2 / (2 * num_images)
+    half = Z_95 * np.sqrt(share * (1 - share) / num_images + Z_95**2 / (4 * num_images**2))
+    scale = 1 + Z_95**2 / num_images
+    return np.maximum(0.0, (centre - half) / scale), np.minimum(1.0, (centre + half) / scale)
+
+
+def _bootstrap(*values: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
+    """The 95 % percentile interval of each column's mean, in arrays (N, R) about the same N images."""
+    num_images = len(values[0])
+    if num_images == 0:
+        return [(_mean(array), _mean(array)) for array in values]
+    generator = np.random.default_rng(0)
+    means: list[list[FloatArray]] = [[] for _ in values]
+    for _ in range(0, RESAMPLES, BLOCK_RESAMPLES):
+        drawn = generator.integers(num_images, size=(BLOCK_RESAMPLES, num_images))
+        times = np.array([np.bincount(images, minlength=num_images) for images in drawn], dtype=np.float64)
+        for array, resampled in zip(values, means, strict=True):
+            resampled.append(times @ array / num_images)
+    low_high = [np.percentile(np.concatenate(resampled), PERCENTILES_95, axis=0) for resampled in means]
+    return [(low, high) for low, high in low_high]
+
+
+def _guaranteed(hits: NDArray[np.bool_], alpha: float) -> FloatArray:
+    """What is left of a certified share if as many certificates fail as may with probability RHO."""
+    if len(hits) == 0:
+        return _mean(hits)
+    return np.maximum(0.0, _mean(hits) - binom.ppf(1 - RHO, len(hits), alpha) / len(hits))
+
+
+def _checked_radii(radii: ArrayLike) -> FloatArray:
+    thresholds = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    wrong = ~(np.isfinite(thresholds) & (thresholds >= 0))
+    if wrong.any():
+        raise UserError(f"radius {thresholds[wrong][0]} cannot be certified; give radii of 0 or more")
+    return thresholds
+
+
+def _refuse_mixed(certificates: pd.DataFrame) -> None:
+    if certificates.empty:
+        raise UserError("there are 0 certificates to sum up; certify some images first")
+    for column in ("rule", "alpha"):
+        values = certificates[column].unique()
+        if len(values) > 1:
+            shown = ", ".join(str(value) for value in values)
+            raise UserError(f"certificates of several values of {column} ({shown}); select one of them")
+
+
+def _refuse_other_costs(
+    certificates: pd.DataFrame, labels: IntArray, sensitive: NDArray[np.bool_], costs: CostMatrix
+) -> None:
+    fix = "give the cost matrix that the certificates were made with"
+    if labels.min() < 0 or labels.max() >= costs.num_classes:
+        raise UserError(
+            f"labels {labels.min()} to {labels.max()} for costs of {costs.num_classes} classes; {fix}"
+        )
+    if not sensitive.any():  # standard certificates only, such as those of other programs
+        return
+    num_targets = np.count_nonzero(costs.values, axis=1)[labels]
+    num_radii = np.where(sensitive, certificates["pairwise_radius"].where(sensitive, "").map(len), 0)
+    differs = num_radii != num_targets
+    if differs.any():
+        image = certificates["image_id"].to_numpy()[differs][0]
+        given, wanted = num_radii[differs][0], num_targets[differs][0]
+        raise UserError(f"image {image!r} has {given} pair-wise radii, the costs {wanted} targets; {fix}")

@@ -1,0 +1,141 @@
+"""The `raycsr` command: one verb, one function; typed options from its signature, YAML by --config."""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+
+from raycsr.errors import UserError
+
+# verb -> module and function, and what it does; a module is imported only when its verb is asked for
+VERBS = {
+    "quickstart": (
+        "raycsr.pipelines.quickstart:quickstart",
+        "train, certify and report on handwritten digits",
+    ),
+    "sample": ("raycsr.pipelines.sample:sample", "images -> votes, on Ray; continues what was interrupted"),
+    "certify": ("raycsr.pipelines.certify:certify", "votes -> certificates, for any cost matrix"),
+    "report": ("raycsr.pipelines.report:report", "certificates -> a table and certified curves"),
+    "evaluate": ("raycsr.pipelines.evaluate:evaluate", "sample, certify and report"),
+}
+
+# options that may be repeated; each occurrence adds a value, and the command line replaces YAML's list
+_LISTS = ("--run", "--costs", "--radii")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb.
+
+    Returns:
+        The exit status: 0, 1 where images are errored, 2 where the user can mend something.
+    """
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    verb, rest = args[0], args[1:]
+    try:
+        return _report_errors(_call(verb, rest))
+    except UserError as error:
+        print(f"raycsr {verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"raycsr {verb}: interrupted; what is committed is kept, run the same command to go on",
+            file=sys.stderr,
+        )
+        return 130
+
+
+def parser(verb: str, function: Callable) -> ArgumentParser:
+    """The parser of a verb: precedence command line > --config > defaults; an unknown key is an error."""
+    made = _Parser(prog=f"raycsr {verb}", description=(function.__doc__ or "").split("\n\n")[0])
+    made.add_argument(
+        "--config", action="config", help="YAML file of options; the command line goes before it"
+    )
+    made.add_function_arguments(function, as_group=False, fail_untyped=True)
+    return made
+
+
+def _call(verb: str, rest: list[str]) -> Any:
+    if verb not in VERBS:
+        raise UserError(f"no such verb; use one of {', '.join(VERBS)}")
+    module, name = VERBS[verb][0].split(":")
+    function = getattr(importlib.import_module(module), name)
+    options = parser(verb, function)
+    parsed = options.instantiate(options.parse_args(_join_lists(rest)))
+    return function(**{key: value for key, value in vars(parsed).items() if key != "config"})
+
+
+def _report_errors(result: Any) -> int:
+    """Names errored images; the locations of runs come last, for programs to read."""
+    outcomes = [one for one in result if hasattr(one, "errors")] if isinstance(result, list) else []
+    errors = {image_id: why for outcome in outcomes for image_id, why in outcome.errors.items()}
+    if errors:
+        shown = "; ".join(f"{image_id}: {why}" for image_id, why in list(errors.items())[:10])
+        more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
+        print(
+            f"raycsr: {len(errors)} images could not be sampled and certify nothing: {shown}{more}",
+            file=sys.stderr,
+        )
+    for outcome in outcomes:
+        print(outcome.run.location)
+    return 1 if errors else 0
+
+
+def _join_lists(args: list[str]) -> list[str]:
+    """Gathers repeated list options into one JSON list each; `--radii 0.25,0.5` is a list by itself."""
+    kept: list[str] = []
+    values: dict[str, list] = {}
+    words = iter(args)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option not in _LISTS:
+            kept.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if value.startswith("["):
+            kept += [option, value]
+        elif option == "--radii":
+            values.setdefault(option, []).extend(_number(part) for part in value.split(","))
+        else:
+            values.setdefault(option, []).append(value)
+    for option, given in values.items():
+        kept += [option, json.dumps(given)]
+    return kept
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the parser says what is wrong with it
+
+
+def _help() -> str:
+    lines = [f"  {verb:<11} {what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: raycsr VERB [options]",
+            "",
+            "Certifies cost-sensitive robustness by randomized smoothing, on Ray.",
+            "",
+            *lines,
+            "",
+            "raycsr VERB --help shows the options of a verb.",
+        ]
+    )
+
+
+class _Parser(ArgumentParser):
+    """Says what is wrong in one line, instead of a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(f"{' '.join(message.split())} (see `{self.prog} --help`)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

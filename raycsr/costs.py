@@ -1,0 +1,274 @@
+"""Cost matrices: which mistakes are costly, and how much each one costs."""
+
+import csv
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from raycsr.errors import UserError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CostMatrix:
+    """A cost matrix C: `C[y, k]` is what it costs to answer k where the true class is y.
+
+    Two matrices are equal where their values are: class names are labels, not part of what is certified.
+
+    Args:
+        values: (m, m) finite, non-negative, zero on the diagonal, m >= 2; row = true class.
+        class_names: the m names of the classes, each once, or None.
+
+    Raises:
+        UserError: what is wrong, with the offending entry and its value.
+    """
+
+    values: NDArray[np.float64]
+    class_names: tuple[str, ...] | None = None
+
+    def __init__(self, values: ArrayLike, class_names: Sequence[str] | None = None) -> None:
+        """Check and copy the values, so that nobody can change them afterwards."""
+        object.__setattr__(self, "values", _checked_values(values))
+        object.__setattr__(self, "class_names", _checked_names(class_names, self.num_classes))
+
+    @classmethod
+    def uniform(cls, m: int, class_names: Sequence[str] | None = None) -> "CostMatrix":
+        """Every mistake among m classes costs 1."""
+        return cls(np.ones((m, m)) - np.eye(m), class_names)
+
+    @classmethod
+    def seedwise(
+        cls, m: int, seeds: Iterable[int], cost: float = 1.0, class_names: Sequence[str] | None = None
+    ) -> "CostMatrix":
+        """Every mistake on an image of a seed class costs `cost`; all others cost nothing."""
+        return cls.pairwise(
+            m, {seed: [k for k in range(m) if k != seed] for seed in seeds}, cost, class_names
+        )
+
+    @classmethod
+    def pairwise(
+        cls,
+        m: int,
+        pairs: Mapping[int, Iterable[int]],
+        cost: float = 1.0,
+        class_names: Sequence[str] | None = None,
+    ) -> "CostMatrix":
+        """Taking an image of a seed class for one of its targets costs `cost`: pairs is {seed: [targets]}."""
+        values = np.zeros((m, m))
+        for seed, targets in pairs.items():
+            for target in targets:
+                values[_checked_class(seed, m), _checked_class(target, m)] = cost
+        return cls(values, class_names)
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> "CostMatrix":
+        """Read m rows of m numbers, row = true class.
+
+        A header row of class names, a first column of class names, or both may surround the numbers.
+
+        Raises:
+            UserError: a file that cannot be read, a cell that is no number, values that are no cost matrix.
+        """
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a BOM
+                rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
+            class_names, body = _split_names(rows)
+            return cls([[_number(cell) for cell in row] for row in body], class_names)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"cost matrix {path} cannot be read: {error}; give a local CSV file") from None
+        except UserError as error:
+            raise UserError(f"cost matrix {path}: {error}") from None
+
+    @classmethod
+    def from_spec(cls, spec: str, num_classes: int, class_names: Sequence[str] | None = None) -> "CostMatrix":
+        """Build the matrix that a command line or a YAML file names.
+
+        Args:
+            spec: `uniform`, `seed:cat,dog`, `pair:cat/dog,3/8` (true class / costly target) or the path of a
+                `.csv` file. A class is given by name, or by index where no class has that name. Costs are 1
+                but for a CSV.
+            num_classes: the number m of classes of the data.
+            class_names: their names, where the data has them.
+
+        Raises:
+            UserError: an unknown form or class, or a CSV that disagrees with the data.
+        """
+        _checked_names(class_names, num_classes)
+        kind, _, rest = spec.partition(":")
+        if spec == "uniform":
+            return cls.uniform(num_classes, class_names)
+        if spec.endswith(".csv"):
+            return _agreeing(cls.from_csv(spec), spec, num_classes, class_names)
+        if kind == "seed":
+            seeds = [_find_class(name, num_classes, class_names) for name in rest.split(",")]
+            return cls.seedwise(num_classes, seeds, class_names=class_names)
+        if kind == "pair":
+            pairs: dict[int, list[int]] = {}
+            for pair in rest.split(","):
+                seed, slash, target = pair.partition("/")
+                if not slash:
+                    raise UserError(f"pair {pair!r} in costs {spec!r} has no target; write seed/target")
+                pairs.setdefault(_find_class(seed, num_classes, class_names), []).append(
+                    _find_class(target, num_classes, class_names)
+                )
+            return cls.pairwise(num_classes, pairs, class_names=class_names)
+        raise UserError(
+            f"costs {spec!r} not understood; use uniform, seed:3,5, pair:3/5,3/8 or a path to a .csv"
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """The number m of classes."""
+        return len(self.values)
+
+    @property
+    def sensitive(self) -> NDArray[np.bool_]:
+        """(m,) True for the seed classes: those whose Omega is not empty."""
+        return np.any(self.values > 0, axis=1)
+
+    @property
+    def target_classes(self) -> NDArray[np.bool_]:
+        """(m,) True for the classes that it is costly to answer for some true class."""
+        return np.any(self.values > 0, axis=0)
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits of the SHA-256 of the values."""
+        return hashlib.sha256(self.values.astype("<f8").tobytes()).hexdigest()[:12]
+
+    def targets(self, y: int) -> NDArray[np.int64]:
+        """Omega_y: the classes, ascending, that it is costly to answer where the true class is y."""
+        return np.flatnonzero(self.values[_checked_class(y, self.num_classes)] > 0)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal values."""
+        if not isinstance(other, CostMatrix):
+            return NotImplemented
+        return np.array_equal(self.values, other.values)
+
+    def __hash__(self) -> int:
+        """Of the values."""
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        """The size, the seed classes and the digest, rather than m x m numbers."""
+        seeds = [self.class_names[y] if self.class_names else str(y) for y in np.flatnonzero(self.sensitive)]
+        shown = ", ".join(seeds[:5]) + (", ..." if len(seeds) > 5 else "")
+        pairs = np.count_nonzero(self.values)
+        return (
+            f"CostMatrix({self.num_classes} classes, {pairs} costly pairs of seeds [{shown}], {self.digest})"
+        )
+
+
+def _checked_values(values: ArrayLike) -> NDArray[np.float64]:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a cost matrix holds numbers in rows of equal length: {error}") from None
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
+        raise UserError(f"a cost matrix is square, one row and one column a class; this one is {array.shape}")
+    if len(array) < 2:
+        raise UserError(f"a cost matrix needs at least 2 classes; this one has {len(array)}")
+    for wrong, rule in (
+        (~np.isfinite(array), "costs must be finite"),
+        (array < 0, "costs must not be negative"),
+        (np.diag(np.diag(array) != 0), "a right answer costs nothing, set the diagonal to 0"),
+    ):
+        if wrong.any():
+            row, column = (int(i) for i in np.argwhere(wrong)[0])
+            raise UserError(f"cost at [{row}, {column}] is {array[row, column]}; {rule}")
+    array += 0.0  # -0.0 and 0.0 are one value, and so must have one digest
+    array.setflags(write=False)
+    return array
+
+
+def _checked_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | None:
+    if class_names is None:
+        return None
+    names = tuple(class_names)
+    if len(names) != num_classes:
+        raise UserError(f"{len(names)} class names for {num_classes} classes; give one name a class")
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise UserError(f"class name {twice!r} is given twice; names must differ")
+    return names
+
+
+def _checked_class(k: int, num_classes: int) -> int:
+    if not 0 <= k < num_classes:
+        raise UserError(f"class {k} is not one of the {num_classes} classes; use 0 to {num_classes - 1}")
+    return int(k)
+
+
+def _find_class(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:
+    """The index of a class that a person named, by its name first and by its index otherwise."""
+    name = name.strip()
+    names = list(class_names or [])
+    if name in names:
+        return names.index(name)
+    if name.isdecimal():
+        return _checked_class(int(name), num_classes)
+    if not names:
+        raise UserError(
+            f"class {name!r} given by name, but the data has no class names; use 0 to {num_classes - 1}"
+        )
+    near = difflib.get_close_matches(name, names) or names[:3]
+    raise UserError(
+        f"unknown class {name!r}; nearest names: {', '.join(near)} (or use 0 to {num_classes - 1})"
+    )
+
+
+def _agreeing(
+    costs: CostMatrix, path: str, num_classes: int, class_names: Sequence[str] | None
+) -> CostMatrix:
+    """The costs of a CSV under the data's class names, refused where the two do not fit."""
+    if costs.num_classes != num_classes:
+        raise UserError(
+            f"cost matrix {path} has {costs.num_classes} classes, the data has {num_classes}; make them agree"
+        )
+    if class_names is None:
+        return costs
+    for k, (ours, theirs) in enumerate(zip(costs.class_names or class_names, class_names, strict=True)):
+        if ours != theirs:
+            raise UserError(
+                f"cost matrix {path} names class {k} {ours!r}, the data {theirs!r}; reorder the CSV"
+            )
+    return CostMatrix(costs.values, class_names)
+
+
+def _split_names(rows: list[list[str]]) -> tuple[list[str] | None, list[list[str]]]:
+    """Part the cells of a CSV into the class names, if it has any, and the rows of numbers."""
+    if not rows:
+        raise UserError("the file is empty; give m rows of m numbers")
+    corner = rows[0][0] == ""  # an empty corner cell: names above and to the left, which may be digits
+    has_header = corner or not any(_is_number(cell) for cell in rows[0][1:])
+    has_column = corner or not any(_is_number(row[0]) for row in rows[1:])
+    header = rows[0][has_column:] if has_header else None
+    body = rows[has_header:]
+    column = [row[0] for row in body] if has_column else None
+    if header is not None and column is not None and header != column:
+        raise UserError(
+            f"names in the header {header} and in the first column {column} differ; use one order"
+        )
+    names = header or column
+    if names == [str(k) for k in range(len(body))]:
+        names = None  # a table written with its indices, not names
+    return names, [row[has_column:] for row in body]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(cell: str) -> float:
+    if not _is_number(cell):
+        raise UserError(f"cell {cell!r} is not a number; write costs as 0, 1, 2.5")
+    return float(cell)

@@ -1,0 +1,151 @@
+"""The base classifier f: pixels in [0,1] -> logits, normalisation inside, any timm architecture."""
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from raycsr.errors import UserError
+from raycsr.models import cifar_resnet  # noqa: F401  (registers the CIFAR ResNets with timm)
+from raycsr.models.spec import ModelOptions, Preprocessing
+
+
+class BaseClassifier(nn.Module):
+    """A network behind its normalisation: f of the smoothing theorems, all that follows x + sigma * eps."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        arch: str,
+        args: Mapping[str, Any],
+        num_classes: int,
+        preprocessing: Preprocessing,
+        mean: Sequence[float],
+        std: Sequence[float],
+        class_names: Sequence[str] | None = None,
+        training_info: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Puts normalisation in front of a network.
+
+        Args:
+            network: Maps normalised images (N, 3, H, W) to logits (N, num_classes).
+            arch: The network's timm name.
+            args: Its further arguments, as in `timm.create_model`.
+            num_classes: Number of classes m.
+            preprocessing: How images become the pixels it takes.
+            mean: Per-channel mean that is subtracted, in [0,1] pixel units.
+            std: Per-channel standard deviation that is divided by, in [0,1] pixel units.
+            class_names: Names of the classes in order, where known.
+            training_info: How it was trained (objective, sigma, epochs, ...), where known.
+        """
+        super().__init__()
+        self.network = network
+        self.arch = arch
+        self.args = dict(args)
+        self.num_classes = num_classes
+        self.preprocessing = preprocessing
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.training_info = dict(training_info or {})
+        # (pixels - mean) / std as one affine operation: pixels * scale + shift
+        scale = 1 / torch.tensor(self.std).view(1, 3, 1, 1)
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", -torch.tensor(self.mean).view(1, 3, 1, 1) * scale)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Maps pixels to logits.
+
+        Args:
+            pixels: float32 (N, 3, H, W) in [0,1], or beyond where noise was added: they are not clipped.
+
+        Returns:
+            Logits (N, num_classes) in the network's dtype.
+        """
+        normalised = torch.addcmul(self.shift, pixels, self.scale)  # (N, 3, H, W)
+        return self.network(normalised.to(next(self.network.parameters()).dtype))
+
+    @property
+    def training_sigma(self) -> float | None:
+        """Sigma of the noise it was trained with, in [0,1] pixel units; None where unknown."""
+        return self.training_info.get("sigma")
+
+    @property
+    def components(self) -> list[dict[str, Any]]:
+        """What determines its logits: one entry a network, in order: arch, args and sha256 of the weights."""
+        return [{"arch": self.arch, "args": self.args, "sha256": weights_sha256(self)}]
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Returns the sha256 over names, dtypes, shapes and bytes of a module's state, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def create_base_classifier(options: ModelOptions) -> BaseClassifier:
+    """Creates a timm model as a base classifier, with pretrained or seeded random weights.
+
+    Args:
+        options: The model; `name` is a timm name.
+
+    Returns:
+        The base classifier, on the CPU. The caller's random state is left as it was.
+
+    Raises:
+        UserError: timm does not know the name, its arguments do not fit, or its weights cannot be had.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(options.init_seed)
+        try:
+            network = _create_network(options)
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            raise UserError(_creation_failed(options, error)) from error
+    config = resolve_model_data_config(network)
+    side = options.input_size
+    return BaseClassifier(
+        network,
+        arch=options.name,
+        args=options.args,
+        num_classes=network.num_classes,
+        preprocessing=Preprocessing(
+            input_size=(side, side) if side else tuple(config["input_size"][1:]),
+            interpolation=config["interpolation"],
+            crop_pct=config["crop_pct"],
+            crop_mode=config["crop_mode"],
+        ),
+        mean=config["mean"],
+        std=config["std"],
+    )
+
+
+def _create_network(options: ModelOptions) -> Any:
+    kwargs = dict(options.args)
+    if options.num_classes is not None:
+        kwargs["num_classes"] = options.num_classes
+    cfg = timm.models.get_pretrained_cfg(options.name)
+    if options.input_size is not None and cfg is not None and cfg.fixed_input_size:
+        kwargs["img_size"] = options.input_size  # a vision transformer, say, is built for one input size
+    return timm.create_model(options.name, pretrained=options.pretrained, **kwargs)
+
+
+def _creation_failed(options: ModelOptions, error: Exception) -> str:
+    reason = str(error).splitlines()[0]
+    known = timm.list_models() if "." not in options.name else timm.list_models(include_tags=True)
+    if options.name in known:
+        return f"model {options.name!r} with args {options.args} cannot be created: {reason}"
+    nearest = ", ".join(difflib.get_close_matches(options.name, known)) or "see timm.list_models()"
+    return (
+        f"model.name {options.name!r} is neither a timm model nor a file: {reason} Nearest names: {nearest}."
+    )

@@ -1,0 +1,193 @@
+"""Checkpoints of base classifiers: raycsr's own format, and the one of locuslab/smoothing.
+
+A file is never unpickled as code: `torch.load(weights_only=True)` always.
+"""
+
+import io
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pyarrow import fs
+from torch import nn
+
+from raycsr.errors import UserError
+from raycsr.models.base_classifier import BaseClassifier, create_base_classifier
+from raycsr.models.spec import ModelOptions, Preprocessing
+
+FORMAT = "raycsr/1"
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    base_classifier: BaseClassifier,
+    *,
+    training_info: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Writes a base classifier as one file, which appears whole or not at all.
+
+    Args:
+        path: Local path or s3:// URI.
+        base_classifier: What to save.
+        training_info: How it was trained, in JSON values: objective, sigma, epochs, ... Default: what it has.
+        class_names: Names of its classes in order. Default: those it has.
+    """
+    names = base_classifier.class_names if class_names is None else class_names
+    description = {
+        "format": FORMAT,
+        "arch": base_classifier.arch,
+        "args": base_classifier.args,
+        "num_classes": base_classifier.num_classes,
+        "preprocessing": base_classifier.preprocessing.to_dict(),
+        "mean": base_classifier.mean,
+        "std": base_classifier.std,
+        "class_names": names,
+        "training": base_classifier.training_info if training_info is None else training_info,
+    }
+    plain = json.loads(json.dumps(description))  # refuses now what weights_only would refuse on loading
+    state_dict = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in base_classifier.network.state_dict().items()
+    }
+    buffer = io.BytesIO()
+    torch.save(plain | {"state_dict": state_dict}, buffer)
+    _write(os.fspath(path), buffer.getvalue())
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
+    """Reads a checkpoint of raycsr or of locuslab/smoothing.
+
+    Args:
+        path: Local path or s3:// URI.
+
+    Returns:
+        The base classifier, on the CPU. A checkpoint of locuslab/smoothing does not say its training sigma.
+
+    Raises:
+        UserError: There is no such file, it is no checkpoint, loading it would run code, or its weights do
+            not fit.
+    """
+    path = os.fspath(path)
+    data = _read(path)
+    try:
+        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except Exception as error:  # on arbitrary bytes torch.load fails in any way
+        if blocked := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UserError(
+                f"loading {path} would run {blocked[1]}, and code in checkpoints is never run: "
+                "save it again as a dict of tensors and plain values."
+            ) from error
+        raise UserError(f"{path} is damaged or not a PyTorch checkpoint: give another file.") from error
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        return _from_raycsr(path, content)
+    if isinstance(content, dict) and {"arch", "state_dict"} <= content.keys():
+        return _from_locuslab(path, content)
+    raise UserError(
+        f"{path} is not a checkpoint of raycsr ({FORMAT!r}) or of locuslab/smoothing (arch and state_dict): "
+        "load its weights with timm and write it with save_checkpoint."
+    )
+
+
+def _from_raycsr(path: str, content: dict[str, Any]) -> BaseClassifier:
+    preprocessing = dict(content["preprocessing"], input_size=tuple(content["preprocessing"]["input_size"]))
+    side = preprocessing["input_size"][0]
+    created = create_base_classifier(
+        ModelOptions(
+            content["arch"], num_classes=content["num_classes"], args=content["args"], input_size=side
+        )
+    )
+    _load_weights(path, created.network, content["state_dict"])
+    return BaseClassifier(
+        created.network,
+        arch=content["arch"],
+        args=content["args"],
+        num_classes=content["num_classes"],
+        preprocessing=Preprocessing(**preprocessing),
+        mean=content["mean"],
+        std=content["std"],
+        class_names=content["class_names"],
+        training_info=content["training"],
+    )
+
+
+# ImageNet's ResNet-50 was tested on a 224 pixel crop of 256; timm's own weights of that name on another.
+_LOCUSLAB_PREPROCESSING = {
+    "resnet50": Preprocessing((224, 224), "bilinear", 224 / 256, "center"),
+    "cifar_resnet20": Preprocessing((32, 32), "bilinear", 1.0, "center"),
+    "cifar_resnet110": Preprocessing((32, 32), "bilinear", 1.0, "center"),
+}
+
+
+def _from_locuslab(path: str, content: dict[str, Any]) -> BaseClassifier:
+    """Cohen et al.'s format: a Sequential of normalisation "0" and network "1", perhaps in a DataParallel."""
+    arch = content["arch"]
+    if arch not in _LOCUSLAB_PREPROCESSING:
+        raise UserError(
+            f"{path} holds arch {arch!r}: of locuslab/smoothing, {', '.join(_LOCUSLAB_PREPROCESSING)} load."
+        )
+    state_dict = {
+        ".".join(part for part in name.split(".") if part != "module"): tensor
+        for name, tensor in content["state_dict"].items()
+    }
+    weights = {name[2:]: tensor for name, tensor in state_dict.items() if name.startswith("1.")}
+    head = weights.get("fc.weight", torch.empty(0))
+    created = create_base_classifier(ModelOptions(arch, num_classes=len(head) or None))
+    _load_weights(path, created.network, weights)
+    means, sds = state_dict.get("0.means"), state_dict.get("0.sds")
+    return BaseClassifier(
+        created.network,
+        arch=arch,
+        args={},
+        num_classes=created.num_classes,
+        preprocessing=_LOCUSLAB_PREPROCESSING[arch],
+        mean=created.mean if means is None else means.tolist(),
+        std=created.std if sds is None else sds.tolist(),
+    )
+
+
+def _load_weights(path: str, network: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    misfits = [
+        f"{name} is {given.get(name, 'absent')}, expected {expected.get(name, 'absent')}"
+        for name in {**expected, **given}
+        if expected.get(name) != given.get(name)
+    ]
+    if misfits:
+        raise UserError(
+            f"{path}: {len(misfits)} weights do not fit the architecture it names: {'; '.join(misfits[:3])}."
+        )
+    network.load_state_dict(state_dict)
+
+
+def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
+    return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
+
+
+def _read(path: str) -> bytes:
+    try:
+        filesystem, name = _filesystem(path)
+        with filesystem.open_input_file(name) as file:
+            return file.read()
+    except (OSError, ValueError) as error:  # ValueError: a URI of no known file system
+        raise UserError(
+            f"cannot read the checkpoint {path}: {str(error).splitlines()[0]}: "
+            "check the path; a model of the Hugging Face hub is 'hf-hub:owner/name'."
+        ) from error
+
+
+def _write(path: str, data: bytes) -> None:
+    filesystem, name = _filesystem(path)
+    if not isinstance(filesystem, fs.LocalFileSystem):  # an object appears when its stream closes
+        with filesystem.open_output_stream(name) as stream:
+            stream.write(data)
+        return
+    os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
+    temporary = f"{name}.{os.getpid()}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(data)
+    os.replace(temporary, name)

@@ -1,0 +1,120 @@
+"""A base classifier made fast for inference: precision, memory layout, batch norm folded, compilation.
+
+Certificates are for the classifier as it is evaluated, so all of this is settled before a run's identity is.
+"""
+
+import copy
+from typing import Any, Literal, cast
+
+import torch
+from timm.layers import BatchNormAct2d
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from raycsr.errors import UserError
+from raycsr.models.base_classifier import BaseClassifier
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_precision(precision: str, device: str | torch.device) -> Precision:
+    """Returns the precision meant on a device: "auto" is bf16 where the hardware computes in it, else fp32.
+
+    Raises:
+        UserError: `precision` is none of auto, fp32, bf16, fp16.
+    """
+    if precision == "auto":
+        return "bf16" if _computes_in_bf16(torch.device(device)) else "fp32"
+    if precision not in DTYPES:
+        raise UserError(f"unknown precision {precision!r}: choose from auto, {', '.join(DTYPES)}.")
+    return cast(Precision, precision)
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def prepare_for_inference(
+    base_classifier: BaseClassifier,
+    *,
+    precision: Precision,
+    device: str | torch.device,
+    compile: bool = False,
+) -> BaseClassifier:
+    """Returns a copy of a base classifier that computes the same logits faster.
+
+    The pixels still come in as float32, since x + sigma * eps must be a sum in float32, and so does the
+    normalisation; the cast to the network's dtype comes after it.
+
+    Args:
+        base_classifier: The base classifier; it is left as it is.
+        precision: The network's precision.
+        device: Where to put the copy.
+        compile: Compile it with torch.compile, for the one batch shape that it is called with.
+
+    Returns:
+        A base classifier in eval mode: float32 pixels (N, 3, H, W) in [0,1] -> logits (N, m) in `precision`.
+    """
+    prepared = copy.deepcopy(base_classifier).cpu().eval().requires_grad_(False)
+    fold_batch_norm(prepared)  # on the CPU: TF32 would blur the comparison of logits
+    prepared.network.to(DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    prepared.to(device)
+    if compile:
+        prepared.compile(dynamic=False)
+    return prepared
+
+
+def fold_batch_norm(base_classifier: BaseClassifier) -> None:
+    """Folds each batch norm into the convolution before it, in place, where that leaves the logits alone.
+
+    In eval mode a batch norm is an affine map of each channel, hence part of the convolution whose output
+    only it reads. A network that cannot be traced, or whose logits would change by over 0.1 %, is left as
+    it is.
+    """
+    network = base_classifier.network
+    folded = copy.deepcopy(network)
+    try:
+        pairs = _convolutions_with_batch_norm(folded)
+    except Exception:  # tracing runs the network's own code on symbols: it fails in any way that code can
+        return
+    for conv_name, norm_name in pairs:
+        conv: Any = folded.get_submodule(conv_name)
+        norm: Any = folded.get_submodule(norm_name)
+        rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        folded.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+        folded.set_submodule(norm_name, rest)
+    height, width = base_classifier.preprocessing.input_size
+    images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = network(images), folded(images)
+    if (before - after).abs().max() <= 1e-3 * before.abs().max():
+        base_classifier.network = folded
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+        """Looks only into what holds a batch norm, past the control flow that attention and the like have."""
+        holds = any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+        return isinstance(module, nn.BatchNorm2d) or not holds
+
+
+def _convolutions_with_batch_norm(network: nn.Module) -> list[tuple[str, str]]:
+    """The names of convolutions and of the batch norm that alone reads the output of each."""
+    modules = dict(network.named_modules())
+    calls = [node for node in _Tracer().trace(network).nodes if node.op == "call_module"]
+    targets = [node.target for node in calls]
+    return [
+        (node.all_input_nodes[0].target, node.target)
+        for node in calls
+        if type(modules[node.target]) in (nn.BatchNorm2d, BatchNormAct2d)
+        and modules[node.target].running_mean is not None
+        and (source := node.all_input_nodes[0]).op == "call_module"
+        and type(modules[source.target]) is nn.Conv2d
+        and len(source.users) == 1
+        and targets.count(source.target) == targets.count(node.target) == 1
+    ]

@@ -1,0 +1,1 @@
+"""The verbs: each module is one, and reads from top to bottom."""

@@ -1,0 +1,37 @@
+"""Certifying: stored votes -> certificates, for any cost matrix, without sampling anew."""
+
+from raycsr.errors import UserError
+from raycsr.results import Run, resolve_run
+
+
+def certify(*, run: list[str], costs: list[str], alpha: float = 0.001) -> dict[str, list[str]]:
+    """Certifies the votes of runs under cost matrices, and stores the certificates beside the votes.
+
+    Args:
+        run: Runs: folders, s3://bucket/prefix, or unique prefixes of them.
+        costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv. Each is a
+            statement of its own at alpha.
+        alpha: Failure probability of one image's certificate.
+
+    Returns:
+        Location of each run -> the names of its certificate sets, in the order of `costs`.
+
+    Raises:
+        UserError: where a run or a cost matrix cannot be used.
+    """
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha is a probability between 0 and 1, got {alpha}")
+    runs = [resolve_run(location) for location in run]
+    matrices = [
+        (found, [(spec, found.costs(spec)) for spec in costs]) for found in runs
+    ]  # all, before any work
+    return {
+        found.location: [_certify(found, spec, matrix, alpha) for spec, matrix in pairs]
+        for found, pairs in matrices
+    }
+
+
+def _certify(run: Run, spec: str, matrix: object, alpha: float) -> str:
+    name = run.certify(spec, matrix, alpha)
+    print(f"certified {run.location}/certificates/{name}")
+    return name

@@ -1,0 +1,67 @@
+"""Evaluating: sample, certify and report in one go."""
+
+from raycsr.data import DataOptions
+from raycsr.errors import UserError
+from raycsr.models import ModelOptions
+from raycsr.pipelines.pool import PoolOptions
+from raycsr.pipelines.report import report
+from raycsr.pipelines.sample import Outcome, sample
+from raycsr.smoothing import SamplingOptions
+
+
+def evaluate(
+    *,
+    data: DataOptions,
+    model: ModelOptions,
+    sampling: SamplingOptions,
+    pool: PoolOptions,
+    costs: list[str],
+    results: str,
+    experiment: str = "default",
+    alpha: float = 0.001,
+    retry_errors: bool = False,
+    radii: list[float] | None = None,
+    out: str | None = None,
+) -> list[Outcome]:
+    """Samples, certifies and reports.
+
+    Args:
+        data: The images.
+        model: The base classifier.
+        sampling: The noise and the number of samples; several sigmas give a run each.
+        pool: The actors.
+        costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv.
+        results: Folder of results, local or s3://bucket/prefix.
+        experiment: Folder of this experiment within the results.
+        alpha: Failure probability of one image's certificate.
+        retry_errors: Sample errored images again.
+        radii: L2 radii of the table, in [0, 1] pixel units; by default four up to the largest certified one.
+        out: Folder for the table and the picture over all runs.
+
+    Returns:
+        One outcome a run.
+
+    Raises:
+        UserError: where anything is wrong that can be known before paying for samples.
+    """
+    if not costs:
+        raise UserError("evaluate needs costs to certify under; give --costs uniform, or use `raycsr sample`")
+    outcomes = sample(
+        data=data,
+        model=model,
+        sampling=sampling,
+        pool=pool,
+        results=results,
+        experiment=experiment,
+        costs=costs,
+        alpha=alpha,
+        retry_errors=retry_errors,
+    )
+    report(
+        run=[outcome.run.location for outcome in outcomes],
+        costs=costs,
+        radii=radii,
+        out=out,
+        allow_missing=True,
+    )
+    return outcomes

@@ -1,0 +1,150 @@
+"""The pool of actors that sample: the cluster it runs on, its size, and what its workers can do."""
+
+import logging
+import math
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+
+from raycsr.errors import UserError
+from raycsr.models import BaseClassifier, prepare_for_inference, resolve_precision
+from raycsr.smoothing import SamplingOptions
+
+_PROBE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """The actors that sample. Decoding runs beside them, on CPUs that they leave free.
+
+    Attributes:
+        actors: How many.
+        cpus_per_actor: CPUs that an actor without a GPU reserves; fractions share a CPU.
+        gpus_per_actor: GPUs of an actor; above 0, actors reserve no CPU.
+        threads_per_actor: Torch threads of an actor; by default cpus_per_actor, rounded up.
+    """
+
+    actors: int = 2
+    cpus_per_actor: float = 0.5
+    gpus_per_actor: float = 0.0
+    threads_per_actor: int | None = None
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray reserves for an actor."""
+        if self.gpus_per_actor > 0:
+            return {"num_cpus": 0, "num_gpus": self.gpus_per_actor}
+        return {"num_cpus": self.cpus_per_actor}
+
+    @property
+    def threads(self) -> int:
+        """Torch threads of an actor. Ray sets none that suit a fraction of a CPU."""
+        return self.threads_per_actor or max(1, math.ceil(self.cpus_per_actor))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a worker of the pool's kind can do.
+
+    Attributes:
+        precision: what `auto` means there.
+        device: its name.
+        samples_per_second: of one actor, uncompiled.
+    """
+
+    precision: str
+    device: str
+    samples_per_second: float
+
+
+def connect() -> None:
+    """Attaches to the running Ray cluster, or starts one on this machine."""
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.ERROR, include_dashboard=False)
+    context = ray.data.DataContext.get_current()
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after ray.data's own configuration
+    context.enable_progress_bars = False
+    # an image at n = 100,000 on a slow CPU is an hour without a finished block, and waiting for spot
+    # capacity can take longer: neither is a stall
+    context.execution_no_progress_timeout_s = -1
+
+
+def check_pool(pool: PoolOptions) -> None:
+    """Checks that the cluster can hold the pool and still decode.
+
+    Raises:
+        UserError: where it cannot.
+    """
+    if pool.actors < 1 or pool.cpus_per_actor <= 0 or pool.gpus_per_actor < 0:
+        raise UserError(
+            f"pool of {pool.actors} actors with {pool.cpus_per_actor} CPUs and {pool.gpus_per_actor} GPUs each: "
+            "actors and cpus_per_actor must be positive, gpus_per_actor must not be negative"
+        )
+    have = ray.cluster_resources()
+    if pool.gpus_per_actor > 0:
+        gpus = have.get("GPU", 0.0)
+        if pool.actors * pool.gpus_per_actor > gpus:
+            raise UserError(
+                f"the pool wants {pool.actors * pool.gpus_per_actor:g} GPUs and the cluster has {gpus:g}; "
+                f"lower pool.actors, or set pool.gpus_per_actor to 0 to sample on CPUs"
+            )
+        return
+    cpus, wanted = have.get("CPU", 0.0), pool.actors * pool.cpus_per_actor
+    if wanted > cpus - 1:
+        raise UserError(
+            f"the pool would take {wanted:g} of the cluster's {cpus:g} CPUs and one must stay free for decoding; "
+            f"lower pool.actors to {max(int((cpus - 1) / pool.cpus_per_actor), 1)} or pool.cpus_per_actor"
+        )
+
+
+def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: PoolOptions) -> Probe:
+    """Resolves the precision on a worker of the pool's kind, and times its forward pass."""
+    if pool.gpus_per_actor == 0 and len(ray.nodes()) == 1:
+        return _probe(base_classifier, sampling, pool.threads)  # this process is such a worker, already warm
+    remote = ray.remote(**pool.resources)(_probe)
+    return ray.get(remote.remote(base_classifier, sampling, pool.threads))
+
+
+def worker_device() -> torch.device:
+    """The device of this worker: logical GPUs (tests) have none, so CUDA itself is asked."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What counted the votes: votes are bit-equal on equal devices only."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu {_cpu_model()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+def _probe(base_classifier: BaseClassifier, sampling: SamplingOptions, threads: int) -> Probe:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        device = worker_device()
+        precision = resolve_precision(sampling.precision, device)
+        network = prepare_for_inference(base_classifier, precision=precision, device=device)
+        height, width = base_classifier.preprocessing.input_size
+        rows = min(sampling.batch_size, 16)  # enough to tell an order of magnitude
+        pixels = torch.rand((rows, 3, height, width), device=device)
+        with torch.inference_mode():
+            network(pixels)
+            batches, start = 0, time.perf_counter()
+            while (seconds := time.perf_counter() - start) < _PROBE_SECONDS:
+                network(pixels).sum().item()
+                batches += 1
+        return Probe(precision, device_name(device), batches * rows / seconds)
+    finally:
+        torch.set_num_threads(before)

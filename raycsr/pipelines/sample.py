@@ -1,0 +1,375 @@
+"""Sampling: images -> votes, on Ray Data; the same command again samples only what is missing."""
+
+import hashlib
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import ray
+from tqdm import tqdm
+
+from raycsr.certification import largest_radius
+from raycsr.costs import CostMatrix
+from raycsr.data import DataOptions, Decode, Listing, Source, open_source
+from raycsr.errors import UserError
+from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
+from raycsr.pipelines.pool import PoolOptions, Probe, check_pool, connect, probe
+from raycsr.pipelines.voter import NOT_FINITE, Voter
+from raycsr.results import SCHEMA_VERSION, Ownership, Run, Store, missing_images
+from raycsr.smoothing import CHUNK, NOISE_SCHEME, SamplingOptions
+
+BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
+_BLOCK_IMAGES = 256  # pixels of a block stay well under Ray Data's limit on a block's bytes
+_BLOCKS_PER_ACTOR = 4  # at least, so that actors finish together
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to sample, with everything checked that can be checked without the cluster."""
+
+    base_classifier: BaseClassifier
+    name: str  # of the model, as the user wrote it
+    sigma: float
+    sampling: SamplingOptions
+    source: Source
+    listing: Listing
+    costs: dict[str, CostMatrix]
+    alpha: float
+    experiment: str
+    results: str
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The data's names of the classes, where they are those of the model."""
+        names = self.listing.class_names
+        return names if len(names) == self.base_classifier.num_classes else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run."""
+
+    run: Run
+    num_images: int
+    sampled: int  # images, by this call
+    errors: dict[str, str]  # image_id -> why it certifies nothing
+
+
+def sample(
+    *,
+    data: DataOptions,
+    model: ModelOptions,
+    sampling: SamplingOptions,
+    pool: PoolOptions,
+    results: str,
+    experiment: str = "default",
+    costs: list[str] | None = None,
+    alpha: float = 0.001,
+    retry_errors: bool = False,
+) -> list[Outcome]:
+    """Draws the votes of a base classifier on noisy copies of images, on a pool of Ray actors.
+
+    A run that was interrupted, or whose data was a smaller subset, is continued: each image counts once.
+
+    Args:
+        data: The images.
+        model: The base classifier.
+        sampling: The noise and the number of samples; several sigmas give a run each.
+        pool: The actors.
+        results: Folder of results, local or s3://bucket/prefix.
+        experiment: Folder of this experiment within the results.
+        costs: Cost matrices to certify under while sampling goes on: uniform, seed:cat,dog, pair:cat/dog,3/8
+            or a path to a .csv. More can be added later with `raycsr certify`.
+        alpha: Failure probability of one image's certificate.
+        retry_errors: Sample errored images again.
+
+    Returns:
+        One outcome a run.
+
+    Raises:
+        UserError: where anything is wrong that can be known before paying for samples; or a network's logits
+            are not finite from the start.
+    """
+    jobs = check(data, model, sampling, costs or [], alpha, experiment, results)
+    connect()
+    check_pool(pool)
+    return [_sample_run(job, pool, retry_errors) for job in jobs]
+
+
+def check(
+    data: DataOptions,
+    model: ModelOptions,
+    sampling: SamplingOptions,
+    costs: Sequence[str],
+    alpha: float,
+    experiment: str,
+    results: str,
+) -> list[Job]:
+    """Checks all that can be checked without the cluster, and returns a job for each model and sigma.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    sigmas = sampling.sigma if isinstance(sampling.sigma, list) else [sampling.sigma]
+    _check_sampling(sampling, sigmas, alpha)
+    Store(results).names("")  # a bucket that is not there, or not ours, is better known now
+    source = open_source(data)
+    listing = source.list()
+    jobs = []
+    for name in model.name if isinstance(model.name, list) else [model.name]:
+        base_classifier = load_base_classifier(replace(model, name=name))
+        class_names = _check_classes(listing, base_classifier, name)
+        matrices = {
+            spec: CostMatrix.from_spec(spec, base_classifier.num_classes, class_names) for spec in costs
+        }
+        for sigma in sigmas:
+            _warn_of_training_sigma(base_classifier, name, sigma)
+            jobs.append(
+                Job(
+                    base_classifier,
+                    name,
+                    float(sigma),
+                    sampling,
+                    source,
+                    listing,
+                    matrices,
+                    alpha,
+                    experiment,
+                    results,
+                )
+            )
+    return jobs
+
+
+def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha is a probability between 0 and 1, got {alpha}")
+    if not sigmas:
+        raise UserError("sampling.sigma is an empty list; give at least one noise level")
+    for sigma in sigmas:
+        if not (math.isfinite(sigma) and sigma > 0):
+            raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {sigma}")
+    if sampling.n0 < 1 or sampling.n < 1:
+        raise UserError(f"n0 and n must be at least 1, got n0={sampling.n0}, n={sampling.n}")
+    if largest_radius(sampling.n, alpha, 1.0) <= 0:
+        least = math.floor(math.log(alpha) / math.log(0.5)) + 1
+        raise UserError(
+            f"n={sampling.n} samples cannot certify any radius at alpha={alpha:g}, even if all agree; "
+            f"use n >= {least}"
+        )
+    if sampling.batch_size < 1 or sampling.batch_size & (sampling.batch_size - 1):
+        raise UserError(f"batch_size must be a power of two, got {sampling.batch_size}; try 64")
+
+
+def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> list[str] | None:
+    """The classes' names, if the data's classes are the model's."""
+    m, names = base_classifier.num_classes, listing.class_names
+    highest = int(listing.images["label"].max())
+    if highest >= m:
+        raise UserError(
+            f"the data has label {highest} and model {name!r} has {m} classes; they do not belong together"
+        )
+    if len(names) == m:
+        return names
+    if names != [str(i) for i in range(len(names))]:
+        raise UserError(
+            f"model {name!r} has {m} classes and the data names {len(names)}; they do not belong together, or "
+            "data.class_names must list the model's"
+        )
+    return None  # labels without names may stop short of the model's last class
+
+
+def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: float) -> None:
+    trained = base_classifier.training_sigma
+    if trained is not None and not math.isclose(trained, sigma, rel_tol=1e-6):
+        print(
+            f"warning: model {name!r} was trained at sigma {trained:g} and is sampled at {sigma:g}; "
+            "certificates hold, but radii will be short",
+            file=sys.stderr,
+        )
+
+
+def identity(job: Job, precision: str) -> dict:
+    """What determines the votes of an image; its digest is the run's id."""
+    return {
+        "preprocessing": job.base_classifier.preprocessing.to_dict(),
+        "components": job.base_classifier.components,
+        "sigma": job.sigma,
+        "seed": job.sampling.seed,
+        "precision": precision,
+        "compile": job.sampling.compile,
+        "noise_scheme": NOISE_SCHEME,
+        "n0": job.sampling.n0,
+        "n": job.sampling.n,
+        "sampling": "fixed",
+        "data": job.listing.identity,
+    }
+
+
+def open_run(job: Job, found: Probe) -> Run:
+    """The job's run, whose manifest is written where there is none."""
+    facts = identity(job, found.precision)
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    run = Run(Store(job.results).at(f"{job.experiment}/runs/{digest[:16]}"))
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": job.experiment,
+        "model": job.name,
+        "num_classes": job.base_classifier.num_classes,
+        "class_names": job.class_names,
+        **facts,
+        "config": {"data": asdict(job.source.options), "sampling": asdict(job.sampling)},
+        "versions": {
+            **{name: version(name) for name in ("raycsr", "torch", "timm", "numpy", "ray")},
+            "python": platform.python_version(),
+        },
+    }
+    run.store.create("manifest.json", json.dumps(manifest, indent=1).encode())
+    return run
+
+
+def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
+    found = probe(job.base_classifier, job.sampling, pool)
+    run = open_run(job, found)
+    with Ownership(run.store) as owner:
+        images = run.add_images(job.listing.images)
+        wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
+        missing = _missing(run, wanted, retry_errors)
+        for spec, matrix in job.costs.items():
+            run.certify(spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
+        print(describe(job, run, found, pool, len(missing)))
+        start = time.monotonic()
+        if len(missing):
+            _stream(job, run, found, pool, owner, missing)
+        for spec, matrix in job.costs.items():
+            run.certify(spec, matrix, job.alpha)  # parts whose actor died before it certified them
+        outcome = _outcome(run, wanted, len(missing))
+        if len(missing) or not run.store.exists("finished.json"):
+            facts = {
+                "num_images": outcome.num_images,
+                "num_errors": len(outcome.errors),
+                "seconds": time.monotonic() - start,
+            }
+            run.store.write("finished.json", json.dumps(facts).encode())
+    return outcome
+
+
+def _missing(run: Run, wanted: pd.DataFrame, retry_errors: bool) -> pd.DataFrame:
+    parts = run.committed()
+    for part in parts.unreadable:
+        print(f"warning: part {part!r} cannot be read; its images are sampled again", file=sys.stderr)
+    table = parts.table
+    if retry_errors:
+        table = table.filter(table["error"].is_null())
+    keys = zip(table["image_id"].to_pylist(), table["rule"].to_pylist(), strict=True)
+    return missing_images(wanted, keys, ["argmax"])
+
+
+def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) -> str:
+    """The plan, in words: what there is to do and what it can give at most."""
+    sampling, total = job.sampling, len(job.listing.images)
+    height, width = job.base_classifier.preprocessing.input_size
+    passes = missing * (sampling.n0 + sampling.n)
+    hours = passes / found.samples_per_second / pool.actors / 3600
+    radius = largest_radius(sampling.n, job.alpha, job.sigma)
+    return "\n".join(
+        [
+            f"run       {run.location}",
+            f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, "
+            f"{found.precision} on {found.device}",
+            f"images    {total:,}, of which {missing:,} to sample"
+            if missing
+            else f"images    {total:,}, all sampled",
+            f"samples   {sampling.n0:,} + {sampling.n:,} an image at sigma {job.sigma:g}: {passes:,} forward passes, "
+            f"about {_duration(hours)} on {pool.actors} actors",
+            f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
+        ]
+    )
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
+
+
+def _stream(
+    job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, missing: pd.DataFrame
+) -> None:
+    """Decodes ahead of the actors on CPU tasks, samples on the actors, and follows what comes out."""
+    size = _block_size(job, found, pool, len(missing))
+    columns = missing[["image_id", "label"]]
+    blocks = [
+        pa.Table.from_pandas(columns[i : i + size], preserve_index=False)
+        for i in range(0, len(columns), size)
+    ]
+    votes = (
+        ray.data.from_arrow(blocks)
+        .map_batches(
+            Decode(job.source, job.base_classifier.preprocessing),
+            batch_size=None,
+            num_cpus=0.9
+            if pool.resources == {"num_cpus": 1}
+            else 1,  # equal resources: Ray would fuse the two
+        )
+        .map_batches(
+            Voter,
+            fn_constructor_kwargs={
+                "model": ray.put(job.base_classifier),
+                "sigma": job.sigma,
+                "sampling": job.sampling,
+                "precision": found.precision,
+                "rules": ("argmax",),
+                "threads": pool.threads,
+                "run": run.location,
+                "owner": owner.number,
+                "costs": job.costs,
+                "alpha": job.alpha,
+            },
+            batch_size=None,
+            # a queue of blocks at one actor while another has none: the tail would be twice as long
+            compute=ray.data.ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=1),
+            **pool.resources,
+        )
+    )
+    start, samples, seen = time.monotonic(), 0, False
+    with tqdm(total=len(missing), unit="image", mininterval=1 if sys.stderr.isatty() else 60) as bar:
+        for block in votes.iter_batches(batch_size=None, batch_format="pandas"):
+            owner.check()
+            _stop_if_broken(block, seen)
+            seen = True
+            samples += int(block["samples"].sum())
+            bar.set_postfix_str(f"{samples / (time.monotonic() - start):,.0f} samples/s", refresh=False)
+            bar.update(len(block))
+
+
+def _block_size(job: Job, found: Probe, pool: PoolOptions, images: int) -> int:
+    chunks = -(-job.sampling.n0 // CHUNK) + -(-job.sampling.n // CHUNK)
+    seconds = chunks * CHUNK / found.samples_per_second
+    fair = -(-images // (_BLOCKS_PER_ACTOR * pool.actors))
+    return int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
+
+
+def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:
+    if not seen and (block["error"] == NOT_FINITE).all():
+        raise UserError(
+            f"the first {len(block)} images all gave logits that are not finite; check the model's weights, or use "
+            "sampling.precision=fp32"
+        )
+
+
+def _outcome(run: Run, wanted: pd.DataFrame, sampled: int) -> Outcome:
+    table = run.committed().table
+    good = set(table.filter(table["error"].is_null())["image_id"].to_pylist())
+    errored = table.filter(table["error"].is_valid())
+    reasons = dict(zip(errored["image_id"].to_pylist(), errored["error"].to_pylist(), strict=True))
+    errors = {i: reasons[i] for i in wanted["image_id"] if i in reasons and i not in good}
+    return Outcome(run, len(wanted), sampled, errors)

@@ -1,0 +1,34 @@
+"""Gaussian augmentation: cross-entropy on a noisy copy of an image (Cohen, Rosenfeld, Kolter, ICML 2019)."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def gaussian(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    sigma: float,
+    costs: torch.Tensor | None,
+    progress: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Returns the mean cross-entropy of f(x + sigma * eps).
+
+    Args:
+        model: The base classifier.
+        images: float32 pixels (N, 3, H, W) in [0,1].
+        labels: int64 (N,).
+        sigma: Noise level in [0,1] pixel units.
+        costs: Cost matrix (m, m); this objective does not use it.
+        progress: Share of the training that is done; this objective does not use it.
+        generator: Source of the noise, on the device of the images.
+
+    Returns:
+        The loss, a scalar.
+    """
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    logits = model(images + sigma * noise)  # (N, m)
+    return functional.cross_entropy(logits.float(), labels)

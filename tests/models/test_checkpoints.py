@@ -1,0 +1,118 @@
+"""Checkpoints: our own format, locuslab's, and files that are neither."""
+
+import os
+
+import pytest
+import torch
+
+from raycsr.errors import UserError
+from raycsr.models import ModelOptions, load_base_classifier, load_checkpoint, save_checkpoint
+
+PIXELS = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "new folder" / "model.pt"
+    model = load_base_classifier(ModelOptions("cifar_resnet8", input_size=16), num_classes=2)
+    training = {"objective": "gaussian", "sigma": 0.25, "epochs": 3}
+    save_checkpoint(path, model, training_info=training, class_names=["cat", "dog"])
+    loaded = load_base_classifier(str(path), num_classes=2)
+    assert torch.equal(loaded(PIXELS), model(PIXELS))
+    assert loaded.components == model.components and loaded.preprocessing == model.preprocessing
+    assert (loaded.class_names, loaded.training_info) == (("cat", "dog"), training)
+    assert loaded.training_sigma == 0.25
+    assert os.listdir(path.parent) == ["model.pt"]
+
+
+def test_a_transformer_and_its_arguments_come_back(tmp_path):
+    options = ModelOptions("vit_tiny_patch16_224", args={"depth": 2}, input_size=32)
+    model = load_base_classifier(options, num_classes=3)
+    save_checkpoint(tmp_path / "model.pt", model)
+    assert torch.equal(load_checkpoint(tmp_path / "model.pt").eval()(PIXELS), model(PIXELS))
+
+
+def locuslab_checkpoint(path, arch, prefix, extra):
+    """A file as locuslab/smoothing writes it: Sequential(normalisation, network), parts in a DataParallel."""
+    model = load_base_classifier(ModelOptions(arch, init_seed=3))
+    state_dict = {prefix + name: tensor for name, tensor in model.network.state_dict().items()}
+    torch.save({"epoch": 90, "arch": arch, "state_dict": {**extra, **state_dict}, "optimizer": {}}, path)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("arch", "prefix", "extra"),
+    [
+        ("cifar_resnet20", "1.", {}),
+        ("resnet50", "1.module.", {}),
+        ("cifar_resnet110", "module.1.", {}),
+        ("cifar_resnet20", "1.", {"0.means": torch.full((3,), 0.5), "0.sds": torch.full((3,), 0.25)}),
+    ],
+)
+def test_locuslab_checkpoint(tmp_path, arch, prefix, extra):
+    path = str(tmp_path / "checkpoint.pth.tar")
+    model = locuslab_checkpoint(path, arch, prefix, extra)
+    loaded = load_base_classifier(path)
+    assert loaded.training_sigma is None and loaded.arch == arch
+    expected = model.network((PIXELS - 0.5) / 0.25) if extra else model(PIXELS)
+    torch.testing.assert_close(loaded(PIXELS), expected, rtol=1e-4, atol=1e-4)
+    if arch == "resnet50":  # tested by its authors on a 224 pixel crop of 256
+        assert (loaded.num_classes, loaded.preprocessing.crop_pct) == (1000, 0.875)
+
+
+def test_names_and_shapes_are_those_of_the_published_checkpoints():
+    torchvision_models = pytest.importorskip("torchvision.models")
+    theirs, ours = torchvision_models.resnet50(), load_base_classifier("resnet50").network
+    assert {k: v.shape for k, v in theirs.state_dict().items()} == {
+        k: v.shape for k, v in ours.state_dict().items()
+    }
+    shapes = {
+        k: tuple(v.shape) for k, v in load_base_classifier("cifar_resnet110").network.state_dict().items()
+    }
+    assert len(shapes) == 668  # 111 convolutions, each with 5 entries of batch norm, and the head
+    assert shapes["layer2.0.downsample.0.weight"] == (32, 16, 1, 1)
+    assert shapes["layer3.17.conv2.weight"] == (64, 64, 3, 3)
+    assert shapes["fc.weight"] == (10, 64)
+
+
+def test_another_number_of_classes_is_refused(tmp_path):
+    path = str(tmp_path / "model.pt")
+    save_checkpoint(path, load_base_classifier("cifar_resnet8"))
+    with pytest.raises(UserError, match="10 classes, 7 are needed"):
+        load_base_classifier(path, num_classes=7)
+    with pytest.raises(UserError, match=r"10 classes, model\.num_classes says 7"):
+        load_base_classifier(ModelOptions(path, num_classes=7))
+    with pytest.raises(UserError, match=r"leave out model\.args"):
+        load_base_classifier(ModelOptions(path, args={"depth": 8}))
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("pwned",)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"arch": "cifar_resnet20", "state_dict": Malicious()}, "malicious.pt")
+    torch.save({"arch": "vgg19", "state_dict": {}}, "arch.pt")
+    torch.save({"fc.weight": torch.zeros(1)}, "bare.pt")
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    model = locuslab_checkpoint("misfit.pt", "cifar_resnet20", "1.", {})
+    weights = {f"1.{name}": tensor for name, tensor in model.network.state_dict().items()}
+    weights["1.conv1.weight"] = torch.zeros(16, 1, 3, 3)
+    weights["1.extra"] = weights.pop("1.fc.bias")
+    torch.save({"arch": "cifar_resnet20", "state_dict": weights}, "misfit.pt")
+    for name, message in {
+        "malicious.pt": r"would run \S+\.mkdir, and code in checkpoints is never run",
+        "arch.pt": "'vgg19'",
+        "bare.pt": "not a checkpoint of raycsr",
+        "text.pt": "damaged or not a PyTorch checkpoint",
+        "empty.pt": "damaged or not a PyTorch checkpoint",
+        "absent.pt": "cannot read",
+        "misfit.pt": r"3 weights do not fit.*conv1\.weight is \(16, 1, 3, 3\), expected \(16, 3, 3, 3\); "
+        r"fc\.bias is absent, expected \(10,\); extra is \(10,\), expected absent",
+    }.items():
+        with pytest.raises(UserError, match=message) as caught:
+            load_base_classifier(name)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "pwned").exists()
