@@ -53,9 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 def parser(verb: str, function: Callable) -> ArgumentParser:
     """The parser of a verb: precedence command line > --config > defaults; an unknown key is an error."""
     made = _Parser(prog=f"raycsr {verb}", description=(function.__doc__ or "").split("\n\n")[0])
-    made.add_argument(
-        "--config", action="config", help="YAML file of options; the command line goes before it"
-    )
+    made.add_argument("--config", action="config", help="YAML file of options; the command line goes before it")
     made.add_function_arguments(function, as_group=False, fail_untyped=True)
     return made
 

@@ -45,9 +45,7 @@ class CostMatrix:
         cls, m: int, seeds: Iterable[int], cost: float = 1.0, class_names: Sequence[str] | None = None
     ) -> "CostMatrix":
         """Every mistake on an image of a seed class costs `cost`; all others cost nothing."""
-        return cls.pairwise(
-            m, {seed: [k for k in range(m) if k != seed] for seed in seeds}, cost, class_names
-        )
+        return cls.pairwise(m, {seed: [k for k in range(m) if k != seed] for seed in seeds}, cost, class_names)
 
     @classmethod
     def pairwise(
@@ -116,9 +114,7 @@ class CostMatrix:
                     _find_class(target, num_classes, class_names)
                 )
             return cls.pairwise(num_classes, pairs, class_names=class_names)
-        raise UserError(
-            f"costs {spec!r} not understood; use uniform, seed:3,5, pair:3/5,3/8 or a path to a .csv"
-        )
+        raise UserError(f"costs {spec!r} not understood; use uniform, seed:3,5, pair:3/5,3/8 or a path to a .csv")
 
     @property
     def num_classes(self) -> int:
@@ -159,9 +155,7 @@ class CostMatrix:
         seeds = [self.class_names[y] if self.class_names else str(y) for y in np.flatnonzero(self.sensitive)]
         shown = ", ".join(seeds[:5]) + (", ..." if len(seeds) > 5 else "")
         pairs = np.count_nonzero(self.values)
-        return (
-            f"CostMatrix({self.num_classes} classes, {pairs} costly pairs of seeds [{shown}], {self.digest})"
-        )
+        return f"CostMatrix({self.num_classes} classes, {pairs} costly pairs of seeds [{shown}], {self.digest})"
 
 
 def _checked_values(values: ArrayLike) -> NDArray[np.float64]:
@@ -213,18 +207,12 @@ def _find_class(name: str, num_classes: int, class_names: Sequence[str] | None) 
     if name.isdecimal():
         return _checked_class(int(name), num_classes)
     if not names:
-        raise UserError(
-            f"class {name!r} given by name, but the data has no class names; use 0 to {num_classes - 1}"
-        )
+        raise UserError(f"class {name!r} given by name, but the data has no class names; use 0 to {num_classes - 1}")
     near = difflib.get_close_matches(name, names) or names[:3]
-    raise UserError(
-        f"unknown class {name!r}; nearest names: {', '.join(near)} (or use 0 to {num_classes - 1})"
-    )
+    raise UserError(f"unknown class {name!r}; nearest names: {', '.join(near)} (or use 0 to {num_classes - 1})")
 
 
-def _agreeing(
-    costs: CostMatrix, path: str, num_classes: int, class_names: Sequence[str] | None
-) -> CostMatrix:
+def _agreeing(costs: CostMatrix, path: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:
     """The costs of a CSV under the data's class names, refused where the two do not fit."""
     if costs.num_classes != num_classes:
         raise UserError(
@@ -234,9 +222,7 @@ def _agreeing(
         return costs
     for k, (ours, theirs) in enumerate(zip(costs.class_names or class_names, class_names, strict=True)):
         if ours != theirs:
-            raise UserError(
-                f"cost matrix {path} names class {k} {ours!r}, the data {theirs!r}; reorder the CSV"
-            )
+            raise UserError(f"cost matrix {path} names class {k} {ours!r}, the data {theirs!r}; reorder the CSV")
     return CostMatrix(costs.values, class_names)
 
 
@@ -251,9 +237,7 @@ def _split_names(rows: list[list[str]]) -> tuple[list[str] | None, list[list[str
     body = rows[has_header:]
     column = [row[0] for row in body] if has_column else None
     if header is not None and column is not None and header != column:
-        raise UserError(
-            f"names in the header {header} and in the first column {column} differ; use one order"
-        )
+        raise UserError(f"names in the header {header} and in the first column {column} differ; use one order")
     names = header or column
     if names == [str(k) for k in range(len(body))]:
         names = None  # a table written with its indices, not names

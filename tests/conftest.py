@@ -57,3 +57,35 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared data: set RAYCSR_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster(s3: S3Server) -> Iterator[None]:
+    """The one Ray of the session; its workers inherit the S3 server."""
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """An ImageFolder of two classes with one file that is no image; with the options to certify it."""
+    import numpy as np
+    from PIL import Image
+
+    from raycsr.data import DataOptions
+    from raycsr.models import ModelOptions
+
+    generator = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        folder = tmp_path / "photos" / label
+        folder.mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(generator.integers(0, 256, (10, 12, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    (tmp_path / "photos" / "dog" / "1.png").write_bytes(b"not an image")
+    return {
+        "data": DataOptions(source="imagefolder", path=str(tmp_path / "photos")),
+        "model": ModelOptions(name="cifar_resnet8", num_classes=2, input_size=8),
+    }

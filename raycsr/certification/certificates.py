@@ -142,9 +142,7 @@ def certify_counts(
     if np.shape(counts0) != shape:
         raise UserError(f"counts0 has shape {np.shape(counts0)}, counts {shape}; both are (images, classes)")
     if shape[1:] != (costs.num_classes,):
-        raise UserError(
-            f"counts has shape {shape}, the cost matrix {costs.num_classes} classes; make them agree"
-        )
+        raise UserError(f"counts has shape {shape}, the cost matrix {costs.num_classes} classes; make them agree")
     return certify_votes(
         SparseVotes.from_dense(counts0),
         SparseVotes.from_dense(counts),
@@ -179,13 +177,9 @@ def certify_votes(
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}; give a failure probability between 0 and 1, such as 0.001")
     if len(estimation) != num_images:
-        raise UserError(
-            f"{num_images} rows of selection votes, {len(estimation)} of estimation; give one an image"
-        )
+        raise UserError(f"{num_images} rows of selection votes, {len(estimation)} of estimation; give one an image")
     truth = _checked_labels(labels, num_images, costs.num_classes)
-    ids = _one_each(
-        "image_ids", (str(i) for i in range(num_images)) if image_ids is None else image_ids, num_images
-    )
+    ids = _one_each("image_ids", (str(i) for i in range(num_images)) if image_ids is None else image_ids, num_images)
     rule = _one_each("rules", "argmax" if rules is None else rules, num_images)
     error = _one_each("errors", errors, num_images)
     errored = pd.notna(error)
@@ -196,9 +190,7 @@ def certify_votes(
     n = estimation.totals()
     unvoted = ~errored & ((selection.totals() == 0) | (n == 0))
     if unvoted.any():
-        raise UserError(
-            f"image {ids[unvoted][0]!r} has no votes and no error; sample it, or say why in errors"
-        )
+        raise UserError(f"image {ids[unvoted][0]!r} has no votes and no error; sample it, or say why in errors")
     top, top_votes = _top_classes(selection, estimation, costs.num_classes)
     p_a_lower_standard = binomial_lower(top_votes, n, alpha)
     p_a_lower = binomial_lower(top_votes, n, SHARE_OF_P_A * alpha)
@@ -223,21 +215,17 @@ def certify_votes(
             "p_b_upper": _views(p_b_upper, offsets),
             "pairwise_radius": _views(pairwise_radius, offsets),
             "alpha": float(alpha),
-            "error": error,
+            "error": pd.Series(error, dtype="object"),  # else pandas makes NaN of None
         }
     )
 
 
-def _top_classes(
-    selection: SparseVotes, estimation: SparseVotes, num_classes: int
-) -> tuple[IntArray, IntArray]:
+def _top_classes(selection: SparseVotes, estimation: SparseVotes, num_classes: int) -> tuple[IntArray, IntArray]:
     """The top class A of the selection votes, lowest index on a tie, and A's estimation votes; each (N,)."""
     top, votes = np.zeros(len(selection), np.int64), np.zeros(len(selection), np.int64)
     for block in _blocks(len(selection), num_classes):
         top[block] = selection[block].dense(num_classes).argmax(axis=1)
-        votes[block] = np.take_along_axis(estimation[block].dense(num_classes), top[block, None], axis=1)[
-            :, 0
-        ]
+        votes[block] = np.take_along_axis(estimation[block].dense(num_classes), top[block, None], axis=1)[:, 0]
     return top, votes
 
 

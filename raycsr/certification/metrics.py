@@ -31,7 +31,7 @@ RHO = 0.001
 
 # Pair-wise radii are gathered for this many images at a time, resamples are drawn this many at a time.
 BLOCK_IMAGES = 1024
-BLOCK_RESAMPLES = 50
+BLOCK_RESAMPLES = 100
 
 
 def summarize(
@@ -54,7 +54,7 @@ def summarize(
         - acr: mean of standard_radius where correct, of 0 elsewhere;
         - rob_cs: share of the sensitive images whose cost_sensitive_radius is certified at r;
         - rob_cost: mean over them of the sum of C[y, j] over the targets j not certified at r;
-        - worst_case_cost: mean over them of the largest such C[y, j]: what an adversary within r can cost;
+        - worst_case_cost: mean over them of the largest such C[y, j], all an adversary within r can cost;
         - seed_recall, target_recall: accuracy among the images of seed classes, of target classes;
         - with `intervals`, NAME_low and NAME_high: Wilson for shares, a seeded bootstrap for means;
         - certified_accuracy_guaranteed, rob_cs_guaranteed: with probability 1 - 0.001 the true certified share
@@ -198,9 +198,7 @@ def _refuse_other_costs(
 ) -> None:
     fix = "give the cost matrix that the certificates were made with"
     if labels.min() < 0 or labels.max() >= costs.num_classes:
-        raise UserError(
-            f"labels {labels.min()} to {labels.max()} for costs of {costs.num_classes} classes; {fix}"
-        )
+        raise UserError(f"labels {labels.min()} to {labels.max()} for costs of {costs.num_classes} classes; {fix}")
     if not sensitive.any():  # standard certificates only, such as those of other programs
         return
     num_targets = np.count_nonzero(costs.values, axis=1)[labels]

@@ -75,9 +75,7 @@ def decode_images(
     return {"image": image, "image_sha": image_sha, "error": error}
 
 
-def _pixels(
-    encoded: bytes | np.ndarray | Exception, input_size: tuple[int, int], transform: Transform
-) -> np.ndarray:
+def _pixels(encoded: bytes | np.ndarray | Exception, input_size: tuple[int, int], transform: Transform) -> np.ndarray:
     if isinstance(encoded, Exception):
         raise encoded
     if isinstance(encoded, bytes):
@@ -91,9 +89,7 @@ def _pixels(
 
 def _open(encoded: bytes) -> Image.Image:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of bombs, which are refused here, and of odd EXIF, which is harmless
+        warnings.simplefilter("ignore")  # of bombs, which are refused here, and of odd EXIF, which is harmless
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")

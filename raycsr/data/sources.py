@@ -138,9 +138,7 @@ def open_source(options: DataOptions) -> Source:
     if kind is None:
         raise UserError(f"unknown source {options.source!r}{_nearest(options.source, list(_KINDS))}")
     if kind.splits and options.split not in kind.splits:
-        raise UserError(
-            f"unknown split {options.split!r} of {options.source}: choose one of {', '.join(kind.splits)}"
-        )
+        raise UserError(f"unknown split {options.split!r} of {options.source}: choose one of {', '.join(kind.splits)}")
     if options.skip < 1:
         raise UserError(f"skip is {options.skip}: give 1 (every image) or more")
     if options.limit is not None and options.limit < 1:
@@ -187,9 +185,7 @@ def _class_index(wanted: int | str, class_names: list[str]) -> int:
     if isinstance(wanted, int) and 0 <= wanted < len(class_names):
         return wanted
     hint = _nearest(wanted, class_names) if isinstance(wanted, str) else ""
-    raise UserError(
-        f"unknown class {wanted!r}{hint or f': give a name or an index below {len(class_names)}'}"
-    )
+    raise UserError(f"unknown class {wanted!r}{hint or f': give a name or an index below {len(class_names)}'}")
 
 
 def _class_names(options: DataOptions, known: list[str] | None, images: pd.DataFrame) -> list[str]:
@@ -317,18 +313,13 @@ def _s3_errors(root: str, bucket: str) -> Iterator[None]:
         code = error.response["Error"]["Code"]
         if code == "NoSuchBucket":
             raise UserError(f"there is no bucket {bucket!r}: check path {root!r} and the endpoint") from None
-        raise UserError(
-            f"S3 refused to list {root!r} ({code}): check the AWS keys and their rights"
-        ) from None
+        raise UserError(f"S3 refused to list {root!r} ({code}): check the AWS keys and their rights") from None
     except NoCredentialsError:
-        raise UserError(
-            f"no AWS credentials to list {root!r}: set AWS_ACCESS_KEY_ID or AWS_PROFILE"
-        ) from None
+        raise UserError(f"no AWS credentials to list {root!r}: set AWS_ACCESS_KEY_ID or AWS_PROFILE") from None
     except (ConnectionError, HTTPClientError) as error:
         host = urlsplit(os.environ.get("AWS_ENDPOINT_URL", "")).hostname or "AWS"
         raise UserError(
-            f"cannot reach S3 at {host} for {root!r} ({type(error).__name__}): "
-            "check AWS_ENDPOINT_URL and the network"
+            f"cannot reach S3 at {host} for {root!r} ({type(error).__name__}): check AWS_ENDPOINT_URL and the network"
         ) from None
     except BotoCoreError as error:
         raise UserError(
@@ -455,9 +446,7 @@ def _of_split(files: list[_File], split: str) -> list[_File]:
     return chosen or files
 
 
-def _list_parquet_file(
-    filesystem: pafs.FileSystem, folder: str, file: _File
-) -> tuple[pd.DataFrame, list[str] | None]:
+def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: _File) -> tuple[pd.DataFrame, list[str] | None]:
     """Rows and class names of one file, from its footer and its label column alone."""
     with _parquet_errors(file.path), filesystem.open_input_file(f"{folder}/{file.path}") as handle:
         parquet = pq.ParquetFile(handle)
@@ -571,9 +560,7 @@ def _cifar10(path: str, split: str, download: bool) -> Any:
     try:
         return CIFAR10(path, train=split == "train", download=download)
     except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"no CIFAR-10 in {path!r} ({_reason(error)}): set download, or mend the path"
-        ) from None
+        raise UserError(f"no CIFAR-10 in {path!r} ({_reason(error)}): set download, or mend the path") from None
 
 
 def _list_digits(options: DataOptions) -> tuple[pd.DataFrame, list[str]]:
@@ -613,9 +600,7 @@ class _Kind(NamedTuple):
 
 _KINDS = {
     "digits": _Kind(_list_digits, _read_digits, "it comes with scikit-learn", ("train", "test")),
-    "cifar10": _Kind(
-        _list_cifar10, _read_cifar10, "the folder that torchvision keeps CIFAR-10 in", ("train", "test")
-    ),
+    "cifar10": _Kind(_list_cifar10, _read_cifar10, "the folder that torchvision keeps CIFAR-10 in", ("train", "test")),
     "imagefolder": _Kind(
         _list_imagefolder, _read_imagefolder, f"a folder laid out <class>/<image>{'|'.join(EXTENSIONS)}"
     ),

@@ -146,6 +146,4 @@ def _creation_failed(options: ModelOptions, error: Exception) -> str:
     if options.name in known:
         return f"model {options.name!r} with args {options.args} cannot be created: {reason}"
     nearest = ", ".join(difflib.get_close_matches(options.name, known)) or "see timm.list_models()"
-    return (
-        f"model.name {options.name!r} is neither a timm model nor a file: {reason} Nearest names: {nearest}."
-    )
+    return f"model.name {options.name!r} is neither a timm model nor a file: {reason} Nearest names: {nearest}."

@@ -50,8 +50,7 @@ def save_checkpoint(
     }
     plain = json.loads(json.dumps(description))  # refuses now what weights_only would refuse on loading
     state_dict = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in base_classifier.network.state_dict().items()
+        name: tensor.detach().cpu().contiguous() for name, tensor in base_classifier.network.state_dict().items()
     }
     buffer = io.BytesIO()
     torch.save(plain | {"state_dict": state_dict}, buffer)
@@ -96,9 +95,7 @@ def _from_raycsr(path: str, content: dict[str, Any]) -> BaseClassifier:
     preprocessing = dict(content["preprocessing"], input_size=tuple(content["preprocessing"]["input_size"]))
     side = preprocessing["input_size"][0]
     created = create_base_classifier(
-        ModelOptions(
-            content["arch"], num_classes=content["num_classes"], args=content["args"], input_size=side
-        )
+        ModelOptions(content["arch"], num_classes=content["num_classes"], args=content["args"], input_size=side)
     )
     _load_weights(path, created.network, content["state_dict"])
     return BaseClassifier(

@@ -1,5 +1,6 @@
 """Certifying: stored votes -> certificates, for any cost matrix, without sampling anew."""
 
+from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.results import Run, resolve_run
 
@@ -22,16 +23,13 @@ def certify(*, run: list[str], costs: list[str], alpha: float = 0.001) -> dict[s
     if not 0 < alpha < 1:
         raise UserError(f"alpha is a probability between 0 and 1, got {alpha}")
     runs = [resolve_run(location) for location in run]
-    matrices = [
-        (found, [(spec, found.costs(spec)) for spec in costs]) for found in runs
-    ]  # all, before any work
+    matrices = [(found, [(spec, found.costs(spec)) for spec in costs]) for found in runs]  # all, before any work
     return {
-        found.location: [_certify(found, spec, matrix, alpha) for spec, matrix in pairs]
-        for found, pairs in matrices
+        found.location: [_certify(found, spec, matrix, alpha) for spec, matrix in pairs] for found, pairs in matrices
     }
 
 
-def _certify(run: Run, spec: str, matrix: object, alpha: float) -> str:
+def _certify(run: Run, spec: str, matrix: CostMatrix, alpha: float) -> str:
     name = run.certify(spec, matrix, alpha)
     print(f"certified {run.location}/certificates/{name}")
     return name

@@ -12,6 +12,7 @@ import torch
 
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, prepare_for_inference, resolve_precision
+from raycsr.models.prepare import Precision
 from raycsr.smoothing import SamplingOptions
 
 _PROBE_SECONDS = 1.0
@@ -56,7 +57,7 @@ class Probe:
         samples_per_second: of one actor, uncompiled.
     """
 
-    precision: str
+    precision: Precision
     device: str
     samples_per_second: float
 

@@ -37,9 +37,7 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
     print(f"1. Train a ResNet-8 on 1,078 digits of 8 x 8 pixels under Gaussian noise, sigma {SIGMA:g}")
     save_checkpoint(checkpoint, train_digits(), training_info={"objective": "gaussian", "sigma": SIGMA})
     print(f"   saved {checkpoint}")
-    print(
-        "2. Sample noisy copies of 300 held-out digits on two Ray actors; certify three cost matrices as they come"
-    )
+    print("2. Sample noisy copies of 300 held-out digits on two Ray actors; certify three cost matrices as they come")
     outcomes = evaluate(
         data=DataOptions(source="digits", limit=300),
         model=ModelOptions(name=checkpoint),

@@ -1,6 +1,7 @@
 """Reporting: certificates -> one table, overlaid curves, and the numbers beside each certificate set."""
 
 import json
+from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
@@ -82,9 +83,8 @@ def _load(location: str, costs: list[str] | None, allow_missing: bool) -> list[_
         return [((location.rsplit("/", 1)[-1], "(standard)"), CostMatrix.uniform(m), certificates, None)]
     run = resolve_run(location)
     stored = run.certificate_sets()
-    names = [
-        name for spec in costs or [None] for name, facts in stored.items() if spec in (None, facts["spec"])
-    ]
+    shown = costs if costs is not None else list(dict.fromkeys(facts["spec"] for facts in stored.values()))
+    names = [name for spec in shown for name, facts in stored.items() if facts["spec"] == spec]
     if not names:
         have = ", ".join(facts["spec"] for facts in stored.values()) or "none"
         wanted = "" if costs is None else f" for {', '.join(costs)}"
@@ -112,7 +112,8 @@ def _load_set(run: Run, name: str, facts: dict, label: str, manifest: dict, allo
         "input_size": manifest["preprocessing"]["input_size"],
         "alpha": facts["alpha"],
     }
-    return (label, facts["spec"]), matrix, certificates, run.store.at(f"certificates/{name}")
+    spec = PurePath(facts["spec"]).name if facts["spec"].endswith(".csv") else facts["spec"]
+    return (label, spec), matrix, certificates, run.store.at(f"certificates/{name}")
 
 
 def _reach(certificates: pd.DataFrame) -> float:

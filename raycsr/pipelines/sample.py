@@ -127,9 +127,7 @@ def check(
     for name in model.name if isinstance(model.name, list) else [model.name]:
         base_classifier = load_base_classifier(replace(model, name=name))
         class_names = _check_classes(listing, base_classifier, name)
-        matrices = {
-            spec: CostMatrix.from_spec(spec, base_classifier.num_classes, class_names) for spec in costs
-        }
+        matrices = {spec: CostMatrix.from_spec(spec, base_classifier.num_classes, class_names) for spec in costs}
         for sigma in sigmas:
             _warn_of_training_sigma(base_classifier, name, sigma)
             jobs.append(
@@ -162,8 +160,7 @@ def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float
     if largest_radius(sampling.n, alpha, 1.0) <= 0:
         least = math.floor(math.log(alpha) / math.log(0.5)) + 1
         raise UserError(
-            f"n={sampling.n} samples cannot certify any radius at alpha={alpha:g}, even if all agree; "
-            f"use n >= {least}"
+            f"n={sampling.n} samples cannot certify any radius at alpha={alpha:g}, even if all agree; use n >= {least}"
         )
     if sampling.batch_size < 1 or sampling.batch_size & (sampling.batch_size - 1):
         raise UserError(f"batch_size must be a power of two, got {sampling.batch_size}; try 64")
@@ -174,9 +171,7 @@ def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str)
     m, names = base_classifier.num_classes, listing.class_names
     highest = int(listing.images["label"].max())
     if highest >= m:
-        raise UserError(
-            f"the data has label {highest} and model {name!r} has {m} classes; they do not belong together"
-        )
+        raise UserError(f"the data has label {highest} and model {name!r} has {m} classes; they do not belong together")
     if len(names) == m:
         return names
     if names != [str(i) for i in range(len(names))]:
@@ -285,9 +280,7 @@ def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) 
             f"run       {run.location}",
             f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, "
             f"{found.precision} on {found.device}",
-            f"images    {total:,}, of which {missing:,} to sample"
-            if missing
-            else f"images    {total:,}, all sampled",
+            f"images    {total:,}, of which {missing:,} to sample" if missing else f"images    {total:,}, all sampled",
             f"samples   {sampling.n0:,} + {sampling.n:,} an image at sigma {job.sigma:g}: {passes:,} forward passes, "
             f"about {_duration(hours)} on {pool.actors} actors",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
@@ -301,24 +294,17 @@ def _duration(hours: float) -> str:
     return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
 
 
-def _stream(
-    job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, missing: pd.DataFrame
-) -> None:
+def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, missing: pd.DataFrame) -> None:
     """Decodes ahead of the actors on CPU tasks, samples on the actors, and follows what comes out."""
     size = _block_size(job, found, pool, len(missing))
     columns = missing[["image_id", "label"]]
-    blocks = [
-        pa.Table.from_pandas(columns[i : i + size], preserve_index=False)
-        for i in range(0, len(columns), size)
-    ]
+    blocks = [pa.Table.from_pandas(columns[i : i + size], preserve_index=False) for i in range(0, len(columns), size)]
     votes = (
         ray.data.from_arrow(blocks)
         .map_batches(
             Decode(job.source, job.base_classifier.preprocessing),
             batch_size=None,
-            num_cpus=0.9
-            if pool.resources == {"num_cpus": 1}
-            else 1,  # equal resources: Ray would fuse the two
+            num_cpus=0.9 if pool.resources == {"num_cpus": 1} else 1,  # equal resources: Ray would fuse the two
         )
         .map_batches(
             Voter,
@@ -336,7 +322,7 @@ def _stream(
             },
             batch_size=None,
             # a queue of blocks at one actor while another has none: the tail would be twice as long
-            compute=ray.data.ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=1),
+            compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(blocks)), max_tasks_in_flight_per_actor=1),
             **pool.resources,
         )
     )

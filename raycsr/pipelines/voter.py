@@ -10,6 +10,7 @@ import torch
 
 from raycsr.costs import CostMatrix
 from raycsr.models import prepare_for_inference
+from raycsr.models.prepare import Precision
 from raycsr.pipelines.pool import device_name, worker_device
 from raycsr.results import Run, Store, certificate_set, certify_table, histograms, votes_table
 from raycsr.smoothing import Sampler, SamplingOptions
@@ -29,7 +30,7 @@ class Voter:
         model: ray.ObjectRef,
         sigma: float,
         sampling: SamplingOptions,
-        precision: str,
+        precision: Precision,
         rules: tuple[str, ...],
         threads: int,
         run: str,
@@ -54,9 +55,7 @@ class Voter:
         torch.set_num_threads(threads)
         device = worker_device()
         base_classifier = ray.get(model)
-        network = prepare_for_inference(
-            base_classifier, precision=precision, device=device, compile=sampling.compile
-        )
+        network = prepare_for_inference(base_classifier, precision=precision, device=device, compile=sampling.compile)
         self._sampler = Sampler(
             network,
             sigma=sigma,

@@ -1,5 +1,7 @@
 """Reading results from a notebook or a program: pandas in hand, no Ray, local or s3://."""
 
+import os
+
 import pandas as pd
 
 from raycsr.costs import CostMatrix
@@ -8,7 +10,7 @@ from raycsr.results.locations import resolve_run
 from raycsr.results.runs import Run, certificate_set, certify_table
 
 
-def load_votes(run: str, rule: str | None = None) -> pd.DataFrame:
+def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataFrame:
     """Reads a run's votes.
 
     Args:
@@ -25,7 +27,10 @@ def load_votes(run: str, rule: str | None = None) -> pd.DataFrame:
 
 
 def load_certificates(
-    run: str, costs: CostMatrix | str | None = None, alpha: float | None = None, rule: str | None = None
+    run: str | os.PathLike[str],
+    costs: CostMatrix | str | None = None,
+    alpha: float | None = None,
+    rule: str | None = None,
 ) -> pd.DataFrame:
     """Reads a run's certificates, or makes them from its votes where none are stored.
 

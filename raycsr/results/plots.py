@@ -55,9 +55,9 @@ def plot_curves(curves: dict[tuple[str, str], pd.DataFrame]) -> bytes:
         return buffer.getvalue()
 
 
-def _draw(axis: Axes, curve: pd.DataFrame, name: str, label: str, **style: str) -> None:
+def _draw(axis: Axes, curve: pd.DataFrame, name: str, label: str, color: str, linestyle: str = "-") -> None:
     if curve[name].isna().all():
         return
-    (line,) = axis.plot(curve["radius"], curve[name], label=label, linewidth=1.6, **style)
+    axis.plot(curve["radius"], curve[name], label=label, linewidth=1.6, color=color, linestyle=linestyle)
     low, high = curve[f"{name}_low"], curve[f"{name}_high"]
-    axis.fill_between(curve["radius"], low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+    axis.fill_between(curve["radius"], low, high, color=color, alpha=0.12, linewidth=0)

@@ -205,9 +205,7 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
     )
 
 
-def missing_images(
-    images: pd.DataFrame, committed: Iterable[tuple[str, str]], rules: Iterable[str]
-) -> pd.DataFrame:
+def missing_images(images: pd.DataFrame, committed: Iterable[tuple[str, str]], rules: Iterable[str]) -> pd.DataFrame:
     """The listing less the images that have a committed row for every rule."""
     have: dict[str, set[str]] = {}
     for image_id, rule in committed:

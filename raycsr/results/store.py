@@ -27,12 +27,13 @@ class Store:
         location: a local folder (made absolute) or an `s3://bucket/prefix`, without a trailing slash.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str | os.PathLike[str]) -> None:
         """Opens a location, which need not exist yet.
 
         Raises:
             UserError: where the location has a scheme other than s3://.
         """
+        location = os.fspath(location)
         if "://" in location and not location.startswith("s3://"):
             raise UserError(f"location {location!r} is neither a local path nor s3://; use one of the two")
         self.remote = location.startswith("s3://")

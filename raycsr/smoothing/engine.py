@@ -135,7 +135,8 @@ class Sampler:
             self._noise = torch.empty((rows, *pixels.shape), device=self.device)  # rows H W C
             self._noisy = torch.empty((self.batch_size, *pixels.shape), device=self.device)
         drawn: tuple[tuple[Phase, int], ...] = ()
-        votes = finite = None
+        votes = torch.empty(0)
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
         for batch in self._plan:
             if batch.chunks != drawn:
                 for i, (phase, chunk) in enumerate(batch.chunks):
@@ -144,15 +145,14 @@ class Sampler:
             noise = self._noise[batch.offset : batch.offset + self.batch_size]
             torch.add(pixels, noise, alpha=self.sigma, out=self._noisy)
             logits = self.network(self._noisy.permute(0, 3, 1, 2))  # B C H W in, B m out
-            if votes is None:
-                votes = torch.zeros((len(self.rules), _PADDING + 1, logits.shape[1]), dtype=torch.int64)
-                votes = votes.to(self.device)
-                finite = torch.ones((), dtype=torch.bool, device=self.device)
+            if not len(votes):  # m is known once the network has spoken
+                votes = torch.zeros(
+                    (len(self.rules), _PADDING + 1, logits.shape[1]), dtype=torch.int64, device=self.device
+                )
                 ones = torch.ones_like(batch.slots)
             finite &= torch.isfinite(logits).all()
             for rule, ballot in zip(self._rules, votes, strict=True):
                 ballot.view(-1).scatter_add_(0, batch.slots * ballot.shape[1] + rule(logits), ones)
-        assert votes is not None and finite is not None  # a plan has at least one batch
         if not finite:
             raise FloatingPointError("the logits are not finite")
         counted = votes.cpu().numpy()  # rules, phases, m

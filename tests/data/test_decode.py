@@ -105,16 +105,12 @@ class TestSize:
 
     @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
     def test_any_shape_becomes_the_input_size(self, crop_mode: str) -> None:
-        oblong = Preprocessing(
-            input_size=(24, 40), interpolation="bicubic", crop_pct=0.9, crop_mode=crop_mode
-        )
+        oblong = Preprocessing(input_size=(24, 40), interpolation="bicubic", crop_pct=0.9, crop_mode=crop_mode)
         for size in [(1, 1), (300, 20), (20, 300)]:
             assert decode_one(encode(Image.new("RGB", size)), oblong).shape == (24, 40, 3)
 
     def test_pixels_of_the_right_size_pass_untouched(self, rgb: np.ndarray) -> None:
-        cropping = Preprocessing(
-            input_size=(16, 16), interpolation="bicubic", crop_pct=0.875, crop_mode="center"
-        )
+        cropping = Preprocessing(input_size=(16, 16), interpolation="bicubic", crop_pct=0.875, crop_mode="center")
         assert (decode_one(rgb, cropping) == rgb).all()
         assert (decode_one(rgb[:, :, 0], cropping) == rgb[:, :, :1]).all()
         assert decode_one(rgb[:, :8], cropping).shape == (16, 16, 3)
@@ -143,9 +139,7 @@ class TestErrors:
         assert large == "ValueError: 10000 x 9000 pixels are more than 89,478,485"
 
     def test_a_preprocessing_that_cannot_be_is_no_error_of_an_image(self) -> None:
-        impossible = Preprocessing(
-            input_size=(16, 16), interpolation="cubist", crop_pct=1.0, crop_mode="center"
-        )
+        impossible = Preprocessing(input_size=(16, 16), interpolation="cubist", crop_pct=1.0, crop_mode="center")
         with pytest.raises(KeyError):
             decode_images([b"hello"], impossible)
 

@@ -28,9 +28,7 @@ def write_folder(root: Path, files: list[str]) -> Path:
     return root
 
 
-def write_parquet(
-    path: Path, labels: list[int], names: list[str] | None = None, row_group_size: int = 4
-) -> Path:
+def write_parquet(path: Path, labels: list[int], names: list[str] | None = None, row_group_size: int = 4) -> Path:
     """A file as the hub's writers leave it."""
     images = [{"bytes": f"{path.stem} {row}".encode(), "path": f"{row}.jpg"} for row in range(len(labels))]
     type_ = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -232,9 +230,7 @@ class TestImageFolder:
         with pytest.raises(UserError, match=r"on this node"):
             source("imagefolder", tmp_path / "gone").read(["cat/a.png"])
 
-    def test_transient_errors_are_retried_then_raised(
-        self, animals: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_transient_errors_are_retried_then_raised(self, animals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         failures = iter([True, True, False])
 
         class Flaky:
@@ -260,9 +256,7 @@ class TestImageFolder:
 
     def test_class_names_from_a_file(self, animals: Path, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("Ant\nCat\nDog\n")
-        listing = source(
-            "imagefolder", animals, class_names=str(tmp_path / "names.txt"), classes=["Dog"]
-        ).list()
+        listing = source("imagefolder", animals, class_names=str(tmp_path / "names.txt"), classes=["Dog"]).list()
         assert listing.images.label.tolist() == [2, 2]
         with pytest.raises(UserError, match=r"cannot read class_names '/nowhere.txt'"):
             source("imagefolder", animals, class_names="/nowhere.txt").list()
@@ -288,9 +282,7 @@ class TestImageFolder:
         assert listing.class_names[0] == "n01440764"
         assert listing.images.label.tolist() == list(range(1000))
         read = folder.read(listing.images.image_id[:20].tolist())
-        assert [len(image) for image in read if isinstance(image, bytes)] == listing.images["size"][
-            :20
-        ].tolist()
+        assert [len(image) for image in read if isinstance(image, bytes)] == listing.images["size"][:20].tolist()
 
 
 class TestParquet:
@@ -334,8 +326,7 @@ class TestParquet:
         name = "data/test-0000{}-of-00002.parquet#{}"
         ids = [name.format(*place) for place in [(0, 6), (0, 1), (1, 2), (0, 0), (0, 4)]]
         expected = [
-            f"test-0000{file}-of-00002 {row}".encode()
-            for file, row in [(0, 6), (0, 1), (1, 2), (0, 0), (0, 4)]
+            f"test-0000{file}-of-00002 {row}".encode() for file, row in [(0, 6), (0, 1), (1, 2), (0, 0), (0, 4)]
         ]
         assert source("parquet", hub).read(ids) == expected
         assert sorted(groups) == [0, 0, 1]
@@ -343,9 +334,7 @@ class TestParquet:
     def test_rows_and_files_that_vanished(self, hub: Path) -> None:
         (hub / "data" / "test-00001-of-00002.parquet").unlink()
         name = "data/test-0000{}-of-00002.parquet#{}"
-        row, read, file = source("parquet", hub).read(
-            [name.format(0, 99), name.format(0, 2), name.format(1, 0)]
-        )
+        row, read, file = source("parquet", hub).read([name.format(0, 99), name.format(0, 2), name.format(1, 0)])
         assert isinstance(row, IndexError)
         assert read == b"test-00000-of-00002 2"
         assert isinstance(file, FileNotFoundError)
@@ -396,12 +385,8 @@ class TestParquet:
         assert len(everything.images) == 5000
         assert everything.images.label[:10].tolist() == [9, 3, 7, 0, 9, 7, 7, 9, 6, 5]
         assert test.identity == everything.identity
-        rows = (
-            pq.read_table(shared_data / "cifar10" / "test-00000-of-00001.parquet").slice(0, 100).to_pylist()
-        )
-        assert [CIFAR_CLASSES[row["label"]] for row in rows] == [
-            row["image"]["path"].split("/")[1] for row in rows
-        ]
+        rows = pq.read_table(shared_data / "cifar10" / "test-00000-of-00001.parquet").slice(0, 100).to_pylist()
+        assert [CIFAR_CLASSES[row["label"]] for row in rows] == [row["image"]["path"].split("/")[1] for row in rows]
         assert set(test.images.label) == {3}
         assert len(source("parquet", shared_data / "cifar10", split="train").list().images) == 50_000
 

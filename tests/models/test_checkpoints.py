@@ -62,12 +62,8 @@ def test_locuslab_checkpoint(tmp_path, arch, prefix, extra):
 def test_names_and_shapes_are_those_of_the_published_checkpoints():
     torchvision_models = pytest.importorskip("torchvision.models")
     theirs, ours = torchvision_models.resnet50(), load_base_classifier("resnet50").network
-    assert {k: v.shape for k, v in theirs.state_dict().items()} == {
-        k: v.shape for k, v in ours.state_dict().items()
-    }
-    shapes = {
-        k: tuple(v.shape) for k, v in load_base_classifier("cifar_resnet110").network.state_dict().items()
-    }
+    assert {k: v.shape for k, v in theirs.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
+    shapes = {k: tuple(v.shape) for k, v in load_base_classifier("cifar_resnet110").network.state_dict().items()}
     assert len(shapes) == 668  # 111 convolutions, each with 5 entries of batch norm, and the head
     assert shapes["layer2.0.downsample.0.weight"] == (32, 16, 1, 1)
     assert shapes["layer3.17.conv2.weight"] == (64, 64, 3, 3)

@@ -54,9 +54,7 @@ def test_is_determined_by_its_seeds():
 
 
 def test_a_loss_that_is_not_finite_names_the_step():
-    with pytest.raises(
-        UserError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d\): lower the learning rate"
-    ):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d\): lower the learning rate"):
         trained(lr=1e30)
 
 

@@ -1,0 +1,1 @@
+"""Entry points and configurations for jobs on a cluster, and the benchmark."""

@@ -1,0 +1,239 @@
+"""The benchmark: `python -m jobs.bench [--only NAME] [--out FILE]`. Each figure beside a baseline of the same run."""
+
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jsonargparse import auto_cli
+from PIL import Image
+
+from raycsr.certification import certify_counts
+from raycsr.costs import CostMatrix
+from raycsr.data import DataOptions
+from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier, prepare_for_inference, resolve_precision
+from raycsr.pipelines.pool import PoolOptions, device_name
+from raycsr.pipelines.sample import sample
+from raycsr.results import load_votes, markdown_table
+from raycsr.smoothing import Sampler, SamplingOptions
+
+SIGMA = 0.5
+ROUNDS = 3  # the middle one counts
+MODEL = ModelOptions(name="resnet50")
+
+
+def usual_loop(model: BaseClassifier, image: torch.Tensor, n: int, batch_size: int) -> np.ndarray:
+    """What the field runs (as locuslab/smoothing's core.py does): fp32, repeat, randn_like, votes to the host."""
+    counts = np.zeros(model.num_classes, dtype=int)
+    with torch.no_grad():
+        for _ in range(0, n, batch_size):
+            batch = image.repeat((batch_size, 1, 1, 1))
+            noise = torch.randn_like(batch) * SIGMA
+            for vote in model(batch + noise).argmax(1).cpu().numpy():
+                counts[vote] += 1
+    return counts
+
+
+def engine() -> list[dict]:
+    """Engine against the usual loop: timm resnet50 at 224 px, one process, the same threads."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    n, batch_size = (4096, 256) if device.type == "cuda" else (128, 64)
+    base_classifier = load_base_classifier(MODEL).to(device)
+    precision = resolve_precision("auto", device)
+    image = torch.rand((3, 224, 224), generator=torch.Generator().manual_seed(0)).to(device)
+
+    def loop() -> object:
+        return usual_loop(base_classifier, image, n, batch_size)
+
+    contenders: dict[str, Callable[[], object]] = {"usual loop, fp32": loop}
+    if device.type == "cuda":
+        contenders["usual loop, PyTorch's default TF32 convolutions"] = loop
+    for compiled in (False, True):
+        network = prepare_for_inference(base_classifier, precision=precision, device=device, compile=compiled)
+        sampler = Sampler(network, sigma=SIGMA, n0=1, n=n - 64, seed=0, batch_size=batch_size, device=device)
+        name = f"engine, {precision}{', compiled' if compiled else ''}"
+        contenders[name] = lambda sampler=sampler: sampler.count(image, "image")  # n samples: a padded chunk for n0
+
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(ROUNDS + 1):  # the first round warms up
+        for name, contender in contenders.items():
+            torch.backends.cudnn.allow_tf32 = "TF32" in name
+            start = time.perf_counter()
+            contender()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    rates = {name: n / statistics.median(times) for name, times in seconds.items()}
+    baseline = rates["usual loop, fp32"]
+    rows = [{"what": name, "samples_per_second": rate, "ratio": rate / baseline} for name, rate in rates.items()]
+    if device.type == "cuda":
+        rows.append(_matrix_rate(device, max(rates.values())))
+    return rows
+
+
+def _matrix_rate(device: torch.device, samples_per_second: float) -> dict:
+    """Share of the device's measured bf16 matrix rate; resnet50 at 224 px has 4.09 G multiply-adds (timm)."""
+    a, b = (torch.randn((8192, 8192), device=device, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(10):
+        a @ b
+    torch.cuda.synchronize()
+    rate = 10 * 2 * 8192**3 / (time.perf_counter() - start)
+    return {"what": "share of the bf16 matrix rate", "ratio": samples_per_second * 2 * 4.09e9 / rate}
+
+
+def pipeline() -> list[dict]:
+    """Ray pipeline against the bare engine at the same total threads, start of the actors included."""
+    threads = torch.get_num_threads()
+    images, n = 96, 96
+    with tempfile.TemporaryDirectory() as folder:
+        _write_photographs(Path(folder) / "photos", images)
+        base_classifier = load_base_classifier(MODEL)
+        precision = resolve_precision("auto", "cpu")
+        network = prepare_for_inference(base_classifier, precision=precision, device="cpu")
+        sampler = Sampler(network, sigma=SIGMA, n0=32, n=n, seed=0, batch_size=32)
+        pixels = torch.rand((3, 224, 224))
+        sampler.count(pixels, "warm")
+        start = time.perf_counter()
+        for i in range(images // 2):
+            sampler.count(pixels, str(i))
+        bare = (images // 2) / (time.perf_counter() - start)
+        rows = [{"what": f"bare engine, 1 x {threads} threads", "images_per_second": bare, "ratio": 1.0}]
+        for actors in sorted({1, threads}):
+            rate, steady = _pipeline_rate(folder, images, n, actors, threads // actors)
+            what = f"pipeline, {actors} actors x {threads // actors} threads"
+            rows.append({"what": f"{what}, from start to end", "images_per_second": rate, "ratio": rate / bare})
+            rows.append(
+                {"what": f"{what}, once the actors sample", "images_per_second": steady, "ratio": steady / bare}
+            )
+    return rows
+
+
+def _pipeline_rate(folder: str, images: int, n: int, actors: int, threads: int) -> tuple[float, float]:
+    start = time.time()
+    (outcome,) = sample(
+        data=DataOptions(source="imagefolder", path=f"{folder}/photos", class_names=[str(i) for i in range(1000)]),
+        model=MODEL,
+        sampling=SamplingOptions(sigma=SIGMA, n0=32, n=n, batch_size=32),
+        pool=PoolOptions(actors=actors, cpus_per_actor=0.5 / actors, threads_per_actor=threads),
+        results=f"{folder}/results-{actors}",
+    )
+    end = time.time()
+    votes = load_votes(outcome.run.location)
+    sampling = votes["seconds"].sum() / actors
+    return images / (end - start), images / sampling
+
+
+def start() -> list[dict]:
+    """From typing `raycsr sample` to the first committed votes, on this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "raycsr.cli",
+            "sample",
+            "--data.source",
+            "digits",
+            "--model.name",
+            "cifar_resnet20",
+        ]
+        command += ["--model.num_classes", "10", "--model.input_size", "8", "--sampling.n", "256", "--results", folder]
+        begin = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not list(Path(folder).glob("default/runs/*/votes/*.parquet")) and process.poll() is None:
+            time.sleep(0.05)
+        seconds = time.monotonic() - begin
+        process.wait()
+    return [{"what": "start to first votes", "seconds": seconds}]
+
+
+def memory() -> list[dict]:
+    """Peak memory of a CPU sampler of resnet50 at 224 px and batch 64, above the process with its model."""
+    spawn = multiprocessing.get_context("spawn")
+    rows = []
+    for n in (64, 640):
+        with spawn.Pool(1) as pool:
+            before, after = pool.apply(_peak_memory, (n,))
+        rows.append({"what": f"sampler's peak at n = {n}, above its model", "MB": after - before})
+    return rows
+
+
+def _peak_memory(n: int) -> tuple[float, float]:
+    network = prepare_for_inference(load_base_classifier(MODEL), precision="bf16", device="cpu")
+    before = _resident()
+    sampler = Sampler(network, sigma=SIGMA, n0=64, n=n, seed=0, batch_size=64)
+    sampler.count(torch.rand((3, 224, 224)), "image")
+    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def certify() -> list[dict]:
+    """Certifying 50,000 images x 1,000 classes under the uniform matrix, from dense counts."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 1000, 50_000)
+    counts0, counts = np.zeros((2, 50_000, 1000), np.int64)
+    for target, total in ((counts0, 100), (counts, 100_000)):
+        others = generator.integers(0, 1000, (50_000, 8))
+        share = generator.dirichlet(np.r_[8.0, np.full(8, 0.3)], 50_000)
+        votes = np.floor(share * total).astype(np.int64)
+        votes[:, 0] += total - votes.sum(1)
+        np.add.at(target, (np.arange(50_000)[:, None], np.c_[labels, others]), votes)
+    before, begin = _resident(), time.perf_counter()
+    certify_counts(counts0, counts, labels, costs=CostMatrix.uniform(1000), sigma=0.5)
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return [{"what": "certify 50,000 x 1,000, |Omega| = 999", "seconds": seconds, "MB": max(peak - before, 0.0)}]
+
+
+def _write_photographs(folder: Path, count: int) -> None:
+    generator = np.random.default_rng(0)
+    (folder / "class").mkdir(parents=True)
+    for i in range(count):
+        small = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        small.resize((500, 375)).save(folder / "class" / f"{i}.jpg")
+
+
+BENCHMARKS = {"engine": engine, "pipeline": pipeline, "start": start, "memory": memory, "certify": certify}
+
+
+def bench(only: list[str] | None = None, out: str | None = None) -> None:
+    """Runs the benchmarks one after the other and prints a table.
+
+    Args:
+        only: Some of engine, pipeline, start, memory, certify; by default all.
+        out: JSON file to write.
+    """
+    report = {
+        "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "results": {name: BENCHMARKS[name]() for name in only or BENCHMARKS},
+    }
+    rows = pd.DataFrame([{"benchmark": name, **row} for name, rows in report["results"].items() for row in rows])
+    cells = rows.map(lambda value: value if isinstance(value, str) else "" if pd.isna(value) else f"{value:,.3g}")
+    print(f"{report['device']}, torch {report['torch']}")
+    print(markdown_table([list(rows.columns), *cells.to_numpy().tolist()]))
+    if out:
+        Path(out).write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    auto_cli(bench)

@@ -1,0 +1,92 @@
+"""End to end: an image's certificate is false no more often than alpha says, and the check sees when it is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from raycsr.certification import certificates
+from raycsr.certification.certificates import certify_counts
+from raycsr.costs import CostMatrix
+
+IMAGES = 20_000
+SIGMA = 0.5
+
+
+@dataclass
+class Case:
+    """An image with known vote shares p, and the mistakes that are costly on it."""
+
+    costs: CostMatrix
+    label: int
+    p: np.ndarray
+    n: int = 2_000
+
+
+def tail(m, *shares):
+    """Vote shares of m classes: those given, and the rest spread unevenly over the others."""
+    others = np.arange(1, m - len(shares) + 1) ** -0.5
+    return np.concatenate([shares, others * (1 - sum(shares)) / others.sum()])
+
+
+CASES = {
+    "1 target, unsure which harmless class": Case(CostMatrix.pairwise(10, {2: [1]}), 2, tail(10, 0.45, 0.1, 0.3)),
+    "1 target, on top": Case(CostMatrix.pairwise(10, {2: [0]}), 2, tail(10, 0.45, 0.3, 0.1)),
+    "9 targets, right": Case(CostMatrix.uniform(10), 0, tail(10, 0.7, 0.1)),
+    "9 targets, one of them on top": Case(CostMatrix.uniform(10), 1, tail(10, 0.4, 0.35)),
+    "9 targets, a near tie": Case(CostMatrix.uniform(10), 0, tail(10, 0.36, 0.35)),
+    "999 targets, right": Case(CostMatrix.uniform(1000), 0, tail(1000, 0.6, 0.05)),
+    "999 targets, one of them on top": Case(CostMatrix.uniform(1000), 1, tail(1000, 0.4, 0.3)),
+}
+
+
+def false_statements(case, alpha, certify):
+    """Whether each simulated image's standard and cost-sensitive certificates say anything untrue; (N,) both."""
+    generator = np.random.default_rng(1)
+    counts0 = generator.multinomial(20, case.p, size=IMAGES)
+    counts = generator.multinomial(case.n, case.p, size=IMAGES)
+    frame = certify(counts0, counts, np.full(IMAGES, case.label), costs=case.costs, sigma=SIGMA, alpha=alpha)
+
+    p_a = case.p[frame["prediction"].to_numpy(int)]
+    standard = (frame["p_a_lower_standard"] > p_a) | (frame["standard_radius"] > SIGMA * norm.ppf(p_a).clip(0))
+
+    p_b = case.p[case.costs.targets(case.label)]
+    true_radius = (SIGMA / 2 * (norm.ppf(case.p.max()) - norm.ppf(p_b))).clip(0)  # 0: nothing is claimed
+    cost_sensitive = (
+        (frame["p_a_lower"] > p_a)
+        | (np.stack(frame["p_b_upper"]) < p_b).any(axis=1)
+        | (np.stack(frame["pairwise_radius"]) > true_radius).any(axis=1)
+        | (frame["cost_sensitive_radius"] > true_radius.min())
+    )
+    return standard, cost_sensitive
+
+
+def check_coverage(case, alpha, certify=certify_counts):
+    """The test: either certificate is false for at most a share alpha of the images, but for chance."""
+    chance = 3 * np.sqrt(alpha * (1 - alpha) / IMAGES)
+    for untrue in false_statements(case, alpha, certify):
+        assert untrue.mean() <= alpha + chance
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_certificates_fail_no_more_often_than_alpha(name):
+    check_coverage(CASES[name], alpha=0.05)
+
+
+def test_the_check_sees_a_doubled_alpha():
+    def certify_at_twice_alpha(*votes, alpha, **options):
+        return certify_counts(*votes, alpha=2 * alpha, **options)
+
+    case = CASES["1 target, unsure which harmless class"]
+    with pytest.raises(AssertionError):
+        check_coverage(case, alpha=0.05, certify=certify_at_twice_alpha)
+
+
+def test_the_check_sees_the_published_level_of_the_upper_bounds(monkeypatch):
+    """It is alpha / 2 * |Omega|, about a half at 999 targets, where alpha / 2 / |Omega| was meant."""
+    case = CASES["999 targets, right"]
+    check_coverage(case, alpha=0.001)
+    monkeypatch.setattr(certificates, "_upper_level", lambda alpha, num_targets: alpha / 2 * num_targets)
+    with pytest.raises(AssertionError):
+        check_coverage(case, alpha=0.001)

@@ -1,0 +1,169 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from raycsr import CostMatrix, UserError, certify_counts, list_runs, load_certificates, load_votes
+from raycsr.results import Run, Store, certificate_set, histograms, missing_images, resolve_run, votes_table
+
+COUNTS0 = np.array([[9, 1, 0], [0, 10, 0], [2, 3, 5]])
+COUNTS = np.array([[900, 90, 10], [0, 1000, 0], [300, 300, 400]])
+LABELS = [0, 1, 2]
+
+
+def part(ids, *, rows=None, errors=None, counts=COUNTS, device="cpu", **more):
+    rows = list(range(len(ids))) if rows is None else rows
+    errors = errors or [None] * len(ids)
+    good = np.array([error is None for error in errors])
+    return votes_table(
+        {
+            "image_id": ids,
+            "label": [LABELS[row] for row in rows],
+            "rule": ["argmax"] * len(ids),
+            "selection": histograms(COUNTS0[rows] * good[:, None]),
+            "estimation": histograms(counts[rows] * good[:, None]),
+            "n0": 10 * good,
+            "n": 1000 * good,
+            "sampling": ["fixed"] * len(ids),
+            "image_sha": ["0"] * len(ids),
+            "device": [device] * len(ids),
+            "batch_size": [64] * len(ids),
+            "seconds": np.random.rand(len(ids)),
+            "error": errors,
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def run(store):
+    run = Run(store.at("experiment/runs/0123456789abcdef"))
+    manifest = {"experiment": "experiment", "model": "m", "sigma": 0.5, "n0": 10, "n": 1000, "precision": "fp32",
+                "num_classes": 3, "class_names": ["a", "b", "c"]}  # fmt: skip
+    run.store.create("manifest.json", json.dumps(manifest).encode())
+    run.add_images(listing("x", "y", "z"))
+    return run
+
+
+def listing(*ids, size=1):
+    return pd.DataFrame({"image_id": ids, "label": ["xyzw".index(i) % 3 for i in ids], "size": size, "version": "v"})
+
+
+def test_stored_votes_certify_as_the_votes_in_hand(run):
+    run.write_votes("0001-a.parquet", part(["x", "y"]))
+    run.write_votes("0001-b.parquet", part(["z"], rows=[2]))
+    costs = run.costs("pair:a/b,b/c")
+    name = run.certify("pair:a/b,b/c", costs, 0.01)
+    stored = run.certificates(name)
+    direct = certify_counts(COUNTS0, COUNTS, LABELS, costs=costs, sigma=0.5, alpha=0.01, image_ids=["x", "y", "z"])
+    for column in direct.columns.drop(["p_b_upper", "pairwise_radius"]):
+        ours, theirs = (frame[column].astype(object).where(frame[column].notna(), None) for frame in (stored, direct))
+        assert ours.tolist() == theirs.tolist(), column
+    for column in ("p_b_upper", "pairwise_radius"):
+        assert [list(row) for row in stored[column]] == [list(row) for row in direct[column]]
+
+
+def test_certify_fills_in_what_is_missing_and_touches_nothing_else(run):
+    run.write_votes("0001-a.parquet", part(["x", "y"]))
+    name = run.certify("uniform", run.costs("uniform"), 0.01)
+    before = run.store.read(f"certificates/{name}/0001-a.parquet")
+    run.store.write(f"certificates/{name}/0001-a.parquet", before + b"kept")
+    run.write_votes("0001-b.parquet", part(["z"], rows=[2]))
+    assert run.certify("uniform", run.costs("uniform"), 0.01) == name
+    assert run.store.read(f"certificates/{name}/0001-a.parquet").endswith(b"kept")
+    assert run.store.exists(f"certificates/{name}/0001-b.parquet")
+
+
+def test_a_set_is_named_by_values_alpha_and_bound_not_by_the_words_for_them():
+    pair = CostMatrix.pairwise(3, {0: [1]})
+    digests = {certificate_set(spec, pair, 0.01).rsplit("-", 1)[1] for spec in ("pair:0/1", "pair:a/b", "my.csv")}
+    assert len(digests) == 1
+    assert certificate_set("pair:0/1", pair, 0.05).rsplit("-", 1)[1] not in digests
+    assert certificate_set("some/where/my.csv", pair, 0.01).startswith("my-")
+
+
+def test_doubles_count_once_and_the_first_part_by_name_wins(run):
+    run.write_votes("0002-a.parquet", part(["x"], seconds=[2.0]))
+    run.write_votes("0001-b.parquet", part(["x", "y"], seconds=[1.0, 1.0]))
+    votes = load_votes(run.location)
+    assert votes["image_id"].tolist() == ["x", "y"]
+    assert votes["part"].tolist() == ["0001-b.parquet"] * 2
+
+
+def test_doubles_that_disagree_are_refused_naming_both_parts(run):
+    run.write_votes("0001-a.parquet", part(["x"]))
+    run.write_votes("0002-b.parquet", part(["x"], counts=COUNTS[::-1]))
+    with pytest.raises(UserError, match=r"'x' has different votes in '0001-a.parquet' and '0002-b.parquet'"):
+        run.votes()
+
+
+def test_doubles_counted_on_different_devices_may_differ(run):
+    run.write_votes("0001-a.parquet", part(["x"]))
+    run.write_votes("0002-b.parquet", part(["x"], counts=COUNTS[::-1], device="another"))
+    assert run.votes()["part"].to_pylist() == ["0001-a.parquet"]
+
+
+def test_a_row_that_worked_replaces_an_errored_one(run):
+    run.write_votes("0001-a.parquet", part(["x", "y"], errors=["broken", None]))
+    run.write_votes("0002-b.parquet", part(["x"]))
+    assert run.votes()["error"].to_pylist() == [None, None]
+    name = run.certify("uniform", run.costs("uniform"), 0.01)
+    certificates = run.certificates(name)
+    assert sorted(certificates["image_id"]) == ["x", "y"] and certificates["error"].isna().all()
+
+
+def test_an_errored_row_is_kept_and_certifies_nothing(run):
+    run.write_votes("0001-a.parquet", part(["x", "y"], errors=["broken", None]))
+    certificates = load_certificates(run.location, costs="uniform", alpha=0.01)
+    assert certificates["error"].tolist()[0] == "broken"
+    assert certificates["standard_radius"].tolist()[0] == certificates["cost_sensitive_radius"].tolist()[0] == 0
+    assert pd.isna(certificates["prediction"][0]) and certificates["prediction"][1] == 1
+
+
+def test_certificates_are_made_on_the_fly_where_none_are_stored(run):
+    run.write_votes("0001-a.parquet", part(["x", "y", "z"]))
+    fresh = load_certificates(run.location, costs="seed:a", alpha=0.01)
+    run.certify("seed:a", run.costs("seed:a"), 0.01)
+    stored = load_certificates(run.location)
+    pd.testing.assert_series_equal(fresh["cost_sensitive_radius"], stored["cost_sensitive_radius"])
+    run.certify("uniform", run.costs("uniform"), 0.01)
+    with pytest.raises(UserError, match=r"has 2 certificate sets \(seed-a-.*name one by costs="):
+        load_certificates(run.location)
+
+
+def test_an_unreadable_part_is_listed_and_reading_votes_says_what_to_do(run):
+    run.write_votes("0001-a.parquet", part(["x"]))
+    run.store.write("votes/0001-b.parquet", b"PAR1 cut off")
+    parts = run.committed()
+    assert parts.unreadable == ("0001-b.parquet",) and parts.table["image_id"].to_pylist() == ["x"]
+    with pytest.raises(UserError, match=r"1 unreadable parts, the first '0001-b.parquet'"):
+        run.votes()
+
+
+def test_missing_is_the_listing_less_committed_keys():
+    images = listing("x", "y", "z")
+    assert missing_images(images, [], ["argmax"])["image_id"].tolist() == ["x", "y", "z"]
+    committed = [("x", "argmax"), ("y", "argmax"), ("x", "offset")]
+    assert missing_images(images, committed, ["argmax"])["image_id"].tolist() == ["z"]
+    assert missing_images(images, committed, ["argmax", "offset"])["image_id"].tolist() == ["y", "z"]
+
+
+def test_a_run_grows_and_refuses_images_that_changed(run):
+    assert run.add_images(listing("x", "y", "z", "w"))["image_id"].tolist() == ["x", "y", "z", "w"]
+    assert run.add_images(listing("y"))["image_id"].tolist() == ["x", "y", "z", "w"]
+    with pytest.raises(UserError, match=r"1 images changed in the source .* the first 'x'"):
+        run.add_images(listing("x", size=2))
+
+
+def test_runs_are_found_by_folder_prefix_and_results(run, store):
+    for words in (run.location, f"{run.location[:-8]}", store.location, f"{store.location}/experiment"):
+        assert resolve_run(words).location == run.location
+    row = list_runs(store.location).iloc[0]
+    assert (row["run_id"], row["num_images"], row["finished"], row["sigma"]) == ("0123456789abcdef", 3, False, 0.5)
+    with pytest.raises(UserError, match="no run at"):
+        resolve_run(f"{store.location}/experiment/runs/ff")
+    other = Run(Store(f"{store.location}/experiment/runs/0123ffff"))
+    other.store.create("manifest.json", run.store.read("manifest.json"))
+    with pytest.raises(UserError, match="means 2 runs"):
+        resolve_run(f"{store.location}/experiment/runs/0123")

@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom, norm
+from torch import nn
+
+from raycsr import UserError, count_votes
+from raycsr.smoothing import Sampler
+
+SHAPE = (3, 4, 4)
+
+
+class Halfspace(nn.Module):
+    """Answers 1 where the mean of the pixels exceeds a threshold: p_1 is known exactly."""
+
+    def __init__(self, threshold=0.5):
+        super().__init__()
+        self.threshold = threshold
+        self.seen = []
+
+    def forward(self, pixels):
+        self.seen.append(pixels.clone())
+        score = pixels.double().mean(dim=(1, 2, 3)) - self.threshold
+        return torch.stack([-score, score], dim=1)
+
+    def p1(self, image, sigma):
+        return norm.cdf((image.mean().item() - self.threshold) / (sigma / np.sqrt(image.numel())))
+
+
+def votes(images, classifier=None, *, ids=None, **options):
+    options = {"sigma": 0.5, "n0": 50, "n": 200, "seed": 0, **options}
+    ids = ids or [str(i) for i in range(len(images))]
+    return count_votes(classifier or Halfspace(), images, image_ids=ids, **options)
+
+
+@pytest.fixture
+def images():
+    return torch.rand((4, *SHAPE), generator=torch.Generator().manual_seed(0))
+
+
+def test_each_phase_casts_exactly_its_votes(images):
+    counted = votes(images, n0=70, n=129)
+    assert counted.counts0.shape == counted.counts.shape == (4, 1, 2)
+    assert (counted.counts0.sum(-1) == 70).all()
+    assert (counted.counts.sum(-1) == 129).all()
+    assert counted.rules == ("argmax",) and counted.errors == (None,) * 4
+
+
+def test_votes_follow_the_exact_class_probability(images):
+    n, classifier = 20_000, Halfspace()
+    counted = votes(images, n=n)
+    for image, (_, ones) in zip(images, counted.counts[:, 0], strict=True):
+        low, high = binom.interval(1 - 1e-6, n, classifier.p1(image, 0.5))
+        assert low <= ones <= high
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 64, 256])
+def test_votes_do_not_depend_on_the_batch_size(images, batch_size):
+    assert (votes(images[:1], batch_size=batch_size).counts == votes(images[:1], batch_size=64).counts).all()
+
+
+def test_votes_of_an_image_do_not_depend_on_its_neighbours(images):
+    together = votes(images)
+    alone = votes(images[2:3], ids=["2"])
+    assert (together.counts[2] == alone.counts[0]).all()
+    assert (together.counts0[2] == alone.counts0[0]).all()
+
+
+def test_every_pass_has_one_shape_and_no_noise_twice(images):
+    classifier = Halfspace()
+    votes(images[:1], classifier, n0=10, n=150, batch_size=32)
+    assert {tuple(batch.shape) for batch in classifier.seen} == {(32, *SHAPE)}
+    assert {batch.dtype for batch in classifier.seen} == {torch.float32}
+    rows = torch.cat(classifier.seen).flatten(1)
+    assert len(rows.unique(dim=0)) == len(rows)  # selection and estimation never share noise
+    assert len(rows) == 32 + 5 * 32  # one pass for 10 selection samples, five for 150: no pass without votes
+
+
+def test_noisy_pixels_are_not_clipped():
+    classifier = Halfspace()
+    votes(torch.ones((1, *SHAPE)), classifier)
+    noise = torch.cat(classifier.seen) - 1
+    assert noise.max() > 1 and noise.min() < -1
+    assert noise.std().item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_uint8_and_float_pixels_are_the_same_image():
+    sampler = Sampler(Halfspace(), sigma=0.5, n0=10, n=100, seed=0, batch_size=64)
+    pixels = torch.randint(256, SHAPE, dtype=torch.uint8)
+    from_bytes, from_floats = sampler.count(pixels, "a"), sampler.count(pixels / 255, "a")
+    assert all((a == b).all() for a, b in zip(from_bytes, from_floats, strict=True))
+
+
+def test_a_non_finite_logit_voids_its_image_and_no_other(images):
+    class Poisoned(Halfspace):
+        def forward(self, pixels):
+            logits = super().forward(pixels)
+            return torch.where(pixels.mean(dim=(1, 2, 3))[:, None] > 50, torch.nan, logits)
+
+    images[1] = 100.0
+    counted = votes(images, Poisoned())
+    assert counted.errors == (None, "the logits are not finite", None, None)
+    assert counted.counts[1].sum() == 0
+    assert (counted.counts[0] == votes(images).counts[0]).all()
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(images):
+    class Small(Halfspace):
+        def forward(self, pixels):
+            if len(pixels) > 16:
+                raise torch.OutOfMemoryError
+            return super().forward(pixels)
+
+    sampler = Sampler(Small(), sigma=0.5, n0=50, n=200, seed=0, batch_size=64)
+    counts0, counts = sampler.count(images[0], "0")
+    assert (sampler.batch_size, sampler.out_of_memory) == (16, 2)
+    assert (counts == votes(images[:1]).counts[0]).all() and counts0.sum() == 50
+
+
+def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory(images):
+    class Broken(Halfspace):
+        def forward(self, pixels):
+            raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        votes(images, Broken())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sigma": 0.0}, "sigma must be a positive number.*got 0.0"),
+        ({"sigma": float("nan")}, "sigma must be a positive number.*got nan"),
+        ({"n": 0}, "n0 and n must be at least 1, got n0=50, n=0"),
+        ({"batch_size": 48}, "batch_size must be a power of two, got 48"),
+        ({"rules": ("argmx",)}, "argmx"),
+        ({"ids": ["same"] * 4}, "image_ids must name each of the 4 images once"),
+    ],
+)
+def test_what_cannot_be_sampled_with_is_said(images, wrong, message):
+    with pytest.raises(UserError, match=message):
+        votes(images, **wrong)

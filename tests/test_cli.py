@@ -1,0 +1,129 @@
+import pytest
+
+from raycsr.cli import VERBS, _join_lists, main
+
+
+def run(capsys, *words):
+    """Runs the command; returns its status and what it said to people and to stderr."""
+    status = main(list(words))
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_help_names_the_verbs(capsys):
+    status, out, _ = run(capsys)
+    assert status == 0
+    assert all(f"  {verb} " in out for verb in VERBS)
+
+
+def test_an_unknown_verb_is_one_line(capsys):
+    assert run(capsys, "smaple") == (2, "", "raycsr smaple: no such verb; use one of " + ", ".join(VERBS) + "\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help_with_its_options_explained(verb, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([verb, "--help"])
+    assert exit.value.code == 0
+    out = capsys.readouterr().out
+    assert f"usage: raycsr {verb}" in out
+    assert "--results" in out or "--run" in out
+
+
+def test_list_options_may_be_repeated_and_radii_split():
+    assert _join_lists(["--run", "a", "--costs", "pair:1/2,3/4", "--run=b", "--alpha", "0.1", "--radii", "0,0.5"]) == [
+        "--alpha", "0.1", "--run", '["a", "b"]', "--costs", '["pair:1/2,3/4"]', "--radii", "[0.0, 0.5]",
+    ]  # fmt: skip
+    assert _join_lists(["--costs", "[uniform]"]) == ["--costs", "[uniform]"]
+
+
+CONFIG = """
+data: {source: digits, limit: 3}
+model: {name: cifar_resnet8, num_classes: 10, input_size: 8}
+sampling: {sigma: 0.5, n0: 32, n: 64, precision: fp32}
+pool: {actors: 1, cpus_per_actor: 0.5}
+costs: [uniform]
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(CONFIG)
+    return ["--config", str(path), "--results", str(tmp_path / "results")]
+
+
+def test_the_command_line_goes_before_yaml_and_yaml_before_defaults(config, capsys):
+    with pytest.raises(SystemExit):
+        main(["sample", *config, "--sampling.n", "77", "--costs", "seed:1", "--costs", "seed:2", "--print_config"])
+    out = capsys.readouterr().out
+    assert "n: 77" in out and "n0: 32" in out and "seed: 0" in out
+    assert "- seed:1\n- seed:2" in out and "uniform" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sample", "--sampling.sigm", "1"], "sampling.sigm"),
+        (["sample", "--sampling.n", "many"], "sampling.n"),
+        (["sample", "--sampling.sigma", "-1"], "sigma must be a positive number"),
+        (["sample", "--costs", "seed:cta"], "cta"),
+        (["sample", "--model.name", "resnt50"], "resnet50"),
+        (["sample", "--data.source", "digts"], "digits"),
+        (["sample", "--results", "gs://bucket"], "neither a local path nor s3://"),
+        (["sample", "--sampling.precision", "fp8"], "fp8"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(config, words, message, capsys):
+    verb, *rest = words
+    status, _, err = run(capsys, verb, *config, *rest)
+    assert status == 2
+    assert message in err and err.startswith("raycsr sample: ") and err.count("\n") == 1
+
+
+def test_unknown_keys_of_yaml_are_errors(config, tmp_path, capsys):
+    (tmp_path / "job.yaml").write_text(CONFIG + "sampels: 3\n")
+    status, _, err = run(capsys, "sample", *config)
+    assert status == 2 and "sampels" in err and err.count("\n") == 1
+
+
+def test_sample_certify_report_as_a_user_types_them(cluster, config, tmp_path, capsys):
+    status, out, _ = run(capsys, "sample", *config)
+    assert status == 0
+    location = out.splitlines()[-1]  # for programs: the last line is the run
+    status, out, _ = run(capsys, "certify", "--run", location, "--costs", "seed:4", "--costs", "pair:4/9")
+    assert status == 0 and out.count("certified ") == 2
+    status, out, _ = run(
+        capsys,
+        "report",
+        "--run",
+        location,
+        "--radii",
+        "0.1,0.3",
+        "--allow_missing",
+        "false",
+        "--out",
+        str(tmp_path / "o"),
+    )
+    assert status == 0
+    assert out.count("| cifar_resnet8") == 6  # three cost matrices, two radii
+    assert (tmp_path / "o" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "separate statements" in (tmp_path / "o" / "report.md").read_text()
+
+
+def test_errored_images_are_named_and_the_status_is_1(cluster, photographs, tmp_path, capsys):
+    words = ["--data.source", "imagefolder", "--data.path", photographs["data"].path, "--model.name", "cifar_resnet8"]
+    words += [
+        "--model.num_classes",
+        "2",
+        "--model.input_size",
+        "8",
+        "--sampling.n",
+        "64",
+        "--results",
+        str(tmp_path / "r"),
+    ]
+    status, out, err = run(capsys, "sample", *words)
+    assert status == 1
+    assert "1 images could not be sampled and certify nothing: dog/1.png: UnidentifiedImageError" in err
+    assert out.splitlines()[-1].startswith(str(tmp_path / "r"))

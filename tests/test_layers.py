@@ -1,0 +1,55 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import raycsr
+
+PACKAGE = Path(raycsr.__file__).parent
+
+# Each may import those before it, never one after it.
+LAYERS = ["errors", "costs", "certification", "models", "smoothing", "training", "results", "data", "pipelines", "cli"]
+
+
+@pytest.mark.parametrize("module", ["raycsr", "raycsr.costs", "raycsr.certification"])
+def test_certifying_needs_neither_torch_nor_ray(module):
+    code = f"import sys, {module}; print(sorted({{'torch', 'ray'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_reading_results_needs_neither_torch_nor_ray():
+    code = "import sys, raycsr; raycsr.load_certificates; print(sorted({'torch', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_imports_point_one_way():
+    for path in PACKAGE.rglob("*.py"):
+        layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if layer == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                parts = name.split(".")
+                if parts[0] == "raycsr" and len(parts) > 1:
+                    assert LAYERS.index(parts[1]) <= LAYERS.index(layer), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("package", ["training", "results", "models", "smoothing", "data"])
+def test_only_pipelines_know_ray(package):
+    for path in (PACKAGE / package).rglob("*.py"):
+        imported = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        assert not any("import ray" in ast.unparse(node).replace("raycsr", "") for node in imported), path
+
+
+def test_every_module_says_what_it_is_and_public_names_resolve():
+    for path in PACKAGE.rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+    assert all(getattr(raycsr, name) for name in raycsr.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        raycsr.nothing  # noqa: B018
