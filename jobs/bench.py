@@ -1,5 +1,6 @@
 """The benchmark: `python -m jobs.bench [--only NAME] [--out FILE]`. Each figure beside a baseline of the same run."""
 
+import functools
 import json
 import multiprocessing
 import platform
@@ -62,7 +63,7 @@ def engine() -> list[dict]:
         network = prepare_for_inference(base_classifier, precision=precision, device=device, compile=compiled)
         sampler = Sampler(network, sigma=SIGMA, n0=1, n=n - 64, seed=0, batch_size=batch_size, device=device)
         name = f"engine, {precision}{', compiled' if compiled else ''}"
-        contenders[name] = lambda sampler=sampler: sampler.count(image, "image")  # n samples: a padded chunk for n0
+        contenders[name] = functools.partial(sampler.count, image, "image")  # n samples: a padded chunk for n0
 
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(ROUNDS + 1):  # the first round warms up
@@ -221,18 +222,15 @@ def bench(only: list[str] | None = None, out: str | None = None) -> None:
         only: Some of engine, pipeline, start, memory, certify; by default all.
         out: JSON file to write.
     """
-    report = {
-        "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "results": {name: BENCHMARKS[name]() for name in only or BENCHMARKS},
-    }
-    rows = pd.DataFrame([{"benchmark": name, **row} for name, rows in report["results"].items() for row in rows])
+    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    results = {name: BENCHMARKS[name]() for name in only or BENCHMARKS}
+    rows = pd.DataFrame([{"benchmark": name, **row} for name, rows in results.items() for row in rows])
     cells = rows.map(lambda value: value if isinstance(value, str) else "" if pd.isna(value) else f"{value:,.3g}")
-    print(f"{report['device']}, torch {report['torch']}")
+    print(f"{device}, torch {torch.__version__}")
     print(markdown_table([list(rows.columns), *cells.to_numpy().tolist()]))
     if out:
-        Path(out).write_text(json.dumps(report, indent=1))
+        facts = {"device": device, "torch": torch.__version__, "python": platform.python_version()}
+        Path(out).write_text(json.dumps(facts | {"results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ def evaluate(
     results: str,
     experiment: str = "default",
     alpha: float = 0.001,
+    further_models: list[str] | None = None,
     retry_errors: bool = False,
     radii: list[float] | None = None,
     out: str | None = None,
@@ -34,6 +35,7 @@ def evaluate(
         results: Folder of results, local or s3://bucket/prefix.
         experiment: Folder of this experiment within the results.
         alpha: Failure probability of one image's certificate.
+        further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.
         radii: L2 radii of the table, in [0, 1] pixel units; by default four up to the largest certified one.
         out: Folder for the table and the picture over all runs.
@@ -55,6 +57,7 @@ def evaluate(
         experiment=experiment,
         costs=costs,
         alpha=alpha,
+        further_models=further_models,
         retry_errors=retry_errors,
     )
     report(

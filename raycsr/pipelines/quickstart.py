@@ -55,7 +55,8 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
         "Try next:\n"
         f"  raycsr certify --run {run} --costs pair:1/7 --costs seed:0,8    # other mistakes, no new samples\n"
         f"  raycsr report --run {run} --radii 0.1,0.2,0.4\n"
-        f"  raycsr sample --config jobs/configs/digits.yaml --results {results}    # all 719 digits, more samples"
+        f"  raycsr sample --config jobs/configs/digits.yaml --model.name {checkpoint} --results {results}"
+        "    # all 719 digits, more samples"
     )
     return outcomes
 

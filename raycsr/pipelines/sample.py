@@ -73,6 +73,7 @@ def sample(
     experiment: str = "default",
     costs: list[str] | None = None,
     alpha: float = 0.001,
+    further_models: list[str] | None = None,
     retry_errors: bool = False,
 ) -> list[Outcome]:
     """Draws the votes of a base classifier on noisy copies of images, on a pool of Ray actors.
@@ -89,6 +90,7 @@ def sample(
         costs: Cost matrices to certify under while sampling goes on: uniform, seed:cat,dog, pair:cat/dog,3/8
             or a path to a .csv. More can be added later with `raycsr certify`.
         alpha: Failure probability of one image's certificate.
+        further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.
 
     Returns:
@@ -98,7 +100,8 @@ def sample(
         UserError: where anything is wrong that can be known before paying for samples; or a network's logits
             are not finite from the start.
     """
-    jobs = check(data, model, sampling, costs or [], alpha, experiment, results)
+    models = [replace(model, name=name) for name in (model.name, *(further_models or []))]
+    jobs = check(data, models, sampling, costs or [], alpha, experiment, results)
     connect()
     check_pool(pool)
     return [_sample_run(job, pool, retry_errors) for job in jobs]
@@ -106,7 +109,7 @@ def sample(
 
 def check(
     data: DataOptions,
-    model: ModelOptions,
+    models: list[ModelOptions],
     sampling: SamplingOptions,
     costs: Sequence[str],
     alpha: float,
@@ -124,16 +127,16 @@ def check(
     source = open_source(data)
     listing = source.list()
     jobs = []
-    for name in model.name if isinstance(model.name, list) else [model.name]:
-        base_classifier = load_base_classifier(replace(model, name=name))
-        class_names = _check_classes(listing, base_classifier, name)
+    for model in models:
+        base_classifier = load_base_classifier(model)
+        class_names = _check_classes(listing, base_classifier, model.name)
         matrices = {spec: CostMatrix.from_spec(spec, base_classifier.num_classes, class_names) for spec in costs}
         for sigma in sigmas:
-            _warn_of_training_sigma(base_classifier, name, sigma)
+            _warn_of_training_sigma(base_classifier, model.name, sigma)
             jobs.append(
                 Job(
                     base_classifier,
-                    name,
+                    model.name,
                     float(sigma),
                     sampling,
                     source,

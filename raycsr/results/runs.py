@@ -189,11 +189,21 @@ def certificate_set(spec: str, costs: CostMatrix, alpha: float) -> str:
 
 
 def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float) -> pd.DataFrame:
-    """Certifies stored votes (`certify_votes` on a table of the VOTES schema)."""
+    """Certifies stored votes (`certify_votes` on a table of the VOTES schema).
+
+    Raises:
+        UserError: where a row holds fewer or more votes than samples were drawn, or cannot be certified.
+    """
+    selection, estimation = sparse_votes(votes["selection"]), sparse_votes(votes["estimation"])
+    for histograms, drawn in ((selection, votes["n0"]), (estimation, votes["n"])):
+        wrong = np.flatnonzero(histograms.totals() != drawn.to_numpy())
+        if len(wrong):
+            image_id = votes["image_id"][int(wrong[0])].as_py()
+            raise UserError(f"the votes of image {image_id!r} do not add up to its samples; its part is damaged")
     sampling = votes["sampling"].to_pandas()
     return certify_votes(
-        sparse_votes(votes["selection"]),
-        sparse_votes(votes["estimation"]),
+        selection,
+        estimation,
         votes["label"].to_numpy(),
         costs=costs,
         sigma=sigma,

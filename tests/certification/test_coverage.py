@@ -35,6 +35,7 @@ CASES = {
     "1 target, on top": Case(CostMatrix.pairwise(10, {2: [0]}), 2, tail(10, 0.45, 0.3, 0.1)),
     "9 targets, right": Case(CostMatrix.uniform(10), 0, tail(10, 0.7, 0.1)),
     "9 targets, one of them on top": Case(CostMatrix.uniform(10), 1, tail(10, 0.4, 0.35)),
+    "9 targets, one of them on top by a majority": Case(CostMatrix.uniform(10), 1, tail(10, 0.7, 0.1)),
     "9 targets, a near tie": Case(CostMatrix.uniform(10), 0, tail(10, 0.36, 0.35)),
     "999 targets, right": Case(CostMatrix.uniform(1000), 0, tail(1000, 0.6, 0.05)),
     "999 targets, one of them on top": Case(CostMatrix.uniform(1000), 1, tail(1000, 0.4, 0.3)),

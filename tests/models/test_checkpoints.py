@@ -24,6 +24,15 @@ def test_round_trip(tmp_path):
     assert os.listdir(path.parent) == ["model.pt"]
 
 
+def test_round_trip_through_s3(s3):
+    folder = f"s3://{s3.new_bucket()}/folder"
+    model = load_base_classifier("cifar_resnet8")
+    save_checkpoint(f"{folder}/model.pt", model)
+    assert load_base_classifier(f"{folder}/model.pt").components == model.components
+    with pytest.raises(UserError, match="cannot read the checkpoint s3://.*/absent"):
+        load_base_classifier(f"{folder}/absent")
+
+
 def test_a_transformer_and_its_arguments_come_back(tmp_path):
     options = ModelOptions("vit_tiny_patch16_224", args={"depth": 2}, input_size=32)
     model = load_base_classifier(options, num_classes=3)

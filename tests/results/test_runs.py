@@ -141,6 +141,12 @@ def test_an_unreadable_part_is_listed_and_reading_votes_says_what_to_do(run):
         run.votes()
 
 
+def test_votes_that_do_not_add_up_to_their_samples_are_refused(run):
+    run.write_votes("0001-a.parquet", part(["x", "y"], n=[1000, 999]))
+    with pytest.raises(UserError, match="the votes of image 'y' do not add up to its samples"):
+        run.certify("uniform", run.costs("uniform"), 0.01)
+
+
 def test_missing_is_the_listing_less_committed_keys():
     images = listing("x", "y", "z")
     assert missing_images(images, [], ["argmax"])["image_id"].tolist() == ["x", "y", "z"]
