@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from timm.data import create_transform
 
 from raycsr.data.sources import Source
 from raycsr.models import Preprocessing
@@ -108,8 +109,6 @@ def _rgb(image: Image.Image) -> Image.Image:
 @lru_cache
 def _transform(preprocessing: Preprocessing) -> Transform:
     """timm's evaluation transform up to uint8 pixels: RGB image -> tensor (3, H, W)."""
-    from timm.data import create_transform  # raycsr.models must come before timm, and is imported above
-
     return create_transform(
         input_size=(3, *preprocessing.input_size),
         interpolation=preprocessing.interpolation,

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from torchvision.datasets import CIFAR10
 
 from raycsr.errors import UserError
 
@@ -552,11 +553,7 @@ def cifar10_arrays(path: str, split: str, download: bool = False) -> tuple[np.nd
 
 
 @lru_cache(maxsize=2)
-def _cifar10(path: str, split: str, download: bool) -> Any:
-    from raycsr.models import torchvision_compat  # noqa: F401 - must come before torchvision
-
-    from torchvision.datasets import CIFAR10  # isort: skip
-
+def _cifar10(path: str, split: str, download: bool) -> CIFAR10:
     try:
         return CIFAR10(path, train=split == "train", download=download)
     except (RuntimeError, OSError) as error:

@@ -1,13 +1,9 @@
 """From a model spec to a base classifier: pixels in [0,1] -> logits, with normalisation inside."""
 
-# isort: off
-from raycsr.models import torchvision_compat  # noqa: F401  (before anything that imports timm or torchvision)
-
-# isort: on
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.checkpoints import load_checkpoint, save_checkpoint
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.prepare import prepare_for_inference, resolve_precision
+from raycsr.models.prepare import Precision, prepare_for_inference, resolve_precision
 from raycsr.models.rules import RULES, resolve_rule
 from raycsr.models.spec import ModelOptions, Preprocessing
 
@@ -15,6 +11,7 @@ __all__ = [
     "RULES",
     "BaseClassifier",
     "ModelOptions",
+    "Precision",
     "Preprocessing",
     "load_base_classifier",
     "load_checkpoint",

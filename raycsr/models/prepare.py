@@ -62,7 +62,7 @@ def prepare_for_inference(
     """
     prepared = copy.deepcopy(base_classifier).cpu().eval().requires_grad_(False)
     fold_batch_norm(prepared)  # on the CPU: TF32 would blur the comparison of logits
-    prepared.network.to(DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    prepared.network.to(DTYPES[precision]).to(memory_format=torch.channels_last)
     prepared.to(device)
     if compile:
         prepared.compile(dynamic=False)

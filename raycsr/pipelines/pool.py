@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import platform
 import time
 from dataclasses import dataclass
@@ -11,8 +12,7 @@ import ray
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, prepare_for_inference, resolve_precision
-from raycsr.models.prepare import Precision
+from raycsr.models import BaseClassifier, Precision, prepare_for_inference, resolve_precision
 from raycsr.smoothing import SamplingOptions
 
 _PROBE_SECONDS = 1.0
@@ -65,6 +65,8 @@ class Probe:
 def connect() -> None:
     """Attaches to the running Ray cluster, or starts one on this machine."""
     if not ray.is_initialized():
+        # Ray Data's own actor pools trip a core-worker "error" at every start (ray-project/ray#53727)
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(logging_level=logging.ERROR, include_dashboard=False)
     context = ray.data.DataContext.get_current()
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # after ray.data's own configuration

@@ -9,8 +9,7 @@ import ray
 import torch
 
 from raycsr.costs import CostMatrix
-from raycsr.models import prepare_for_inference
-from raycsr.models.prepare import Precision
+from raycsr.models import Precision, prepare_for_inference
 from raycsr.pipelines.pool import device_name, worker_device
 from raycsr.results import Run, Store, certificate_set, certify_table, histograms, votes_table
 from raycsr.smoothing import Sampler, SamplingOptions

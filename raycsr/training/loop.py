@@ -85,7 +85,7 @@ def train(
         UserError: The loss is not finite.
     """
     device = model.scale.device
-    model.requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.requires_grad_(True).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=options.lr,
