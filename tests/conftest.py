@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the networks of the tests are tiny: threads would wait longer than they work
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import platform
 import time
 from dataclasses import dataclass
@@ -65,8 +64,6 @@ class Probe:
 def connect() -> None:
     """Attaches to the running Ray cluster, or starts one on this machine."""
     if not ray.is_initialized():
-        # Ray Data's own actor pools trip a core-worker "error" at every start (ray-project/ray#53727)
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(logging_level=logging.ERROR, include_dashboard=False)
     context = ray.data.DataContext.get_current()
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # after ray.data's own configuration

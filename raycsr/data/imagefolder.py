@@ -1,0 +1,51 @@
+"""The source imagefolder: image files laid out path/<class>/<image>."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+
+from raycsr.data.files import READ_THREADS, File, natural, one_image_failed, open_filesystem, retried, walk
+from raycsr.data.images import Image, Images, frame
+from raycsr.data.options import DataOptions
+from raycsr.errors import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
+
+
+def list_imagefolder(options: DataOptions) -> tuple[pd.DataFrame, list[str]]:
+    """All images in natural order, and the names of the classes: those of the folders."""
+    root = str(options.path)
+    folders: set[str] = set()
+    files: list[File] = []
+    for file in walk(root):
+        folder, slash, name = file.path.partition("/")
+        if "/" in name:
+            raise UserError(
+                f"{root!r} has folders inside its class folders ({file.path!r}): "
+                "path must name the folder whose sub-folders are the classes"
+            )
+        if slash:
+            folders.add(folder)  # an empty one too: it has its index all the same
+        if name.lower().endswith(EXTENSIONS):
+            files.append(file)
+    names = sorted(folders)
+    label = {name: index for index, name in enumerate(names)}
+    files.sort(key=lambda file: natural(file.path))
+    paths = [file.path for file in files]
+    labels = [label[path.partition("/")[0]] for path in paths]
+    return frame(paths, labels, [file.size for file in files], [file.version for file in files]), names
+
+
+def read_imagefolder(options: DataOptions, image_ids: Sequence[str]) -> Images:
+    """Each image's file, or why it cannot be read."""
+    filesystem, root = open_filesystem(str(options.path))
+
+    def read_one(image_id: str) -> Image:
+        try:
+            return retried(lambda: filesystem.open_input_file(f"{root}/{image_id}").readall())
+        except (FileNotFoundError, PermissionError) as error:
+            return one_image_failed(error, filesystem, root)
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return list(pool.map(read_one, image_ids))

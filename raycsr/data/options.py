@@ -1,0 +1,31 @@
+"""The options that say what to certify."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What to certify. The subset is taken in the order classes, skip, limit.
+
+    Attributes:
+        source: One of digits, cifar10, imagefolder, parquet.
+        path: Folder or file, local or s3://bucket/prefix; for cifar10 the local folder that torchvision
+            keeps it in.
+        split: Part of the data, where the source has parts: digits, cifar10, and Parquet folders with files
+            named <split>-*. An imagefolder has none: its path names the folder of classes.
+        skip: Take every skip-th image of the sorted listing.
+        limit: Take at most this many images.
+        classes: Take only these classes, by index or by name.
+        class_names: The names of the classes in the order of their labels, or a text file with one a line;
+            where absent, the names that the source itself gives.
+        download: Let torchvision download CIFAR-10 where it is missing.
+    """
+
+    source: str
+    path: str | None = None
+    split: str = "test"
+    skip: int = 1
+    limit: int | None = None
+    classes: list[int | str] | None = None
+    class_names: list[str] | str | None = None
+    download: bool = False

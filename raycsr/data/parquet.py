@@ -1,0 +1,126 @@
+"""The source parquet: files with columns image: struct<bytes, path> and label; an image is file#row."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from raycsr.data.files import READ_THREADS, File, natural, one_image_failed, open_filesystem, reason, retried, walk
+from raycsr.data.images import Image, Images, frame
+from raycsr.data.options import DataOptions
+from raycsr.errors import UserError
+
+
+def list_parquet(options: DataOptions) -> tuple[pd.DataFrame, list[str] | None]:
+    """All rows of the split, in natural order of the files, and the class names where the files give them."""
+    root = str(options.path)
+    files = sorted((f for f in walk(root) if f.path.endswith(".parquet")), key=lambda f: natural(f.path))
+    with _parquet_errors(root):
+        filesystem, path = open_filesystem(root)
+        folder = _parquet_folder(filesystem, path)
+    if folder == path:
+        files = _of_split(files, options.split)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        parts = list(pool.map(lambda file: _list_parquet_file(filesystem, folder, file), files))
+    if not parts:
+        return frame([], [], [], []), None
+    return pd.concat([images for images, _ in parts], ignore_index=True), parts[0][1]
+
+
+@contextmanager
+def _parquet_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"cannot read {path!r} as Parquet: {reason(error)}") from None
+
+
+def _parquet_folder(filesystem: pafs.FileSystem, path: str) -> str:
+    """The folder that ids are relative to: the path, or where the path is one file, the file's folder."""
+    return os.path.dirname(path) if filesystem.get_file_info(path).is_file else path
+
+
+def _of_split(files: list[File], split: str) -> list[File]:
+    """The files named <split>-*; all files where none is named by a split."""
+    name = {file: os.path.basename(file.path) for file in files}
+    chosen = [file for file in files if name[file].startswith(f"{split}-")]
+    splits = {match[1] for file in files if (match := re.match(r"(.+)-\d+-of-\d+", name[file]))}
+    if splits and not chosen:
+        raise UserError(f"unknown split {split!r}: the files are of {', '.join(sorted(splits))}")
+    return chosen or files
+
+
+def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: File) -> tuple[pd.DataFrame, list[str] | None]:
+    """Rows and class names of one file, from its footer and its label column alone."""
+    with _parquet_errors(file.path), filesystem.open_input_file(f"{folder}/{file.path}") as handle:
+        parquet = pq.ParquetFile(handle)
+        _check_columns(parquet.schema_arrow, file.path)
+        labels = pc.fill_null(parquet.read(columns=["label"])["label"], -1).to_numpy()
+    groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+    rows = [group.num_rows for group in groups]
+    sizes = np.repeat([_image_bytes(group) // max(group.num_rows, 1) for group in groups], rows)
+    ids = [f"{file.path}#{row}" for row in range(sum(rows))]
+    return frame(ids, labels, sizes, file.version), _hub_class_names(parquet.schema_arrow)
+
+
+def _check_columns(schema: pa.Schema, path: str) -> None:
+    types = {field.name: field.type for field in schema}
+    image, label = types.get("image", pa.null()), types.get("label", pa.null())
+    has_bytes = pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
+    if not has_bytes or not pa.types.is_integer(label):
+        columns = ", ".join(f"{name}: {type_}" for name, type_ in types.items())
+        raise UserError(f"{path!r} needs columns image: struct<bytes, path> and label: int, has {columns}")
+
+
+def _image_bytes(group: Any) -> int:
+    columns = [group.column(i) for i in range(group.num_columns)]
+    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image.bytes")
+
+
+def _hub_class_names(schema: pa.Schema) -> list[str] | None:
+    """The names of a ClassLabel feature, which the hub's writers leave in the schema's metadata."""
+    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    return described.get("info", {}).get("features", {}).get("label", {}).get("names")
+
+
+def read_parquet(options: DataOptions, image_ids: Sequence[str]) -> Images:
+    """Each row's encoded image, or why it cannot be read; opens each file once."""
+    filesystem, root = open_filesystem(str(options.path))
+    folder = retried(lambda: _parquet_folder(filesystem, root))
+    places = pd.DataFrame([i.rsplit("#", 1) for i in image_ids], columns=["file", "row"]).astype({"row": int})
+    images: dict[int, Image] = {}
+    for file, rows in places.groupby("file").row:
+        try:
+            read = retried(partial(_read_rows, filesystem, f"{folder}/{file}", rows.to_numpy()))
+        except (FileNotFoundError, PermissionError) as error:
+            read = [one_image_failed(error, filesystem, root)] * len(rows)
+        images.update(zip(rows.index, read, strict=True))
+    return [images[position] for position in range(len(image_ids))]
+
+
+def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray) -> Images:
+    """The encoded images of some rows of one file; reads each row group that they lie in once."""
+    images: Images = [IndexError("the row vanished after it was listed")] * len(rows)
+    with filesystem.open_input_file(path) as handle:
+        parquet = pq.ParquetFile(handle)
+        sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        group_of = np.searchsorted(starts, rows, side="right") - 1
+        for group in np.unique(group_of[rows < starts[-1]]):
+            positions = np.flatnonzero(group_of == group)
+            column = parquet.read_row_group(int(group), columns=["image.bytes"])["image"]
+            encoded = pc.struct_field(column, "bytes").take(pa.array(rows[positions] - starts[group]))
+            for position, image in zip(positions, encoded.to_pylist(), strict=True):
+                images[position] = image if image is not None else ValueError("the row holds no image bytes")
+    return images

@@ -1,0 +1,94 @@
+"""The source imagefolder: what it lists, in which order, and how it reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import pytest
+
+from raycsr.data import Source, files, imagefolder
+from raycsr.errors import UserError
+
+
+class TestList:
+    def test_listing(self, source: Callable[..., Source], animals: Path) -> None:
+        listing = source("imagefolder", animals).list()
+        assert listing.images.image_id.tolist() == ["ant/x.webp", "cat/a.png", "dog/2.JPEG", "dog/10.jpg"]
+        assert listing.images.label.tolist() == [0, 1, 2, 2]
+        assert listing.images["size"].tolist() == [len(f"bytes of {i}") for i in listing.images.image_id]
+        assert listing.images.version[0] == str((animals / "ant/x.webp").stat().st_mtime_ns)
+        assert listing.class_names == ["ant", "cat", "dog"]
+
+    def test_an_empty_class_keeps_its_index(self, source: Callable[..., Source], animals: Path) -> None:
+        (animals / "bee").mkdir()
+        listing = source("imagefolder", animals, classes=["dog"]).list()
+        assert listing.images.label.tolist() == [3, 3]
+
+    def test_identity_survives_a_move_and_sees_another_image(
+        self, source: Callable[..., Source], animals: Path, tmp_path: Path
+    ) -> None:
+        before = source("imagefolder", animals).list().identity
+        animals.rename(tmp_path / "moved")
+        assert source("imagefolder", tmp_path / "moved").list().identity == before
+        (tmp_path / "moved/cat/b.png").write_bytes(b"another")
+        assert source("imagefolder", tmp_path / "moved").list().identity != before
+
+    def test_the_folder_above_is_refused(self, source: Callable[..., Source], animals: Path) -> None:
+        with pytest.raises(UserError, match=r"folders inside its class folders"):
+            source("imagefolder", animals.parent).list()
+
+    def test_missing_and_empty(self, source: Callable[..., Source], tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"there is no '.*nowhere'"):
+            source("imagefolder", tmp_path / "nowhere").list()
+        with pytest.raises(UserError, match=r"no images in .*<class>/<image>.jpg"):
+            source("imagefolder", tmp_path).list()
+
+    def test_shared_imagenet_sample(self, source: Callable[..., Source], shared_data: Path) -> None:
+        folder = source("imagefolder", shared_data / "imagenet-sample" / "val")
+        listing = folder.list()
+        assert len(listing.images) == len(listing.class_names) == 1000
+        assert listing.class_names[0] == "n01440764"
+        assert listing.images.label.tolist() == list(range(1000))
+        read = folder.read(listing.images.image_id[:20].tolist())
+        assert [len(image) for image in read if isinstance(image, bytes)] == listing.images["size"][:20].tolist()
+
+
+class TestRead:
+    def test_read_in_the_order_asked_for(self, source: Callable[..., Source], animals: Path) -> None:
+        read = source("imagefolder", animals).read(["dog/10.jpg", "ant/x.webp"])
+        assert read == [b"bytes of dog/10.jpg", b"bytes of ant/x.webp"]
+
+    def test_a_vanished_file_is_an_error_of_its_row(self, source: Callable[..., Source], animals: Path) -> None:
+        (animals / "cat/a.png").unlink()
+        vanished, read = source("imagefolder", animals).read(["cat/a.png", "ant/x.webp"])
+        assert isinstance(vanished, FileNotFoundError)
+        assert read == b"bytes of ant/x.webp"
+
+    def test_a_dangling_link_is_listed_and_cannot_be_read(self, source: Callable[..., Source], animals: Path) -> None:
+        (animals / "cat/b.png").symlink_to(animals / "nowhere")
+        folder = source("imagefolder", animals)
+        assert "cat/b.png" in folder.list().images.image_id.tolist()
+        assert isinstance(folder.read(["cat/b.png"])[0], FileNotFoundError)
+
+    def test_a_source_that_is_not_on_the_node_raises(self, source: Callable[..., Source], tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"on this node"):
+            source("imagefolder", tmp_path / "gone").read(["cat/a.png"])
+
+    def test_transient_errors_are_retried_then_raised(
+        self, source: Callable[..., Source], animals: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        failures = iter([True, True, False])
+
+        class Flaky:
+            def open_input_file(self, path: str) -> Any:
+                if next(failures, True):
+                    raise OSError("connection reset")
+                return pafs.LocalFileSystem().open_input_file(path)
+
+        monkeypatch.setattr(files, "RETRY_DELAYS", (0.0, 0.0))
+        monkeypatch.setattr(imagefolder, "open_filesystem", lambda root: (Flaky(), root))
+        folder = source("imagefolder", animals)
+        assert folder.read(["cat/a.png"]) == [b"bytes of cat/a.png"]
+        with pytest.raises(OSError, match=r"connection reset"):
+            folder.read(["cat/a.png"])
