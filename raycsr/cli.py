@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         print(_help())
         return 0
     verb, rest = args[0], args[1:]
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         return _report_errors(_call(verb, rest))
     except UserError as error:

@@ -4,8 +4,10 @@ import hashlib
 import json
 import math
 import platform
+import re
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -188,10 +190,10 @@ def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str)
 def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: float) -> None:
     trained = base_classifier.training_sigma
     if trained is not None and not math.isclose(trained, sigma, rel_tol=1e-6):
-        print(
-            f"warning: model {name!r} was trained at sigma {trained:g} and is sampled at {sigma:g}; "
+        warnings.warn(
+            f"model {name!r} was trained at sigma {trained:g} and is sampled at {sigma:g}; "
             "certificates hold, but radii will be short",
-            file=sys.stderr,
+            stacklevel=2,
         )
 
 
@@ -250,21 +252,13 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
         for spec, matrix in job.costs.items():
             run.certify(spec, matrix, job.alpha)  # parts whose actor died before it certified them
         outcome = _outcome(run, wanted, len(missing))
-        if len(missing) or not run.store.exists("finished.json"):
-            facts = {
-                "num_images": outcome.num_images,
-                "num_errors": len(outcome.errors),
-                "seconds": time.monotonic() - start,
-            }
-            run.store.write("finished.json", json.dumps(facts).encode())
+        if len(missing) and not len(_missing(run, images, retry_errors=False)):
+            run.finish(num_images=len(images), num_errors=len(outcome.errors), seconds=time.monotonic() - start)
     return outcome
 
 
 def _missing(run: Run, wanted: pd.DataFrame, retry_errors: bool) -> pd.DataFrame:
-    parts = run.committed()
-    for part in parts.unreadable:
-        print(f"warning: part {part!r} cannot be read; its images are sampled again", file=sys.stderr)
-    table = parts.table
+    table = run.committed()
     if retry_errors:
         table = table.filter(table["error"].is_null())
     keys = zip(table["image_id"].to_pylist(), table["rule"].to_pylist(), strict=True)
@@ -329,8 +323,16 @@ def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownershi
             **pool.resources,
         )
     )
+    try:
+        _follow(votes, owner, len(missing))
+    except ray.exceptions.RayTaskError as error:
+        raise _mendable(error) from error
+
+
+def _follow(votes: ray.data.Dataset, owner: Ownership, images: int) -> None:
+    """Shows images done, samples a second and what time is left, a line a minute where nobody watches."""
     start, samples, seen = time.monotonic(), 0, False
-    with tqdm(total=len(missing), unit="image", mininterval=1 if sys.stderr.isatty() else 60) as bar:
+    with tqdm(total=images, unit="image", mininterval=1 if sys.stderr.isatty() else 60) as bar:
         for block in votes.iter_batches(batch_size=None, batch_format="pandas"):
             owner.check()
             _stop_if_broken(block, seen)
@@ -338,6 +340,14 @@ def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownershi
             samples += int(block["samples"].sum())
             bar.set_postfix_str(f"{samples / (time.monotonic() - start):,.0f} samples/s", refresh=False)
             bar.update(len(block))
+
+
+def _mendable(error: ray.exceptions.RayTaskError) -> Exception:
+    """What a worker raised for the user to mend (a full disk, a source that went away), else the error itself."""
+    found = re.search(rf"{UserError.__module__}\.UserError: (.+)", str(error))  # Ray keeps no more than its text
+    if found is None:
+        return error
+    return UserError(f"{found[1]}; what is committed is kept, run the same command to go on")
 
 
 def _block_size(job: Job, found: Probe, pool: PoolOptions, images: int) -> int:
@@ -356,7 +366,7 @@ def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:
 
 
 def _outcome(run: Run, wanted: pd.DataFrame, sampled: int) -> Outcome:
-    table = run.committed().table
+    table = run.committed()
     good = set(table.filter(table["error"].is_null())["image_id"].to_pylist())
     errored = table.filter(table["error"].is_valid())
     reasons = dict(zip(errored["image_id"].to_pylist(), errored["error"].to_pylist(), strict=True))

@@ -72,6 +72,6 @@ def _row(run: Run) -> dict:
         "location": run.location,
         "run_id": run.run_id,
         "num_images": len(run.images()),
-        "finished": run.store.exists("finished.json"),
+        "finished": run.finished(),
         **{name: manifest[name] for name in ("experiment", "model", "sigma", "n0", "n", "precision")},
     }

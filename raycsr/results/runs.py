@@ -2,9 +2,9 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import PurePath
 
@@ -20,14 +20,6 @@ from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, spars
 from raycsr.results.store import Store
 
 _READERS = 16  # parts read side by side; reading waits for the network
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Votes parts as read: the rows in order of the parts' names, and the parts that could not be read."""
-
-    table: pa.Table  # the asked-for columns, and `part`
-    unreadable: tuple[str, ...]
 
 
 class Run:
@@ -105,19 +97,17 @@ class Run:
         """Commits one votes part."""
         self.store.write_table(f"votes/{name}", votes)
 
-    def committed(self) -> Parts:
-        """Keys of all committed rows: image_id, rule, error; doubles included."""
+    def committed(self) -> pa.Table:
+        """Keys of all committed rows: image_id, rule, error, part; doubles included."""
         return self._read("votes", self.vote_parts(), ["image_id", "rule", "error"])
 
     def votes(self, rule: str | None = None) -> pa.Table:
         """All votes, each (image_id, rule) once, of one rule or of all.
 
         Raises:
-            UserError: where a part cannot be read, or two parts hold different votes for one key.
+            UserError: where two parts hold different votes for one key.
         """
-        parts = self._read("votes", self.vote_parts(), VOTES.names)
-        _refuse_unreadable(self, parts)
-        return _once(parts.table, rule)
+        return _once(self._read("votes", self.vote_parts(), VOTES.names), rule)
 
     # Certificates ---------------------------------------------------------------------------------------
 
@@ -141,8 +131,9 @@ class Run:
         done = set(self.store.names(folder))
         for part in self.vote_parts():
             if part not in done:
-                votes = self.store.read_table(f"votes/{part}")
-                self.write_certificates(name, part, certify_table(votes, costs, sigma, alpha))
+                votes = self._read("votes", [part], VOTES.names)
+                if len(votes):  # none where the part cannot be read
+                    self.write_certificates(name, part, certify_table(votes, costs, sigma, alpha))
         return name
 
     def write_certificates(self, name: str, part: str, certificates: pd.DataFrame) -> None:
@@ -152,16 +143,26 @@ class Run:
     def certificates(self, name: str, rule: str | None = None) -> pd.DataFrame:
         """A stored certificate set, each (image_id, rule) once, of one rule or of all."""
         parts = [part for part in self.store.names(f"certificates/{name}") if part.endswith(".parquet")]
-        read = self._read(f"certificates/{name}", parts, CERTIFICATES.names)
-        _refuse_unreadable(self, read)
-        return _once(read.table, rule).to_pandas()
+        return _once(self._read(f"certificates/{name}", parts, CERTIFICATES.names), rule).to_pandas()
 
     def missing(self, certificates: pd.DataFrame) -> list[str]:
         """Listed images that have no row."""
         listed = self.images()["image_id"]
         return listed[~listed.isin(certificates["image_id"])].tolist()
 
-    def _read(self, folder: str, names: list[str], columns: list[str]) -> Parts:
+    def finish(self, **facts: float) -> None:
+        """Notes that every listed image is sampled; a listing that grows is unfinished again."""
+        self.store.write("finished.json", json.dumps(facts).encode())
+
+    def finished(self) -> bool:
+        """Whether every listed image has been sampled."""
+        if not self.store.exists("finished.json"):
+            return False
+        return json.loads(self.store.read("finished.json"))["num_images"] == len(self.images())
+
+    def _read(self, folder: str, names: list[str], columns: list[str]) -> pa.Table:
+        """Rows of all parts in order of their names, with `part`; warns of a part that cannot be read."""
+
         def read(name: str) -> pa.Table | None:
             try:
                 table = self.store.read_table(f"{folder}/{name}", columns)
@@ -174,10 +175,11 @@ class Run:
         whole = [table for table in tables if table is not None]
         schema = (VOTES if folder == "votes" else CERTIFICATES).field
         empty = pa.schema([*(schema(column) for column in columns), ("part", pa.string())]).empty_table()
-        return Parts(
-            table=pa.concat_tables([empty, *whole]),
-            unreadable=tuple(name for name, table in zip(names, tables, strict=True) if table is None),
-        )
+        for name in (name for name, table in zip(names, tables, strict=True) if table is None):
+            warnings.warn(
+                f"{self.location}/{folder}/{name} cannot be read and counts for nothing; delete it", stacklevel=3
+            )
+        return pa.concat_tables([empty, *whole])
 
 
 def certificate_set(spec: str, costs: CostMatrix, alpha: float) -> str:
@@ -223,14 +225,6 @@ def missing_images(images: pd.DataFrame, committed: Iterable[tuple[str, str]], r
     wanted = set(rules)
     complete = [wanted <= have.get(image_id, set()) for image_id in images["image_id"]]
     return images[~np.asarray(complete, bool)].reset_index(drop=True)
-
-
-def _refuse_unreadable(run: Run, parts: Parts) -> None:
-    if parts.unreadable:
-        raise UserError(
-            f"run {run.run_id} has {len(parts.unreadable)} unreadable parts, the first {parts.unreadable[0]!r}; "
-            "delete them and run the same `raycsr sample` again: their images are sampled anew"
-        )
 
 
 def _once(table: pa.Table, rule: str | None) -> pa.Table:

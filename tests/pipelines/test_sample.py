@@ -114,6 +114,26 @@ def test_retry_errors_samples_errored_images_again(job, photographs, monkeypatch
     assert len(load_votes(retried.run.location)) == 6
 
 
+def test_a_source_that_goes_away_while_sampling_is_one_line_and_keeps_what_is_done(job, photographs, monkeypatch):
+    folder = Path(photographs["data"].path)
+    options = job(**photographs)
+    sample(**options | {"data": replace(options["data"], limit=2)})
+
+    def vanish(*_):
+        folder.rename(folder.with_name("away"))
+        return "plan"
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(UserError, match=r"there is no .*photos.* on this node.*what is"),
+    ):
+        patched.setattr("raycsr.pipelines.sample.describe", vanish)
+        sample(**options)
+    folder.with_name("away").rename(folder)
+    (outcome,) = sample(**options)
+    assert outcome.sampled == 4
+
+
 def test_a_network_that_is_broken_altogether_stops_at_once_and_keeps_nothing(job, tmp_path):
     model = load_base_classifier(job()["model"])
     model.network.load_state_dict({k: v * torch.nan if v.is_floating_point() else v for k, v in
@@ -126,11 +146,11 @@ def test_a_network_that_is_broken_altogether_stops_at_once_and_keeps_nothing(job
     assert not list(run.glob("votes/*"))
 
 
-def test_training_at_another_sigma_draws_a_warning(job, tmp_path, capsys):
+def test_training_at_another_sigma_draws_a_warning(job, tmp_path):
     model = load_base_classifier(job()["model"])
     save_checkpoint(tmp_path / "trained.pt", model, training_info={"objective": "gaussian", "sigma": 0.25})
-    sample(**job(limit=1, model=ModelOptions(name=str(tmp_path / "trained.pt"))))
-    assert "was trained at sigma 0.25 and is sampled at 0.5" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="was trained at sigma 0.25 and is sampled at 0.5"):
+        sample(**job(limit=1, model=ModelOptions(name=str(tmp_path / "trained.pt"))))
 
 
 def test_a_killed_actor_costs_nothing_but_time(job, tmp_path):
@@ -185,7 +205,7 @@ def test_a_pool_that_would_take_every_cpu_is_refused(job):
         ({"model": ModelOptions(name="resnet5", num_classes=10)}, "resnet50"),
         (
             {"model": ModelOptions(name="cifar_resnet8", num_classes=5)},
-            "label 9 and model 'cifar_resnet8' has 5 classes",
+            "label 8 and model 'cifar_resnet8' has 5 classes",
         ),
         ({"model": ModelOptions(name="cifar_resnet8", num_classes=12)}, None),
     ],

@@ -132,13 +132,24 @@ def test_certificates_are_made_on_the_fly_where_none_are_stored(run):
         load_certificates(run.location)
 
 
-def test_an_unreadable_part_is_listed_and_reading_votes_says_what_to_do(run):
+def test_an_unreadable_part_is_named_and_counts_for_nothing(run):
     run.write_votes("0001-a.parquet", part(["x"]))
     run.store.write("votes/0001-b.parquet", b"PAR1 cut off")
-    parts = run.committed()
-    assert parts.unreadable == ("0001-b.parquet",) and parts.table["image_id"].to_pylist() == ["x"]
-    with pytest.raises(UserError, match=r"1 unreadable parts, the first '0001-b.parquet'"):
-        run.votes()
+    with pytest.warns(UserWarning, match=r"votes/0001-b.parquet cannot be read and counts for nothing; delete it"):
+        assert run.committed()["image_id"].to_pylist() == ["x"]
+    with pytest.warns(UserWarning, match="0001-b.parquet"):
+        assert run.votes()["image_id"].to_pylist() == ["x"]
+    with pytest.warns(UserWarning, match="0001-b.parquet"):
+        name = run.certify("uniform", run.costs("uniform"), 0.01)
+    assert run.store.names(f"certificates/{name}") == ["0001-a.parquet", "costs.json"]
+
+
+def test_a_listing_that_grows_is_unfinished_again(run):
+    assert not run.finished()
+    run.finish(num_images=3)
+    assert run.finished()
+    run.add_images(listing("w"))
+    assert not run.finished()
 
 
 def test_votes_that_do_not_add_up_to_their_samples_are_refused(run):
