@@ -102,19 +102,19 @@ def _matrix_rate(device: torch.device, samples_per_second: float) -> dict:
 def pipeline() -> list[dict]:
     """Ray pipeline against the bare engine at the same total threads, start of the actors included."""
     threads = torch.get_num_threads()
-    images, n = 96, 96
+    images, few, n = 40, 16, 96
     with tempfile.TemporaryDirectory() as folder:
         _write_photographs(Path(folder) / "photos", images)
         base_classifier = load_base_classifier(MODEL)
         precision = resolve_precision("auto", "cpu")
         network = prepare_for_inference(base_classifier, precision=precision, device="cpu")
-        sampler = Sampler(network, sigma=SIGMA, n0=32, n=n, seed=0, batch_size=32)
+        sampler = Sampler(network, sigma=SIGMA, n0=32, n=n, seed=0, batch_size=16)
         pixels = torch.rand((3, 224, 224))
         sampler.count(pixels, "warm")
         start = time.perf_counter()
-        for i in range(images // 2):
+        for i in range(few):
             sampler.count(pixels, str(i))
-        bare = (images // 2) / (time.perf_counter() - start)
+        bare = few / (time.perf_counter() - start)
         rows = [{"what": f"bare engine, 1 x {threads} threads", "images_per_second": bare, "ratio": 1.0}]
         for actors in sorted({1, threads}):
             rate, steady = _pipeline_rate(folder, images, n, actors, threads // actors)
@@ -131,7 +131,7 @@ def _pipeline_rate(folder: str, images: int, n: int, actors: int, threads: int) 
     (outcome,) = sample(
         data=DataOptions(source="imagefolder", path=f"{folder}/photos", class_names=[str(i) for i in range(1000)]),
         model=MODEL,
-        sampling=SamplingOptions(sigma=SIGMA, n0=32, n=n, batch_size=32),
+        sampling=SamplingOptions(sigma=SIGMA, n0=32, n=n, batch_size=16),
         pool=PoolOptions(actors=actors, cpus_per_actor=0.5 / actors, threads_per_actor=threads),
         results=f"{folder}/results-{actors}",
     )

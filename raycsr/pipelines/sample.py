@@ -324,12 +324,12 @@ def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownershi
         )
     )
     try:
-        _follow(votes, owner, len(missing))
+        _follow(votes, owner, len(missing), job.sampling.batch_size)
     except ray.exceptions.RayTaskError as error:
         raise _mendable(error) from error
 
 
-def _follow(votes: ray.data.Dataset, owner: Ownership, images: int) -> None:
+def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:
     """Shows images done, samples a second and what time is left, a line a minute where nobody watches."""
     start, samples, seen = time.monotonic(), 0, False
     with tqdm(total=images, unit="image", mininterval=1 if sys.stderr.isatty() else 60) as bar:
@@ -338,6 +338,9 @@ def _follow(votes: ray.data.Dataset, owner: Ownership, images: int) -> None:
             _stop_if_broken(block, seen)
             seen = True
             samples += int(block["samples"].sum())
+            if (least := int(block["batch_size"].min())) < batch_size:
+                warnings.warn(f"out of memory: the batch was halved from {batch_size} to {least}", stacklevel=2)
+                batch_size = least
             bar.set_postfix_str(f"{samples / (time.monotonic() - start):,.0f} samples/s", refresh=False)
             bar.update(len(block))
 

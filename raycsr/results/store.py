@@ -153,8 +153,8 @@ class Store:
 
 
 def _s3() -> Any:
-    # a client a call: clients do not pickle, and these calls are rare
-    return boto3.client("s3")
+    # a client a call: clients do not pickle, and these calls are rare; a session of its own sees mended keys
+    return boto3.Session().client("s3")
 
 
 class _explained:
@@ -171,23 +171,29 @@ class _explained:
             raise UserError(f"cannot use {self.location}: {_reason(error)}") from error
 
 
+_DENIED = "access denied; check the AWS keys and the bucket's policy"
+_NO_BUCKET = "there is no such bucket; create it first"
+_UNKNOWN_KEY = "the AWS access key is unknown there; check AWS_ACCESS_KEY_ID"
+_WRONG_SECRET = "the AWS secret key is wrong; check AWS_SECRET_ACCESS_KEY"
+_REASONS = {  # pyarrow's words and botocore's for the same thing
+    "ACCESS_DENIED": _DENIED,
+    "AccessDenied": _DENIED,
+    "(403)": _DENIED,
+    "INVALID_ACCESS_KEY_ID": _UNKNOWN_KEY,
+    "InvalidAccessKeyId": _UNKNOWN_KEY,
+    "SIGNATURE_DOES_NOT_MATCH": _WRONG_SECRET,
+    "SignatureDoesNotMatch": _WRONG_SECRET,
+    "NO_SUCH_BUCKET": _NO_BUCKET,
+    "NoSuchBucket": _NO_BUCKET,
+    "Unable to locate credentials": "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "connect": "the S3 endpoint does not answer; check AWS_ENDPOINT_URL and the network",
+    "No space left": "no space left on the device; free some and run the same command again",
+    "Permission denied": "permission denied; choose a folder that you can write to",
+}
+
+
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    for sign, reason in {
-        "ACCESS_DENIED": "access denied; check the AWS keys and the bucket's policy",
-        "AccessDenied": "access denied; check the AWS keys and the bucket's policy",
-        "(403)": "access denied; check the AWS keys and the bucket's policy",
-        "InvalidAccessKeyId": "the AWS access key is unknown there; check AWS_ACCESS_KEY_ID",
-        "SignatureDoesNotMatch": "the AWS secret key is wrong; check AWS_SECRET_ACCESS_KEY",
-        "NO_SUCH_BUCKET": "there is no such bucket; create it first",
-        "NoSuchBucket": "there is no such bucket; create it first",
-        "Unable to locate credentials": "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-        "connect": "the S3 endpoint does not answer; check AWS_ENDPOINT_URL and the network",
-        "No space left": "no space left on the device; free some and run the same command again",
-        "Permission denied": "permission denied; choose a folder that you can write to",
-    }.items():
-        if sign in text:
-            return reason
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    return text
+    text = " ".join(str(error).split())
+    return next((reason for sign, reason in _REASONS.items() if sign in text), text)

@@ -1,8 +1,7 @@
 """Files on S3: the sources that keep them there, and what a user's mistake says."""
 
 import os
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +56,6 @@ class TestS3:
             source("imagefolder", "s3://no-such-bucket/val").list()
         with pytest.raises(UserError, match=r"no images in 's3://"):
             source("parquet", f"s3://{s3.new_bucket()}/nothing").list()
-
-    @pytest.fixture
-    def enforced_keys(self, s3: Any) -> Iterator[None]:
-        """The server lets any key pass unless it is told otherwise."""
-
-        def allow(requests: bytes) -> None:
-            plain = {"Content-Type": "text/plain"}
-            url = f"{s3.endpoint}/moto-api/reset-auth"
-            urllib.request.urlopen(urllib.request.Request(url, requests, plain)).close()
-
-        allow(b"0")
-        yield
-        allow(b"inf")
 
     def test_wrong_keys_are_refused_and_not_repeated(
         self, source: Callable[..., Source], s3: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

@@ -45,15 +45,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     store = Store(str(tmp_path))
     store.write("file", b"old")
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
-    with pytest.raises(UserError, match="no space left|No space left|free some"):
+    with pytest.raises(UserError, match="no space left on the device; free some"):
         store.write("file", b"new")
     assert store.read("file") == b"old" and store.names("") == ["file"]
 
 
 def test_a_missing_file_is_one_line(store):
-    with pytest.raises(
-        UserError, match=r"cannot use .*/absent: .*(no such file|Path does not exist|NO_SUCH_KEY|does not exist)"
-    ):
+    with pytest.raises(UserError, match="cannot use .*/absent: there is no such file"):
         store.read("absent")
 
 
@@ -67,6 +65,17 @@ def test_an_endpoint_that_is_away_is_one_line(s3, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(UserError, match="AWS_ENDPOINT_URL"):
         Store("s3://bucket/prefix").create("file", b"")
+
+
+def test_wrong_keys_are_one_line_and_not_repeated(s3, monkeypatch, request):
+    bucket = s3.new_bucket()
+    request.getfixturevalue("enforced_keys")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKWRONG")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    for use in (Store.names, Store.exists, Store.read, Store.age):
+        with pytest.raises(UserError, match="access denied|access key is unknown") as caught:
+            use(Store(f"s3://{bucket}/prefix"), "file")
+        assert "AKWRONG" not in str(caught.value) and "wrong-secret" not in str(caught.value)
 
 
 def test_other_schemes_are_refused():
