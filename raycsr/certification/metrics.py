@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom
 
 from raycsr.certification.bounds import FloatArray, IntArray
 from raycsr.costs import CostMatrix
@@ -170,6 +169,8 @@ def _bootstrap(*values: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
 
 def _guaranteed(hits: NDArray[np.bool_], alpha: float) -> FloatArray:
     """What is left of a certified share if as many certificates fail as may with probability RHO."""
+    from scipy.stats import binom  # half a second to import, which workers that only certify need not wait for
+
     if len(hits) == 0:
         return _mean(hits)
     return np.maximum(0.0, _mean(hits) - binom.ppf(1 - RHO, len(hits), alpha) / len(hits))

@@ -14,7 +14,7 @@ from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, prepare_for_inference, resolve_precision
 from raycsr.smoothing import SamplingOptions
 
-_PROBE_SECONDS = 1.0
+_PROBE_SECONDS = 0.3
 
 
 @dataclass(frozen=True)

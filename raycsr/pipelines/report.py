@@ -10,7 +10,8 @@ import pyarrow as pa
 from raycsr.certification import summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
-from raycsr.results import Run, Store, format_summary, plot_curves, read_locuslab_tsv, resolve_run
+from raycsr.results import Run, Store, format_summary, read_locuslab_tsv, resolve_run
+from raycsr.results.plots import plot_curves
 
 _CURVE_POINTS = 101
 _RADII = 4  # where the user names none

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -293,9 +294,9 @@ def _duration(hours: float) -> str:
 
 def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, missing: pd.DataFrame) -> None:
     """Decodes ahead of the actors on CPU tasks, samples on the actors, and follows what comes out."""
-    size = _block_size(job, found, pool, len(missing))
     columns = missing[["image_id", "label"]]
-    blocks = [pa.Table.from_pandas(columns[i : i + size], preserve_index=False) for i in range(0, len(columns), size)]
+    edges = pairwise(_block_edges(job, found, pool, len(columns)))
+    blocks = [pa.Table.from_pandas(columns[start:stop], preserve_index=False) for start, stop in edges]
     votes = (
         ray.data.from_arrow(blocks)
         .map_batches(
@@ -353,18 +354,20 @@ def _mendable(error: ray.exceptions.RayTaskError) -> Exception:
     return UserError(f"{found[1]}; what is committed is kept, run the same command to go on")
 
 
-def _block_size(job: Job, found: Probe, pool: PoolOptions, images: int) -> int:
+def _block_edges(job: Job, found: Probe, pool: PoolOptions, images: int) -> list[int]:
+    """Where blocks begin, and where the last one ends. Each actor's first holds one image, to see it soon."""
     chunks = -(-job.sampling.n0 // CHUNK) + -(-job.sampling.n // CHUNK)
     seconds = chunks * CHUNK / found.samples_per_second
     fair = -(-images // (_BLOCKS_PER_ACTOR * pool.actors))
-    return int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
+    size = int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
+    return sorted({*range(min(pool.actors, images)), *range(pool.actors, images, size), images})
 
 
 def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:
     if not seen and (block["error"] == NOT_FINITE).all():
         raise UserError(
-            f"the first {len(block)} images all gave logits that are not finite; check the model's weights, or use "
-            "sampling.precision=fp32"
+            f"the first block's {len(block)} images all gave logits that are not finite; check the model's weights, "
+            "or use sampling.precision=fp32"
         )
 
 

@@ -71,7 +71,6 @@ class Voter:
         self._owner = owner
         self._sets = {certificate_set(spec, matrix, alpha): matrix for spec, matrix in costs.items()}
         self._sigma, self._alpha = sigma, alpha
-        self._committed = False
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples one block.
@@ -83,10 +82,7 @@ class Voter:
             image_id, error, samples, batch_size: what the driver needs to report.
         """
         votes = self._count(block)
-        failed = [error is not None and error.endswith(NOT_FINITE) for error in votes["error"].to_pylist()]
-        # a network that is broken altogether is the driver's to stop: nothing of it is kept
-        if self._committed or not all(failed):
-            self._commit(votes)
+        self._commit(votes)
         first = votes.slice(0, len(block["image_id"]))  # one rule's rows
         return {
             "image_id": np.asarray(first["image_id"].to_pylist(), object),
@@ -139,7 +135,6 @@ class Voter:
         for name, matrix in self._sets.items():
             certificates = certify_table(votes, matrix, self._sigma, self._alpha)
             self._run.write_certificates(name, part, certificates)
-        self._committed = True
 
 
 def _texts(column: np.ndarray) -> list[str | None]:

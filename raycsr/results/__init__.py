@@ -3,7 +3,6 @@
 from raycsr.results.api import load_certificates, load_votes
 from raycsr.results.locations import find_runs, list_runs, resolve_run
 from raycsr.results.owners import Ownership
-from raycsr.results.plots import plot_curves
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
 from raycsr.results.schema import SCHEMA_VERSION, histograms, votes_table
 from raycsr.results.store import Store
@@ -24,7 +23,6 @@ __all__ = [
     "load_votes",
     "markdown_table",
     "missing_images",
-    "plot_curves",
     "read_locuslab_tsv",
     "resolve_run",
     "votes_table",

