@@ -17,7 +17,8 @@ class DataOptions:
         limit: Take at most this many images.
         classes: Take only these classes, by index or by name.
         class_names: The names of the classes in the order of their labels, or a text file with one a line;
-            where absent, the names that the source itself gives.
+            where absent, the names that the source itself gives. Where they are more than the source has
+            (a folder of ten of ImageNet's classes, say) and hold all of its names, labels follow them.
         download: Let torchvision download CIFAR-10 where it is missing.
     """
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from raycsr.data.files import reason
@@ -81,6 +82,10 @@ class Source:
         if images.empty:
             raise UserError(f"no images in {_describe(self.options)}: {_KINDS[self.options.source].layout}")
         class_names = _class_names(self.options, known_names, images)
+        if known_names is not None and len(known_names) < len(class_names):
+            # some of the named classes only, as Imagenette has of ImageNet: labels are theirs among the named
+            numbers = np.array([class_names.index(name) for name in known_names], "int32")
+            images = images.assign(label=numbers[images.label])
         lines = "\n".join(f"{i}\t{label}" for i, label in zip(images.image_id, images.label, strict=True))
         identity = {"source": self.options.source, "images": hashlib.sha256(lines.encode()).hexdigest()}
         return Listing(_subset(images, class_names, self.options), class_names, identity)
@@ -152,8 +157,11 @@ def _class_names(options: DataOptions, known: list[str] | None, images: pd.DataF
                 names = [line.strip() for line in file if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read class_names {options.class_names!r}: {reason(error)}") from None
-    if names is not None and known is not None and len(names) != len(known):
-        raise UserError(f"class_names has {len(names)} names, {_describe(options)} has {len(known)} classes")
+    if names is not None and known is not None and len(names) != len(known) and not set(known) <= set(names):
+        raise UserError(
+            f"class_names has {len(names)} names, {_describe(options)} has {len(known)} classes, "
+            "which are not all among them"
+        )
     if names is None:
         names = known if known is not None else [str(label) for label in range(images.label.max() + 1)]
     outside = images[(images.label < 0) | (images.label >= len(names))]

@@ -91,3 +91,15 @@ class TestClassNames:
     def test_unknown_class_names_the_nearest(self, source: Callable[..., Source], animals: Path) -> None:
         with pytest.raises(UserError, match=r"unknown class 'dogs': did you mean dog"):
             source("imagefolder", animals, classes=["dogs"]).list()
+
+    def test_a_folder_of_some_of_the_named_classes_has_their_labels(
+        self, source: Callable[..., Source], animals: Path
+    ) -> None:
+        listing = source("imagefolder", animals, class_names=["dog", "bird", "cat", "ant"]).list()
+        assert listing.class_names == ["dog", "bird", "cat", "ant"]
+        labels = dict(zip(listing.images.image_id, listing.images.label, strict=True))
+        assert labels == {"ant/x.webp": 3, "cat/a.png": 2, "dog/2.JPEG": 0, "dog/10.jpg": 0}
+        with pytest.raises(
+            UserError, match="class_names has 4 names, .*animals' has 3 classes, which are not all among"
+        ):
+            source("imagefolder", animals, class_names=["dog", "bird", "cat", "emu"]).list()
