@@ -253,7 +253,7 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
         for spec, matrix in job.costs.items():
             run.certify(spec, matrix, job.alpha)  # parts whose actor died before it certified them
         outcome = _outcome(run, wanted, len(missing))
-        if len(missing) and not len(_missing(run, images, retry_errors=False)):
+        if not run.finished() and not len(_missing(run, images, retry_errors=False)):
             run.finish(num_images=len(images), num_errors=len(outcome.errors), seconds=time.monotonic() - start)
     return outcome
 
@@ -327,7 +327,11 @@ def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownershi
     try:
         _follow(votes, owner, len(missing), job.sampling.batch_size)
     except ray.exceptions.RayTaskError as error:
-        raise _mendable(error) from error
+        # what a worker raised for the user to mend (a full disk, a source that went away); Ray keeps its text alone
+        mendable = re.search(rf"{UserError.__module__}\.UserError: (.+)", str(error))
+        if mendable is None:
+            raise
+        raise UserError(f"{mendable[1]}; what is committed is kept, run the same command to go on") from error
 
 
 def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:
@@ -344,14 +348,6 @@ def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: 
                 batch_size = least
             bar.set_postfix_str(f"{samples / (time.monotonic() - start):,.0f} samples/s", refresh=False)
             bar.update(len(block))
-
-
-def _mendable(error: ray.exceptions.RayTaskError) -> Exception:
-    """What a worker raised for the user to mend (a full disk, a source that went away), else the error itself."""
-    found = re.search(rf"{UserError.__module__}\.UserError: (.+)", str(error))  # Ray keeps no more than its text
-    if found is None:
-        return error
-    return UserError(f"{found[1]}; what is committed is kept, run the same command to go on")
 
 
 def _block_edges(job: Job, found: Probe, pool: PoolOptions, images: int) -> list[int]:

@@ -88,14 +88,7 @@ class Store:
                 with self._fs.open_output_stream(path) as stream:
                     stream.write(data)
                 return
-            folder, base = os.path.split(path)
-            os.makedirs(folder, exist_ok=True)
-            partial = os.path.join(folder, f".{base}.{uuid.uuid4().hex}")
-            with open(partial, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+            os.replace(_written_beside(path, data), path)
 
     def create(self, name: str, data: bytes) -> bool:
         """Writes a file only if there is none of this name; of several writers at once one wins.
@@ -117,12 +110,13 @@ class Store:
                         return False
                     raise
                 return True
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            written = _written_beside(path, data)
             try:
-                with open(path, "xb") as file:
-                    file.write(data)
+                os.link(written, path)  # fails where there is a file, and shows a whole one where there was none
             except FileExistsError:
                 return False
+            finally:
+                os.unlink(written)
             return True
 
     def age(self, name: str) -> float:
@@ -150,6 +144,18 @@ class Store:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         self.write(name, buffer.getvalue())
+
+
+def _written_beside(path: str, data: bytes) -> str:
+    """Writes a hidden file in the same folder, to be moved into place, and returns its path."""
+    folder, base = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    hidden = os.path.join(folder, f".{base}.{uuid.uuid4().hex}")
+    with open(hidden, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return hidden
 
 
 def _s3() -> Any:
