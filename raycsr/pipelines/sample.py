@@ -49,12 +49,6 @@ class Job:
     experiment: str
     results: str
 
-    @property
-    def class_names(self) -> list[str] | None:
-        """The data's names of the classes, where they are those of the model."""
-        names = self.listing.class_names
-        return names if len(names) == self.base_classifier.num_classes else None
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -132,8 +126,10 @@ def check(
     jobs = []
     for model in models:
         base_classifier = load_base_classifier(model)
-        class_names = _check_classes(listing, base_classifier, model.name)
-        matrices = {spec: CostMatrix.from_spec(spec, base_classifier.num_classes, class_names) for spec in costs}
+        _check_classes(listing, base_classifier, model.name)
+        matrices = {
+            spec: CostMatrix.from_spec(spec, base_classifier.num_classes, listing.class_names) for spec in costs
+        }
         for sigma in sigmas:
             _warn_of_training_sigma(base_classifier, model.name, sigma)
             jobs.append(
@@ -172,20 +168,13 @@ def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float
         raise UserError(f"batch_size must be a power of two, got {sampling.batch_size}; try 64")
 
 
-def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> list[str] | None:
-    """The classes' names, if the data's classes are the model's."""
-    m, names = base_classifier.num_classes, listing.class_names
-    highest = int(listing.images["label"].max())
-    if highest >= m:
-        raise UserError(f"the data has label {highest} and model {name!r} has {m} classes; they do not belong together")
-    if len(names) == m:
-        return names
-    if names != [str(i) for i in range(len(names))]:
+def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> None:
+    m, classes = base_classifier.num_classes, len(listing.class_names)
+    if m != classes:
         raise UserError(
-            f"model {name!r} has {m} classes and the data names {len(names)}; they do not belong together, or "
+            f"model {name!r} has {m} classes and the data has {classes}; they do not belong together, or "
             "data.class_names must list the model's"
         )
-    return None  # labels without names may stop short of the model's last class
 
 
 def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: float) -> None:
@@ -225,7 +214,7 @@ def open_run(job: Job, found: Probe) -> Run:
         "experiment": job.experiment,
         "model": job.name,
         "num_classes": job.base_classifier.num_classes,
-        "class_names": job.class_names,
+        "class_names": job.listing.class_names,
         **facts,
         "config": {"data": asdict(job.source.options), "sampling": asdict(job.sampling)},
         "versions": {

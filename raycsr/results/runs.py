@@ -53,13 +53,10 @@ class Run:
         """
         return json.loads(self.store.read("manifest.json"))
 
-    def class_names(self) -> list[str] | None:
-        """Names of the model's classes, or None where the data names them otherwise or not at all."""
-        return self.manifest()["class_names"]
-
     def costs(self, spec: str) -> CostMatrix:
         """Resolves a cost spec against the run's classes."""
-        return CostMatrix.from_spec(spec, self.manifest()["num_classes"], self.class_names())
+        manifest = self.manifest()
+        return CostMatrix.from_spec(spec, manifest["num_classes"], manifest["class_names"])
 
     def images(self) -> pd.DataFrame:
         """The listing: image_id, label, size, version; the source of `num_images` and of "missing"."""
