@@ -25,9 +25,9 @@ from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
 from raycsr.pipelines.pool import PoolOptions, Probe, check_pool, connect, probe
-from raycsr.pipelines.voter import NOT_FINITE, Voter
+from raycsr.pipelines.voter import Voter
 from raycsr.results import SCHEMA_VERSION, Ownership, Run, Store, missing_images
-from raycsr.smoothing import CHUNK, NOISE_SCHEME, SamplingOptions
+from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, check_sampling
 
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
 _BLOCK_IMAGES = 256  # pixels of a block stay well under Ray Data's limit on a block's bytes
@@ -155,17 +155,12 @@ def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float
     if not sigmas:
         raise UserError("sampling.sigma is an empty list; give at least one noise level")
     for sigma in sigmas:
-        if not (math.isfinite(sigma) and sigma > 0):
-            raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {sigma}")
-    if sampling.n0 < 1 or sampling.n < 1:
-        raise UserError(f"n0 and n must be at least 1, got n0={sampling.n0}, n={sampling.n}")
+        check_sampling(sigma, sampling.n0, sampling.n, sampling.batch_size)
     if largest_radius(sampling.n, alpha, 1.0) <= 0:
         least = math.floor(math.log(alpha) / math.log(0.5)) + 1
         raise UserError(
             f"n={sampling.n} samples cannot certify any radius at alpha={alpha:g}, even if all agree; use n >= {least}"
         )
-    if sampling.batch_size < 1 or sampling.batch_size & (sampling.batch_size - 1):
-        raise UserError(f"batch_size must be a power of two, got {sampling.batch_size}; try 64")
 
 
 def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> None:
@@ -232,26 +227,27 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
     with Ownership(run.store) as owner:
         images = run.add_images(job.listing.images)
         wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
-        missing = _missing(run, wanted, retry_errors)
+        committed = run.committed()
+        missing = _missing(committed, wanted, retry_errors)
         for spec, matrix in job.costs.items():
             run.certify(spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
         print(describe(job, run, found, pool, len(missing)))
         start = time.monotonic()
         if len(missing):
             _stream(job, run, found, pool, owner, missing)
+            committed = run.committed()
         for spec, matrix in job.costs.items():
             run.certify(spec, matrix, job.alpha)  # parts whose actor died before it certified them
-        outcome = _outcome(run, wanted, len(missing))
-        if not run.finished() and not len(_missing(run, images, retry_errors=False)):
+        outcome = _outcome(run, committed, wanted, len(missing))
+        if not run.finished() and not len(_missing(committed, images, retry_errors=False)):
             run.finish(num_images=len(images), num_errors=len(outcome.errors), seconds=time.monotonic() - start)
     return outcome
 
 
-def _missing(run: Run, wanted: pd.DataFrame, retry_errors: bool) -> pd.DataFrame:
-    table = run.committed()
+def _missing(committed: pa.Table, wanted: pd.DataFrame, retry_errors: bool) -> pd.DataFrame:
     if retry_errors:
-        table = table.filter(table["error"].is_null())
-    keys = zip(table["image_id"].to_pylist(), table["rule"].to_pylist(), strict=True)
+        committed = committed.filter(committed["error"].is_null())
+    keys = zip(committed["image_id"].to_pylist(), committed["rule"].to_pylist(), strict=True)
     return missing_images(wanted, keys, ["argmax"])
 
 
@@ -356,10 +352,9 @@ def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:
         )
 
 
-def _outcome(run: Run, wanted: pd.DataFrame, sampled: int) -> Outcome:
-    table = run.committed()
-    good = set(table.filter(table["error"].is_null())["image_id"].to_pylist())
-    errored = table.filter(table["error"].is_valid())
+def _outcome(run: Run, committed: pa.Table, wanted: pd.DataFrame, sampled: int) -> Outcome:
+    good = set(committed.filter(committed["error"].is_null())["image_id"].to_pylist())
+    errored = committed.filter(committed["error"].is_valid())
     reasons = dict(zip(errored["image_id"].to_pylist(), errored["error"].to_pylist(), strict=True))
     errors = {i: reasons[i] for i in wanted["image_id"] if i in reasons and i not in good}
     return Outcome(run, len(wanted), sampled, errors)

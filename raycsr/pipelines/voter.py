@@ -12,9 +12,7 @@ from raycsr.costs import CostMatrix
 from raycsr.models import Precision, prepare_for_inference
 from raycsr.pipelines.pool import device_name, worker_device
 from raycsr.results import Run, Store, certificate_set, certify_table, histograms, votes_table
-from raycsr.smoothing import Sampler, SamplingOptions
-
-NOT_FINITE = "the logits are not finite"
+from raycsr.smoothing import NOT_FINITE, Sampler, SamplingOptions
 
 
 class Voter:

@@ -163,7 +163,7 @@ class Run:
         def read(name: str) -> pa.Table | None:
             try:
                 table = self.store.read_table(f"{folder}/{name}", columns)
-            except pa.ArrowInvalid:
+            except (pa.ArrowException, OSError):  # the bytes arrived (the store's errors are UserErrors): damaged
                 return None
             return table.append_column("part", pa.array([name] * len(table), pa.string()))
 

@@ -135,7 +135,8 @@ class Store:
         """A Parquet file as a table.
 
         Raises:
-            pyarrow.ArrowInvalid: where the file is not whole Parquet.
+            pyarrow.ArrowException, OSError: where the file is not whole Parquet.
+            UserError: where it cannot be read at all.
         """
         return pq.read_table(io.BytesIO(self.read(name)), columns=columns)
 

@@ -1,7 +1,16 @@
 """Randomized smoothing's sampling: seeded noise, and the engine that counts votes on the device."""
 
-from raycsr.smoothing.engine import Sampler, Votes, count_votes
+from raycsr.smoothing.engine import NOT_FINITE, Sampler, Votes, count_votes
 from raycsr.smoothing.noise import CHUNK, NOISE_SCHEME
-from raycsr.smoothing.options import SamplingOptions
+from raycsr.smoothing.options import SamplingOptions, check_sampling
 
-__all__ = ["CHUNK", "NOISE_SCHEME", "Sampler", "SamplingOptions", "Votes", "count_votes"]
+__all__ = [
+    "CHUNK",
+    "NOISE_SCHEME",
+    "NOT_FINITE",
+    "Sampler",
+    "SamplingOptions",
+    "Votes",
+    "check_sampling",
+    "count_votes",
+]

@@ -9,6 +9,9 @@ import torch
 from raycsr.errors import UserError
 from raycsr.models import resolve_rule
 from raycsr.smoothing.noise import CHUNK, Phase, fill_noise
+from raycsr.smoothing.options import check_sampling
+
+NOT_FINITE = "the logits are not finite"
 
 _PHASES: tuple[Phase, Phase] = ("selection", "estimation")
 _PADDING = len(_PHASES)  # the slot that collects the votes of rows nobody asked for
@@ -82,12 +85,7 @@ class Sampler:
         Raises:
             UserError: where sigma, n0, n or batch_size cannot be sampled with, or a rule is unknown.
         """
-        if not (np.isfinite(sigma) and sigma > 0):
-            raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {sigma}")
-        if n0 < 1 or n < 1:
-            raise UserError(f"n0 and n must be at least 1, got n0={n0}, n={n}")
-        if batch_size < 1 or batch_size & (batch_size - 1):
-            raise UserError(f"batch_size must be a power of two, got {batch_size}; try 64")
+        check_sampling(sigma, n0, n, batch_size)
         self.network = network
         self.sigma, self.n0, self.n, self.seed = float(sigma), n0, n, seed
         self.rules = tuple(rules)
@@ -154,7 +152,7 @@ class Sampler:
             for rule, ballot in zip(self._rules, votes, strict=True):
                 ballot.view(-1).scatter_add_(0, batch.slots * ballot.shape[1] + rule(logits), ones)
         if not finite:
-            raise FloatingPointError("the logits are not finite")
+            raise FloatingPointError(NOT_FINITE)
         counted = votes.cpu().numpy()  # rules, phases, m
         return counted[:, 0], counted[:, 1]
 

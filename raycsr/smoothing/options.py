@@ -1,7 +1,10 @@
 """How the votes of an image are drawn."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from raycsr.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -26,3 +29,17 @@ class SamplingOptions:
     batch_size: int = 64
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
+
+
+def check_sampling(sigma: float, n0: int, n: int, batch_size: int) -> None:
+    """Refuses what cannot be sampled with.
+
+    Raises:
+        UserError: naming the option and its value.
+    """
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {sigma}")
+    if n0 < 1 or n < 1:
+        raise UserError(f"n0 and n must be at least 1, got n0={n0}, n={n}")
+    if batch_size < 1 or batch_size & (batch_size - 1):
+        raise UserError(f"batch_size must be a power of two, got {batch_size}; try 64")

@@ -144,6 +144,15 @@ def test_an_unreadable_part_is_named_and_counts_for_nothing(run):
     assert run.store.names(f"certificates/{name}") == ["0001-a.parquet", "costs.json"]
 
 
+def test_a_part_that_is_damaged_in_the_middle_is_unreadable_too(run):
+    run.write_votes("0001-a.parquet", part(["x", "y"]))
+    data = bytearray(run.store.read("votes/0001-a.parquet"))
+    data[4:200] = bytes(196)
+    run.store.write("votes/0001-a.parquet", bytes(data))
+    with pytest.warns(UserWarning, match="0001-a.parquet cannot be read"):
+        assert len(run.committed()) == 0
+
+
 def test_a_listing_that_grows_is_unfinished_again(run):
     assert not run.finished()
     run.finish(num_images=3)
