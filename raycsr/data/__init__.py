@@ -1,6 +1,7 @@
 """What to certify: sources of images, and their decoding to pixels of one size."""
 
-from raycsr.data.decode import Decode, decode_images
+from raycsr.data.decode import Decode, decode_images, rgb_image
+from raycsr.data.memory import Pixels, num_bytes, read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import cifar10_arrays, digits_arrays
 from raycsr.data.sources import Listing, Source, open_source
@@ -9,9 +10,13 @@ __all__ = [
     "DataOptions",
     "Decode",
     "Listing",
+    "Pixels",
     "Source",
     "cifar10_arrays",
     "decode_images",
     "digits_arrays",
+    "num_bytes",
     "open_source",
+    "read_pixels",
+    "rgb_image",
 ]

@@ -77,15 +77,20 @@ def decode_images(
 
 
 def _pixels(encoded: bytes | np.ndarray | Exception, input_size: tuple[int, int], transform: Transform) -> np.ndarray:
+    if isinstance(encoded, np.ndarray) and encoded.shape[:2] == input_size:
+        return encoded if encoded.ndim == 3 else np.repeat(encoded[:, :, None], 3, axis=2)
+    return transform(rgb_image(encoded)).permute(1, 2, 0).numpy()  # (3, H, W) -> (H, W, 3)
+
+
+def rgb_image(encoded: bytes | np.ndarray | Exception) -> Image.Image:
+    """One image as a source read it, upright and in RGB, of its own size.
+
+    Raises:
+        Exception: whatever is wrong with it; a decoder may raise anything.
+    """
     if isinstance(encoded, Exception):
         raise encoded
-    if isinstance(encoded, bytes):
-        image = _open(encoded)
-    elif encoded.shape[:2] == input_size:
-        return encoded if encoded.ndim == 3 else np.repeat(encoded[:, :, None], 3, axis=2)
-    else:
-        image = Image.fromarray(encoded)
-    return transform(_rgb(image)).permute(1, 2, 0).numpy()  # (3, H, W) -> (H, W, 3)
+    return _rgb(_open(encoded) if isinstance(encoded, bytes) else Image.fromarray(encoded))
 
 
 def _open(encoded: bytes) -> Image.Image:

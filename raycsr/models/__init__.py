@@ -1,22 +1,26 @@
 """From a model spec to a base classifier: pixels in [0,1] -> logits, with normalisation inside."""
 
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.checkpoints import load_checkpoint, save_checkpoint
+from raycsr.models.checkpoints import is_raycsr_checkpoint, load_checkpoint, load_training_state, save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import Precision, prepare_for_inference, resolve_precision
-from raycsr.models.rules import RULES, resolve_rule
+from raycsr.models.rules import ARGMAX, Decisions, Rule, parse_rules
 from raycsr.models.spec import ModelOptions, Preprocessing
 
 __all__ = [
-    "RULES",
+    "ARGMAX",
     "BaseClassifier",
+    "Decisions",
     "ModelOptions",
     "Precision",
     "Preprocessing",
+    "Rule",
+    "is_raycsr_checkpoint",
     "load_base_classifier",
     "load_checkpoint",
+    "load_training_state",
+    "parse_rules",
     "prepare_for_inference",
     "resolve_precision",
-    "resolve_rule",
     "save_checkpoint",
 ]

@@ -16,6 +16,7 @@ from torch import nn
 
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier, create_base_classifier
+from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
 
 FORMAT = "raycsr/1"
@@ -27,6 +28,7 @@ def save_checkpoint(
     *,
     training_info: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
+    training_state: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a base classifier as one file, which appears whole or not at all.
 
@@ -35,6 +37,7 @@ def save_checkpoint(
         base_classifier: What to save.
         training_info: How it was trained, in JSON values: objective, sigma, epochs, ... Default: what it has.
         class_names: Names of its classes in order. Default: those it has.
+        training_state: What an unfinished training needs to go on: tensors and plain values.
     """
     names = base_classifier.class_names if class_names is None else class_names
     description = {
@@ -47,13 +50,15 @@ def save_checkpoint(
         "std": base_classifier.std,
         "class_names": names,
         "training": base_classifier.training_info if training_info is None else training_info,
+        "rules": [rule.to_dict() for rule in base_classifier.rules],
     }
     plain = json.loads(json.dumps(description))  # refuses now what weights_only would refuse on loading
     state_dict = {
         name: tensor.detach().cpu().contiguous() for name, tensor in base_classifier.network.state_dict().items()
     }
+    unfinished = {} if training_state is None else {"training_state": training_state}
     buffer = io.BytesIO()
-    torch.save(plain | {"state_dict": state_dict}, buffer)
+    torch.save(plain | {"state_dict": state_dict} | unfinished, buffer)
     _write(os.fspath(path), buffer.getvalue())
 
 
@@ -71,17 +76,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
             not fit.
     """
     path = os.fspath(path)
-    data = _read(path)
-    try:
-        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-    except Exception as error:  # on arbitrary bytes torch.load fails in any way
-        if blocked := re.search(r"GLOBAL (\S+)", str(error)):
-            raise UserError(
-                f"loading {path} would run {blocked[1]}, and code in checkpoints is never run: "
-                "save it again as a dict of tensors and plain values."
-            ) from error
-        raise UserError(f"{path} is damaged or not a PyTorch checkpoint: give another file.") from error
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    content = _load(path)
+    if _is_raycsr(content):
         return _from_raycsr(path, content)
     if isinstance(content, dict) and {"arch", "state_dict"} <= content.keys():
         return _from_locuslab(path, content)
@@ -89,6 +85,41 @@ def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
         f"{path} is not a checkpoint of raycsr ({FORMAT!r}) or of locuslab/smoothing (arch and state_dict): "
         "load its weights with timm and write it with save_checkpoint."
     )
+
+
+def is_raycsr_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a checkpoint of raycsr's own format: only such a file can hold rules."""
+    try:
+        return _is_raycsr(_load(os.fspath(path)))
+    except UserError:
+        return False
+
+
+def _is_raycsr(content: Any) -> bool:
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def load_training_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Reads what an unfinished training left in its checkpoint; None where it is finished.
+
+    Raises:
+        UserError: There is no such file, or it is no checkpoint.
+    """
+    return _load(os.fspath(path)).get("training_state")
+
+
+def _load(path: str) -> Any:
+    try:
+        return torch.load(io.BytesIO(_read(path)), weights_only=True, map_location="cpu")
+    except UserError:
+        raise
+    except Exception as error:  # on arbitrary bytes torch.load fails in any way
+        if blocked := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UserError(
+                f"loading {path} would run {blocked[1]}, and code in checkpoints is never run: "
+                "save it again as a dict of tensors and plain values."
+            ) from error
+        raise UserError(f"{path} is damaged or not a PyTorch checkpoint: give another file.") from error
 
 
 def _from_raycsr(path: str, content: dict[str, Any]) -> BaseClassifier:
@@ -108,6 +139,7 @@ def _from_raycsr(path: str, content: dict[str, Any]) -> BaseClassifier:
         std=content["std"],
         class_names=content["class_names"],
         training_info=content["training"],
+        rules=[Rule.from_dict(rule) for rule in content.get("rules", ())],
     )
 
 

@@ -1,72 +1,86 @@
 """Training batches from images that fit in memory."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch.nn import functional
 
 from raycsr.errors import UserError
 
+Augment = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Batch(NamedTuple):
+    """Images to take one step on.
+
+    Attributes:
+        images: float32 pixels (B, 3, H, W) in [0,1], or uint8 ones in 0..255.
+        labels: int64 (B,).
+        image_ids: B names, to say which images a step concerned.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    image_ids: Sequence[str]
+
 
 class InMemoryBatches:
-    """Shuffled batches; each iteration is an epoch in a new order."""
+    """Shuffled batches; each iteration is an epoch in a new order.
+
+    What does not fill a last batch is left out of that epoch: batch norm has no statistics of a lone image.
+    """
 
     def __init__(
         self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
+        images: np.ndarray,
+        labels: np.ndarray,
         *,
         batch_size: int,
         generator: torch.Generator,
-        crop_padding: int = 0,
-        flip: bool = False,
+        image_ids: Sequence[str] | None = None,
+        augment: Augment | None = None,
     ) -> None:
         """Keeps the images as they are, without a copy.
 
         Args:
-            images: uint8 (N, H, W, 3) or (N, 3, H, W).
-            labels: int64 (N,).
-            batch_size: Images a batch; the last one of an epoch may be smaller.
-            generator: CPU generator of the order and the augmentation.
-            crop_padding: Pad by so many zeros on each side and crop back at random.
-            flip: Mirror half of the images.
+            images: uint8 (N, H, W, 3).
+            labels: integers (N,).
+            batch_size: Images a batch; fewer where N is smaller.
+            generator: CPU generator of the order and the augmentation; its state is all there is to resume.
+            image_ids: N names; by default the indices.
+            augment: Applied to each image, uint8 (3, H, W) in and out; may draw from torch's global generator,
+                which is seeded from `generator` and left as it was.
 
         Raises:
             UserError: The images are of another type or shape, or there are not as many labels.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
-            raise UserError(
-                f"images are {images.dtype} {tuple(images.shape)}: give uint8 (N, H, W, 3) or (N, 3, H, W)."
-            )
-        if len(images) != len(labels):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise UserError(f"images are {images.dtype} {images.shape}: give uint8 (N, H, W, 3).")
+        if len(images) != len(labels) or not len(images):
             raise UserError(f"{len(images)} images with {len(labels)} labels: give one label an image.")
-        self.images = images.permute(0, 3, 1, 2) if images.shape[3] == 3 else images  # (N, 3, H, W)
-        self.labels = labels
-        self.batch_size = batch_size
+        self.images = images
+        self.labels = torch.as_tensor(np.asarray(labels, np.int64))
+        self.image_ids = image_ids
+        self.batch_size = min(batch_size, len(images))
         self.generator = generator
-        self.crop_padding = crop_padding
-        self.flip = flip
+        self.augment = augment
 
     def __len__(self) -> int:
         """Returns the number of batches of an epoch."""
-        return math.ceil(len(self.labels) / self.batch_size)
+        return len(self.labels) // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields float32 pixels (B, 3, H, W) in [0,1] and labels (B,)."""
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches of one epoch, pixels float32 in [0,1]."""
         order = torch.randperm(len(self.labels), generator=self.generator)
-        for indices in order.split(self.batch_size):
-            images = self.images[indices]
-            if self.crop_padding:
-                images = self._random_crop(images)
-            if self.flip:
-                mirrored = torch.rand(len(images), generator=self.generator) < 0.5
-                images[mirrored] = images[mirrored].flip(-1)
-            yield images.float() / 255, self.labels[indices]
+        for indices in order[: len(self) * self.batch_size].split(self.batch_size):
+            images = torch.from_numpy(self.images[indices.numpy()]).permute(0, 3, 1, 2)  # a copy, (B, 3, H, W)
+            if self.augment is not None:
+                images = self._augmented(images, self.augment)
+            names = [str(i) if self.image_ids is None else self.image_ids[i] for i in indices.tolist()]
+            yield Batch(images.float() / 255, self.labels[indices], names)
 
-    def _random_crop(self, images: torch.Tensor) -> torch.Tensor:
-        size, height, width = len(images), images.shape[2], images.shape[3]
-        padded = functional.pad(images, (self.crop_padding,) * 4)
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: (B, 3, shifts, shifts, H, W)
-        down, right = torch.randint(2 * self.crop_padding + 1, (2, size), generator=self.generator)
-        return windows[torch.arange(size), :, down, right]  # (B, 3, H, W)
+    def _augmented(self, images: torch.Tensor, augment: Augment) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+            return torch.stack([augment(image) for image in images])

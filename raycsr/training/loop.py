@@ -1,36 +1,65 @@
 """The training loop: an iterable of batches in, a callback an epoch. It knows no ray and no storage."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+)
+from tqdm import tqdm
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, nearest
 from raycsr.models import BaseClassifier
+from raycsr.training.batches import Batch
 from raycsr.training.objectives import Objective
+
+_WARMUP_START = 1e-3  # share of the learning rate that a linear warm-up begins with
+_SHOWN_IMAGES = 5  # of a batch whose loss is not finite
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How the weights are optimised: SGD with Nesterov momentum.
+    """How the weights are optimised.
 
     Attributes:
         epochs: Passes over the images.
+        batch_size: Images a step.
+        optimizer: sgd (with Nesterov momentum) or adamw.
         lr: Largest learning rate.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay on all weights.
-        schedule: "one_cycle" warms up over the first 30 % of steps, "cosine" starts at `lr`; both end at 0.
-        precision: "bf16" computes the network under autocast; the weights stay float32.
+        momentum: Of sgd.
+        weight_decay: On all weights.
+        schedule: one_cycle (up and down to 0), cosine (down to 0), step (times `step_factor` at each of
+            `milestones`) or constant.
+        milestones: Epochs after which the step schedule multiplies the learning rate.
+        step_factor: What it multiplies by.
+        warmup_epochs: Epochs of linear warm-up, part of `epochs`; one_cycle warms up over 30 % of the steps where
+            this is 0.
+        clip_norm: Largest norm of the gradient over all weights; None does not clip.
+        precision: bf16 and fp16 compute the network under autocast; the weights stay float32.
     """
 
     epochs: int = 10
+    batch_size: int = 256
+    optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    schedule: str = "one_cycle"
+    milestones: tuple[int, ...] = ()
+    step_factor: float = 0.1
+    warmup_epochs: float = 0.0
+    clip_norm: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -41,91 +70,229 @@ class Epoch:
         number: 1 for the first.
         loss: Mean of the loss over the epoch's batches.
         lr: Learning rate that the next step would have.
+        images_per_second: Over the epoch, loading included.
     """
 
     number: int
     loss: float
     lr: float
+    images_per_second: float
 
 
 class Batches(Protocol):
-    """What `train` takes: each iteration is one epoch of `len()` batches."""
+    """What a trainer takes: each iteration is one epoch of about `len()` batches.
+
+    Attributes:
+        generator: All its randomness; saved and restored with the training.
+    """
+
+    generator: torch.Generator
 
     def __len__(self) -> int:
         """Returns the number of batches of an epoch."""
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields float32 pixels (B, 3, H, W) in [0,1] and int64 labels (B,)."""
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches of an epoch."""
 
 
-def train(
-    model: BaseClassifier,
-    batches: Batches,
-    *,
-    objective: Objective,
-    sigma: float,
-    generator: torch.Generator,
-    costs: torch.Tensor | None = None,
-    options: TrainingOptions = TrainingOptions(),
-    on_epoch: Callable[[Epoch], None] | None = None,
-) -> None:
-    """Trains a base classifier in place, on the device it is on.
-
-    Args:
-        model: The base classifier; in eval mode whenever `on_epoch` is called, and afterwards.
-        batches: The images.
-        objective: The loss of a batch.
-        sigma: Noise level in [0,1] pixel units.
-        generator: Source of the noise, on the model's device.
-        costs: Cost matrix (m, m) on the model's device, for objectives that use one.
-        options: Optimiser and schedule.
-        on_epoch: Called after each epoch.
+def check_training(options: TrainingOptions) -> None:
+    """Refuses options that cannot be trained with.
 
     Raises:
-        UserError: The loss is not finite.
+        UserError: naming the option and its value.
     """
-    device = model.scale.device
-    model.requires_grad_(True).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=options.lr,
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
-        nesterov=True,
-    )
-    total_steps = options.epochs * len(batches)
-    scheduler: LRScheduler
+    if options.optimizer not in _OPTIMIZERS:
+        raise UserError(f"unknown optimizer {options.optimizer!r}: {nearest(options.optimizer, _OPTIMIZERS)}")
+    if options.schedule not in _SCHEDULES:
+        raise UserError(f"unknown schedule {options.schedule!r}: {nearest(options.schedule, _SCHEDULES)}")
+    for name in ("epochs", "batch_size", "lr", "step_factor"):
+        if not getattr(options, name) > 0:
+            raise UserError(f"training.{name} must be positive, got {getattr(options, name)}")
+    if not 0 <= options.warmup_epochs < options.epochs:
+        raise UserError(f"training.warmup_epochs is {options.warmup_epochs}: give less than epochs, {options.epochs}")
+    if options.schedule == "step" and not all(0 < epoch < options.epochs for epoch in options.milestones):
+        raise UserError(f"training.milestones {list(options.milestones)} must lie between 0 and {options.epochs}")
+    if options.clip_norm is not None and not options.clip_norm > 0:
+        raise UserError(f"training.clip_norm must be positive, got {options.clip_norm}; leave it out not to clip")
+
+
+class Trainer:
+    """Trains a base classifier in place, on the device it is on.
+
+    Attributes:
+        epoch: Epochs that are done.
+    """
+
+    def __init__(
+        self,
+        model: BaseClassifier,
+        batches: Batches,
+        *,
+        objective: Objective,
+        sigma: float,
+        generator: torch.Generator,
+        costs: torch.Tensor | None = None,
+        options: TrainingOptions = TrainingOptions(),
+    ) -> None:
+        """Makes the optimiser and its schedule.
+
+        Args:
+            model: The base classifier.
+            batches: The images.
+            objective: The loss of a batch.
+            sigma: Noise level in [0,1] pixel units.
+            generator: Source of the noise, on the model's device.
+            costs: Cost matrix (m, m) on the model's device, for objectives that use one.
+            options: Optimiser, schedule, precision.
+
+        Raises:
+            UserError: The options cannot be trained with.
+        """
+        check_training(options)
+        self.epoch = 0
+        self._step = 0
+        self._model = model.requires_grad_(True).to(memory_format=torch.channels_last)
+        self._batches = batches
+        self._objective = objective
+        self._sigma = sigma
+        self._generator = generator
+        self._costs = costs
+        self._options = options
+        self._device = model.scale.device
+        self._steps = options.epochs * len(batches)
+        self._optimizer = _optimizer(model, options)
+        self._schedule = _schedule(self._optimizer, options, len(batches))
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=options.precision == "fp16")
+
+    def run(self, on_epoch: Callable[[Epoch], None] | None = None, *, progress: bool = False) -> None:
+        """Trains the epochs that are left.
+
+        Args:
+            on_epoch: Called after each epoch, with the model in eval mode; may save `state_dict()`.
+            progress: Show a bar over each epoch's batches.
+
+        Raises:
+            UserError: The loss is not finite.
+        """
+        while self.epoch < self._options.epochs:
+            self._model.train()
+            start, images, losses = time.perf_counter(), 0, []
+            bar = tqdm(
+                self._batches,
+                desc=f"epoch {self.epoch + 1} of {self._options.epochs}",
+                unit="batch",
+                mininterval=1,
+                leave=False,
+                disable=None if progress else True,  # None: only where somebody watches
+            )
+            checked: tuple[torch.Tensor, Batch] | None = None
+            for batch in bar:
+                losses.append(self.step(batch))
+                images += len(batch.labels)
+                if checked is not None:  # a step late, so that the device never waits for the host
+                    self._refuse_not_finite(*checked, self._step - 2)
+                checked = losses[-1], batch
+            if checked is not None:
+                self._refuse_not_finite(*checked, self._step - 1)
+            self._model.eval()
+            self.epoch += 1
+            if on_epoch is not None:
+                loss = torch.stack(losses).mean().item() if losses else float("nan")
+                seconds = time.perf_counter() - start
+                on_epoch(Epoch(self.epoch, loss, float(self._schedule.get_last_lr()[0]), images / seconds))
+        self._model.requires_grad_(False)
+
+    def step(self, batch: Batch) -> torch.Tensor:
+        """Takes one step and returns its loss, a detached scalar on the device."""
+        images = batch.images.to(self._device, non_blocking=True)
+        labels = batch.labels.to(self._device, non_blocking=True)
+        dtype = torch.float16 if self._options.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self._device.type, dtype, enabled=self._options.precision != "fp32"):
+            loss = self._objective(
+                self._model,
+                images,
+                labels,
+                sigma=self._sigma,
+                costs=self._costs,
+                progress=self._step / self._steps,
+                generator=self._generator,
+            )
+        self._optimizer.zero_grad()
+        self._scaler.scale(loss).backward()
+        if self._options.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._options.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._step + 1 < self._steps:  # a one_cycle schedule refuses the step after its last
+            self._schedule.step()
+        self._step += 1
+        return loss.detach()
+
+    def _refuse_not_finite(self, loss: torch.Tensor, batch: Batch, step: int) -> None:
+        if torch.isfinite(loss):
+            return
+        shown = ", ".join(batch.image_ids[:_SHOWN_IMAGES])
+        more = len(batch.image_ids) - _SHOWN_IMAGES
+        raise UserError(
+            f"the loss is {loss.item()} at step {step} (epoch {self.epoch + 1}) on images {shown}"
+            f"{f' and {more} more' if more > 0 else ''}: lower training.lr, {self._options.lr:g}, set "
+            "training.clip_norm, or train in fp32"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the weights that a later process needs to go on from here: tensors and plain values."""
+        random = {"noise": self._generator.get_state(), "batches": self._batches.generator.get_state()}
+        random["torch"] = torch.get_rng_state()  # of dropout and stochastic depth
+        if self._device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self._device)
+        return {
+            "epoch": self.epoch,
+            "step": self._step,
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "random": random,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was called; the model must hold that moment's weights already."""
+        self.epoch, self._step = state["epoch"], state["step"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._generator.set_state(state["random"]["noise"].cpu())
+        self._batches.generator.set_state(state["random"]["batches"].cpu())
+        torch.set_rng_state(state["random"]["torch"].cpu())
+        if self._device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
+
+
+_OPTIMIZERS = ("sgd", "adamw")
+_SCHEDULES = ("one_cycle", "cosine", "step", "constant")
+
+
+def _optimizer(model: BaseClassifier, options: TrainingOptions) -> Optimizer:
+    if options.optimizer == "adamw":
+        return AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    nesterov = options.momentum > 0
+    return SGD(model.parameters(), options.lr, options.momentum, weight_decay=options.weight_decay, nesterov=nesterov)
+
+
+def _schedule(optimizer: Optimizer, options: TrainingOptions, steps_per_epoch: int) -> LRScheduler:
+    total = options.epochs * steps_per_epoch
+    warmup = round(options.warmup_epochs * steps_per_epoch)
     if options.schedule == "one_cycle":
-        scheduler = OneCycleLR(optimizer, max_lr=options.lr, total_steps=total_steps)
+        return OneCycleLR(optimizer, max_lr=options.lr, total_steps=total, pct_start=warmup / total or 0.3)
+    after: LRScheduler
+    if options.schedule == "cosine":
+        after = CosineAnnealingLR(optimizer, T_max=total - warmup)
+    elif options.schedule == "step":
+        steps = [epoch * steps_per_epoch - warmup for epoch in options.milestones]
+        after = MultiStepLR(optimizer, milestones=steps, gamma=options.step_factor)
     else:
-        scheduler = CosineAnnealingLR(optimizer, T_max=total_steps)
-    step = 0
-    for number in range(1, options.epochs + 1):
-        model.train()
-        losses = []
-        for images, labels in batches:
-            with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-                loss = objective(
-                    model,
-                    images.to(device),
-                    labels.to(device),
-                    sigma=sigma,
-                    costs=costs,
-                    progress=step / total_steps,
-                    generator=generator,
-                )
-            if not torch.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss.item()} at step {step} (epoch {number}): "
-                    f"lower the learning rate, {options.lr}, or try precision fp32."
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            losses.append(loss.item())
-            step += 1
-        model.eval()
-        if on_epoch is not None:
-            on_epoch(Epoch(number, sum(losses) / len(losses), float(scheduler.get_last_lr()[0])))
-    model.requires_grad_(False)
+        after = ConstantLR(optimizer, factor=1.0)
+    if not warmup:
+        return after
+    rising = LinearLR(optimizer, start_factor=_WARMUP_START, total_iters=warmup)
+    return SequentialLR(optimizer, [rising, after], milestones=[warmup])

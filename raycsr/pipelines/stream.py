@@ -1,0 +1,128 @@
+"""Training batches streamed through Ray Data: decoded and augmented on CPU tasks, for data beyond memory."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import ray
+import torch
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from raycsr.data import Source, decode_images, rgb_image
+from raycsr.models import Preprocessing
+from raycsr.training import AugmentationOptions, Batch, augmentation
+
+_BLOCK = 256  # images a task
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Reads, decodes and augments a block of images: a function for `Dataset.map_batches`.
+
+    Attributes:
+        source: Where the images are read from.
+        preprocessing: The size of the base classifier's input.
+        options: The augmentation.
+        seed: Of this epoch; with a block's first image it determines the block's randomness.
+    """
+
+    source: Source
+    preprocessing: Preprocessing
+    options: AugmentationOptions
+    seed: int
+
+    def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds `image`, uint8 (N, H, W, 3), and `error` to a block that has `image_id`, `label` and `position`."""
+        encoded = self.source.read([str(image_id) for image_id in block["image_id"]])
+        augment = augmentation(self.options, self.preprocessing.input_size)
+        if self.options.random_resized_crop is None:  # resized and cropped as for evaluation
+            decoded = decode_images(encoded, self.preprocessing)
+            images = [torch.from_numpy(image).permute(2, 0, 1) for image in decoded["image"]]
+            errors = list(decoded["error"])
+        else:
+            images, errors = _whole(encoded, self.preprocessing.input_size)
+        if augment is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(self.seed + int(block["position"][0]))
+                images = [augment(image) for image in images]
+        pixels = torch.stack(images).permute(0, 2, 3, 1).contiguous().numpy()
+        return {**block, "image": pixels, "error": np.array([error or "" for error in errors], object)}
+
+
+def _whole(encoded: list, input_size: tuple[int, int]) -> tuple[list[torch.Tensor], list[str | None]]:
+    """Images of their own size, uint8 (3, H, W), black where one cannot be decoded."""
+    images: list[torch.Tensor] = []
+    errors: list[str | None] = []
+    for one in encoded:
+        try:
+            images.append(pil_to_tensor(rgb_image(one)))
+            errors.append(None)
+        except Exception as problem:  # any decoder's error concerns this image alone
+            images.append(torch.zeros((3, *input_size), dtype=torch.uint8))
+            errors.append(f"{type(problem).__name__}: {problem}")
+    return images, errors
+
+
+class StreamedBatches:
+    """Shuffled batches of images that are read anew each epoch; Ray Data works ahead of the training.
+
+    Images that cannot be decoded are left out, with a warning.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        images: pd.DataFrame,
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        generator: torch.Generator,
+        options: AugmentationOptions,
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            source: Where the images are.
+            images: Rows of its listing: image_id, label.
+            preprocessing: The base classifier's.
+            batch_size: Images a batch.
+            generator: Of the order and the augmentation.
+            options: The augmentation.
+        """
+        self.generator = generator
+        self._source, self._preprocessing, self._options = source, preprocessing, options
+        self._images = images[["image_id", "label"]]
+        self._batch_size = min(batch_size, len(images))
+
+    def __len__(self) -> int:
+        """Returns the number of batches of an epoch in which every image can be decoded."""
+        return len(self._images) // self._batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches of one epoch, pixels float32 in [0,1]."""
+        order = torch.randperm(len(self._images), generator=self.generator).numpy()
+        seed = int(torch.randint(2**62, (), generator=self.generator))
+        shuffled = self._images.iloc[order].assign(position=np.arange(len(order)))
+        blocks = [
+            pa.Table.from_pandas(shuffled.iloc[start : start + _BLOCK], preserve_index=False)
+            for start in range(0, len(shuffled), _BLOCK)
+        ]
+        augmented = Augmented(self._source, self._preprocessing, self._options, seed)
+        dataset = ray.data.from_arrow(blocks).map_batches(augmented, batch_size=None, num_cpus=1)
+        failed: dict[str, str] = {}
+        for block in dataset.iter_batches(batch_size=self._batch_size, batch_format="numpy", drop_last=True):
+            good = np.flatnonzero(block["error"] == "")
+            bad = np.flatnonzero(block["error"] != "")
+            failed.update(zip(block["image_id"][bad], block["error"][bad], strict=True))
+            if len(good):
+                pixels = torch.from_numpy(block["image"][good]).permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
+                labels = torch.from_numpy(block["label"][good].astype(np.int64))
+                yield Batch(pixels, labels, block["image_id"][good].tolist())
+        if failed:
+            first, why = next(iter(failed.items()))
+            warnings.warn(
+                f"{len(failed)} images cannot be decoded, the first {first!r}: {why}; they are left out", stacklevel=2
+            )

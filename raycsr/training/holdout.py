@@ -1,0 +1,154 @@
+"""Validation by certificate: images held out of training, certified as `raycsr certify` would, at small n."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from raycsr.certification import largest_radius, summarize
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+from raycsr.models import BaseClassifier
+from raycsr.training.validation import certify_images
+
+# certified metric -> whether more of it is better
+METRICS = {
+    "accuracy": True,
+    "certified_accuracy": True,
+    "acr": True,
+    "rob_cs": True,
+    "rob_cost": False,
+    "worst_case_cost": False,
+    "seed_recall": True,
+    "target_recall": True,
+}
+_MOST = 0.5  # share of the training images that may be held out
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """The images that are held out of training and certified every few epochs: what a training is judged by.
+
+    Attributes:
+        every: Epochs between validations; the last epoch is always validated.
+        images: Images drawn from all classes: accuracy, certified accuracy, ACR, recalls.
+        sensitive: Images of seed classes, the drawn ones among them: rob_cs, rob_cost, seed recall.
+        n0: Selection samples an image.
+        n: Estimation samples an image.
+        alpha: Failure probability of one image's certificate.
+        radius: L2 radius of the metrics, in [0, 1] pixel units; by default sigma.
+    """
+
+    every: int = 1
+    images: int = 300
+    sensitive: int = 300
+    n0: int = 32
+    n: int = 128
+    alpha: float = 0.001
+    radius: float | None = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Positions of the images that are held out of training, and of those that are left.
+
+    Attributes:
+        mixed: Drawn from all classes.
+        extra: Further images of seed classes.
+        left: To train on, ascending.
+    """
+
+    mixed: np.ndarray
+    extra: np.ndarray
+    left: np.ndarray
+
+
+def check_validation(options: ValidationOptions, sigma: float) -> None:
+    """Refuses options under which nothing could be certified.
+
+    Raises:
+        UserError: naming the option and its value.
+    """
+    for name in ("every", "images", "n0", "n"):
+        if getattr(options, name) < 1:
+            raise UserError(f"validation.{name} must be at least 1, got {getattr(options, name)}")
+    if not 0 < options.alpha < 1:
+        raise UserError(f"validation.alpha is a probability between 0 and 1, got {options.alpha}")
+    radius = sigma if options.radius is None else options.radius
+    reach = largest_radius(options.n, options.alpha, sigma)
+    if not 0 <= radius < reach:
+        raise UserError(
+            f"validation.radius is {radius:g} and n={options.n} samples certify {max(reach, 0):.4g} at most at sigma "
+            f"{sigma:g}; raise validation.n or give a smaller radius"
+        )
+
+
+def hold_out(labels: np.ndarray, costs: CostMatrix, options: ValidationOptions) -> HeldOut:
+    """Draws the images to hold out: always the same ones of the same labels, costs and options.
+
+    Raises:
+        UserError: Over half of the images, or of those of seed classes, would be held out.
+    """
+    order = np.random.default_rng(0).permutation(len(labels))
+    mixed, others = order[: options.images], order[options.images :]
+    sensitive = costs.sensitive[labels]
+    wanted = max(options.sensitive - int(sensitive[mixed].sum()), 0)
+    extra = others[sensitive[others]][:wanted]
+    held = np.concatenate([mixed, extra])
+    for what, all_images, taken in (
+        ("images", len(labels), len(held)),
+        ("images of seed classes", int(sensitive.sum()), int(sensitive[held].sum())),
+    ):
+        if taken > _MOST * all_images:
+            raise UserError(
+                f"validation would hold out {taken} of {all_images} {what}; lower validation.images or .sensitive"
+            )
+    return HeldOut(mixed, extra, np.setdiff1d(np.arange(len(labels)), held))
+
+
+def certified_metrics(
+    base_classifier: BaseClassifier,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    num_mixed: int,
+    *,
+    costs: CostMatrix,
+    sigma: float,
+    options: ValidationOptions,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, float]:
+    """Certifies held-out images and sums the certificates up.
+
+    Args:
+        base_classifier: Whose smoothed version is judged; left as it is.
+        pixels: uint8 (N, H, W, 3), those of `HeldOut.mixed` first, then those of `extra`.
+        labels: int (N,).
+        num_mixed: How many are of `HeldOut.mixed`.
+        costs: The cost matrix.
+        sigma: Noise level in [0,1] pixel units.
+        options: Samples, alpha and radius.
+        progress: Called after each image with 1.
+
+    Returns:
+        Each of `METRICS` at the radius; NaN where there is no image that it is about.
+    """
+    certificates = certify_images(
+        base_classifier,
+        pixels,
+        labels,
+        costs=costs,
+        sigma=sigma,
+        n0=options.n0,
+        n=options.n,
+        alpha=options.alpha,
+        progress=progress,
+    )
+    radius = sigma if options.radius is None else options.radius
+
+    def summary(rows: pd.DataFrame) -> pd.Series:
+        return summarize(rows, costs=costs, radii=[radius], intervals=False).iloc[0]
+
+    of_all, of_sensitive = summary(certificates.iloc[:num_mixed]), summary(certificates)
+    about_sensitive = ("rob_cs", "rob_cost", "worst_case_cost", "seed_recall")
+    return {name: float((of_sensitive if name in about_sensitive else of_all)[name]) for name in METRICS}

@@ -1,0 +1,151 @@
+"""`raycsr train`: from options to a checkpoint, resumed by the same command."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from raycsr.cli import main
+from raycsr.data import DataOptions
+from raycsr.errors import UserError
+from raycsr.models import ModelOptions, load_base_classifier, load_training_state
+from raycsr.pipelines import train as module
+from raycsr.pipelines.stream import StreamedBatches
+from raycsr.pipelines.train import ObjectiveOptions, prepare, train
+from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
+
+
+@pytest.fixture
+def options(tmp_path):
+    return {
+        "data": DataOptions(source="digits", split="train"),
+        "model": ModelOptions("cifar_resnet8", input_size=8),
+        "sigma": 0.25,
+        "results": str(tmp_path / "results"),
+        "costs": "seed:4",
+        "training": TrainingOptions(epochs=3, batch_size=64, lr=0.05),
+        "augmentation": AugmentationOptions(crop_padding=1),
+        "validation": ValidationOptions(every=2, images=20, sensitive=10, n0=8, n=64),
+        "threads": 1,
+    }
+
+
+def test_trains_a_checkpoint_that_knows_what_it_is(options, capsys):
+    trained = train(**options, name="plain")
+    assert trained.checkpoint.endswith("results/default/checkpoints/plain.pt")
+    model = load_base_classifier(trained.checkpoint)
+    info = model.training_info
+    assert model.training_sigma == 0.25 and info["objective"] == "gaussian" and info["costs"] == "seed:4"
+    assert info["data"]["source"] == "digits" and info["data"]["split"] == "train"
+    assert model.class_names == tuple("0123456789")
+    history = info["history"]
+    assert [epoch["number"] for epoch in history] == [1, 2, 3]
+    assert [epoch["metrics"] is not None for epoch in history] == [False, True, True]  # every second, and the last
+    assert history[2]["loss"] < history[0]["loss"] and history[2]["metrics"] == trained.metrics
+    assert load_training_state(trained.checkpoint) is None  # nothing is left to do
+    beside = json.loads(Path(trained.checkpoint).with_suffix(".json").read_text())
+    assert beside["history"] == history and beside["config"]["training"]["lr"] == 0.05
+    assert "epoch   3: loss" in capsys.readouterr().out
+    assert train(**options, name="plain") == trained
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(options, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def save_twice(plan, trainer, history, path):
+        save(plan, trainer, history, path)
+        if len(history) == 2:
+            raise Killed  # before the .json beside it was written
+
+    save = module.save
+    whole = train(**options, name="whole")
+    monkeypatch.setattr(module, "save", save_twice)
+    with pytest.raises(Killed):
+        train(**options, name="killed")
+    monkeypatch.setattr(module, "save", save)
+    checkpoint = whole.checkpoint.replace("whole", "killed")
+    assert load_training_state(checkpoint)["epoch"] == 2
+    again = train(**options, name="killed")
+    assert load_base_classifier(checkpoint).components == load_base_classifier(whole.checkpoint).components
+    one, other = (module.load_history(path) for path in (checkpoint, whole.checkpoint))
+    assert [epoch["loss"] for epoch in one] == [epoch["loss"] for epoch in other] and again.metrics == whole.metrics
+
+
+def test_fine_tuning_starts_from_a_checkpoints_weights(options):
+    first = train(**options, name="first")
+    tuned = {**options, "model": ModelOptions(first.checkpoint), "training": TrainingOptions(epochs=1, lr=1e-9)}
+    second = train(**tuned, objective=ObjectiveOptions("margin_cs", {"k": 2}), name="second")
+    a, b = load_base_classifier(first.checkpoint), load_base_classifier(second.checkpoint)
+    weights = torch.nn.utils.parameters_to_vector
+    assert torch.allclose(weights(a.parameters()), weights(b.parameters()), atol=1e-5)
+    assert b.training_info["objective"] == "margin_cs" and b.training_info["objective_args"] == {"k": 2}
+
+
+def test_a_name_belongs_to_one_set_of_options(options):
+    train(**options, name="taken")
+    with pytest.raises(UserError, match=r"taken\.pt was trained with other options; give another --name"):
+        train(**{**options, "sigma": 0.5}, name="taken")
+
+
+@pytest.mark.ray
+def test_streams_what_does_not_fit_in_memory(options, cluster, monkeypatch):
+    monkeypatch.setattr(module, "_MEMORY_SHARE", 0.0)
+    plan = prepare(module.TrainConfig(**{k: v for k, v in options.items() if k not in ("results", "threads")}))
+    assert plan.stream
+    trained = train(**options, name="streamed")
+    history = load_base_classifier(trained.checkpoint).training_info["history"]
+    assert history[2]["loss"] < history[0]["loss"] and trained.metrics["accuracy"] is not None
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("augmentation", [AugmentationOptions(), AugmentationOptions(random_resized_crop=0.5)])
+def test_streamed_batches_hold_each_readable_image_once(photographs, cluster, augmentation):
+    plan_source = module.open_source(photographs["data"])
+    images = plan_source.list().images
+    preprocessing = load_base_classifier(photographs["model"]).preprocessing
+    batches = StreamedBatches(
+        plan_source,
+        images,
+        preprocessing,
+        batch_size=2,
+        generator=torch.Generator().manual_seed(0),
+        options=augmentation,
+    )
+    assert len(batches) == 3
+    with pytest.warns(UserWarning, match="1 images cannot be decoded, the first 'dog/1.png'"):
+        epoch = list(batches)
+    assert sorted(i for batch in epoch for i in batch.image_ids) == sorted(set(images.image_id) - {"dog/1.png"})
+    for batch in epoch:
+        assert batch.images.shape[1:] == (3, 8, 8) and 0 <= batch.images.min() <= batch.images.max() <= 1
+        assert [image_id.split("/")[0] == "dog" for image_id in batch.image_ids] == batch.labels.bool().tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": ObjectiveOptions("margin")}, "unknown objective 'margin'.*margin_cs"),
+        ({"objective": ObjectiveOptions("margin_cs", {"lambda": 1})}, "no hyper-parameter 'lambda'"),
+        ({"model": ModelOptions("cifar_resnet9")}, "cifar_resnet9.*cifar_resnet8"),
+        ({"model": ModelOptions("vit_tiny_patch16_224", input_size=8)}, "cannot take images of 8 x 8"),
+        ({"costs": "seed:11"}, "class 11"),
+        ({"sigma": 0.0}, "sigma must be a positive number"),
+        ({"validation": ValidationOptions(n=8)}, "validation.radius"),
+        ({"results": "/proc/nothing"}, "cannot use /proc/nothing"),
+    ],
+)
+def test_mistakes_are_named_before_training_starts(options, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        train(**{**options, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line(options, tmp_path, capsys):
+    args = ["train", "--data.source", "digits", "--data.split", "train", "--model.name", "cifar_resnet8"]
+    args += ["--model.input_size", "8", "--sigma", "0.25", "--results", str(tmp_path), "--training.epochs", "1"]
+    args += ["--validation.images", "10", "--threads", "1", "--name", "cli", "--validation.sensitive", "0"]
+    assert main(args) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path}/default/checkpoints/cli.pt"
+    assert main([*args[:-4], "--sigmas", "1"]) == 2

@@ -1,0 +1,68 @@
+"""Validation by certificate: what is held out, and that the metrics are those of `certify` and `report`."""
+
+import numpy as np
+import pytest
+
+import raycsr
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+from raycsr.models import ModelOptions, load_base_classifier
+from raycsr.training import METRICS, ValidationOptions, certified_metrics, check_validation, hold_out
+from raycsr.training.validation import certify_images
+
+LABELS = np.arange(1000) % 10
+SEED_3 = CostMatrix.seedwise(10, [3])
+
+
+def test_holds_out_mixed_images_and_further_ones_of_seed_classes():
+    options = ValidationOptions(images=100, sensitive=40)
+    held = hold_out(LABELS, SEED_3, options)
+    both = np.concatenate([held.mixed, held.extra])
+    assert len(held.mixed) == 100 and (LABELS[both] == 3).sum() == 40 and (LABELS[held.extra] == 3).all()
+    assert sorted([*both, *held.left]) == list(range(1000))
+    again = hold_out(LABELS, SEED_3, options)
+    assert np.array_equal(again.mixed, held.mixed) and np.array_equal(again.extra, held.extra)
+    assert len(np.unique(LABELS[held.mixed])) == 10
+
+
+def test_refuses_to_hold_out_most_of_a_class():
+    with pytest.raises(UserError, match="hold out 60 of 100 images of seed classes; lower validation"):
+        hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=60))
+    with pytest.raises(UserError, match="hold out 600 of 1000 images"):
+        hold_out(LABELS, SEED_3, ValidationOptions(images=600, sensitive=0))
+
+
+def test_metrics_are_those_of_the_public_functions():
+    model = load_base_classifier(ModelOptions("cifar_resnet8", input_size=8), num_classes=3)
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    labels = np.array([0, 1, 2, 1] * 3)
+    costs = CostMatrix([[0, 0, 0], [2, 0, 0], [1, 3, 0]])
+    options = ValidationOptions(n0=16, n=64, radius=0.1)
+    metrics = certified_metrics(model, pixels, labels, 4, costs=costs, sigma=0.25, options=options)
+
+    certificates = certify_images(model, pixels, labels, costs=costs, sigma=0.25, n0=16, n=64)
+
+    def expected(stop):
+        return raycsr.summarize(certificates.iloc[:stop], costs=costs, radii=[0.1]).iloc[0]
+
+    assert set(metrics) == set(METRICS)
+    of_all, of_sensitive = expected(4), expected(12)
+    for name in ("accuracy", "acr", "target_recall"):
+        assert metrics[name] == pytest.approx(of_all[name])
+    for name in ("rob_cs", "rob_cost", "seed_recall"):
+        assert metrics[name] == pytest.approx(of_sensitive[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "validation.n must be at least 1, got 0"),
+        ({"alpha": 1.0}, "validation.alpha"),
+        ({"n": 20}, r"validation.radius is 0.25 and n=20 samples certify 0\.\d+ at most"),
+        ({"radius": -0.1}, "validation.radius is -0.1"),
+    ],
+)
+def test_options_under_which_nothing_could_be_certified(options, message):
+    with pytest.raises(UserError, match=message):
+        check_validation(ValidationOptions(**options), sigma=0.25)

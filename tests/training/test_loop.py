@@ -1,0 +1,161 @@
+"""The trainer: it learns, its schedules are what they say, and it goes on where it stopped."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from raycsr.errors import UserError
+from raycsr.models import ModelOptions, load_base_classifier
+from raycsr.training import InMemoryBatches, Trainer, TrainingOptions
+from raycsr.training.objectives import gaussian
+
+
+def two_colours(count=64):
+    """Red images and blue ones."""
+    labels = np.arange(count) % 2
+    images = np.zeros((count, 8, 8, 3), np.uint8)
+    images[labels == 0, :, :, 0] = 200
+    images[labels == 1, :, :, 2] = 200
+    return images, labels
+
+
+def trainer(objective=gaussian, count=64, **options):
+    model = load_base_classifier(ModelOptions("cifar_resnet8", input_size=8), num_classes=2)
+    images, labels = two_colours(count)
+    batches = InMemoryBatches(images, labels, batch_size=16, generator=torch.Generator().manual_seed(1))
+    options = {"epochs": 4, "lr": 0.05} | options
+    made = Trainer(
+        model,
+        batches,
+        objective=objective,
+        sigma=0.25,
+        generator=torch.Generator().manual_seed(2),
+        options=TrainingOptions(**options),
+    )
+    return made, model
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"schedule": "cosine", "precision": "bf16", "clip_norm": 1.0},
+        {"optimizer": "adamw", "lr": 5e-3, "warmup_epochs": 1},
+        {"schedule": "step", "milestones": (3,), "warmup_epochs": 0.5},
+        {"precision": "fp16"},
+    ],
+)
+def test_learns_and_reports_each_epoch(options):
+    made, model = trainer(**options)
+    epochs = []
+    made.run(lambda epoch: epochs.append((epoch, model.training)))
+    assert [epoch.number for epoch, _ in epochs] == [1, 2, 3, 4]
+    assert not any(training for _, training in epochs)
+    assert epochs[-1][0].loss < epochs[0][0].loss
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    images, labels = two_colours()
+    right = model(torch.from_numpy(images).permute(0, 3, 1, 2) / 255).argmax(1) == torch.from_numpy(labels)
+    assert right.float().mean() > 0.9
+
+
+def learning_rates(**options):
+    """The learning rate of each of the 16 steps of 4 epochs."""
+    made, _ = trainer(**options)
+    rates = []
+    for _ in range(4):
+        for batch in made._batches:
+            rates.append(made._optimizer.param_groups[0]["lr"])
+            made.step(batch)
+    return rates
+
+
+def test_step_schedule_drops_after_its_milestones():
+    rates = learning_rates(lr=1e-2, schedule="step", milestones=(1, 3), step_factor=0.1)
+    assert rates == pytest.approx([1e-2] * 4 + [1e-3] * 8 + [1e-4] * 4)
+
+
+def test_warm_up_rises_and_is_part_of_the_epochs():
+    rates = learning_rates(lr=1e-2, schedule="step", milestones=(2,), step_factor=0.1, warmup_epochs=1)
+    assert rates[0] == pytest.approx(1e-5)
+    assert rates[:5] == sorted(rates[:5])
+    assert rates[4:8] == pytest.approx([1e-2] * 4) and rates[8:] == pytest.approx([1e-3] * 8)
+
+
+def test_cosine_starts_at_the_top_and_one_cycle_peaks_after_its_warm_up():
+    cosine = learning_rates(lr=1e-2, schedule="cosine")
+    assert cosine == pytest.approx([1e-2 * (1 + math.cos(math.pi * i / 16)) / 2 for i in range(16)])
+    one_cycle = learning_rates(lr=1e-2, schedule="one_cycle", warmup_epochs=2)
+    assert 6 <= int(np.argmax(one_cycle)) <= 8 and one_cycle[-1] < 1e-6
+    assert learning_rates(lr=1e-2, schedule="constant") == [1e-2] * 16
+
+
+def test_clipping_bounds_the_step():
+    plain, model = trainer(lr=1.0, momentum=0.0, weight_decay=0.0, schedule="constant", clip_norm=1e-3)
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    plain.step(next(iter(plain._batches)))
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"schedule": "cosine", "optimizer": "adamw", "warmup_epochs": 1.5}])
+def test_a_training_that_is_continued_is_the_undisturbed_one(options):
+    whole, model = trainer(**options)
+    whole.run()
+
+    class Stop(Exception):
+        pass
+
+    first, half = trainer(**options)
+    state = {}
+
+    def stop(epoch):
+        if epoch.number == 2:
+            state.update(first.state_dict(), weights={k: v.clone() for k, v in half.state_dict().items()})
+            raise Stop
+
+    with pytest.raises(Stop):
+        first.run(stop)
+    second, again = trainer(**options)
+    again.load_state_dict(state["weights"])
+    second.load_state_dict(state)
+    torch.rand(7)  # whatever else the process draws does not matter
+    second.run()
+    assert again.components == model.components
+
+
+def test_is_determined_by_its_seeds():
+    (one, a), (two, b) = trainer(), trainer()
+    one.run()
+    two.run()
+    assert a.components == b.components
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_the_images():
+    def breaks(model, images, labels, **_):
+        value = gaussian(model, images, labels, **_)
+        return value * float("nan") if breaks.calls.append(1) or len(breaks.calls) == 7 else value
+
+    breaks.calls = []
+    made, _ = trainer(objective=breaks)
+    made._batches.image_ids = [f"photo{i}.png" for i in range(64)]
+    with pytest.raises(UserError, match=r"the loss is nan at step 6 \(epoch 2\) on images photo\d+\.png, .* 11 more"):
+        made.run()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "sdg"}, "unknown optimizer 'sdg': did you mean sgd"),
+        ({"schedule": "cosin"}, "unknown schedule 'cosin': did you mean cosine"),
+        ({"epochs": 0}, "training.epochs must be positive, got 0"),
+        ({"lr": float("nan")}, "training.lr must be positive, got nan"),
+        ({"warmup_epochs": 4}, "warmup_epochs is 4: give less than epochs, 4"),
+        ({"schedule": "step", "milestones": (2, 9)}, r"milestones \[2, 9\] must lie between 0 and 4"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive"),
+    ],
+)
+def test_options_that_cannot_be_trained_with(options, message):
+    with pytest.raises(UserError, match=message):
+        trainer(**options)
