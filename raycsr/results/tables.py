@@ -1,13 +1,20 @@
-"""Tables for people, and the published per-image tables of others read into ours."""
+"""Tables for people: the summary, the front, equal accuracy; and the published per-image tables of others."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from raycsr.errors import UserError
+
+LOSSES = (0.0, 0.01, 0.025, 0.05)  # of accuracy, for which `at_equal_accuracy` compares runs
 
 _SHOWN = {
     "run": "run",
     "costs": "costs",
+    "rule": "rule",
     "radius": "radius",
     "accuracy": "accuracy",
     "certified_accuracy": "certified acc.",
@@ -18,12 +25,135 @@ _SHOWN = {
     "seed_recall": "seed recall",
     "target_recall": "target recall",
 }
+_TITLES = {**_SHOWN, "best": "best of all runs"}
+_IN_FRONT = ("costs", "run", "rule", "accuracy", "rob_cs", "seed_recall", "target_recall")
 
 
 def format_summary(summary: pd.DataFrame) -> str:
-    """A summary (`summarize`, with `run` and `costs` in front) -> a Markdown table with 95 % intervals."""
-    cells = [[_cell(row, name) for name in _SHOWN] for row in summary.to_dict("records")]
-    return markdown_table([list(_SHOWN.values()), *cells])
+    """A summary (`summarize`, with `run`, `costs`, `rule`, `rule_id` in front) -> a Markdown table with 95 % intervals.
+
+    The decision rule is shown only where there is another than argmax.
+    """
+    others = (summary["rule_id"] != "argmax").any()
+    return _format(summary, [name for name in _SHOWN if name != "rule" or others])
+
+
+def non_dominated(accuracy: ArrayLike, rob_cs: ArrayLike) -> NDArray[np.bool_]:
+    """Which of N points no other beats: none is as good in both numbers and better in one. NaN is never on it.
+
+    Args:
+        accuracy: (N,).
+        rob_cs: (N,).
+    """
+    a, r = np.asarray(accuracy, float), np.asarray(rob_cs, float)
+    as_good = (a[:, None] >= a) & (r[:, None] >= r)  # (N, N): row against column
+    better = (a[:, None] > a) | (r[:, None] > r)
+    return ~(as_good & better).any(axis=0) & ~np.isnan(a) & ~np.isnan(r)
+
+
+def front(points: pd.DataFrame) -> pd.DataFrame:
+    """The points that no other of the same run and costs beats, the most accurate first.
+
+    Args:
+        points: rows of a summary at one radius, with `run`, `costs` and `rule` in front.
+
+    Returns:
+        Those rows, by costs and run, with `best` beside: whether no point of any run beats it.
+    """
+    groups = [
+        group[non_dominated(group["accuracy"], group["rob_cs"])].sort_values("accuracy", ascending=False, kind="stable")
+        for costs in points["costs"].unique()
+        for _, group in points[points["costs"] == costs].groupby("run", sort=False)
+    ]
+    on_front = pd.concat(groups, ignore_index=True).assign(best=False)
+    for _, group in on_front.groupby("costs", sort=False):
+        on_front.loc[group.index, "best"] = non_dominated(group["accuracy"], group["rob_cs"])
+    return on_front
+
+
+def format_front(on_front: pd.DataFrame) -> str:
+    """What `front` returns -> a Markdown table with 95 % intervals; `best` is shown where there are several runs."""
+    several = on_front["run"].nunique() > 1
+    marked = on_front.assign(best=on_front["best"].map({True: "yes", False: ""}))
+    return _format(marked, [*_IN_FRONT, "best"] if several else _IN_FRONT)
+
+
+def at_equal_accuracy(points: pd.DataFrame, losses: Sequence[float] = LOSSES) -> pd.DataFrame:
+    """The largest rob_cs of each run among its rules that keep a stated accuracy.
+
+    The accuracy to keep is, for each costs, that of the reference less the loss; the reference is the run
+    whose plain argmax is the most accurate.
+
+    Args:
+        points: rows of a summary at one radius, with `run`, `costs`, `rule` and `rule_id` in front.
+        losses: of accuracy, as shares of images.
+
+    Returns:
+        One row a costs and run: costs, run, reference (bool), and a column a loss; NaN where no rule keeps it.
+        No rows for costs under which no run has argmax.
+    """
+    rows: list[dict] = []
+    for costs, group in points[points["rob_cs"].notna()].groupby("costs", sort=False):
+        plain = group[group["rule_id"] == "argmax"]
+        if plain.empty:
+            continue
+        reference = plain.sort_values("accuracy", ascending=False, kind="stable").iloc[0]
+        for run, rules in group.groupby("run", sort=False):
+            kept = [rules[rules["accuracy"] >= reference["accuracy"] - loss - 1e-9] for loss in losses]
+            best = {loss: those["rob_cs"].max() for loss, those in zip(losses, kept, strict=True)}
+            rows.append({"costs": costs, "run": run, "reference": run == reference["run"], **best})
+    return pd.DataFrame(rows, columns=["costs", "run", "reference", *losses])
+
+
+def format_equal_accuracy(table: pd.DataFrame) -> str:
+    """What `at_equal_accuracy` returns -> a Markdown table."""
+    losses = list(table.columns[3:])
+    header = ["costs", "run", *(f"accuracy -{loss:g}" if loss else "same accuracy" for loss in losses)]
+    rows = [
+        [
+            row["costs"],
+            row["run"] + (" (reference)" if row["reference"] else ""),
+            *(_cell(row, loss) for loss in losses),
+        ]
+        for row in table.to_dict("records")
+    ]
+    return markdown_table([header, *rows])
+
+
+def distinct_labels(runs: Sequence[tuple[str, str, str]]) -> list[str]:
+    """A short label for each run, and no two alike.
+
+    Args:
+        runs: for each the path or name of its model, what to write after it, and its id. The label is the file's
+            name; where that is not enough, with the nearest folders that differ, then with the id's beginning.
+    """
+    labels = [path.rsplit("/", 1)[-1] + after for path, after, _ in runs]
+    for same in _alike(labels):
+        for i, name in zip(same, _tell_apart([runs[i][0] for i in same]), strict=True):
+            labels[i] = name + runs[i][1]
+    for same in _alike(labels):
+        for i in same:
+            labels[i] += f" {runs[i][2][:6]}"
+    return labels
+
+
+def _alike(labels: list[str]) -> list[list[int]]:
+    positions = pd.Series(range(len(labels))).groupby(labels).agg(list)
+    return [same for same in positions if len(same) > 1]
+
+
+def _tell_apart(paths: list[str]) -> list[str]:
+    """File names of paths with the folders that tell them apart, the nearest first; `…` for folders between."""
+    names, *levels = zip_longest(*(path.split("/")[::-1] for path in paths), fillvalue="")
+    parts = [[name] for name in names]
+    for folders in levels:
+        if len({tuple(one) for one in parts}) == len(set(paths)):
+            break
+        differ = len(set(folders)) > 1
+        for one, folder in zip(parts, folders, strict=True):
+            if differ or one[-1] != "…":
+                one.append(folder if differ else "…")
+    return ["/".join(part for part in reversed(one) if part) for one in parts]
 
 
 def markdown_table(rows: list[list[str]]) -> str:
@@ -34,7 +164,12 @@ def markdown_table(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def _cell(row: dict, name: str) -> str:
+def _format(rows: pd.DataFrame, names: Sequence[str]) -> str:
+    cells = [[_cell(row, name) for name in names] for row in rows.to_dict("records")]
+    return markdown_table([[_TITLES[name] for name in names], *cells])
+
+
+def _cell(row: dict, name: str | float) -> str:
     value = row[name]
     if isinstance(value, str):
         return value

@@ -2,13 +2,15 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from raycsr import UserError
+from raycsr import CostMatrix, UserError
+from raycsr.pipelines import report as report_module
 from raycsr.pipelines.certify import certify
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import sample
-from raycsr.results import Run, Store
+from raycsr.results import Run, Store, histograms, votes_table
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,150 @@ def test_certify_checks_everything_before_it_writes(run):
     assert run.certificate_sets() == {}
     with pytest.raises(UserError, match="alpha is a probability"):
         certify(run=[run.location], costs=["uniform"], alpha=0)
+
+
+# Several decision rules: runs of six images of three classes, two each of a, b, c, made by hand ------------------
+
+OFFSETS = {f"offset:{strength:g}*pair:a/b": f"offset-{i:010d}" for i, strength in enumerate([0.5, 1, 1.5, 2, 4], 1)}
+SURE = {0: [1000, 0, 0], 1: [0, 1000, 0], 2: [0, 0, 1000]}  # votes that certify 0.5 * Phi^-1(L), over 1.2
+IDS = ["a0", "a1", "b0", "b1", "c0", "c1"]
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """`make_run("model/path.pt", {rule: answers to the six images})`: all votes agree, so all radii are alike."""
+
+    def make(model, answers, *, sigma=0.5, certify_under=("pair:a/b",), skip=()):
+        run = Run(Store(tmp_path / "runs" / f"{len(list(tmp_path.glob('runs/*'))):016d}"))
+        manifest = {"model": model, "sigma": sigma, "num_classes": 3, "class_names": ["a", "b", "c"]}
+        run.store.create("manifest.json", json.dumps({**manifest, "preprocessing": {"input_size": [8, 8]}}).encode())
+        run.add_images(pd.DataFrame({"image_id": IDS, "label": [0, 0, 1, 1, 2, 2], "size": 1, "version": "v"}))
+        run.add_rules({"id": OFFSETS[rule], "kind": "offset", "spec": rule} for rule in answers if rule != "argmax")
+        for rule, classes in answers.items():
+            rows = [i for i, name in enumerate(IDS) if (rule, name) not in skip]
+            run.write_votes(f"{OFFSETS.get(rule, rule)}.parquet", votes(OFFSETS.get(rule, rule), rows, classes))
+        for spec in certify_under:
+            run.certify(spec, run.costs(spec), 0.01)
+        return run
+
+    return make
+
+
+def votes(rule_id, rows, classes):
+    counts = np.array([SURE[classes[i]] for i in rows])
+    columns = {"rule": rule_id, "n0": 1000, "n": 1000, "sampling": "fixed", "image_sha": "0", "device": "cpu"}
+    columns |= {"batch_size": 64, "seconds": 0.1, "error": None}
+    return votes_table(
+        {
+            "image_id": [IDS[i] for i in rows],
+            "label": [i // 2 for i in rows],
+            "selection": histograms(counts),
+            "estimation": histograms(counts),
+            **{name: [value] * len(rows) for name, value in columns.items()},
+        }
+    )
+
+
+PLAIN = [0, 1, 1, 1, 2, 2]  # one a is taken for a b: accuracy 5/6, rob_cs 1/2
+NO_B = [0, 0, 1, 0, 2, 2]  # one b for an a: accuracy 5/6, rob_cs 1
+NEVER_B = [0, 0, 0, 0, 2, 2]  # accuracy 4/6, rob_cs 1: dominated
+
+
+def test_each_rule_has_its_rows_and_its_front(make_run, tmp_path, capsys):
+    run = make_run("m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B, "offset:2*pair:a/b": NEVER_B})
+    table = report(run=[run.location], radii=[0.0, 0.5], out=str(tmp_path / "out"))
+    at = table[table["radius"] == 0.5].set_index("rule")
+    assert at["accuracy"].round(4).to_dict() == {
+        "argmax": 0.8333,
+        "offset:1*pair:a/b": 0.8333,
+        "offset:2*pair:a/b": 0.6667,
+    }
+    assert at["rob_cs"].tolist() == [0.5, 1, 1]
+    assert at["target_recall"].tolist() == [1, 0.5, 0]
+    assert pd.read_parquet(tmp_path / "out" / "summary.parquet")["rule_id"].unique().tolist() == [
+        "argmax",
+        "offset-0000000002",
+        "offset-0000000004",
+    ]
+    assert (tmp_path / "out" / "front.png").read_bytes().startswith(b"\x89PNG")
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert capsys.readouterr().out.startswith(written.splitlines()[0])
+    front = written.split("Front at radius 0.5")[1].split("At equal accuracy")[0]
+    assert "| offset:1*pair:a/b | 0.833    | 1.000 [0.342, 1.000] |" in front  # 2 of 2 by Wilson
+    assert "argmax" not in front and "offset:2" not in front
+    assert "has no valid alpha" in written and "cost matrix and rule are separate statements" in written
+    assert "different numbers of images" not in written
+    (name,) = run.certificate_sets()
+    assert len(json.loads(run.store.read(f"certificates/{name}/metrics.json"))) == 6
+
+
+def test_a_selection_of_rules_is_by_spec_or_id_and_leaves_the_stored_numbers_alone(make_run, capsys):
+    run = make_run("m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B, "offset:2*pair:a/b": NEVER_B})
+    asked = ["offset:2*pair:a/b", OFFSETS["offset:1*pair:a/b"]]
+    table = report(run=[run.location], radii=[0.5], rules=asked)
+    assert table["rule"].tolist() == ["offset:1*pair:a/b", "offset:2*pair:a/b"]
+    (name,) = run.certificate_sets()
+    assert not run.store.exists(f"certificates/{name}/metrics.json")
+    capsys.readouterr()
+    report(run=[run.location], radii=[0.5], rules=["argmax"])
+    out = capsys.readouterr().out
+    assert "| rule" not in out and "front" not in out.lower()
+    with pytest.raises(UserError, match=r"no run has a rule 'offset:1\*pair:a/c'; did you mean offset:1\*pair:a/b"):
+        report(run=[run.location], rules=["argmax", "offset:1*pair:a/c"])
+
+
+def test_a_run_that_has_none_of_the_rules_is_named_and_left_out(make_run, capsys):
+    runs = [make_run("a.pt", {"argmax": PLAIN}), make_run("b.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B})]
+    table = report(run=[run.location for run in runs], rules=["offset:1*pair:a/b"])
+    assert table["run"].unique().tolist() == ["b.pt σ=0.5"]
+    assert "a.pt σ=0.5: no certificates by these rules, left out." in capsys.readouterr().out
+
+
+def test_a_rule_that_lacks_images_is_refused_or_reported_as_far_as_it_goes(make_run, capsys):
+    answers = {"argmax": PLAIN, "offset:1*pair:a/b": NO_B}
+    run = make_run("m.pt", answers, skip=[("offset:1*pair:a/b", "c1")])
+    with pytest.raises(UserError, match=r"lacks 1 of 6 images under 'pair:a/b' by rule 'offset:1.*first 'c1'"):
+        report(run=[run.location])
+    table = report(run=[run.location], radii=[0.5], allow_missing=True)
+    assert table["num_images"].tolist() == [6, 5]
+    out = capsys.readouterr().out
+    assert "INCOMPLETE: up to 1 listed images" in out and "different numbers of images" in out
+    assert report(run=[run.location], rules=["argmax"])["rule"].unique().tolist() == ["argmax"]
+
+
+def test_several_models_are_told_apart_and_compared_at_equal_accuracy(make_run, tmp_path):
+    one = make_run("x/gaussian/last.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B})
+    other = make_run("x/margin_cs/last.pt", {"argmax": NEVER_B})
+    table = report(run=[one.location, other.location, one.location], radii=[0.5], out=str(tmp_path / "out"))
+    assert table["run"].tolist() == ["gaussian/last.pt σ=0.5"] * 2 + ["margin_cs/last.pt σ=0.5"]
+    equal = (tmp_path / "out" / "report.md").read_text().split("At equal accuracy")[1].splitlines()
+    assert [cell.strip() for cell in equal[4].split("|")[2:4]] == ["gaussian/last.pt σ=0.5 (reference)", "1.000"]
+    assert [cell.strip() for cell in equal[5].split("|")[2:4]] == ["margin_cs/last.pt σ=0.5", "-"]
+
+
+def test_of_many_rules_the_curves_show_argmax_and_the_best_of_each_kind(make_run, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(report_module, "plot_curves", lambda curves: drawn.append(list(curves)) or b"")
+    few = {spec: NEVER_B for spec in list(OFFSETS)[:4]}
+    report(run=[make_run("m.pt", {"argmax": PLAIN, **few}).location], radii=[0.5])
+    assert len(drawn[0]) == 5
+    assert "curves.png:" not in capsys.readouterr().out
+    many = {spec: NEVER_B for spec in OFFSETS} | {"offset:1.5*pair:a/b": NO_B}
+    report(run=[make_run("m.pt", {"argmax": PLAIN, **many}).location], radii=[0.5])
+    assert [rule for _, _, rule in drawn[1]] == ["argmax", "offset:1.5*pair:a/b"]
+    assert "curves.png: where a run has more than 4 rules" in capsys.readouterr().out
+
+
+def test_rules_without_an_image_to_tell_them_apart_have_no_front(make_run, tmp_path):
+    run = make_run("m.pt", {"argmax": PLAIN, **dict.fromkeys(OFFSETS, NO_B)}, certify_under=())
+    run.certify("nothing.csv", CostMatrix(np.zeros((3, 3))), 0.01)
+    table = report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    assert table["rob_cs"].isna().all() and len(table) == 6
+    assert not (tmp_path / "out" / "front.png").exists()
+
+
+def test_one_spec_at_two_alphas_is_two_certificate_sets_in_the_table(make_run):
+    run = make_run("m.pt", {"argmax": PLAIN})
+    run.certify("pair:a/b", run.costs("pair:a/b"), 0.05)
+    table = report(run=[run.location], radii=[0.5])
+    assert sorted(spec.split(",")[0] for spec in table["costs"]) == ["pair:a/b (alpha 0.01", "pair:a/b (alpha 0.05"]

@@ -5,6 +5,14 @@ import pytest
 
 from raycsr import CostMatrix, UserError, summarize
 from raycsr.results import format_summary, markdown_table, read_locuslab_tsv
+from raycsr.results.tables import (
+    at_equal_accuracy,
+    distinct_labels,
+    format_equal_accuracy,
+    format_front,
+    front,
+    non_dominated,
+)
 
 # Certified accuracy at each radius as published: ImageNet in Cohen, Rosenfeld & Kolter (ICML 2019, table 1), CIFAR-10
 # in analysis/markdown of locuslab/smoothing. The tables were made from these files.
@@ -79,6 +87,86 @@ def test_markdown_lines_up_in_a_terminal():
 def test_a_summary_shows_intervals_and_leaves_out_what_is_unknown(tmp_path):
     path = tsv(tmp_path, [("0", "1", "1", "0.5", "1", "0:1")])
     summary = summarize(read_locuslab_tsv(path), costs=CostMatrix.uniform(2), radii=[0.25])
-    text = format_summary(summary.assign(run="r", costs="c"))
+    text = format_summary(summary.assign(run="r", costs="c", rule="argmax", rule_id="argmax"))
     assert "1.000 [0.207, 1.000]" in text  # Wilson for 1 of 1
     assert text.splitlines()[2].count(" - ") == 3  # rob_cs, rob_cost, worst cost
+    assert "rule" not in text
+    text = format_summary(summary.assign(run="r", costs="c", rule="offset:1*pair:0/1", rule_id="offset-0123456789"))
+    assert "| rule " in text and "| offset:1*pair:0/1 |" in text and "0123456789" not in text
+
+
+def points(*rows):
+    """Rows of a summary at one radius: run, rule, accuracy, rob_cs; the rule's name serves as its id."""
+    table = pd.DataFrame(rows, columns=["run", "rule", "accuracy", "rob_cs"])
+    return table.assign(costs="seed:cat", rule_id=table["rule"], radius=0.25, seed_recall=0.7, target_recall=0.4)
+
+
+def cells(markdown):
+    """The rows of a Markdown table below its header."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines()[2:]]
+
+
+def test_a_point_is_dominated_by_one_that_is_as_good_in_both_and_better_in_one():
+    accuracy = [0.70, 0.70, 0.65, 0.65, 0.60, 0.70, 0.90]
+    rob_cs = [0.30, 0.40, 0.40, 0.50, 0.50, 0.40, math.nan]
+    #         first: same accuracy, less rob_cs than the second; third: less accuracy, same rob_cs; fifth likewise;
+    #         the second and the sixth are one point twice, and neither beats the other; the last has no rob_cs
+    assert non_dominated(accuracy, rob_cs).tolist() == [False, True, False, True, False, True, False]
+
+
+def test_the_front_is_each_runs_own_and_says_what_is_best_of_all():
+    table = points(
+        ("a", "argmax", 0.70, 0.30),
+        ("a", "worse", 0.60, 0.30),
+        ("a", "strong", 0.60, 0.50),
+        ("b", "argmax", 0.65, 0.60),
+    )
+    on_front = front(table)
+    assert on_front[["run", "rule", "best"]].to_numpy().tolist() == [
+        ["a", "argmax", True],
+        ["a", "strong", False],  # b's argmax is better in both
+        ["b", "argmax", True],
+    ]
+    assert format_front(on_front).splitlines()[0].endswith("| best of all runs |")
+    assert "best of all runs" not in format_front(front(table[table["run"] == "a"]))
+    assert cells(format_front(on_front))[1] == ["seed:cat", "a", "strong", "0.600", "0.500", "0.700", "0.400", ""]
+
+
+def test_runs_are_compared_at_the_accuracy_of_the_best_argmax_less_a_loss():
+    table = points(
+        ("a", "argmax", 0.52, 0.30),  # the reference, although not the most accurate of all rules
+        ("a", "mild", 0.53, 0.40),
+        ("a", "strong", 0.47, 0.80),  # 0.52 - 0.05, which is a bit more in floating point
+        ("b", "argmax", 0.48, 0.60),
+        ("b", "mild", 0.51, 0.50),
+    )
+    assert at_equal_accuracy(table, [0.01])[["run", "reference", 0.01]].to_numpy().tolist() == [
+        ["a", True, 0.40],
+        ["b", False, 0.50],
+    ]
+    assert cells(format_equal_accuracy(at_equal_accuracy(table))) == [
+        ["seed:cat", "a (reference)", "0.400", "0.400", "0.400", "0.800"],  # less 0, 0.01, 0.025, 0.05
+        ["seed:cat", "b", "-", "0.500", "0.500", "0.600"],
+    ]
+    assert at_equal_accuracy(table[table["rule"] != "argmax"]).empty
+
+
+@pytest.mark.parametrize(
+    ("paths", "labels"),
+    [
+        (["a/one.pt", "a/two.pt"], ["one.pt", "two.pt"]),
+        (["x/gaussian/last.pt", "x/margin_cs/last.pt"], ["gaussian/last.pt", "margin_cs/last.pt"]),
+        (["s3://b/gaussian/ckpt/last.pt", "s3://b/macer/ckpt/last.pt"], ["gaussian/…/last.pt", "macer/…/last.pt"]),
+        (["a/x/last.pt", "b/x/last.pt", "b/y/last.pt"], ["a/x/last.pt", "b/x/last.pt", "b/y/last.pt"]),
+        (["last.pt", "x/last.pt"], ["last.pt", "x/last.pt"]),
+        (["resnet50", "resnet50"], ["resnet50 012345", "resnet50 abcdef"]),
+        (["x/a.pt", "x/a.pt", "y/a.pt"], ["x/a.pt 012345", "x/a.pt abcdef", "y/a.pt"]),
+    ],
+)
+def test_labels_that_would_be_equal_are_told_apart_by_the_nearest_folders_that_differ(paths, labels):
+    ids = ["0123456789", "abcdefabcd", "9876543210"]
+    assert distinct_labels([(path, "", run_id) for path, run_id in zip(paths, ids, strict=False)]) == labels
+
+
+def test_the_noise_level_tells_runs_of_one_model_apart():
+    assert distinct_labels([("x/a.pt", " σ=0.25", "0"), ("x/a.pt", " σ=0.5", "1")]) == ["a.pt σ=0.25", "a.pt σ=0.5"]
