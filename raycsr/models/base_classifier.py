@@ -12,6 +12,7 @@ from torch import nn
 
 from raycsr.errors import UserError
 from raycsr.models import cifar_resnet  # noqa: F401  (registers the CIFAR ResNets with timm)
+from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
 
 
@@ -33,6 +34,7 @@ class BaseClassifier(nn.Module):
         std: Sequence[float],
         class_names: Sequence[str] | None = None,
         training_info: Mapping[str, Any] | None = None,
+        rules: Sequence[Rule] = (),
     ) -> None:
         """Puts normalisation in front of a network.
 
@@ -46,6 +48,7 @@ class BaseClassifier(nn.Module):
             std: Per-channel standard deviation that is divided by, in [0,1] pixel units.
             class_names: Names of the classes in order, where known.
             training_info: How it was trained (objective, sigma, epochs, ...), where known.
+            rules: Decision rules tuned for it; they are no part of it, but come with its checkpoint.
         """
         super().__init__()
         self.network = network
@@ -57,6 +60,7 @@ class BaseClassifier(nn.Module):
         self.std = tuple(std)
         self.class_names = None if class_names is None else tuple(class_names)
         self.training_info = dict(training_info or {})
+        self.rules = tuple(rules)
         # (pixels - mean) / std as one affine operation: pixels * scale + shift
         scale = 1 / torch.tensor(self.std).view(1, 3, 1, 1)
         self.register_buffer("scale", scale)

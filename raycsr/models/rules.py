@@ -1,28 +1,263 @@
-"""Decision rules: logits -> class. With any of them f is a base classifier of its own."""
+"""Decision rules: logits -> class. With any of them f is a base classifier of its own.
 
-from collections.abc import Callable
+A rule is fixed before it is certified, and its smoothed version is certified by the same theorems as argmax
+is. A cost-sensitive one gives up some answers that would be costly if they were wrong, without training.
+"""
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
 import torch
 
-from raycsr.errors import UserError
+from raycsr.costs import CostMatrix, _find_class
+from raycsr.errors import UserError, nearest
 
-Rule = Callable[[torch.Tensor], torch.Tensor]
-
-
-def argmax(logits: torch.Tensor) -> torch.Tensor:
-    """Returns the class of the largest logit: (..., m) -> int64 (...)."""
-    return logits.argmax(dim=-1)
+KINDS = ("argmax", "offset", "expected_cost")
+_FORMS = ("argmax", "offset:1*COSTS", "expected_cost:1*COSTS", "tuned")
 
 
-RULES: dict[str, Rule] = {"argmax": argmax}
+@dataclass(frozen=True)
+class Rule:
+    """A decision rule. Two rules are equal where their parameters are, however they were written.
 
-
-def resolve_rule(name: str) -> Rule:
-    """Returns the rule of that name.
+    Attributes:
+        kind: `argmax`; `offset`: argmax_k(z_k + b_k); `expected_cost`:
+            argmin_k sum_j softmax(z)_j * (1[j != k] + tau * C[j, k]), the Bayes rule of the cost matrix blended
+            with accuracy (Elkan, IJCAI 2001). Ties go to the lowest class.
+        offsets: b of `offset`, one a class, in units of logits. A constant added to all of them changes no
+            decision, so they are kept with their largest at 0.
+        tau: of `expected_cost`, 0 or more.
+        costs: C of `expected_cost`, m rows of m values; row = true class.
+        spec: how a person writes it; by default its id.
 
     Raises:
-        UserError: There is no such rule.
+        UserError: an unknown kind, or parameters that are none of it: not finite, tau negative, C no cost matrix.
     """
-    if name not in RULES:
-        raise UserError(f"unknown rule {name!r}: choose from {', '.join(RULES)}.")
-    return RULES[name]
+
+    kind: str = "argmax"
+    offsets: tuple[float, ...] = ()
+    tau: float = 0.0
+    costs: tuple[tuple[float, ...], ...] = ()
+    spec: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the parameters, and bring them to the one form that the id is taken of."""
+        if self.kind not in KINDS:
+            raise UserError(f"unknown kind of rule {self.kind!r}: {nearest(self.kind, KINDS)}")
+        if not all(map(math.isfinite, self.offsets)) or (self.kind == "offset") != (len(self.offsets) > 0):
+            raise UserError(f"rule {self.kind} has offsets {self.offsets}; give a finite one a class, to offset alone")
+        if not (math.isfinite(self.tau) and self.tau >= 0):
+            raise UserError(f"rule {self.kind} has tau {self.tau}; give a finite number, 0 or more")
+        if self.kind == "expected_cost":
+            CostMatrix(self.costs)  # refuses what is none
+        top = max(self.offsets, default=0.0)
+        # rounded: b and b + constant differ in their last bits; decisions are made in float32 anyway
+        object.__setattr__(self, "offsets", tuple(round(b - top, 9) + 0.0 for b in self.offsets))
+        object.__setattr__(self, "tau", self.tau + 0.0)
+        object.__setattr__(self, "costs", tuple(tuple(row) for row in self.costs))
+        object.__setattr__(self, "spec", self.spec or self.id)
+
+    @cached_property
+    def id(self) -> str:
+        """Names the rule in votes and certificates: its kind and a digest of its parameters."""
+        if self.kind == "argmax":
+            return "argmax"
+        parameters = np.concatenate([self.offsets, [self.tau], np.ravel(self.costs)])
+        return f"{self.kind}-{sha256(parameters.astype('<f8').tobytes()).hexdigest()[:10]}"
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number m of classes that it is for; None for argmax, which serves any."""
+        return len(self.offsets) or len(self.costs) or None
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """Decides: logits (..., m) -> classes, int64 (...)."""
+        return Decisions([self], logits.device)(logits)[..., 0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the rule as JSON values, for a checkpoint or a run."""
+        parameters: dict[str, Any] = {}
+        if self.kind == "offset":
+            parameters = {"offsets": list(self.offsets)}
+        if self.kind == "expected_cost":
+            parameters = {"tau": self.tau, "costs": [list(row) for row in self.costs]}
+        return {"id": self.id, "kind": self.kind, "spec": self.spec, **parameters}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Rule":
+        """Returns the rule that `to_dict` described."""
+        return cls(
+            values["kind"],
+            tuple(values.get("offsets", ())),
+            values.get("tau", 0.0),
+            tuple(tuple(row) for row in values.get("costs", ())),
+            values["spec"],
+        )
+
+
+ARGMAX = Rule()
+
+
+class Decisions:
+    """Several rules on one device: all decide at once, from the logits of one forward pass.
+
+    A decision does not depend on which other rules there are, to the last bit: votes of a rule are the same
+    whether it was sampled alone or in a grid.
+    """
+
+    def __init__(self, rules: Sequence[Rule], device: torch.device | str) -> None:
+        """Puts the parameters of the rules on the device, so that deciding waits for nothing."""
+        self.num_classes = next((rule.num_classes for rule in rules if rule.num_classes), None)
+        m = self.num_classes or 1  # a single 0 is broadcast
+        added = [rule for rule in rules if rule.kind != "expected_cost"]
+        offsets = [rule.offsets or (0.0,) * m for rule in added]
+        self._offsets = torch.tensor(offsets, dtype=torch.float32, device=device)  # (R, m)
+        self._expected_costs = []
+        weighed: list[Rule] = []
+        for costs in dict.fromkeys(rule.costs for rule in rules if rule.kind == "expected_cost"):
+            alike = [rule for rule in rules if rule.kind == "expected_cost" and rule.costs == costs]
+            taus = torch.tensor([[rule.tau] for rule in alike], dtype=torch.float32, device=device)  # (R, 1)
+            values = torch.tensor(costs, dtype=torch.float32, device=device)
+            # What is taken from a whole row changes no decision. Taking the median leaves few entries that are not
+            # 0, so classes that cost the same come out the same to the last bit, and ties stay ties.
+            self._expected_costs.append((taus, values - values.median(dim=1, keepdim=True).values))
+            weighed += alike
+        computed = [*added, *weighed]
+        self._order = torch.tensor([computed.index(rule) for rule in rules], device=device)
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """Decides: logits (..., m) -> classes, int64 (..., rules).
+
+        Raises:
+            UserError: the rules are for another number of classes.
+        """
+        if self.num_classes not in (None, logits.shape[-1]):
+            raise UserError(f"a rule is for {self.num_classes} classes and the classifier has {logits.shape[-1]}")
+        z = logits.float()
+        classes = [(z.unsqueeze(-2) + self._offsets).argmax(-1)] if len(self._offsets) else []
+        below = z - z.amax(-1, keepdim=True)
+        for taus, costs in self._expected_costs:
+            # The expected cost less a constant, divided by the largest probability. expm1 keeps classes apart
+            # that are nearly equal, so that tau = 0 is argmax exactly.
+            loss = -torch.expm1(below)  # (..., m)
+            harm = below.exp() @ costs  # (..., m)
+            classes.append((loss.unsqueeze(-2) + taus * harm.unsqueeze(-2)).argmin(-1))
+        return torch.cat(classes, -1).index_select(-1, self._order)
+
+
+def parse_rules(
+    specs: Sequence[str],
+    *,
+    num_classes: int | None,
+    class_names: Sequence[str] | None = None,
+    stored: Iterable[Rule] = (),
+) -> list[Rule]:
+    """Builds the rules that a command line or a YAML file names, each once, in order.
+
+    Args:
+        specs: Of these forms, where COSTS is any spec of `CostMatrix.from_spec`:
+
+            - `argmax`
+            - `offset:cat=1.5,dog=-0.5`: what is added to the logits of some classes, by name or index.
+            - `offset:1.5*COSTS`: b = -1.5 * column sums of C / their largest, which lowers the classes that it
+              is costly to answer.
+            - `expected_cost:2*COSTS`: tau = 2.
+            - `offset:0.5,1,1.5*COSTS`: several strengths are a rule each.
+            - `tuned`: all rules that the checkpoint holds.
+        num_classes: The number m of classes, where known; all but `argmax` and `tuned` need it.
+        class_names: Their names, where known.
+        stored: The rules of the checkpoint.
+
+    Returns:
+        The rules; those of one spec in the order of their strengths.
+
+    Raises:
+        UserError: a spec that is not understood; the message names the nearest that is.
+    """
+    rules: dict[str, Rule] = {}
+    for spec in specs:
+        for rule in _parsed(spec.strip(), num_classes, class_names, tuple(stored)):
+            rules.setdefault(rule.id, rule)
+    return list(rules.values())
+
+
+def _parsed(
+    spec: str, num_classes: int | None, class_names: Sequence[str] | None, stored: tuple[Rule, ...]
+) -> Sequence[Rule]:
+    kind, _, rest = spec.partition(":")
+    if spec == "argmax":
+        return [ARGMAX]
+    if spec == "tuned":
+        if not stored:
+            raise UserError(
+                "rule 'tuned': the model's checkpoint holds none; make one with `raycsr tune-rule --model M --costs C`"
+            )
+        return stored
+    if kind not in ("offset", "expected_cost") or not rest:
+        raise UserError(f"rule {spec!r} not understood: {nearest(kind, _FORMS)}")
+    if num_classes is None:
+        raise UserError(f"rule {spec!r} needs the number of classes, which this classifier does not say; give a Rule")
+    strengths, star, costs_spec = rest.partition("*")
+    if kind == "offset" and not star:
+        return [_named_offsets(spec, rest, num_classes, class_names)]
+    if not star:
+        raise UserError(f"rule {spec!r} has no strength; write {kind}:1*{rest}")
+    costs = CostMatrix.from_spec(costs_spec.strip(), num_classes, class_names)
+    tokens = [token.strip() for token in strengths.split(",")]
+    made = _lowered if kind == "offset" else _weighed
+    return made(costs, costs_spec.strip(), {token: _number(token, spec) for token in tokens})
+
+
+def _lowered(costs: CostMatrix, costs_spec: str, strengths: Mapping[str, float]) -> list[Rule]:
+    """Offsets that lower each class by how costly it is to answer."""
+    sums = costs.values.sum(axis=0)
+    if np.allclose(sums, sums[0]):
+        raise UserError(
+            f"rule offset with costs {costs_spec!r} would change nothing, for every class is as costly to answer as "
+            "any other; name the costly classes, or use expected_cost"
+        )
+    lowering = sums / sums.max()
+    return [
+        Rule("offset", tuple((-strength * lowering).tolist()), spec=f"offset:{token}*{costs_spec}")
+        for token, strength in strengths.items()
+    ]
+
+
+def _weighed(costs: CostMatrix, costs_spec: str, strengths: Mapping[str, float]) -> list[Rule]:
+    rows = tuple(tuple(row) for row in costs.values.tolist())  # one copy for all: a thousand classes are 1e6 values
+    return [
+        Rule("expected_cost", tau=strength, costs=rows, spec=f"expected_cost:{token}*{costs_spec}")
+        for token, strength in strengths.items()
+    ]
+
+
+def _named_offsets(spec: str, rest: str, num_classes: int, class_names: Sequence[str] | None) -> Rule:
+    offsets = [0.0] * num_classes
+    for pair in rest.split(","):
+        name, equals, value = pair.rpartition("=")
+        if not equals:
+            raise UserError(
+                f"rule {spec!r} not understood at {pair!r}; write offset:cat=1.5 or offset:1.5*pair:cat/dog"
+            )
+        try:
+            offsets[_find_class(name, num_classes, class_names)] = float(value)
+        except ValueError:
+            raise UserError(f"rule {spec!r}: {value!r} is no number; write {name}=1.5") from None
+    return Rule("offset", tuple(offsets), spec=spec)
+
+
+def _number(token: str, spec: str) -> float:
+    try:
+        strength = float(token)
+    except ValueError:
+        raise UserError(
+            f"rule {spec!r}: strength {token!r} is no number; write 1.5*COSTS, or 0.5,1,1.5*COSTS"
+        ) from None
+    if not (math.isfinite(strength) and strength >= 0):
+        raise UserError(f"rule {spec!r}: strength {token} is not a finite number, 0 or more")
+    return strength

@@ -18,6 +18,7 @@ def evaluate(
     costs: list[str],
     results: str,
     experiment: str = "default",
+    rules: list[str] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,
@@ -34,6 +35,8 @@ def evaluate(
         costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv.
         results: Folder of results, local or s3://bucket/prefix.
         experiment: Folder of this experiment within the results.
+        rules: Decision rules beside argmax, which is always among them: offset:1.5*pair:cat/dog,
+            expected_cost:2*seed:cat, ... as in `raycsr sample`; or tuned for those of the model's checkpoint.
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.
@@ -55,6 +58,7 @@ def evaluate(
         pool=pool,
         results=results,
         experiment=experiment,
+        rules=rules,
         costs=costs,
         alpha=alpha,
         further_models=further_models,

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -23,7 +23,7 @@ from raycsr.certification import largest_radius
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
+from raycsr.models import BaseClassifier, ModelOptions, Rule, load_base_classifier, parse_rules
 from raycsr.pipelines.pool import PoolOptions, Probe, check_pool, connect, probe
 from raycsr.pipelines.voter import Voter
 from raycsr.results import SCHEMA_VERSION, Ownership, Run, Store, missing_images
@@ -32,6 +32,7 @@ from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, c
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
 _BLOCK_IMAGES = 256  # pixels of a block stay well under Ray Data's limit on a block's bytes
 _BLOCKS_PER_ACTOR = 4  # at least, so that actors finish together
+_SHOWN = 6  # rules named in the plan
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Job:
     sampling: SamplingOptions
     source: Source
     listing: Listing
+    rules: tuple[Rule, ...]
     costs: dict[str, CostMatrix]
     alpha: float
     experiment: str
@@ -68,6 +70,7 @@ def sample(
     pool: PoolOptions,
     results: str,
     experiment: str = "default",
+    rules: list[str] | None = None,
     costs: list[str] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
@@ -75,7 +78,8 @@ def sample(
 ) -> list[Outcome]:
     """Draws the votes of a base classifier on noisy copies of images, on a pool of Ray actors.
 
-    A run that was interrupted, or whose data was a smaller subset, is continued: each image counts once.
+    A run that was interrupted, or whose data was a smaller subset, or that lacks a rule, is continued: each image
+    counts once under each rule.
 
     Args:
         data: The images.
@@ -84,6 +88,9 @@ def sample(
         pool: The actors.
         results: Folder of results, local or s3://bucket/prefix.
         experiment: Folder of this experiment within the results.
+        rules: Decision rules beside argmax, which is always among them: offset:1.5*pair:cat/dog,
+            offset:cat=1.5,dog=-0.5, expected_cost:2*seed:cat, offset:0.5,1,1.5*costs.csv (one each), or tuned for
+            those that `raycsr tune-rule` stored in the model's checkpoint. All share the forward passes.
         costs: Cost matrices to certify under while sampling goes on: uniform, seed:cat,dog, pair:cat/dog,3/8
             or a path to a .csv. More can be added later with `raycsr certify`.
         alpha: Failure probability of one image's certificate.
@@ -98,7 +105,7 @@ def sample(
             are not finite from the start.
     """
     models = [replace(model, name=name) for name in (model.name, *(further_models or []))]
-    jobs = check(data, models, sampling, costs or [], alpha, experiment, results)
+    jobs = check(data, models, sampling, costs or [], alpha, experiment, results, rules or [])
     connect()
     check_pool(pool)
     return [_sample_run(job, pool, retry_errors) for job in jobs]
@@ -112,6 +119,7 @@ def check(
     alpha: float,
     experiment: str,
     results: str,
+    rules: Sequence[str] = (),
 ) -> list[Job]:
     """Checks all that can be checked without the cluster, and returns a job for each model and sigma.
 
@@ -130,6 +138,12 @@ def check(
         matrices = {
             spec: CostMatrix.from_spec(spec, base_classifier.num_classes, listing.class_names) for spec in costs
         }
+        parsed = parse_rules(
+            ["argmax", *rules],
+            num_classes=base_classifier.num_classes,
+            class_names=listing.class_names,
+            stored=base_classifier.rules,
+        )
         for sigma in sigmas:
             _warn_of_training_sigma(base_classifier, model.name, sigma)
             jobs.append(
@@ -140,6 +154,7 @@ def check(
                     sampling,
                     source,
                     listing,
+                    tuple(parsed),
                     matrices,
                     alpha,
                     experiment,
@@ -227,8 +242,10 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
     with Ownership(run.store) as owner:
         images = run.add_images(job.listing.images)
         wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
+        run.add_rules(rule.to_dict() for rule in job.rules)
+        ids = [rule.id for rule in job.rules]
         committed = run.committed()
-        missing = _missing(committed, wanted, retry_errors)
+        missing = _missing(committed, wanted, ids, retry_errors)
         for spec, matrix in job.costs.items():
             run.certify(spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
         print(describe(job, run, found, pool, len(missing)))
@@ -238,17 +255,17 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
             committed = run.committed()
         for spec, matrix in job.costs.items():
             run.certify(spec, matrix, job.alpha)  # parts whose actor died before it certified them
-        outcome = _outcome(run, committed, wanted, len(missing))
-        if not run.finished() and not len(_missing(committed, images, retry_errors=False)):
+        outcome = _outcome(run, committed, wanted, ids, len(missing))
+        if not run.finished() and not len(_missing(committed, images, run.rules(), retry_errors=False)):
             run.finish(num_images=len(images), num_errors=len(outcome.errors), seconds=time.monotonic() - start)
     return outcome
 
 
-def _missing(committed: pa.Table, wanted: pd.DataFrame, retry_errors: bool) -> pd.DataFrame:
+def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], retry_errors: bool) -> pd.DataFrame:
     if retry_errors:
         committed = committed.filter(committed["error"].is_null())
     keys = zip(committed["image_id"].to_pylist(), committed["rule"].to_pylist(), strict=True)
-    return missing_images(wanted, keys, ["argmax"])
+    return missing_images(wanted, keys, rules)
 
 
 def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) -> str:
@@ -263,12 +280,17 @@ def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) 
             f"run       {run.location}",
             f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, "
             f"{found.precision} on {found.device}",
+            f"rules     {_listed([rule.spec for rule in job.rules])}",
             f"images    {total:,}, of which {missing:,} to sample" if missing else f"images    {total:,}, all sampled",
             f"samples   {sampling.n0:,} + {sampling.n:,} an image at sigma {job.sigma:g}: {passes:,} forward passes, "
             f"about {_duration(hours)} on {pool.actors} actors",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
         ]
     )
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(words[:_SHOWN]) + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
 
 
 def _duration(hours: float) -> str:
@@ -279,9 +301,12 @@ def _duration(hours: float) -> str:
 
 def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, missing: pd.DataFrame) -> None:
     """Decodes ahead of the actors on CPU tasks, samples on the actors, and follows what comes out."""
-    columns = missing[["image_id", "label"]]
-    edges = pairwise(_block_edges(job, found, pool, len(columns)))
-    blocks = [pa.Table.from_pandas(columns[start:stop], preserve_index=False) for start, stop in edges]
+    alike = [rows for _, rows in missing[["image_id", "label", "rules"]].groupby("rules", sort=False)]
+    blocks = [
+        pa.Table.from_pandas(rows[start:stop], preserve_index=False)
+        for rows in alike  # a block's images lack the same rules
+        for start, stop in pairwise(_block_edges(job, found, pool, len(rows)))
+    ]
     votes = (
         ray.data.from_arrow(blocks)
         .map_batches(
@@ -296,7 +321,7 @@ def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownershi
                 "sigma": job.sigma,
                 "sampling": job.sampling,
                 "precision": found.precision,
-                "rules": ("argmax",),
+                "rules": job.rules,
                 "threads": pool.threads,
                 "run": run.location,
                 "owner": owner.number,
@@ -352,9 +377,9 @@ def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:
         )
 
 
-def _outcome(run: Run, committed: pa.Table, wanted: pd.DataFrame, sampled: int) -> Outcome:
-    good = set(committed.filter(committed["error"].is_null())["image_id"].to_pylist())
+def _outcome(run: Run, committed: pa.Table, wanted: pd.DataFrame, rules: list[str], sampled: int) -> Outcome:
+    lacking = set(_missing(committed, wanted, rules, retry_errors=True)["image_id"])
     errored = committed.filter(committed["error"].is_valid())
     reasons = dict(zip(errored["image_id"].to_pylist(), errored["error"].to_pylist(), strict=True))
-    errors = {i: reasons[i] for i in wanted["image_id"] if i in reasons and i not in good}
+    errors = {i: reasons[i] for i in wanted["image_id"] if i in reasons and i in lacking}
     return Outcome(run, len(wanted), sampled, errors)

@@ -9,7 +9,7 @@ import ray
 import torch
 
 from raycsr.costs import CostMatrix
-from raycsr.models import Precision, prepare_for_inference
+from raycsr.models import Precision, Rule, prepare_for_inference
 from raycsr.pipelines.pool import device_name, worker_device
 from raycsr.results import Run, Store, certificate_set, certify_table, histograms, votes_table
 from raycsr.smoothing import NOT_FINITE, Sampler, SamplingOptions
@@ -28,7 +28,7 @@ class Voter:
         sigma: float,
         sampling: SamplingOptions,
         precision: Precision,
-        rules: tuple[str, ...],
+        rules: tuple[Rule, ...],
         threads: int,
         run: str,
         owner: int,
@@ -74,7 +74,8 @@ class Voter:
         """Samples one block.
 
         Args:
-            block: image_id, label, image (uint8, N H W 3), image_sha, error.
+            block: image_id, label, rules, image (uint8, N H W 3), image_sha, error. `rules` is the same text for
+                all: the ids of the rules whose votes are missing.
 
         Returns:
             image_id, error, samples, batch_size: what the driver needs to report.
@@ -90,7 +91,7 @@ class Voter:
         }
 
     def _count(self, block: dict[str, np.ndarray]) -> pa.Table:
-        rules, images = self._sampler.rules, len(block["image_id"])
+        rules, images, missing = self._sampler.rules, len(block["image_id"]), block["rules"][0].split()
         counts = np.zeros((2, len(rules), images, self._num_classes), np.int64)
         errors, seconds = _texts(block["error"]), np.zeros(images)
         batch_sizes = np.zeros(images, np.int32)
@@ -110,7 +111,7 @@ class Voter:
                 {
                     "image_id": block["image_id"].tolist(),
                     "label": block["label"],
-                    "rule": [rule] * images,
+                    "rule": [rule.id] * images,
                     "selection": histograms(counts[0, r]),
                     "estimation": histograms(counts[1, r]),
                     "n0": np.where(counted, self._sampler.n0, 0),
@@ -124,6 +125,7 @@ class Voter:
                 }
             )
             for r, rule in enumerate(rules)
+            if rule.id in missing  # an image may have the votes of others already
         ]
         return pa.concat_tables(parts)
 

@@ -15,15 +15,16 @@ def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataF
 
     Args:
         run: its folder, a unique prefix of it, or `s3://...`.
-        rule: a decision rule, or all of them.
+        rule: a decision rule, by its id or as a person writes it, or None for all of them.
 
     Returns:
         One row an (image_id, rule), with the columns of `raycsr.results.schema.VOTES`.
 
     Raises:
-        UserError: where there is no such run, or its parts contradict each other.
+        UserError: where there is no such run or rule, or its parts contradict each other.
     """
-    return resolve_run(run).votes(rule).to_pandas()
+    found = resolve_run(run)
+    return found.votes(_rule_id(found, rule)).to_pandas()
 
 
 def load_certificates(
@@ -38,15 +39,16 @@ def load_certificates(
         run: its folder, a unique prefix of it, or `s3://...`.
         costs: a cost matrix, a spec such as `seed:cat`, or None for the only stored set.
         alpha: failure probability of one image's certificate; by default 0.001, or that of the stored set.
-        rule: a decision rule, or all of them.
+        rule: a decision rule, by its id or as a person writes it, or None for all of them.
 
     Returns:
         The rows that `raycsr.certify_counts` describes.
 
     Raises:
-        UserError: where there is no such run, or `costs` is needed to tell several sets apart.
+        UserError: where there is no such run or rule, or `costs` is needed to tell several sets apart.
     """
     found = resolve_run(run)
+    rule = _rule_id(found, rule)
     stored = found.certificate_sets()
     if costs is None:
         names = [name for name, facts in stored.items() if alpha in (None, facts["alpha"])]
@@ -62,6 +64,10 @@ def load_certificates(
     if same and _complete(found, same[0]):
         return found.certificates(same[0], rule)
     return certify_table(found.votes(rule), matrix, found.manifest()["sigma"], level)
+
+
+def _rule_id(run: Run, rule: str | None) -> str | None:
+    return None if rule is None else run.rule_id(rule)
 
 
 def _complete(run: Run, name: str) -> bool:

@@ -1,12 +1,13 @@
-"""A run's files: its manifest, listing, votes and certificates, and how they are read back."""
+"""A run's files: its manifest, rules, listing, votes and certificates, and how they are read back."""
 
 import json
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import PurePath
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,25 @@ import pyarrow.compute as pc
 
 from raycsr.certification import BOUND, certify_votes
 from raycsr.costs import CostMatrix
-from raycsr.errors import UserError
+from raycsr.errors import UserError, nearest
 from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, sparse_votes
 from raycsr.results.store import Store
 
 _READERS = 16  # parts read side by side; reading waits for the network
+
+
+class RunRule(NamedTuple):
+    """What a run says of a decision rule, to those who need no torch to apply it.
+
+    Attributes:
+        id: as in votes and certificates.
+        kind: argmax, offset or expected_cost.
+        spec: how a person writes it.
+    """
+
+    id: str
+    kind: str
+    spec: str
 
 
 class Run:
@@ -57,6 +72,32 @@ class Run:
         """Resolves a cost spec against the run's classes."""
         manifest = self.manifest()
         return CostMatrix.from_spec(spec, manifest["num_classes"], manifest["class_names"])
+
+    def rules(self) -> dict[str, RunRule]:
+        """The run's decision rules by id: argmax, then the others by their spec."""
+        names = [name for name in self.store.names("rules") if name.endswith(".json")]
+        stored = [json.loads(self.store.read(f"rules/{name}")) for name in names]
+        rules = sorted((RunRule(rule["id"], rule["kind"], rule["spec"]) for rule in stored), key=lambda one: one.spec)
+        return {rule.id: rule for rule in (RunRule("argmax", "argmax", "argmax"), *rules)}
+
+    def add_rules(self, rules: Iterable[Mapping[str, Any]]) -> None:
+        """Adds decision rules (`raycsr.models.Rule.to_dict`); those that the run has stay as they are."""
+        for rule in rules:
+            self.store.create(f"rules/{rule['id']}.json", json.dumps(rule).encode())
+
+    def rule_id(self, rule: str) -> str:
+        """The id of the rule that a person means by its id or its spec.
+
+        Raises:
+            UserError: where the run has no such rule, or several of that spec.
+        """
+        rules = self.rules().values()
+        ids = [one.id for one in rules if rule in (one.id, one.spec)]
+        if not ids:
+            raise UserError(f"run {self.run_id} has no rule {rule!r}: {nearest(rule, [one.spec for one in rules])}")
+        if len(ids) > 1:
+            raise UserError(f"run {self.run_id} has {len(ids)} rules {rule!r}; name one by its id: {', '.join(ids)}")
+        return ids[0]
 
     def images(self) -> pd.DataFrame:
         """The listing: image_id, label, size, version; the source of `num_images` and of "missing"."""
@@ -99,7 +140,7 @@ class Run:
         return self._read("votes", self.vote_parts(), ["image_id", "rule", "error"])
 
     def votes(self, rule: str | None = None) -> pa.Table:
-        """All votes, each (image_id, rule) once, of one rule or of all.
+        """All votes, each (image_id, rule) once, of one rule, by its id, or of all.
 
         Raises:
             UserError: where two parts hold different votes for one key.
@@ -138,24 +179,25 @@ class Run:
         self.store.write_table(f"certificates/{name}/{part}", certificates_table(certificates))
 
     def certificates(self, name: str, rule: str | None = None) -> pd.DataFrame:
-        """A stored certificate set, each (image_id, rule) once, of one rule or of all."""
+        """A stored certificate set, each (image_id, rule) once, of one rule, by its id, or of all."""
         parts = [part for part in self.store.names(f"certificates/{name}") if part.endswith(".parquet")]
         return _once(self._read(f"certificates/{name}", parts, CERTIFICATES.names), rule).to_pandas()
 
     def missing(self, certificates: pd.DataFrame) -> list[str]:
-        """Listed images that have no row."""
-        listed = self.images()["image_id"]
-        return listed[~listed.isin(certificates["image_id"])].tolist()
+        """Listed images that lack a row of a rule that others have a row of."""
+        keys = zip(certificates["image_id"], certificates["rule"], strict=True)
+        return missing_images(self.images(), keys, set(certificates["rule"]) or {"argmax"})["image_id"].tolist()
 
     def finish(self, **facts: float) -> None:
-        """Notes that every listed image is sampled; a listing that grows is unfinished again."""
-        self.store.write("finished.json", json.dumps(facts).encode())
+        """Notes that every listed image is sampled under every rule; a new image or rule undoes it."""
+        self.store.write("finished.json", json.dumps({**facts, "rules": list(self.rules())}).encode())
 
     def finished(self) -> bool:
-        """Whether every listed image has been sampled."""
+        """Whether every listed image has been sampled under every rule of the run."""
         if not self.store.exists("finished.json"):
             return False
-        return json.loads(self.store.read("finished.json"))["num_images"] == len(self.images())
+        facts = json.loads(self.store.read("finished.json"))
+        return facts["num_images"] == len(self.images()) and self.rules().keys() <= set(facts.get("rules", ["argmax"]))
 
     def _read(self, folder: str, names: list[str], columns: list[str]) -> pa.Table:
         """Rows of all parts in order of their names, with `part`; warns of a part that cannot be read."""
@@ -215,13 +257,23 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
 
 
 def missing_images(images: pd.DataFrame, committed: Iterable[tuple[str, str]], rules: Iterable[str]) -> pd.DataFrame:
-    """The listing less the images that have a committed row for every rule."""
+    """The listing less the images that have a committed row for every rule.
+
+    Args:
+        images: the listing.
+        committed: image_id and rule of each committed row.
+        rules: ids of the wanted rules.
+
+    Returns:
+        Rows of the listing, with `rules`: the ids of those that the image lacks, with a space between.
+    """
     have: dict[str, set[str]] = {}
     for image_id, rule in committed:
         have.setdefault(image_id, set()).add(rule)
-    wanted = set(rules)
-    complete = [wanted <= have.get(image_id, set()) for image_id in images["image_id"]]
-    return images[~np.asarray(complete, bool)].reset_index(drop=True)
+    wanted = list(rules)
+    lacking = [[rule for rule in wanted if rule not in have.get(i, ())] for i in images["image_id"]]
+    missing = images.assign(rules=[" ".join(ids) for ids in lacking])
+    return missing[[len(ids) > 0 for ids in lacking]].reset_index(drop=True)
 
 
 def _once(table: pa.Table, rule: str | None) -> pa.Table:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import resolve_rule
+from raycsr.models import Decisions, Rule, parse_rules
 from raycsr.smoothing.noise import CHUNK, Phase, fill_noise
 from raycsr.smoothing.options import check_sampling
 
@@ -25,7 +25,7 @@ class Votes:
         counts0: int64 (N, rules, m), the selection votes.
         counts: int64 (N, rules, m), the estimation votes, drawn from other noise.
         image_ids: the N images' ids.
-        rules: the decision rules' names, in the order of the second axis.
+        rules: the decision rules' ids, in the order of the second axis.
         errors: per image None, or why its votes are all zero.
     """
 
@@ -54,6 +54,7 @@ class Sampler:
     time, and nothing is copied to the host before an image is done.
 
     Attributes:
+        rules: the decision rules, each once.
         batch_size: rows of a forward pass; halved when the device runs out of memory.
         out_of_memory: how often that happened.
     """
@@ -67,7 +68,7 @@ class Sampler:
         n: int,
         seed: int,
         batch_size: int,
-        rules: Sequence[str] = ("argmax",),
+        rules: Sequence[Rule | str] = ("argmax",),
         device: torch.device | str = "cpu",
     ) -> None:
         """Plans the forward passes of an image.
@@ -79,7 +80,8 @@ class Sampler:
             n: estimation samples an image.
             seed: of the run.
             batch_size: a power of two.
-            rules: names of decision rules; one forward pass serves them all.
+            rules: decision rules, or how a person writes them (`parse_rules`, with the classes that the network
+                has); one forward pass serves them all.
             device: where the network is.
 
         Raises:
@@ -88,10 +90,10 @@ class Sampler:
         check_sampling(sigma, n0, n, batch_size)
         self.network = network
         self.sigma, self.n0, self.n, self.seed = float(sigma), n0, n, seed
-        self.rules = tuple(rules)
+        self.rules = _resolved(rules, network)
         self.device = torch.device(device)
         self.out_of_memory = 0
-        self._rules = [resolve_rule(name) for name in self.rules]
+        self._decide = Decisions(self.rules, self.device)
         self._set_batch_size(batch_size)
 
     def _set_batch_size(self, batch_size: int) -> None:
@@ -143,17 +145,16 @@ class Sampler:
             noise = self._noise[batch.offset : batch.offset + self.batch_size]
             torch.add(pixels, noise, alpha=self.sigma, out=self._noisy)
             logits = self.network(self._noisy.permute(0, 3, 1, 2))  # B C H W in, B m out
+            num_rules, num_classes = len(self.rules), logits.shape[1]
             if not len(votes):  # m is known once the network has spoken
-                votes = torch.zeros(
-                    (len(self.rules), _PADDING + 1, logits.shape[1]), dtype=torch.int64, device=self.device
-                )
-                ones = torch.ones_like(batch.slots)
+                shape = (num_rules, (_PADDING + 1) * num_classes)
+                votes = torch.zeros(shape, dtype=torch.int64, device=self.device)
+                ones = torch.ones((num_rules, self.batch_size), dtype=torch.int64, device=self.device)
             finite &= torch.isfinite(logits).all()
-            for rule, ballot in zip(self._rules, votes, strict=True):
-                ballot.view(-1).scatter_add_(0, batch.slots * ballot.shape[1] + rule(logits), ones)
+            votes.scatter_add_(1, batch.slots * num_classes + self._decide(logits).T, ones)
         if not finite:
             raise FloatingPointError(NOT_FINITE)
-        counted = votes.cpu().numpy()  # rules, phases, m
+        counted = votes.cpu().numpy().reshape(num_rules, -1, num_classes)  # rules, phases, m
         return counted[:, 0], counted[:, 1]
 
 
@@ -166,7 +167,7 @@ def count_votes(
     n: int,
     seed: int,
     image_ids: Sequence[str],
-    rules: Sequence[str] = ("argmax",),
+    rules: Sequence[Rule | str] = ("argmax",),
     batch_size: int = 64,
 ) -> Votes:
     """Counts the votes of a base classifier on noisy copies of images (Cohen et al. 2019, SampleUnderNoise).
@@ -179,7 +180,7 @@ def count_votes(
         n: estimation samples an image.
         seed: of the noise.
         image_ids: N distinct names; an image's noise depends on (seed, image_id) and on nothing else.
-        rules: names of decision rules.
+        rules: decision rules, or how a person writes them: `argmax`, `offset:1.5*pair:3/5`, ...
         batch_size: rows of a forward pass, a power of two.
 
     Returns:
@@ -220,8 +221,27 @@ def count_votes(
         counts0=np.stack([pair[0] for pair in pairs]),
         counts=np.stack([pair[1] for pair in pairs]),
         image_ids=ids,
-        rules=sampler.rules,
+        rules=tuple(rule.id for rule in sampler.rules),
         errors=tuple(errors),
+    )
+
+
+def _resolved(rules: Sequence[Rule | str], network: object) -> tuple[Rule, ...]:
+    """The rules, each once; those in words are for the classes that the network says it has."""
+    if not rules:
+        raise UserError("rules is empty; give argmax at least")
+    resolved: list[Rule] = []
+    for rule in rules:
+        resolved += [rule] if isinstance(rule, Rule) else _parsed(rule, network)
+    return tuple({rule.id: rule for rule in resolved}.values())
+
+
+def _parsed(spec: str, network: object) -> list[Rule]:
+    return parse_rules(
+        [spec],
+        num_classes=getattr(network, "num_classes", None),
+        class_names=getattr(network, "class_names", None),
+        stored=getattr(network, "rules", ()),
     )
 
 

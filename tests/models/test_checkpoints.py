@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import ModelOptions, load_base_classifier, load_checkpoint, save_checkpoint
+from raycsr.models import (
+    ModelOptions,
+    is_raycsr_checkpoint,
+    load_base_classifier,
+    load_checkpoint,
+    parse_rules,
+    save_checkpoint,
+)
 
 PIXELS = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -121,3 +128,33 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, monkeypatch):
             load_base_classifier(name)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_rules_come_with_the_checkpoint_and_are_no_part_of_the_weights(tmp_path):
+    model = load_base_classifier(ModelOptions("cifar_resnet8", input_size=16), num_classes=3)
+    save_checkpoint(tmp_path / "plain.pt", model, class_names=["cat", "dog", "owl"])
+    model.rules = tuple(
+        parse_rules(
+            ["offset:0.1*pair:cat/dog", "expected_cost:2*uniform"], num_classes=3, class_names=["cat", "dog", "owl"]
+        )
+    )
+    save_checkpoint(tmp_path / "ruled.pt", model)
+    plain, ruled = load_checkpoint(tmp_path / "plain.pt"), load_checkpoint(tmp_path / "ruled.pt")
+    assert plain.rules == () and ruled.rules == model.rules
+    assert [rule.spec for rule in ruled.rules] == ["offset:0.1*pair:cat/dog", "expected_cost:2*uniform"]
+    assert ruled.components == plain.components
+
+
+def test_a_checkpoint_of_before_there_were_rules_loads(tmp_path):
+    save_checkpoint(tmp_path / "model.pt", load_base_classifier("cifar_resnet8"))
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    del content["rules"]
+    torch.save(content, tmp_path / "model.pt")
+    assert load_checkpoint(tmp_path / "model.pt").rules == ()
+
+
+def test_only_our_own_format_is_a_raycsr_checkpoint(tmp_path):
+    save_checkpoint(tmp_path / "ours.pt", load_base_classifier("cifar_resnet8"))
+    locuslab_checkpoint(tmp_path / "theirs.pt", "cifar_resnet20", "1.", {})
+    answers = {name: is_raycsr_checkpoint(tmp_path / name) for name in ("ours.pt", "theirs.pt", "absent.pt")}
+    assert answers == {"ours.pt": True, "theirs.pt": False, "absent.pt": False}

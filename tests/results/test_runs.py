@@ -193,3 +193,69 @@ def test_runs_are_found_by_folder_prefix_and_results(run, store):
     other.store.create("manifest.json", run.store.read("manifest.json"))
     with pytest.raises(UserError, match="means 2 runs"):
         resolve_run(f"{store.location}/experiment/runs/0123")
+
+
+OFFSET = {"id": "offset-1", "kind": "offset", "spec": "offset:1*pair:a/b", "offsets": [0.0, -1.0, 0.0]}
+
+
+def test_a_run_has_argmax_and_the_rules_that_were_added(run):
+    assert list(run.rules()) == ["argmax"]
+    costly = {"id": "expected_cost-1", "kind": "expected_cost", "spec": "expected_cost:2*seed:a"}
+    run.add_rules([OFFSET, costly])
+    run.add_rules([OFFSET | {"spec": "other words for the same"}])
+    assert [rule.spec for rule in run.rules().values()] == ["argmax", "expected_cost:2*seed:a", "offset:1*pair:a/b"]
+    assert run.rules()["offset-1"].kind == "offset"
+
+
+def test_a_rule_is_meant_by_its_id_or_its_words(run):
+    run.add_rules([OFFSET])
+    run.write_votes("0001-a.parquet", part(["x", "y"]))
+    run.write_votes("0002-a.parquet", part(["x", "x"], rule=["offset-1", "argmax"], rows=[1, 0]))
+    assert load_votes(run.location)["rule"].tolist() == ["argmax", "argmax", "offset-1"]
+    for words in ("offset-1", "offset:1*pair:a/b"):
+        assert load_votes(run.location, words)["image_id"].tolist() == ["x"]
+        assert load_certificates(run.location, costs="seed:a", rule=words)["rule"].tolist() == ["offset-1"]
+    with pytest.raises(UserError, match=r"has no rule 'offset:2\*pair:a/b': did you mean offset:1\*pair:a/b"):
+        load_votes(run.location, "offset:2*pair:a/b")
+    run.add_rules([OFFSET | {"id": "offset-2"}])  # a .csv of that name has changed since, say
+    with pytest.raises(UserError, match=r"has 2 rules 'offset:1\*pair:a/b'; name one by its id: offset-1, offset-2"):
+        load_certificates(run.location, costs="seed:a", rule="offset:1*pair:a/b")
+
+
+def test_doubles_are_told_apart_by_rule(run):
+    run.write_votes("0001-a.parquet", part(["x", "x"], rule=["argmax", "offset-1"], rows=[0, 1]))
+    run.write_votes("0002-a.parquet", part(["x", "y"], rule=["offset-1", "offset-1"], rows=[1, 1]))
+    votes = load_votes(run.location)
+    assert votes[["image_id", "rule", "part"]].to_numpy().tolist() == [
+        ["x", "argmax", "0001-a.parquet"], ["x", "offset-1", "0001-a.parquet"], ["y", "offset-1", "0002-a.parquet"],
+    ]  # fmt: skip
+    run.write_votes("0003-a.parquet", part(["x"], rule=["offset-1"], rows=[0]))
+    with pytest.raises(UserError, match="different votes"):
+        run.votes("offset-1")
+    assert len(run.votes("argmax")) == 1
+
+
+def test_a_new_rule_makes_a_run_unfinished(run):
+    run.finish(num_images=3)
+    assert run.finished()
+    run.add_rules([OFFSET])
+    assert not run.finished()
+    run.finish(num_images=3)
+    assert run.finished()
+    run.store.write("finished.json", b'{"num_images": 3}')  # as it was before there were rules
+    assert not run.finished()
+
+
+def test_missing_images_say_which_rules_they_lack(run):
+    committed = [("x", "argmax"), ("y", "argmax"), ("x", "offset-1")]
+    lacking = missing_images(listing("x", "y", "z"), committed, ["argmax", "offset-1"])
+    assert lacking[["image_id", "rules"]].to_numpy().tolist() == [["y", "offset-1"], ["z", "argmax offset-1"]]
+
+
+def test_certificates_of_several_rules_miss_an_image_that_lacks_one(run):
+    run.write_votes("0001-a.parquet", part(["x", "y", "x"], rule=["argmax", "argmax", "offset-1"], rows=[0, 1, 0]))
+    name = run.certify("uniform", run.costs("uniform"), 0.01)
+    assert run.missing(run.certificates(name)) == ["y", "z"]
+    assert run.missing(run.certificates(name, "argmax")) == ["z"]
+    assert run.missing(run.certificates(name, "offset-1")) == ["y", "z"]
+    assert run.missing(run.certificates(name, "offset-2")) == ["x", "y", "z"]

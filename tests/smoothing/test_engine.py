@@ -5,6 +5,7 @@ from scipy.stats import binom, norm
 from torch import nn
 
 from raycsr import UserError, count_votes
+from raycsr.models import parse_rules
 from raycsr.smoothing import Sampler
 
 SHAPE = (3, 4, 4)
@@ -133,10 +134,49 @@ def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory(images):
         ({"sigma": float("nan")}, "sigma must be a positive number.*got nan"),
         ({"n": 0}, "n0 and n must be at least 1, got n0=50, n=0"),
         ({"batch_size": 48}, "batch_size must be a power of two, got 48"),
-        ({"rules": ("argmx",)}, "argmx"),
+        ({"rules": ("argmx",)}, "rule 'argmx' not understood: did you mean argmax"),
+        ({"rules": ("offset:1*pair:0/1",)}, "needs the number of classes, which this classifier does not say"),
+        ({"rules": ()}, "rules is empty"),
         ({"ids": ["same"] * 4}, "image_ids must name each of the 4 images once"),
     ],
 )
 def test_what_cannot_be_sampled_with_is_said(images, wrong, message):
     with pytest.raises(UserError, match=message):
         votes(images, **wrong)
+
+
+class Named(Halfspace):
+    """A classifier that says what its classes are, so that rules can be written in words."""
+
+    num_classes, class_names = 2, ("dark", "light")
+
+
+def test_an_offset_moves_the_halfspace_by_half_of_it(images):
+    # logits -s and s: light wins where 2 s > 0.2, that is where the mean exceeds the threshold by 0.1
+    counted = votes(images, Named(), rules=("argmax", "offset:light=-0.2"))
+    moved = votes(images, Halfspace(threshold=0.6))
+    assert counted.counts.shape == (4, 2, 2) and counted.rules[0] == "argmax"
+    assert (counted.counts[:, 0] == votes(images).counts[:, 0]).all()
+    assert (counted.counts[:, 1] == moved.counts[:, 0]).all()
+    assert (counted.counts0[:, 1] == moved.counts0[:, 0]).all()
+    assert (counted.counts[:, 0] != counted.counts[:, 1]).any()
+
+
+def test_one_pass_serves_all_rules_and_each_votes_as_it_does_alone(images):
+    specs = ["expected_cost:1*pair:dark/light", "argmax", "offset:0.1,0.3*pair:dark/light"]
+    classifier = Named()
+    together = votes(images[:1], classifier, rules=specs)
+    passes = len(classifier.seen)
+    alone = Named()
+    votes(images[:1], alone)
+    assert len(alone.seen) == passes
+    rules = parse_rules(specs, num_classes=2, class_names=Named.class_names)
+    assert together.rules == tuple(rule.id for rule in rules)
+    for r, rule in enumerate(rules):
+        assert (together.counts[:, r] == votes(images[:1], rules=(rule,)).counts[:, 0]).all()
+    assert (together.counts.sum(-1) == 200).all() and (together.counts0.sum(-1) == 50).all()
+
+
+def test_a_rule_that_is_given_twice_votes_once(images):
+    rule = parse_rules(["offset:1=-0.2"], num_classes=2)[0]
+    assert votes(images[:1], Named(), rules=("offset:light=-0.2", rule)).rules == (rule.id,)

@@ -1,0 +1,256 @@
+"""Tuning decision rules: from the certificates of a grid of rules to the one that is worth its loss."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from raycsr.certification import summarize
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+from raycsr.models import ARGMAX, Rule, parse_rules
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
+"""The first grid, in units of logits."""
+
+LEAST_IMAGES = 20
+"""A class with fewer images says too little about its recall: one standard deviation of it is 0.1 then."""
+
+_FINER = 7  # strengths of the second grid
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a rule may lose against argmax.
+
+    Attributes:
+        accuracy: Share of the data's images.
+        recall: Of any one class that at least LEAST_IMAGES images were drawn of.
+    """
+
+    accuracy: float = 0.02
+    recall: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Refuse what is no budget."""
+        for name, value in (("budget", self.accuracy), ("recall_budget", self.recall)):
+            if not 0 < value < 1:
+                raise UserError(
+                    f"{name} is a share between 0 and 1, got {value}; give 0.02 for two points of a hundred"
+                )
+
+
+def draw_images(labels: np.ndarray, costs: CostMatrix, images: int, seed: int) -> np.ndarray:
+    """Draws images of which a rule's effect can be told: half of them of seed classes.
+
+    The other half is shared by target classes, which a rule may starve, and all others. A part with too few
+    images is taken whole.
+
+    Args:
+        labels: int (N,), of the data.
+        costs: The cost matrix.
+        images: How many to draw.
+        seed: Of the draw.
+
+    Returns:
+        Positions in `labels`, ascending.
+
+    Raises:
+        UserError: No image is of a seed class.
+    """
+    part = _parts(labels, costs)
+    present = [p for p in range(3) if (part == p).any()]
+    if 0 not in present:
+        raise UserError(f"none of the {len(labels)} images is of a class that the costs are about; give other data")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    others = len(present) - 1
+    drawn = []
+    for p in present:
+        quota = images if not others else images // 2 if p == 0 else images // 2 // others
+        drawn.append(order[part[order] == p][:quota])
+    return np.sort(np.concatenate(drawn))
+
+
+def weights_of(drawn: np.ndarray, labels: np.ndarray, costs: CostMatrix) -> np.ndarray:
+    """How many of the data's images each drawn one stands for, so that weighted shares estimate the data's own.
+
+    Args:
+        drawn: int (D,), labels of the drawn images.
+        labels: int (N,), labels of the data.
+        costs: The cost matrix they were drawn for.
+
+    Returns:
+        float (D,), of sum N where every part of the data was drawn from.
+    """
+    ours = np.bincount(_parts(drawn, costs), minlength=3)
+    theirs = np.bincount(_parts(labels, costs), minlength=3)
+    return (theirs / np.maximum(ours, 1))[_parts(drawn, costs)]
+
+
+def _parts(labels: np.ndarray, costs: CostMatrix) -> np.ndarray:
+    """0 for seed classes, 1 for classes that are targets only, 2 for the others."""
+    return np.where(costs.sensitive[labels], 0, np.where(costs.target_classes[labels], 1, 2))
+
+
+def compare_rules(certificates: pd.DataFrame, *, costs: CostMatrix, radius: float, weights: np.ndarray) -> pd.DataFrame:
+    """Compares decision rules on the same images.
+
+    Args:
+        certificates: Rows of `certify_images`: the same N images under each rule, argmax first.
+        costs: The cost matrix they were made with.
+        radius: L2 radius of rob_cs, in [0,1] pixel units.
+        weights: (N,) of the images, as `weights_of` gives them.
+
+    Returns:
+        One row a rule, argmax first: rule (id), accuracy and target_recall (weighted), rob_cs, seed_recall,
+        accuracy_loss (against argmax), recall_loss (the largest of any class that has LEAST_IMAGES) and
+        recall_class (that class; -1 where no class has them).
+    """
+    labels = certificates["label"].to_numpy(np.int64)[: len(weights)]
+    of_targets = costs.target_classes[labels]
+    judged = np.flatnonzero(np.bincount(labels, minlength=costs.num_classes) >= LEAST_IMAGES)
+    rows = []
+    correct: dict[str, np.ndarray] = {}
+    for rule, theirs in certificates.groupby("rule", sort=False):
+        right = (theirs["prediction"].to_numpy(np.float64, na_value=np.nan) == labels) & ~theirs["abstain"].to_numpy()
+        correct[str(rule)] = right
+        lost = correct["argmax"].astype(float) - right
+        losses = np.array([lost[labels == k].mean() for k in judged])
+        summary = summarize(theirs, costs=costs, radii=[radius], intervals=False).iloc[0]
+        rows.append(
+            {
+                "rule": rule,
+                "accuracy": np.average(right, weights=weights),
+                "rob_cs": summary["rob_cs"],
+                "seed_recall": summary["seed_recall"],
+                "target_recall": _average(right[of_targets], weights[of_targets]),
+                "accuracy_loss": np.average(lost, weights=weights),
+                "recall_loss": losses.max(initial=0.0),
+                "recall_class": int(judged[losses.argmax()]) if len(judged) else -1,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _average(values: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.average(values, weights=weights)) if len(values) else math.nan
+
+
+def choose_rule(table: pd.DataFrame, budget: Budget) -> int:
+    """Picks the rule of the largest rob_cs within the budget; of equal ones the one that loses least.
+
+    Args:
+        table: As `compare_rules` returns it.
+        budget: What may be lost.
+
+    Returns:
+        Its position in the table; 0, argmax, where no other rule within the budget has a larger rob_cs.
+    """
+    within = (table["accuracy_loss"] <= budget.accuracy) & (table["recall_loss"] <= budget.recall)
+    better = table[within & (table["rob_cs"] > table["rob_cs"].iloc[0])].reset_index(names="position")
+    if better.empty:
+        return 0
+    ranked = better.sort_values(["rob_cs", "accuracy_loss"], ascending=[False, True], kind="stable")
+    return int(ranked["position"].iloc[0])
+
+
+def finer_strengths(strengths: Sequence[float], best: float) -> list[float]:
+    """A second grid, between the neighbours of the best strength of the first.
+
+    Args:
+        strengths: The first grid, positive.
+        best: The best of it, or 0 for argmax. Beyond the largest there is as much room as below it.
+
+    Returns:
+        Strengths that the first grid has not, ascending.
+    """
+    known = sorted({0.0, *strengths})
+    i = known.index(best)
+    low = known[max(i - 1, 0)]
+    high = known[i + 1] if i + 1 < len(known) else 2 * best - low
+    between = np.linspace(low, high, _FINER + 2)[1:-1]
+    return [float(s) for s in between if not np.isclose(s, known).any()]
+
+
+def rule_grid(
+    costs: CostMatrix, spec: str, class_names: Sequence[str], strengths: Sequence[float]
+) -> list[tuple[Rule, float]]:
+    """Rules of both kinds that weigh the costs by each strength.
+
+    `offset` with strength s lowers the costliest answer by s; `expected_cost` has tau = (e^s - 1) / largest cost.
+    For one seed class the two are the same rule, so their strengths s reach as far.
+
+    Args:
+        costs: The cost matrix.
+        spec: How a person writes it.
+        class_names: Names of its classes.
+        strengths: In units of logits.
+
+    Returns:
+        Each rule and its strength. No offsets where every class is as costly to answer as any other.
+    """
+    sums = costs.values.sum(axis=0)
+    specs = {} if np.allclose(sums, sums[0]) else {f"offset:{s:.4g}*{spec}": s for s in strengths}
+    specs |= {f"expected_cost:{math.expm1(s) / costs.values.max():.4g}*{spec}": s for s in strengths}
+    rules = parse_rules(list(specs), num_classes=costs.num_classes, class_names=class_names)
+    return list(zip(rules, specs.values(), strict=True))
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning came to.
+
+    Attributes:
+        rules: All that were compared, argmax first.
+        table: Their rows, as `compare_rules` returns them.
+        chosen: Position of the chosen one in both.
+    """
+
+    rules: list[Rule]
+    table: pd.DataFrame
+    chosen: int
+
+    @property
+    def rule(self) -> Rule:
+        """The chosen rule."""
+        return self.rules[self.chosen]
+
+
+def tune(
+    certify: Callable[[list[Rule]], pd.DataFrame],
+    *,
+    costs: CostMatrix,
+    spec: str,
+    class_names: Sequence[str],
+    radius: float,
+    weights: np.ndarray,
+    budget: Budget,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Tuned:
+    """Searches the rules that weigh the costs: a grid of strengths, then a finer one around the best.
+
+    Args:
+        certify: Rules -> the rows of `certify_images` on images that are not to be certified; the same images
+            and the same noise at each call.
+        costs: The cost matrix.
+        spec: How a person writes it.
+        class_names: Names of its classes.
+        radius: L2 radius of rob_cs, in [0,1] pixel units.
+        weights: Of the images, as `weights_of` gives them.
+        budget: What may be lost.
+        strengths: The first grid, positive, in units of logits.
+
+    Returns:
+        The rule of the largest rob_cs within the budget, and all that it was compared with.
+    """
+    compared = [(ARGMAX, 0.0), *rule_grid(costs, spec, class_names, strengths)]
+    certificates = certify([rule for rule, _ in compared])
+    table = compare_rules(certificates, costs=costs, radius=radius, weights=weights)
+    _, best = compared[choose_rule(table, budget)]
+    finer = rule_grid(costs, spec, class_names, finer_strengths(strengths, best))
+    compared += finer
+    certificates = pd.concat([certificates, certify([rule for rule, _ in finer])], ignore_index=True)
+    table = compare_rules(certificates, costs=costs, radius=radius, weights=weights)
+    return Tuned([rule for rule, _ in compared], table, choose_rule(table, budget))
