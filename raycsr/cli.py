@@ -1,10 +1,11 @@
 """The `raycsr` command: one verb, one function; typed options from its signature, YAML by --config."""
 
 import importlib
+import inspect
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -20,11 +21,14 @@ VERBS = {
     "sample": ("raycsr.pipelines.sample:sample", "images -> votes, on Ray; continues what was interrupted"),
     "certify": ("raycsr.pipelines.certify:certify", "votes -> certificates, for any cost matrix"),
     "report": ("raycsr.pipelines.report:report", "certificates -> a table and certified curves"),
+    "train": ("raycsr.pipelines.train:train", "images -> a base classifier, judged by certificates"),
+    "sweep": ("raycsr.pipelines.sweep:sweep", "trainings over a space, on Ray Tune; keeps those that certify best"),
+    "tune-rule": ("raycsr.pipelines.tune_rule:tune_rule", "training images -> a cost-sensitive decision rule"),
     "evaluate": ("raycsr.pipelines.evaluate:evaluate", "sample, certify and report"),
 }
 
 # options that may be repeated; each occurrence adds a value, and the command line replaces YAML's list
-_LISTS = ("--run", "--costs", "--radii")
+_LISTS = ("--run", "--costs", "--radii", "--rules")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +70,9 @@ def _call(verb: str, rest: list[str]) -> Any:
     module, name = VERBS[verb][0].split(":")
     function = getattr(importlib.import_module(module), name)
     options = parser(verb, function)
-    parsed = options.instantiate(options.parse_args(_join_lists(rest)))
+    single = [name for name, one in inspect.signature(function).parameters.items() if one.annotation is str]
+    lists = [option for option in _LISTS if option.removeprefix("--") not in single]  # `train` has one --costs
+    parsed = options.instantiate(options.parse_args(_join_lists(rest, lists)))
     return function(**{key: value for key, value in vars(parsed).items() if key != "config"})
 
 
@@ -86,14 +92,14 @@ def _report_errors(result: Any) -> int:
     return 1 if errors else 0
 
 
-def _join_lists(args: list[str]) -> list[str]:
+def _join_lists(args: list[str], lists: Sequence[str] = _LISTS) -> list[str]:
     """Gathers repeated list options into one JSON list each; `--radii 0.25,0.5` is a list by itself."""
     kept: list[str] = []
     values: dict[str, list] = {}
     words = iter(args)
     for word in words:
         option, equals, value = word.partition("=")
-        if option not in _LISTS:
+        if option not in lists:
             kept.append(word)
             continue
         value = value if equals else next(words, "")

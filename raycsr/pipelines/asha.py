@@ -1,0 +1,58 @@
+"""Successive halving among comparable trials only."""
+
+import pickle
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+
+
+class AshaByGroup(FIFOScheduler):
+    """ASHA (Li et al., MLSys 2020) within each group of trials.
+
+    rob_cs under one cost matrix says nothing about rob_cs under another: a single ASHA over both would stop every
+    trial of the harder one.
+    """
+
+    def __init__(self, *, group: Callable[[Trial], Hashable], **asha: Any) -> None:
+        """Makes no scheduler yet: groups appear with their first trial.
+
+        Args:
+            group: Trial -> what it shares with those it may be compared with.
+            **asha: Arguments of Ray Tune's scheduler.
+        """
+        super().__init__()
+        self._group = group
+        self._asha = asha
+        self._metric = asha["metric"]
+        self._schedulers: dict[Hashable, AsyncHyperBandScheduler] = {}
+
+    def _of(self, trial: Trial) -> AsyncHyperBandScheduler:
+        return self._schedulers.setdefault(self._group(trial), AsyncHyperBandScheduler(**self._asha))
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Hands the trial to its group."""
+        self._of(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
+        """Asks the trial's group whether it goes on."""
+        return self._of(trial).on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict) -> None:
+        """Tells the trial's group."""
+        self._of(trial).on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Tells the trial's group."""
+        self._of(trial).on_trial_remove(tune_controller, trial)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Writes the groups' states."""
+        with open(checkpoint_path, "wb") as file:
+            pickle.dump(self._schedulers, file)
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Reads the groups' states."""
+        with open(checkpoint_path, "rb") as file:
+            self._schedulers = pickle.load(file)

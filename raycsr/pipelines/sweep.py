@@ -1,0 +1,461 @@
+"""Sweeping: Ray Tune over noise levels, cost matrices, backbones and objectives, judged by certificates."""
+
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import ray
+import torch
+from ray import tune
+from ray.tune import Checkpoint, CheckpointConfig, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
+from ray.tune.experiment import Trial
+
+from raycsr.data import DataOptions, Listing, Pixels, open_source, read_pixels
+from raycsr.errors import UserError, nearest
+from raycsr.models import ModelOptions, load_base_classifier, save_checkpoint
+from raycsr.pipelines.asha import AshaByGroup
+from raycsr.pipelines.evaluate import evaluate
+from raycsr.pipelines.leaderboard import cell, leaderboard, ranked
+from raycsr.pipelines.pool import PoolOptions, connect
+from raycsr.pipelines.report import report
+from raycsr.pipelines.sample import Outcome
+from raycsr.pipelines.space import Space, at_point, corner_points, first_difference, param_space
+from raycsr.pipelines.train import (
+    ObjectiveOptions,
+    TrainConfig,
+    check,
+    entry_of,
+    fit,
+    load_history,
+    prepare,
+    save,
+)
+from raycsr.results import Store
+from raycsr.smoothing import SamplingOptions
+from raycsr.training import METRICS, AugmentationOptions, Epoch, Trainer, TrainingOptions, ValidationOptions
+
+_CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How the space is searched.
+
+    Attributes:
+        metric: Certified metric of the held-out images that trials compete in: rob_cs, rob_cost, acr, ...
+        budget: The best trial is sought among those whose accuracy is at most this much below that of the most
+            accurate one of the same sigma and costs: rob_cs alone is won by answering with seed classes only.
+        samples: Draws of the random hyper-parameters, for each point of the grid; -1 goes on until `max_hours`.
+        scheduler: asha stops trials early that do badly at the metric, among those of equal sigma and costs.
+        grace_epochs: Epochs before asha may stop a trial.
+        reduction: One in so many trials goes on at each of asha's rungs.
+        max_hours: Time budget of the whole sweep.
+        cpus_per_trial: CPUs of a trial, and its torch threads.
+        gpus_per_trial: GPUs of a trial; fractions share one.
+        max_concurrent: Trials at a time; by default as many as fit while one CPU stays free.
+        seed: Of the random hyper-parameters.
+    """
+
+    metric: str = "rob_cs"
+    budget: float = 0.05
+    samples: int = 1
+    scheduler: Literal["fifo", "asha"] = "fifo"
+    grace_epochs: int = 1
+    reduction: int = 3
+    max_hours: float | None = None
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    max_concurrent: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep came to.
+
+    Attributes:
+        location: Its folder.
+        trials: One row a trial, as in trials.parquet.
+        best: (sigma, costs) -> checkpoint.
+        failures: Trial id -> why it failed.
+        outcomes: Runs of the winners on the test split, where asked for.
+    """
+
+    location: str
+    trials: pd.DataFrame
+    best: dict[tuple[float, str], str]
+    failures: dict[str, str]
+    outcomes: list[Outcome]
+
+
+def sweep(
+    *,
+    data: DataOptions,
+    model: ModelOptions,
+    space: Space,
+    results: str,
+    experiment: str = "default",
+    name: str = "sweep",
+    sigma: float = 0.25,
+    costs: str = "uniform",
+    objective: ObjectiveOptions = ObjectiveOptions(),
+    training: TrainingOptions = TrainingOptions(),
+    augmentation: AugmentationOptions = AugmentationOptions(),
+    validation: ValidationOptions = ValidationOptions(),
+    seed: int = 0,
+    stream: bool | None = None,
+    search: SearchOptions = SearchOptions(),
+    test: DataOptions | None = None,
+    sampling: SamplingOptions = SamplingOptions(),
+    pool: PoolOptions = PoolOptions(),
+    radii: list[float] | None = None,
+) -> SweepOutcome:
+    """Trains a classifier for each point of a space, and keeps the best for each sigma and cost matrix.
+
+    The same command continues a sweep that was interrupted. Its folder, `<experiment>/sweeps/<name>`, holds Tune's own
+    files (TensorBoard's among them), trials.parquet, leaderboard.md and best/<sigma>-<costs>.pt.
+
+    Args:
+        data: The images to train on; some are held out for validation. Give the training split.
+        model: The architecture, or a checkpoint to fine-tune.
+        space: What differs between trials: dotted option -> {grid: [...]}, {choice: [...]}, {uniform: [low, high]} or
+            {log_uniform: [low, high]}. A group of options may be a value: `objective: {grid: [{name: gaussian}]}`.
+        results: Folder of results, local or s3://bucket/prefix.
+        experiment: Folder of this experiment within the results.
+        name: Of the sweep.
+        sigma: Noise level in [0, 1] pixel units.
+        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv.
+        objective: The loss.
+        training: Optimiser and schedule.
+        augmentation: What is done to an image before the noise.
+        validation: What trials are judged by.
+        seed: Of the order, the augmentation, the noise and the networks' own randomness.
+        stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+        search: How the space is searched, and with what resources.
+        test: Images to evaluate the winners on at full n, with `sampling` and `pool`; by default none.
+        sampling: The samples of that evaluation; its sigma is each winner's own.
+        pool: The actors of that evaluation.
+        radii: L2 radii of that evaluation's table, in [0, 1] pixel units.
+
+    Returns:
+        The trials, the winners and the failures.
+
+    Raises:
+        UserError: where anything is wrong that can be known before paying for a trial.
+    """
+    config = TrainConfig(
+        data, model, sigma, costs, objective, training, augmentation, validation, seed, stream
+    )  # fmt: skip
+    folder = Store(results).at(f"{experiment}/sweeps/{name}")
+    points = _checked_points(space, search)
+    listing = open_source(data).list()
+    pixels = _prepared_pixels(config, points, listing, search)
+    _claim(folder, config, space, search)
+    connect()
+    concurrent = _concurrent(search, len(points) * max(search.samples, 1))
+    print(_describe(config, space, search, points, concurrent, folder))
+    start = time.monotonic()
+    trials = _rows(_run(folder, config, space, search, points, concurrent, pixels), config, search, start)
+    failed = trials[trials["state"] == "failed"]
+    failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
+    folder.write_table("trials.parquet", pa.Table.from_pandas(trials, preserve_index=False))
+    best = _keep_best(trials, folder, search)
+    text = leaderboard(trials, list(space), best, search.metric, search.budget)
+    folder.write("leaderboard.md", text.encode())
+    print(text)
+    outcomes = []
+    if test is not None:
+        for (level, spec), checkpoint in best.items():
+            outcomes += evaluate(
+                data=test,
+                model=ModelOptions(checkpoint),
+                sampling=replace(sampling, sigma=level),
+                pool=pool,
+                costs=[spec],
+                results=results,
+                experiment=experiment,
+                radii=radii,
+            )
+        if len(outcomes) > 1:
+            report(run=[o.run.location for o in outcomes], radii=radii, out=f"{folder.location}/report")
+    return SweepOutcome(folder.location, trials, best, failures, outcomes)
+
+
+def _checked_points(space: Space, search: SearchOptions) -> list[dict[str, Any]]:
+    if search.metric not in METRICS:
+        raise UserError(f"unknown metric {search.metric!r}: {nearest(search.metric, METRICS)}")
+    if (search.samples == -1 and search.max_hours is None) or search.samples == 0 or search.samples < -1:
+        raise UserError(f"search.samples is {search.samples}: give 1 or more, or -1 with search.max_hours")
+    return corner_points(space)
+
+
+def _prepared_pixels(
+    config: TrainConfig, points: list[dict[str, Any]], listing: Listing, search: SearchOptions
+) -> dict[Any, Pixels]:
+    """Checks each point, creates each backbone once, and decodes the images once for each kind of input.
+
+    Returns:
+        Preprocessing -> all images; without those that are streamed.
+    """
+    pixels: dict[Any, Pixels] = {}
+    seen: list[ModelOptions] = []
+    for point in points:
+        one = at_point(config, point)
+        check(one, listing)
+        if one.model not in seen:
+            seen.append(one.model)
+            plan = prepare(one, listing)
+            preprocessing = plan.model.preprocessing
+            if not plan.stream and preprocessing not in pixels:
+                pixels[preprocessing] = read_pixels(plan.source, listing.images, preprocessing)
+    return pixels
+
+
+def _claim(folder: Store, config: TrainConfig, space: dict, search: SearchOptions) -> None:
+    """Writes down what the sweep is; refuses to go on with one that was another."""
+    facts = {"config": asdict(config), "space": space, "samples": search.samples, "seed": search.seed}
+    text = json.dumps(facts, indent=1)
+    if folder.create("sweep.json", text.encode()):
+        return
+    changed = first_difference(json.loads(folder.read("sweep.json")), json.loads(text))
+    if changed is not None:
+        raise UserError(
+            f"the sweep in {folder.location} was started with {changed}; put it back to go on, or give another --name"
+        )
+
+
+def _concurrent(search: SearchOptions, trials: int) -> int:
+    """How many trials run at a time; one CPU stays free, or what feeds the trials would starve without a word."""
+    have = ray.cluster_resources()
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    fit_cpus = int((cpus - 1) / search.cpus_per_trial) if search.cpus_per_trial else trials
+    fit_gpus = int(gpus / search.gpus_per_trial) if search.gpus_per_trial else trials
+    if fit_gpus < 1:
+        raise UserError(
+            f"a trial wants {search.gpus_per_trial:g} GPUs and the cluster has {gpus:g}; lower search.gpus_per_trial"
+        )
+    wanted = search.max_concurrent if search.max_concurrent is not None else max(min(fit_cpus, fit_gpus, trials), 1)
+    if wanted < 1 or wanted * search.cpus_per_trial > cpus - 1:
+        raise UserError(
+            f"{wanted} trials of {search.cpus_per_trial:g} CPUs do not fit in the cluster's {cpus:g} CPUs less the one "
+            "that must stay free; lower search.max_concurrent or search.cpus_per_trial"
+        )
+    return wanted
+
+
+# The trials -----------------------------------------------------------------------------------------------
+
+
+def _run(
+    folder: Store,
+    config: TrainConfig,
+    space: Space,
+    search: SearchOptions,
+    points: list[dict[str, Any]],
+    concurrent: int,
+    pixels: dict[Any, Pixels],
+) -> ResultGrid:
+    """Runs the trials that are left."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; `_Progress` says what matters
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, config=config, pixels=pixels, threads=max(1, int(search.cpus_per_trial))),
+        {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
+    )
+    if Tuner.can_restore(folder.location):
+        print("going on with the sweep that is there")
+        return Tuner.restore(folder.location, trainable, resume_unfinished=True, resume_errored=True).fit()
+    storage, name = folder.location.rsplit("/", 1)
+    scheduler = None
+    if search.scheduler == "asha":
+        longest = max(at_point(config, point).training.epochs for point in points)
+        mode = "max" if METRICS[search.metric] else "min"
+        scheduler = AshaByGroup(
+            group=lambda trial: _group(at_point(config, trial.config)),
+            time_attr="epoch",
+            metric=search.metric,
+            mode=mode,
+            max_t=longest,
+            grace_period=search.grace_epochs,
+            reduction_factor=search.reduction,
+            stop_last_trials=False,
+        )
+    tuner = Tuner(
+        trainable,
+        param_space=param_space(space),
+        tune_config=TuneConfig(
+            num_samples=search.samples,
+            max_concurrent_trials=concurrent,
+            time_budget_s=search.max_hours and search.max_hours * 3600,
+            scheduler=scheduler,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage,
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=FailureConfig(max_failures=2),  # a worker that was lost; from its last checkpoint
+            callbacks=[_Progress(len(points) * search.samples, search.metric)],
+            verbose=0,
+        ),
+    )
+    return tuner.fit()
+
+
+def _group(config: TrainConfig) -> tuple[float, str]:
+    """Trials are comparable where sigma and the cost matrix are the same."""
+    return config.sigma, config.costs
+
+
+def _trial(point: dict[str, Any], *, config: TrainConfig, pixels: dict[Any, Pixels], threads: int) -> None:
+    """Trains at one point; a mistake that the user can mend is reported, not retried."""
+    torch.set_num_threads(threads)
+    logging.getLogger("ray").setLevel(logging.WARNING)  # or each checkpoint is announced
+    try:
+        plan = prepare(at_point(config, point))
+        found = tune.get_checkpoint()
+        if found is None:
+            _train(plan, pixels, resume=None, history=[])
+        else:
+            with found.as_directory() as folder:
+                path = f"{folder}/{_CHECKPOINT}"
+                _train(plan, pixels, resume=path, history=load_history(path))
+    except UserError as error:
+        tune.report({"error": str(error)})
+
+
+def _train(plan: Any, pixels: dict[Any, Pixels], resume: str | None, history: list[dict]) -> None:
+    def after(epoch: Epoch, metrics: dict[str, float] | None, trainer: Trainer) -> None:
+        history.append(entry_of(epoch, metrics))
+        if metrics is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            save(plan, trainer, history, f"{folder}/{_CHECKPOINT}")
+            facts = {"epoch": epoch.number, "loss": epoch.loss, "images_per_second": epoch.images_per_second}
+            tune.report({**metrics, **facts}, checkpoint=Checkpoint.from_directory(folder))
+
+    held = None if plan.stream else pixels[plan.model.preprocessing]
+    fit(plan, held, resume=resume, after_epoch=after, progress=False)
+
+
+class _Progress(tune.Callback):
+    """A line for each validation of a trial, with what is done and what time is left."""
+
+    def __init__(self, trials: int, metric: str) -> None:
+        self._trials = trials
+        self._metric = metric
+        self._done = 0
+        self._start = time.monotonic()
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
+        if "error" in result:
+            print(f"trial {trial.trial_id} failed: {result['error']}", flush=True)
+            return
+        shown = ", ".join(f"{name} {result[name]:.3f}" for name in dict.fromkeys(["accuracy", self._metric]))
+        print(f"trial {trial.trial_id} {_short(trial.config.values())}: epoch {result['epoch']}, {shown}", flush=True)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._done += 1
+        print(f"{self._words()}", flush=True)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._done += 1
+        print(f"trial {trial.trial_id} failed; {self._words()}", flush=True)
+
+    def _words(self) -> str:
+        minutes = (time.monotonic() - self._start) / 60
+        if self._trials < 0:
+            return f"{self._done} trials done in {minutes:.1f} min"
+        left = minutes / self._done * (self._trials - self._done)
+        return f"{self._done} of {self._trials} trials done in {minutes:.1f} min, about {left:.1f} min left"
+
+
+def _short(values: Iterable[Any]) -> str:
+    return "(" + ", ".join(cell(value) for value in values) + ")"
+
+
+# What came of them ----------------------------------------------------------------------------------------
+
+
+def _rows(grid: ResultGrid, config: TrainConfig, search: SearchOptions, start: float) -> pd.DataFrame:
+    """One row a trial: what it was, what became of it, its certified metrics at its last validation."""
+    out_of_time = search.max_hours is not None and time.monotonic() - start >= search.max_hours * 3600
+    rows = []
+    for result in grid:
+        metrics, point = result.metrics or {}, result.config or {}
+        one = at_point(config, point)
+        error = metrics.get("error") or (result.error and _last_line(result.error))
+        if error is None and "epoch" not in metrics:
+            error = None if out_of_time else "it reported no metric: it was never scheduled, or it starved"
+            state = "not started" if out_of_time else "failed"
+        else:
+            state = "failed" if error else "finished" if metrics["epoch"] == one.training.epochs else "stopped"
+        checkpoint = None
+        if result.checkpoint is not None:
+            scheme = "s3://" if result.filesystem.type_name == "s3" else ""
+            checkpoint = f"{scheme}{result.checkpoint.path}/{_CHECKPOINT}"
+        rows.append(
+            {
+                "trial": str(result.path).rsplit("/", 1)[-1],
+                "state": state,
+                "error": error,
+                "sigma": one.sigma,
+                "costs": one.costs,
+                "objective": one.objective.name,
+                "model": one.model.name,
+                "point": json.dumps(point),
+                "epoch": metrics.get("epoch"),
+                "seconds": metrics.get("time_total_s"),
+                **{name: metrics.get(name) for name in METRICS},
+                "checkpoint": checkpoint,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _last_line(error: Exception) -> str:
+    return [line for line in str(error).splitlines() if line.strip()][-1].strip()
+
+
+def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> dict[tuple[float, str], str]:
+    """Copies the best checkpoint of each sigma and costs, without what it took to train on."""
+    best = {}
+    for _, group in ranked(trials, search.metric, search.budget).groupby(["sigma", "costs"]):
+        sigma, costs = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0])
+        slug = "".join(c if c.isalnum() else "-" for c in costs)[:60]
+        path = f"{folder.location}/best/sigma{sigma:g}-{slug}.pt"
+        save_checkpoint(path, load_base_classifier(group["checkpoint"].iloc[0]))
+        best[sigma, costs] = path
+    return best
+
+
+def _describe(
+    config: TrainConfig,
+    space: dict,
+    search: SearchOptions,
+    points: list[dict[str, Any]],
+    concurrent: int,
+    folder: Store,
+) -> str:
+    """The plan, in words."""
+    grid = math.prod(len(domain["grid"]) for domain in space.values() if "grid" in domain)
+    domains = [f"{key} {kind} {_short(v)}" for key, d in space.items() for kind, v in d.items()]
+    trials = f"{grid * search.samples} trials" if search.samples > 0 else "trials until the time is up"
+    return "\n".join(
+        [
+            f"sweep     {folder.location}",
+            f"space     {'; '.join(domains)}",
+            f"trials    {trials}, {concurrent} at a time, {search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
+            f"GPUs each, {search.scheduler}"
+            + (f", at most {search.max_hours:g} h" if search.max_hours is not None else ""),
+            f"judged by {search.metric} on held-out images",
+        ]
+    )
