@@ -27,9 +27,12 @@ from raycsr.pipelines.pool import PoolOptions, device_name
 from raycsr.pipelines.sample import sample
 from raycsr.results import load_votes, markdown_table
 from raycsr.smoothing import CHUNK, Sampler, SamplingOptions
+from raycsr.training import AugmentationOptions, Epoch, InMemoryBatches, Trainer, TrainingOptions, augmentation
+from raycsr.training.objectives import Objective, resolve_objective
 
 SIGMA = 0.5
 ROUNDS = 3  # the middle one counts
+BATCH = 128  # of a training step
 MODEL = ModelOptions(name="resnet50")
 
 
@@ -164,6 +167,77 @@ def start() -> list[dict]:
     return [{"what": "start to first votes", "seconds": seconds}]
 
 
+def trainer() -> list[dict]:
+    """The trainer's epoch against a bare PyTorch loop with the same loss, network, precision and data in memory."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images = np.random.default_rng(0).integers(0, 256, (32 * BATCH, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(len(images)) % 10
+    costs = torch.tensor(CostMatrix.seedwise(10, [3]).values, dtype=torch.float32, device=device)
+    rows = []
+    for name, args, options in (
+        ("gaussian", {}, AugmentationOptions()),
+        ("gaussian", {}, AugmentationOptions(crop_padding=4, flip=True)),
+        ("margin_cs", {"k": 4}, AugmentationOptions()),
+    ):
+        objective = resolve_objective(name, args, costs=CostMatrix.seedwise(10, [3]))
+        ours, theirs = (load_base_classifier("cifar_resnet20", num_classes=10, device=device) for _ in range(2))
+        epoch = _bare_epoch(theirs, images, labels, objective, costs)
+        batches = InMemoryBatches(
+            images,
+            labels,
+            batch_size=BATCH,
+            generator=torch.Generator().manual_seed(0),
+            augment=augmentation(options, (32, 32)),
+        )
+        made = Trainer(
+            ours,
+            batches,
+            objective=objective,
+            sigma=SIGMA,
+            generator=torch.Generator(device).manual_seed(1),
+            costs=costs,
+            options=TrainingOptions(epochs=ROUNDS + 1, batch_size=BATCH, lr=0.01, schedule="cosine", precision="bf16"),
+        )
+        rates: dict[str, list[float]] = {"bare loop": [], "trainer": []}
+
+        def after(done: Epoch, epoch: Callable = epoch, rates: dict = rates) -> None:
+            start = time.perf_counter()
+            epoch()
+            rates["bare loop"].append(len(images) / (time.perf_counter() - start))
+            rates["trainer"].append(done.images_per_second)
+
+        made.run(after)
+        middle = {what: statistics.median(values[1:]) for what, values in rates.items()}  # the first round warms up
+        augmented = ", crop and flip by torchvision" if options.flip else ""
+        for what, rate in middle.items():
+            shown = f"{what}, {name}{augmented if what == 'trainer' else ''}"
+            rows.append({"what": shown, "images_per_second": rate, "ratio": rate / middle["bare loop"]})
+    return rows
+
+
+def _bare_epoch(
+    model: BaseClassifier, images: np.ndarray, labels: np.ndarray, objective: Objective, costs: torch.Tensor
+) -> Callable[[], None]:
+    """An epoch as one would write it by hand."""
+    device = costs.device
+    model.requires_grad_(True).train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    pixels, answers = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+    generator = torch.Generator(device).manual_seed(1)
+
+    def epoch() -> None:
+        for chosen in torch.randperm(len(pixels)).split(BATCH):
+            x, y = (pixels[chosen].float() / 255).to(device), answers[chosen].to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = objective(model, x, y, sigma=SIGMA, costs=costs, progress=0.0, generator=generator)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        loss.item()
+
+    return epoch
+
+
 def memory() -> list[dict]:
     """Peak memory of a CPU sampler of resnet50 at 224 px and batch 64, above the process with its model."""
     spawn = multiprocessing.get_context("spawn")
@@ -214,14 +288,21 @@ def _write_photographs(folder: Path, count: int) -> None:
         small.resize((500, 375)).save(folder / "0" / f"{i}.jpg")
 
 
-BENCHMARKS = {"engine": engine, "pipeline": pipeline, "start": start, "memory": memory, "certify": certify}
+BENCHMARKS = {
+    "engine": engine,
+    "pipeline": pipeline,
+    "trainer": trainer,
+    "start": start,
+    "memory": memory,
+    "certify": certify,
+}
 
 
 def bench(only: str | None = None, out: str | None = None) -> None:
     """Runs the benchmarks one after the other and prints a table.
 
     Args:
-        only: One of engine, pipeline, start, memory, certify; by default all.
+        only: One of engine, pipeline, trainer, start, memory, certify; by default all.
         out: JSON file to write.
     """
     device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

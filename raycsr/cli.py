@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one verb.
 
     Returns:
-        The exit status: 0, 1 where images are errored, 2 where the user can mend something.
+        The exit status: 0, 1 where images are errored or trials failed, 2 where the user can mend something.
     """
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help"):
@@ -77,7 +77,12 @@ def _call(verb: str, rest: list[str]) -> Any:
 
 
 def _report_errors(result: Any) -> int:
-    """Names errored images; the locations of runs come last, for programs to read."""
+    """Names failed trials and errored images; the locations of runs come last, for programs to read."""
+    failures = getattr(result, "failures", {})
+    if failures:
+        shown = "; ".join(f"{trial}: {why}" for trial, why in failures.items())
+        print(f"raycsr: {len(failures)} of {len(result.trials)} trials failed: {shown}", file=sys.stderr)
+    result = getattr(result, "outcomes", result)
     outcomes = [one for one in result if hasattr(one, "errors")] if isinstance(result, list) else []
     errors = {image_id: why for outcome in outcomes for image_id, why in outcome.errors.items()}
     if errors:
@@ -89,7 +94,7 @@ def _report_errors(result: Any) -> int:
         )
     for outcome in outcomes:
         print(outcome.run.location)
-    return 1 if errors else 0
+    return 1 if errors or failures else 0
 
 
 def _join_lists(args: list[str], lists: Sequence[str] = _LISTS) -> list[str]:

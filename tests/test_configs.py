@@ -1,23 +1,88 @@
+"""Each YAML is understood by its verb, and every point of every space is a training that could start."""
+
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raycsr.cli import parser
 from raycsr.costs import CostMatrix
+from raycsr.models import ModelOptions, load_base_classifier, parse_rules
 from raycsr.pipelines.sample import sample
+from raycsr.pipelines.space import at_point, corner_points
+from raycsr.pipelines.sweep import sweep
+from raycsr.pipelines.train import TrainConfig, train
+from raycsr.training import augmentation, check_training, check_validation
+from raycsr.training.objectives import resolve_objective
 
-CONFIGS = sorted((Path(__file__).parents[1] / "jobs" / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+CLASSES = {"data/ham10k/train": ["benign", "malignant"], "data/cifar10": CIFAR10}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_each_config_is_understood(path):
-    options = parser("sample", sample)
-    parsed = options.instantiate(options.parse_args(["--config", str(path), "--results", "r"]))
-    names = parsed.data.class_names
-    for spec in parsed.costs:
+def verb(path):
+    keys = yaml.safe_load(path.read_text())
+    return sweep if "space" in keys else train if "training" in keys else sample
+
+
+def parsed(path):
+    options = parser("verb", verb(path))
+    return options.instantiate(options.parse_args(["--config", str(path), "--results", "r"]))
+
+
+def of(function):
+    paths = [path for path in CONFIGS if verb(path) is function]
+    return pytest.mark.parametrize("path", paths, ids=[path.name for path in paths])
+
+
+@of(sample)
+def test_each_config_of_sample_is_understood(path):
+    options = parsed(path)
+    names = options.data.class_names
+    for spec in options.costs:
         assert CostMatrix.from_spec(spec, 10, names).sensitive.any()
-    assert parsed.sampling.n > parsed.sampling.n0
+    assert parse_rules(options.rules or ["argmax"], num_classes=10, class_names=names)
+    assert options.sampling.n > options.sampling.n0
+
+
+def check(config):
+    """All of a training's checks that need no data."""
+    names = CLASSES.get(config.data.path)
+    costs = CostMatrix.from_spec(config.costs, len(names or range(10)), names)
+    resolve_objective(config.objective.name, config.objective.args, costs=costs)
+    check_training(config.training)
+    check_validation(config.validation, config.sigma)
+    augmentation(config.augmentation, (32, 32))
+
+
+def config_of(options):
+    return TrainConfig(**{name: getattr(options, name) for name in TrainConfig.__dataclass_fields__})
+
+
+@of(train)
+def test_each_config_of_train_is_understood(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = config_of(parsed(path))
+    check(config)
+    assert config.data.split == "train" and load_base_classifier(config.model, num_classes=10)
+
+
+@of(sweep)
+def test_each_config_of_sweep_is_understood(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = parsed(path)
+    models = set()
+    for point in corner_points(options.space):
+        config = at_point(config_of(options), point)
+        check(config)
+        models.add((config.model.name, config.model.input_size))
+    for name, input_size in models:  # of random weights: there is no network
+        assert load_base_classifier(ModelOptions(name, input_size=input_size), num_classes=10)
+    assert options.data.path is None or options.data.path != options.test.path or options.test.split == "test"
 
 
 def test_there_are_the_configs_that_the_readme_names():
-    assert {path.name for path in CONFIGS} >= {"digits.yaml", "cifar10.yaml", "imagenet.yaml"}
+    named = set(re.findall(r"jobs/configs/([\w-]+\.yaml)", (ROOT / "README.md").read_text()))
+    assert named and named <= {path.name for path in CONFIGS}

@@ -141,11 +141,15 @@ def _create_network(options: ModelOptions) -> Any:
     cfg = timm.models.get_pretrained_cfg(options.name)
     if options.input_size is not None and cfg is not None and cfg.fixed_input_size:
         kwargs["img_size"] = options.input_size  # a vision transformer, say, is built for one input size
-    return timm.create_model(options.name, pretrained=options.pretrained, **kwargs)
+    if isinstance(options.pretrained, str):
+        kwargs["pretrained_cfg_overlay"] = {"file": options.pretrained}
+    return timm.create_model(options.name, pretrained=bool(options.pretrained), **kwargs)
 
 
 def _creation_failed(options: ModelOptions, error: Exception) -> str:
-    reason = str(error).splitlines()[0]
+    reason = (str(error) or "there is no such file").splitlines()[0]
+    if isinstance(options.pretrained, str) and timm.is_model(options.name):
+        return f"model {options.name!r} cannot take its weights from {options.pretrained!r}: {reason}"
     known = timm.list_models() if "." not in options.name else timm.list_models(include_tags=True)
     if options.name in known:
         return f"model {options.name!r} with args {options.args} cannot be created: {reason}"

@@ -3,6 +3,7 @@
 A file is never unpickled as code: `torch.load(weights_only=True)` always.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -38,6 +39,9 @@ def save_checkpoint(
         training_info: How it was trained, in JSON values: objective, sigma, epochs, ... Default: what it has.
         class_names: Names of its classes in order. Default: those it has.
         training_state: What an unfinished training needs to go on: tensors and plain values.
+
+    Raises:
+        UserError: It cannot be written.
     """
     names = base_classifier.class_names if class_names is None else class_names
     description = {
@@ -210,13 +214,27 @@ def _read(path: str) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-    filesystem, name = _filesystem(path)
-    if not isinstance(filesystem, fs.LocalFileSystem):  # an object appears when its stream closes
-        with filesystem.open_output_stream(name) as stream:
-            stream.write(data)
-        return
+    try:
+        filesystem, name = _filesystem(path)
+        if isinstance(filesystem, fs.LocalFileSystem):
+            _write_local(name, data)
+        else:
+            with filesystem.open_output_stream(name) as stream:  # an object appears when its stream closes
+                stream.write(data)
+    except (OSError, ValueError) as error:  # ValueError: a URI of no known file system
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"cannot write the checkpoint {path}: {reason}; free some space, or choose a place that you can write to"
+        ) from error
+
+
+def _write_local(name: str, data: bytes) -> None:
     os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
     temporary = f"{name}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(data)
-    os.replace(temporary, name)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, name)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)

@@ -13,7 +13,7 @@ class ModelOptions:
             checkpoint written by raycsr or by locuslab/smoothing.
         num_classes: Number of classes of the head; by default what the data or the pretrained weights have.
             With `pretrained` and another number than the weights have, the head is new and untrained.
-        pretrained: Load timm's pretrained weights.
+        pretrained: Load timm's pretrained weights; or the path of a local file of them.
         args: Further keyword arguments for the architecture, as in `timm.create_model`.
         init_seed: Seed of the random initialisation; weights that are loaded do not depend on it.
         input_size: Height and width of the input in pixels; by default what the model was made for.
@@ -21,7 +21,7 @@ class ModelOptions:
 
     name: str
     num_classes: int | None = None
-    pretrained: bool = False
+    pretrained: bool | str = False
     args: dict[str, Any] = field(default_factory=dict)
     init_seed: int = 0
     input_size: int | None = None

@@ -15,7 +15,6 @@ from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOpti
 
 SIGMA = 0.5
 COSTLY = "seed:8"
-COSTS = ["uniform", COSTLY]
 
 
 def quickstart(*, results: str = "results") -> list[Outcome]:
@@ -37,8 +36,8 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
     print("2. Mistaking an 8 for another digit is to be the costly mistake: train on with the margin_cs objective")
     margin_cs = _train(results, "margin_cs", ModelOptions(gaussian), epochs=10, lr=0.02, args={"k": 4, "lam": 0.5})
     print("3. Or leave the network as it is and tune its decision rule, on training images")
-    tune_rule(model=gaussian, costs=COSTLY, budget=0.03, images=400, n=192)
-    print("4. Sample noisy copies of 300 held-out digits on two Ray actors, and certify under two cost matrices")
+    tune_rule(model=gaussian, costs=COSTLY, budget=0.02, images=400, n=192)
+    print("4. Sample noisy copies of 300 held-out digits on two Ray actors, and certify them")
     outcomes = []
     for checkpoint, rules in ((gaussian, ["argmax", "tuned"]), (margin_cs, ["argmax"])):
         outcomes += sample(
@@ -47,13 +46,13 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
             sampling=SamplingOptions(sigma=SIGMA, n0=64, n=1024),
             pool=PoolOptions(actors=2, cpus_per_actor=0.5),
             rules=rules,
-            costs=COSTS,
+            costs=[COSTLY],
             results=results,
             experiment="digits",
         )
     report(
         run=[outcome.run.location for outcome in outcomes],
-        radii=[0.25, 0.5, 0.75],
+        radii=[SIGMA],
         out=f"{folder.location}/report",
     )
     run = outcomes[0].run.location

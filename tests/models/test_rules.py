@@ -3,9 +3,10 @@
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -54,10 +55,11 @@ def test_for_one_seed_class_the_expected_cost_raises_it_by_log_1_plus_tau(seed, 
     assert torch.equal(weighed(logits), raised(logits))
 
 
-LOGIT_ARRAYS = arrays("float32", (5, 4), elements=st.floats(-1e4, 1e4, width=32) | st.sampled_from([0.0, 1.0, 1e-7]))
+LOGIT_ARRAYS = arrays("float32", (5, 4), elements=st.floats(-1e4, 1e4, width=32) | st.sampled_from([0.0, 1.0, 1e-9]))
 
 
 @given(LOGIT_ARRAYS)
+@example(np.array([[0.0, 1e-9, -1.0, 0.0]], "float32"))  # exp(-1e-9) is 1 in float32
 def test_no_offset_and_no_tau_are_argmax_to_the_last_bit(values):
     logits = torch.from_numpy(values)
     costs = tuple(map(tuple, CostMatrix.uniform(4).values.tolist()))

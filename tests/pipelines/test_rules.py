@@ -7,6 +7,7 @@ import pytest
 from test_sample import comparable
 
 from raycsr import UserError, load_certificates, load_votes
+from raycsr.cli import _join_lists
 from raycsr.models import ModelOptions, load_base_classifier, parse_rules, save_checkpoint
 from raycsr.pipelines.evaluate import evaluate
 from raycsr.pipelines.sample import sample
@@ -99,6 +100,11 @@ def test_tuned_rules_of_a_checkpoint_are_evaluated(job, tmp_path):
     (outcome,) = evaluate(**options, rules=["tuned"], out=str(tmp_path / "out"))
     assert list(outcome.run.rules()) == ["argmax", OFFSET_ID]
     assert OFFSET in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_rules_may_be_repeated_on_the_command_line():
+    words = ["--rules", "tuned", "--rules", "offset:0.5,1*pair:4/9"]
+    assert _join_lists(words) == ["--rules", '["tuned", "offset:0.5,1*pair:4/9"]']
 
 
 @pytest.mark.parametrize(

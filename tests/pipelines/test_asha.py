@@ -1,0 +1,51 @@
+"""ASHA compares trials of one group only."""
+
+from types import SimpleNamespace
+
+from raycsr.pipelines.asha import AshaByGroup
+
+
+def trial(name, costs):
+    return SimpleNamespace(trial_id=name, config={"costs": costs})
+
+
+def scheduler():
+    return AshaByGroup(
+        group=lambda trial: trial.config["costs"],
+        time_attr="epoch",
+        metric="rob_cs",
+        mode="max",
+        max_t=8,
+        grace_period=1,
+        reduction_factor=2,
+        stop_last_trials=False,
+    )
+
+
+def first_reports(asha, values, costs):
+    """What becomes of new trials that report one after the other at epoch 1."""
+    actions = []
+    for value in values:
+        one = trial(f"{costs} {value}", costs)
+        asha.on_trial_add(None, one)
+        actions.append(asha.on_trial_result(None, one, {"epoch": 1, "rob_cs": value}))
+    return actions
+
+
+def test_a_hard_cost_matrix_is_not_stopped_for_an_easy_one():
+    asha = scheduler()
+    assert first_reports(asha, [0.9, 0.95], "pair:4/9")[0] == "CONTINUE"
+    assert first_reports(asha, [0.2, 0.3], "seed:4") == ["CONTINUE", "CONTINUE"]
+
+
+def test_the_worse_of_one_group_is_stopped():
+    assert first_reports(scheduler(), [0.9, 0.2, 0.95], "pair:4/9") == ["CONTINUE", "STOP", "CONTINUE"]
+
+
+def test_its_state_survives_a_restart(tmp_path):
+    asha = scheduler()
+    first_reports(asha, [0.9], "pair:4/9")
+    asha.save(str(tmp_path / "state"))
+    again = scheduler()
+    again.restore(str(tmp_path / "state"))
+    assert first_reports(again, [0.2], "pair:4/9") == ["STOP"]
