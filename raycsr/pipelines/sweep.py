@@ -418,7 +418,7 @@ def _rows(grid: ResultGrid, config: TrainConfig, search: SearchOptions, start: f
                 "checkpoint": checkpoint,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values("trial", ignore_index=True)  # a restored sweep has them in another order
 
 
 def _last_line(error: Exception) -> str:

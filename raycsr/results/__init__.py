@@ -6,17 +6,29 @@ from raycsr.results.owners import Ownership
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
 from raycsr.results.schema import SCHEMA_VERSION, histograms, votes_table
 from raycsr.results.store import Store
-from raycsr.results.tables import format_summary, markdown_table, read_locuslab_tsv
+from raycsr.results.tables import (
+    at_equal_accuracy,
+    format_equal_accuracy,
+    format_front,
+    format_summary,
+    front,
+    markdown_table,
+    read_locuslab_tsv,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
     "Ownership",
     "Run",
     "Store",
+    "at_equal_accuracy",
     "certificate_set",
     "certify_table",
     "find_runs",
+    "format_equal_accuracy",
+    "format_front",
     "format_summary",
+    "front",
     "histograms",
     "list_runs",
     "load_certificates",
