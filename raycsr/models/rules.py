@@ -55,6 +55,8 @@ class Rule:
             raise UserError(f"rule {self.kind} has tau {self.tau}; give a finite number, 0 or more")
         if self.kind == "expected_cost":
             CostMatrix(self.costs)  # refuses what is none
+        elif self.tau or self.costs:
+            raise UserError(f"rule {self.kind} has tau {self.tau} and costs; give them to expected_cost alone")
         top = max(self.offsets, default=0.0)
         # rounded: b and b + constant differ in their last bits; decisions are made in float32 anyway
         object.__setattr__(self, "offsets", tuple(round(b - top, 9) + 0.0 for b in self.offsets))
@@ -112,7 +114,10 @@ class Decisions:
 
     def __init__(self, rules: Sequence[Rule], device: torch.device | str) -> None:
         """Puts the parameters of the rules on the device, so that deciding waits for nothing."""
-        self.num_classes = next((rule.num_classes for rule in rules if rule.num_classes), None)
+        sizes = sorted({rule.num_classes for rule in rules if rule.num_classes})
+        if len(sizes) > 1:
+            raise UserError(f"rules for {sizes[0]} and for {sizes[1]} classes cannot decide on the same logits")
+        self.num_classes = sizes[0] if sizes else None
         m = self.num_classes or 1  # a single 0 is broadcast
         added = [rule for rule in rules if rule.kind != "expected_cost"]
         offsets = [rule.offsets or (0.0,) * m for rule in added]

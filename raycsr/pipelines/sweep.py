@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 
 from raycsr.data import DataOptions, Listing, Pixels, open_source, read_pixels
 from raycsr.errors import UserError, nearest
-from raycsr.models import ModelOptions, load_base_classifier, save_checkpoint
+from raycsr.models import ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
 from raycsr.pipelines.asha import AshaByGroup
 from raycsr.pipelines.evaluate import evaluate
 from raycsr.pipelines.leaderboard import cell, leaderboard, ranked
@@ -30,6 +30,7 @@ from raycsr.pipelines.sample import Outcome
 from raycsr.pipelines.space import Space, at_point, corner_points, first_difference, param_space
 from raycsr.pipelines.train import (
     ObjectiveOptions,
+    Plan,
     TrainConfig,
     check,
     entry_of,
@@ -151,16 +152,16 @@ def sweep(
     Raises:
         UserError: where anything is wrong that can be known before paying for a trial.
     """
-    config = TrainConfig(
-        data, model, sigma, costs, objective, training, augmentation, validation, seed, stream
-    )  # fmt: skip
+    config = TrainConfig(data, model, sigma, costs, objective, training, augmentation, validation, seed, stream)
     folder = Store(results).at(f"{experiment}/sweeps/{name}")
     points = _checked_points(space, search)
     listing = open_source(data).list()
-    pixels = _prepared_pixels(config, points, listing, search)
-    _claim(folder, config, space, search)
+    for point in points:
+        check(at_point(config, point), listing)
     connect()
     concurrent = _concurrent(search, len(points) * max(search.samples, 1))
+    pixels = _pixels_of_each_backbone(config, points, listing)
+    _claim(folder, config, space, search)
     print(_describe(config, space, search, points, concurrent, folder))
     start = time.monotonic()
     trials = _rows(_run(folder, config, space, search, points, concurrent, pixels), config, search, start)
@@ -197,19 +198,18 @@ def _checked_points(space: Space, search: SearchOptions) -> list[dict[str, Any]]
     return corner_points(space)
 
 
-def _prepared_pixels(
-    config: TrainConfig, points: list[dict[str, Any]], listing: Listing, search: SearchOptions
-) -> dict[Any, Pixels]:
-    """Checks each point, creates each backbone once, and decodes the images once for each kind of input.
+def _pixels_of_each_backbone(
+    config: TrainConfig, points: list[dict[str, Any]], listing: Listing
+) -> dict[Preprocessing, Pixels]:
+    """Creates each backbone once, which checks it, and decodes the images once for each kind of input.
 
     Returns:
         Preprocessing -> all images; without those that are streamed.
     """
-    pixels: dict[Any, Pixels] = {}
+    pixels: dict[Preprocessing, Pixels] = {}
     seen: list[ModelOptions] = []
     for point in points:
         one = at_point(config, point)
-        check(one, listing)
         if one.model not in seen:
             seen.append(one.model)
             plan = prepare(one, listing)
@@ -261,7 +261,7 @@ def _run(
     search: SearchOptions,
     points: list[dict[str, Any]],
     concurrent: int,
-    pixels: dict[Any, Pixels],
+    pixels: dict[Preprocessing, Pixels],
 ) -> ResultGrid:
     """Runs the trials that are left."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; `_Progress` says what matters
@@ -315,7 +315,7 @@ def _group(config: TrainConfig) -> tuple[float, str]:
     return config.sigma, config.costs
 
 
-def _trial(point: dict[str, Any], *, config: TrainConfig, pixels: dict[Any, Pixels], threads: int) -> None:
+def _trial(point: dict[str, Any], *, config: TrainConfig, pixels: dict[Preprocessing, Pixels], threads: int) -> None:
     """Trains at one point; a mistake that the user can mend is reported, not retried."""
     torch.set_num_threads(threads)
     logging.getLogger("ray").setLevel(logging.WARNING)  # or each checkpoint is announced
@@ -332,7 +332,7 @@ def _trial(point: dict[str, Any], *, config: TrainConfig, pixels: dict[Any, Pixe
         tune.report({"error": str(error)})
 
 
-def _train(plan: Any, pixels: dict[Any, Pixels], resume: str | None, history: list[dict]) -> None:
+def _train(plan: Plan, pixels: dict[Preprocessing, Pixels], resume: str | None, history: list[dict]) -> None:
     def after(epoch: Epoch, metrics: dict[str, float] | None, trainer: Trainer) -> None:
         history.append(entry_of(epoch, metrics))
         if metrics is None:

@@ -159,9 +159,7 @@ def train(
     Raises:
         UserError: where anything is wrong that can be known before training starts, or the loss is not finite.
     """
-    config = TrainConfig(
-        data, model, sigma, costs, objective, training, augmentation, validation, seed, stream
-    )  # fmt: skip
+    config = TrainConfig(data, model, sigma, costs, objective, training, augmentation, validation, seed, stream)
     if threads is not None:
         torch.set_num_threads(threads)
     plan = prepare(config)

@@ -25,6 +25,11 @@ _FINER = 7  # strengths of the second grid
 class Budget:
     """What a rule may lose against argmax.
 
+    Accuracy alone does not protect a class. On CIFAR-10 (a small network, pair cat -> dog), a rule within an accuracy
+    loss of 0.02 took the recall of dogs from 0.55 to 0.01, at a rob_cs of 0.73 instead of 0.40; within a recall loss
+    of 0.15 as well, rob_cs was 0.55 to 0.58 with no accuracy lost at all. For seed cat the accuracy binds first: at
+    a loss of 0.022 the worst class lost 0.12.
+
     Attributes:
         accuracy: Share of the data's images.
         recall: Of any one class that at least LEAST_IMAGES images were drawn of.

@@ -187,6 +187,8 @@ def test_a_spec_that_is_not_understood_is_one_line_that_says_so(spec, message):
         {"kind": "offset"},
         {"kind": "offset", "offsets": (0.0, math.inf)},
         {"kind": "argmax", "offsets": (0.0, 1.0)},
+        {"kind": "argmax", "tau": 1.0},
+        {"kind": "offset", "offsets": (0.0, 1.0), "costs": PAIR},
         {"kind": "expected_cost", "tau": -0.1, "costs": PAIR},
         {"kind": "expected_cost", "tau": math.nan, "costs": PAIR},
         {"kind": "expected_cost", "tau": 1.0, "costs": ((0.0, -1.0), (0.0, 0.0))},
@@ -201,3 +203,5 @@ def test_parameters_that_make_no_rule_are_refused(wrong):
 def test_a_rule_for_another_number_of_classes_is_refused():
     with pytest.raises(UserError, match="a rule is for 3 classes and the classifier has 4"):
         Rule("offset", (0.0, 1.0, 0.0))(torch.zeros(2, 4))
+    with pytest.raises(UserError, match="rules for 2 and for 3 classes cannot decide on the same logits"):
+        Decisions([Rule("offset", (0.0, 1.0, 0.0)), Rule("offset", (0.0, 1.0))], "cpu")
