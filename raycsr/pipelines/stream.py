@@ -102,7 +102,7 @@ class StreamedBatches:
         return len(self._images) // self._batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches of one epoch, pixels float32 in [0,1]."""
+        """Yields the batches of one epoch."""
         order = torch.randperm(len(self._images), generator=self.generator).numpy()
         seed = int(torch.randint(2**62, (), generator=self.generator))
         shuffled = self._images.iloc[order].assign(position=np.arange(len(order)))
@@ -118,7 +118,7 @@ class StreamedBatches:
             bad = np.flatnonzero(block["error"] != "")
             failed.update(zip(block["image_id"][bad], block["error"][bad], strict=True))
             if len(good):
-                pixels = torch.from_numpy(block["image"][good]).permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
+                pixels = torch.from_numpy(block["image"][good]).permute(0, 3, 1, 2)  # (B, 3, H, W)
                 labels = torch.from_numpy(block["label"][good].astype(np.int64))
                 yield Batch(pixels, labels, block["image_id"][good].tolist())
         if failed:

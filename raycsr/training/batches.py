@@ -15,7 +15,7 @@ class Batch(NamedTuple):
     """Images to take one step on.
 
     Attributes:
-        images: float32 pixels (B, 3, H, W) in [0,1], or uint8 ones in 0..255.
+        images: uint8 (B, 3, H, W); they become float32 in [0,1] on the device.
         labels: int64 (B,).
         image_ids: B names, to say which images a step concerned.
     """
@@ -71,14 +71,14 @@ class InMemoryBatches:
         return len(self.labels) // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches of one epoch, pixels float32 in [0,1]."""
+        """Yields the batches of one epoch."""
         order = torch.randperm(len(self.labels), generator=self.generator)
         for indices in order[: len(self) * self.batch_size].split(self.batch_size):
             images = torch.from_numpy(self.images[indices.numpy()]).permute(0, 3, 1, 2)  # a copy, (B, 3, H, W)
             if self.augment is not None:
                 images = self._augmented(images, self.augment)
             names = [str(i) if self.image_ids is None else self.image_ids[i] for i in indices.tolist()]
-            yield Batch(images.float() / 255, self.labels[indices], names)
+            yield Batch(images, self.labels[indices], names)
 
     def _augmented(self, images: torch.Tensor, augment: Augment) -> torch.Tensor:
         with torch.random.fork_rng(devices=[]):

@@ -204,7 +204,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> torch.Tensor:
         """Takes one step and returns its loss, a detached scalar on the device."""
-        images = batch.images.to(self._device, non_blocking=True)
+        images = batch.images.to(self._device, non_blocking=True).float() / 255
         labels = batch.labels.to(self._device, non_blocking=True)
         dtype = torch.float16 if self._options.precision == "fp16" else torch.bfloat16
         with torch.autocast(self._device.type, dtype, enabled=self._options.precision != "fp32"):
