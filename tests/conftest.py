@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
+hypothesis.settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's affair
+hypothesis.settings.load_profile("no deadline")
 torch.set_num_threads(1)  # the networks of the tests are tiny: threads would wait longer than they work
 
 
