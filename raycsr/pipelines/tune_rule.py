@@ -50,7 +50,8 @@ def tune_rule(
 
     A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass; a second, finer one
     follows around the best. Chosen is the largest rob_cs at the radius within both budgets. The rule is fixed
-    before any image that it is certified on is seen, so its certificates hold at their alpha.
+    before any image that it is certified on is seen, so its certificates hold at their alpha. The budgets are kept on
+    the images that it is tuned on; on others its losses are near, not bounded: report shows them.
 
     Args:
         model: The base classifier: a checkpoint, or a timm name.
