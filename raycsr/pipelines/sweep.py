@@ -17,6 +17,7 @@ import torch
 from ray import tune
 from ray.tune import Checkpoint, CheckpointConfig, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from raycsr.data import DataOptions, Listing, Pixels, open_source, read_pixels
 from raycsr.errors import UserError, nearest
@@ -292,7 +293,7 @@ def _run(
         param_space=param_space(space),
         tune_config=TuneConfig(
             num_samples=search.samples,
-            max_concurrent_trials=concurrent,
+            search_alg=BasicVariantGenerator(max_concurrent=concurrent, random_state=search.seed),
             time_budget_s=search.max_hours and search.max_hours * 3600,
             scheduler=scheduler,
             trial_name_creator=lambda trial: trial.trial_id,
