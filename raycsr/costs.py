@@ -102,7 +102,7 @@ class CostMatrix:
         if spec.endswith(".csv"):
             return _agreeing(cls.from_csv(spec), spec, num_classes, class_names)
         if kind == "seed":
-            seeds = [_find_class(name, num_classes, class_names) for name in rest.split(",")]
+            seeds = [find_class(name, num_classes, class_names) for name in rest.split(",")]
             return cls.seedwise(num_classes, seeds, class_names=class_names)
         if kind == "pair":
             pairs: dict[int, list[int]] = {}
@@ -110,8 +110,8 @@ class CostMatrix:
                 seed, slash, target = pair.partition("/")
                 if not slash:
                     raise UserError(f"pair {pair!r} in costs {spec!r} has no target; write seed/target")
-                pairs.setdefault(_find_class(seed, num_classes, class_names), []).append(
-                    _find_class(target, num_classes, class_names)
+                pairs.setdefault(find_class(seed, num_classes, class_names), []).append(
+                    find_class(target, num_classes, class_names)
                 )
             return cls.pairwise(num_classes, pairs, class_names=class_names)
         raise UserError(f"costs {spec!r} not understood; use uniform, seed:3,5, pair:3/5,3/8 or a path to a .csv")
@@ -198,8 +198,12 @@ def _checked_class(k: int, num_classes: int) -> int:
     return int(k)
 
 
-def _find_class(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:
-    """The index of a class that a person named, by its name first and by its index otherwise."""
+def find_class(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:
+    """The index of a class that a person named, by its name first and by its index otherwise.
+
+    Raises:
+        UserError: no class is meant; the message names the nearest.
+    """
     name = name.strip()
     names = list(class_names or [])
     if name in names:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raycsr.costs import CostMatrix, _find_class
+from raycsr.costs import CostMatrix, find_class
 from raycsr.errors import UserError, nearest
 
 KINDS = ("argmax", "offset", "expected_cost")
@@ -250,7 +250,7 @@ def _named_offsets(spec: str, rest: str, num_classes: int, class_names: Sequence
                 f"rule {spec!r} not understood at {pair!r}; write offset:cat=1.5 or offset:1.5*pair:cat/dog"
             )
         try:
-            offsets[_find_class(name, num_classes, class_names)] = float(value)
+            offsets[find_class(name, num_classes, class_names)] = float(value)
         except ValueError:
             raise UserError(f"rule {spec!r}: {value!r} is no number; write {name}=1.5") from None
     return Rule("offset", tuple(offsets), spec=spec)
