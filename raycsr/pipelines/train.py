@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -210,6 +211,7 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
     if options.pretrained and options.num_classes is None:
         options = replace(options, num_classes=classes)
     model = load_base_classifier(options, num_classes=classes)
+    model.rules = ()  # those of a checkpoint were tuned for its weights
     _try_forward(model, options)
     stream = config.stream
     if stream is None:
@@ -305,38 +307,36 @@ def _split(plan: Plan, pixels: Pixels | None) -> tuple[InMemoryBatches | Streame
     """Batches of the images to train on, the held-out images, and how many of those are drawn from all classes."""
     config, generator = plan.config, torch.Generator().manual_seed(plan.config.seed)
     listed, preprocessing = plan.listing.images, plan.model.preprocessing
-    mixed, extra = plan.held_out.mixed, plan.held_out.extra
+    held_rows = listed.iloc[np.concatenate([plan.held_out.mixed, plan.held_out.extra])]
+    of_all_classes = set(listed["image_id"].iloc[plan.held_out.mixed])
+    batches: InMemoryBatches | StreamedBatches
     if pixels is None:
-        held = read_pixels(plan.source, listed.iloc[np.concatenate([mixed, extra])], preprocessing)
-        num_mixed = sum(image_id in set(listed["image_id"].iloc[mixed]) for image_id in held.image_ids)
-        return (
-            StreamedBatches(
-                plan.source,
-                listed.iloc[plan.held_out.left],
-                preprocessing,
-                batch_size=config.training.batch_size,
-                generator=generator,
-                options=config.augmentation,
-            ),
-            held,
-            num_mixed,
+        held = read_pixels(plan.source, held_rows, preprocessing)
+        batches = StreamedBatches(
+            plan.source,
+            listed.iloc[plan.held_out.left],
+            preprocessing,
+            batch_size=config.training.batch_size,
+            generator=generator,
+            options=config.augmentation,
         )
-    where = {image_id: position for position, image_id in enumerate(pixels.image_ids)}
+    else:
+        where = {image_id: position for position, image_id in enumerate(pixels.image_ids)}
 
-    def positions(rows: np.ndarray) -> np.ndarray:
-        return np.array([where[i] for i in listed["image_id"].iloc[rows] if i in where], np.int64)
+        def positions(rows: pd.DataFrame) -> np.ndarray:
+            return np.array([where[i] for i in rows["image_id"] if i in where], np.int64)
 
-    left = pixels.take(positions(plan.held_out.left))
-    batches = InMemoryBatches(
-        left.images,
-        left.labels,
-        batch_size=config.training.batch_size,
-        generator=generator,
-        image_ids=left.image_ids,
-        augment=augmentation(config.augmentation, preprocessing.input_size),
-    )
-    num_mixed = len(positions(mixed))
-    return batches, pixels.take(positions(np.concatenate([mixed, extra]))), num_mixed
+        held = pixels.take(positions(held_rows))
+        batches = InMemoryBatches(
+            pixels.images,
+            pixels.labels,
+            subset=positions(listed.iloc[plan.held_out.left]),
+            batch_size=config.training.batch_size,
+            generator=generator,
+            image_ids=pixels.image_ids,
+            augment=augmentation(config.augmentation, preprocessing.input_size),
+        )
+    return batches, held, sum(image_id in of_all_classes for image_id in held.image_ids)
 
 
 def save(plan: Plan, trainer: Trainer, history: list[dict], path: str) -> None:

@@ -39,6 +39,7 @@ class InMemoryBatches:
         batch_size: int,
         generator: torch.Generator,
         image_ids: Sequence[str] | None = None,
+        subset: np.ndarray | None = None,
         augment: Augment | None = None,
     ) -> None:
         """Keeps the images as they are, without a copy.
@@ -49,6 +50,7 @@ class InMemoryBatches:
             batch_size: Images a batch; fewer where N is smaller.
             generator: CPU generator of the order and the augmentation; its state is all there is to resume.
             image_ids: N names; by default the indices.
+            subset: Indices of the images to use; by default all. The images may be shared with other processes.
             augment: Applied to each image, uint8 (3, H, W) in and out; may draw from torch's global generator,
                 which is seeded from `generator` and left as it was.
 
@@ -62,18 +64,19 @@ class InMemoryBatches:
         self.images = images
         self.labels = torch.as_tensor(np.asarray(labels, np.int64))
         self.image_ids = image_ids
-        self.batch_size = min(batch_size, len(images))
+        self.subset = np.arange(len(images)) if subset is None else subset
+        self.batch_size = min(batch_size, len(self.subset))
         self.generator = generator
         self.augment = augment
 
     def __len__(self) -> int:
         """Returns the number of batches of an epoch."""
-        return len(self.labels) // self.batch_size
+        return len(self.subset) // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields the batches of one epoch."""
-        order = torch.randperm(len(self.labels), generator=self.generator)
-        for indices in order[: len(self) * self.batch_size].split(self.batch_size):
+        order = torch.randperm(len(self.subset), generator=self.generator)[: len(self) * self.batch_size]
+        for indices in torch.from_numpy(self.subset)[order].split(self.batch_size):
             images = torch.from_numpy(self.images[indices.numpy()]).permute(0, 3, 1, 2)  # a copy, (B, 3, H, W)
             if self.augment is not None:
                 images = self._augmented(images, self.augment)

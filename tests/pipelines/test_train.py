@@ -9,7 +9,7 @@ import torch
 from raycsr.cli import main
 from raycsr.data import DataOptions
 from raycsr.errors import UserError
-from raycsr.models import ModelOptions, load_base_classifier, load_training_state
+from raycsr.models import ModelOptions, Rule, load_base_classifier, load_training_state, save_checkpoint
 from raycsr.pipelines import train as module
 from raycsr.pipelines.stream import StreamedBatches
 from raycsr.pipelines.train import ObjectiveOptions, prepare, train
@@ -76,11 +76,15 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(options, monkeyp
 
 def test_fine_tuning_starts_from_a_checkpoints_weights(options):
     first = train(**options, name="first")
+    model = load_base_classifier(first.checkpoint)
+    model.rules = (Rule("offset", (0.0, -1.0) + (0.0,) * 8),)
+    save_checkpoint(first.checkpoint, model)
     tuned = {**options, "model": ModelOptions(first.checkpoint), "training": TrainingOptions(epochs=1, lr=1e-9)}
     second = train(**tuned, objective=ObjectiveOptions("margin_cs", {"k": 2}), name="second")
     a, b = load_base_classifier(first.checkpoint), load_base_classifier(second.checkpoint)
     weights = torch.nn.utils.parameters_to_vector
     assert torch.allclose(weights(a.parameters()), weights(b.parameters()), atol=1e-5)
+    assert a.rules and not b.rules  # they were tuned for other weights
     assert b.training_info["objective"] == "margin_cs" and b.training_info["objective_args"] == {"k": 2}
 
 

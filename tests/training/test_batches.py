@@ -26,6 +26,14 @@ def test_an_epoch_holds_each_image_at_most_once_in_a_new_order():
         assert image_ids == [f"i{k}" for k in labels.tolist()]
 
 
+def test_a_subset_keeps_its_names_and_labels():
+    data = batches(*numbered(10), batch_size=2, subset=np.array([1, 5, 7, 9]))
+    seen = [
+        (int(image[0, 0, 0]), int(label), name) for batch in data for image, label, name in zip(*batch, strict=True)
+    ]
+    assert sorted(seen) == [(k, k, str(k)) for k in (1, 5, 7, 9)]
+
+
 def test_fewer_images_than_a_batch_are_one_batch():
     assert [sorted(batch.labels.tolist()) for batch in batches(*numbered(3), batch_size=8)] == [[0, 1, 2]]
 
