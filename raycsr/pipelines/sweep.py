@@ -155,17 +155,20 @@ def sweep(
     """
     config = TrainConfig(data, model, sigma, costs, objective, training, augmentation, validation, seed, stream)
     folder = Store(results).at(f"{experiment}/sweeps/{name}")
-    points = _checked_points(space, search)
+    _check_search(search)
+    corners = [at_point(config, point) for point in corner_points(space)]
     listing = open_source(data).list()
-    for point in points:
-        check(at_point(config, point), listing)
+    for corner in corners:
+        check(corner, listing)
     connect()
-    concurrent = _concurrent(search, len(points) * max(search.samples, 1))
-    pixels = _pixels_of_each_backbone(config, points, listing)
+    concurrent = _concurrent(search, _num_trials(space, search))
+    pixels = _pixels_of_each_backbone(corners, listing)
     _claim(folder, config, space, search)
-    print(_describe(config, space, search, points, concurrent, folder))
+    print(_describe(space, search, concurrent, folder))
     start = time.monotonic()
-    trials = _rows(_run(folder, config, space, search, points, concurrent, pixels), config, search, start)
+    longest = max(corner.training.epochs for corner in corners)
+    grid = _run(folder, config, space, search, longest, concurrent, listing, pixels)
+    trials = _rows(grid, config, search, start)
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
     folder.write_table("trials.parquet", pa.Table.from_pandas(trials, preserve_index=False))
@@ -191,17 +194,20 @@ def sweep(
     return SweepOutcome(folder.location, trials, best, failures, outcomes)
 
 
-def _checked_points(space: Space, search: SearchOptions) -> list[dict[str, Any]]:
+def _check_search(search: SearchOptions) -> None:
     if search.metric not in METRICS:
         raise UserError(f"unknown metric {search.metric!r}: {nearest(search.metric, METRICS)}")
     if (search.samples == -1 and search.max_hours is None) or search.samples == 0 or search.samples < -1:
         raise UserError(f"search.samples is {search.samples}: give 1 or more, or -1 with search.max_hours")
-    return corner_points(space)
 
 
-def _pixels_of_each_backbone(
-    config: TrainConfig, points: list[dict[str, Any]], listing: Listing
-) -> dict[Preprocessing, Pixels]:
+def _num_trials(space: Space, search: SearchOptions) -> int | None:
+    """How many trials there will be; None where they go on until the time is up."""
+    grid = math.prod(len(domain["grid"]) for domain in space.values() if "grid" in domain)
+    return grid * search.samples if search.samples > 0 else None
+
+
+def _pixels_of_each_backbone(corners: list[TrainConfig], listing: Listing) -> dict[Preprocessing, Pixels]:
     """Creates each backbone once, which checks it, and decodes the images once for each kind of input.
 
     Returns:
@@ -209,8 +215,7 @@ def _pixels_of_each_backbone(
     """
     pixels: dict[Preprocessing, Pixels] = {}
     seen: list[ModelOptions] = []
-    for point in points:
-        one = at_point(config, point)
+    for one in corners:
         if one.model not in seen:
             seen.append(one.model)
             plan = prepare(one, listing)
@@ -233,17 +238,20 @@ def _claim(folder: Store, config: TrainConfig, space: dict, search: SearchOption
         )
 
 
-def _concurrent(search: SearchOptions, trials: int) -> int:
+def _concurrent(search: SearchOptions, trials: int | None) -> int:
     """How many trials run at a time; one CPU stays free, or what feeds the trials would starve without a word."""
     have = ray.cluster_resources()
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    fit_cpus = int((cpus - 1) / search.cpus_per_trial) if search.cpus_per_trial else trials
-    fit_gpus = int(gpus / search.gpus_per_trial) if search.gpus_per_trial else trials
+    most = math.inf if trials is None else trials
+    fit_cpus = int((cpus - 1) / search.cpus_per_trial) if search.cpus_per_trial else most
+    fit_gpus = int(gpus / search.gpus_per_trial) if search.gpus_per_trial else most
     if fit_gpus < 1:
         raise UserError(
             f"a trial wants {search.gpus_per_trial:g} GPUs and the cluster has {gpus:g}; lower search.gpus_per_trial"
         )
-    wanted = search.max_concurrent if search.max_concurrent is not None else max(min(fit_cpus, fit_gpus, trials), 1)
+    fitting = min(fit_cpus, fit_gpus, most)
+    default = max(int(fitting), 1) if math.isfinite(fitting) else 1  # endless trials that reserve nothing
+    wanted = default if search.max_concurrent is None else search.max_concurrent
     if wanted < 1 or wanted * search.cpus_per_trial > cpus - 1:
         raise UserError(
             f"{wanted} trials of {search.cpus_per_trial:g} CPUs do not fit in the cluster's {cpus:g} CPUs less the one "
@@ -260,14 +268,16 @@ def _run(
     config: TrainConfig,
     space: Space,
     search: SearchOptions,
-    points: list[dict[str, Any]],
+    longest: int,
     concurrent: int,
+    listing: Listing,
     pixels: dict[Preprocessing, Pixels],
 ) -> ResultGrid:
     """Runs the trials that are left."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; `_Progress` says what matters
+    threads = max(1, int(search.cpus_per_trial))
     trainable = tune.with_resources(
-        tune.with_parameters(_trial, config=config, pixels=pixels, threads=max(1, int(search.cpus_per_trial))),
+        tune.with_parameters(_trial, config=config, listing=listing, pixels=pixels, threads=threads),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
     )
     if Tuner.can_restore(folder.location):
@@ -276,10 +286,9 @@ def _run(
     storage, name = folder.location.rsplit("/", 1)
     scheduler = None
     if search.scheduler == "asha":
-        longest = max(at_point(config, point).training.epochs for point in points)
         mode = "max" if METRICS[search.metric] else "min"
         scheduler = AshaByGroup(
-            group=lambda trial: _group(at_point(config, trial.config)),
+            group=lambda trial: (trial.config.get("sigma", config.sigma), trial.config.get("costs", config.costs)),
             time_attr="epoch",
             metric=search.metric,
             mode=mode,
@@ -304,24 +313,26 @@ def _run(
             storage_path=storage,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=2),  # a worker that was lost; from its last checkpoint
-            callbacks=[_Progress(len(points) * search.samples, search.metric)],
+            callbacks=[_Progress(_num_trials(space, search), search.metric)],
             verbose=0,
         ),
     )
     return tuner.fit()
 
 
-def _group(config: TrainConfig) -> tuple[float, str]:
-    """Trials are comparable where sigma and the cost matrix are the same."""
-    return config.sigma, config.costs
-
-
-def _trial(point: dict[str, Any], *, config: TrainConfig, pixels: dict[Preprocessing, Pixels], threads: int) -> None:
+def _trial(
+    point: dict[str, Any],
+    *,
+    config: TrainConfig,
+    listing: Listing,
+    pixels: dict[Preprocessing, Pixels],
+    threads: int,
+) -> None:
     """Trains at one point; a mistake that the user can mend is reported, not retried."""
     torch.set_num_threads(threads)
     logging.getLogger("ray").setLevel(logging.WARNING)  # or each checkpoint is announced
     try:
-        plan = prepare(at_point(config, point))
+        plan = prepare(at_point(config, point), listing)
         found = tune.get_checkpoint()
         if found is None:
             _train(plan, pixels, resume=None, history=[])
@@ -350,7 +361,7 @@ def _train(plan: Plan, pixels: dict[Preprocessing, Pixels], resume: str | None, 
 class _Progress(tune.Callback):
     """A line for each validation of a trial, with what is done and what time is left."""
 
-    def __init__(self, trials: int, metric: str) -> None:
+    def __init__(self, trials: int | None, metric: str) -> None:
         self._trials = trials
         self._metric = metric
         self._done = 0
@@ -373,7 +384,7 @@ class _Progress(tune.Callback):
 
     def _words(self) -> str:
         minutes = (time.monotonic() - self._start) / 60
-        if self._trials < 0:
+        if self._trials is None:
             return f"{self._done} trials done in {minutes:.1f} min"
         left = minutes / self._done * (self._trials - self._done)
         return f"{self._done} of {self._trials} trials done in {minutes:.1f} min, about {left:.1f} min left"
@@ -438,18 +449,11 @@ def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> di
     return best
 
 
-def _describe(
-    config: TrainConfig,
-    space: dict,
-    search: SearchOptions,
-    points: list[dict[str, Any]],
-    concurrent: int,
-    folder: Store,
-) -> str:
+def _describe(space: Space, search: SearchOptions, concurrent: int, folder: Store) -> str:
     """The plan, in words."""
-    grid = math.prod(len(domain["grid"]) for domain in space.values() if "grid" in domain)
     domains = [f"{key} {kind} {_short(v)}" for key, d in space.items() for kind, v in d.items()]
-    trials = f"{grid * search.samples} trials" if search.samples > 0 else "trials until the time is up"
+    count = _num_trials(space, search)
+    trials = "trials until the time is up" if count is None else f"{count} trials"
     return "\n".join(
         [
             f"sweep     {folder.location}",
