@@ -10,7 +10,19 @@ import raycsr
 PACKAGE = Path(raycsr.__file__).parent
 
 # Each may import those before it, never one after it.
-LAYERS = ["errors", "costs", "certification", "models", "smoothing", "training", "results", "data", "pipelines", "cli"]
+LAYERS = [
+    "errors",
+    "progress",
+    "costs",
+    "certification",
+    "models",
+    "smoothing",
+    "training",
+    "results",
+    "data",
+    "pipelines",
+    "cli",
+]
 
 
 @pytest.mark.parametrize("module", ["raycsr", "raycsr.costs", "raycsr.certification"])

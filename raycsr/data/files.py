@@ -16,7 +16,7 @@ from botocore.config import Config
 from raycsr.errors import UserError
 
 READ_THREADS = 16  # an object store answers in tens of milliseconds: read many at once
-RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further attempt
+RETRY_DELAYS = (0.5, 2.0, 8.0, 30.0, 60.0)  # seconds before each further attempt: a store may restart
 
 T = TypeVar("T")
 
@@ -114,6 +114,12 @@ def open_filesystem(root: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), root
     path = root.removeprefix("s3://")  # only its bucket goes into a URI, where a key would need escapes
     return pafs.FileSystem.from_uri(f"s3://{path.split('/')[0]}")[0], path
+
+
+def folder_of(root: str) -> str:
+    """The folder that ids are relative to: the root, or where the root is one file, the file's folder."""
+    filesystem, path = open_filesystem(root)
+    return os.path.dirname(root) if filesystem.get_file_info(path).is_file else root
 
 
 def retried(operation: Callable[[], T]) -> T:

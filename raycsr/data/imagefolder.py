@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
+import pyarrow.fs as pafs
 
 from raycsr.data.files import READ_THREADS, File, natural, one_image_failed, open_filesystem, retried, walk
-from raycsr.data.images import Image, Images, frame
+from raycsr.data.images import MAX_BYTES, Image, Images, frame, too_large
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 
@@ -43,9 +44,15 @@ def read_imagefolder(options: DataOptions, image_ids: Sequence[str]) -> Images:
 
     def read_one(image_id: str) -> Image:
         try:
-            return retried(lambda: filesystem.open_input_file(f"{root}/{image_id}").readall())
+            return retried(lambda: _read_file(filesystem, f"{root}/{image_id}"))
         except (FileNotFoundError, PermissionError) as error:
             return one_image_failed(error, filesystem, root)
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
         return list(pool.map(read_one, image_ids))
+
+
+def _read_file(filesystem: pafs.FileSystem, path: str) -> Image:
+    with filesystem.open_input_file(path) as file:
+        size = file.size()
+        return file.read(size) if size <= MAX_BYTES else too_large(size)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from raycsr.data.decode import decode_images
 from raycsr.data.sources import Source
 from raycsr.errors import UserError
 from raycsr.models import Preprocessing
+from raycsr.progress import Progress
 
 _BLOCK = 512  # images read at once
 
@@ -69,9 +69,9 @@ def read_pixels(source: Source, images: pd.DataFrame, preprocessing: Preprocessi
         pixels[block] = decoded["image"]
         errors[block] = decoded["error"]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in tqdm(pool.map(read, starts), "decode", len(starts), leave=False, unit="block", disable=None):
-            pass
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(len(images), "decode", "images") as progress:
+        for start, _ in zip(starts, pool.map(read, starts), strict=True):
+            progress.update(min(_BLOCK, len(images) - start))
     labels, image_ids = images["label"].to_numpy(np.int64), images["image_id"].tolist()
     good = np.flatnonzero([error is None for error in errors])
     if len(good) == len(images):

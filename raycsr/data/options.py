@@ -8,11 +8,12 @@ class DataOptions:
     """What to certify. The subset is taken in the order classes, skip, limit.
 
     Attributes:
-        source: One of digits, cifar10, imagefolder, parquet.
+        source: One of digits, cifar10, imagefolder, parquet, webdataset.
         path: Folder or file, local or s3://bucket/prefix; for cifar10 the local folder that torchvision
             keeps it in.
         split: Part of the data, where the source has parts: digits, cifar10, and Parquet folders with files
-            named <split>-*. An imagefolder has none: its path names the folder of classes.
+            named <split>-*. An imagefolder or a webdataset has none: its path names the folder of classes,
+            or of tars.
         skip: Take every skip-th image of the sorted listing.
         limit: Take at most this many images.
         classes: Take only these classes, by index or by name.

@@ -16,10 +16,22 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from raycsr.data.files import READ_THREADS, File, natural, one_image_failed, open_filesystem, reason, retried, walk
-from raycsr.data.images import Image, Images, frame
+from raycsr.data.files import (
+    READ_THREADS,
+    File,
+    folder_of,
+    natural,
+    one_image_failed,
+    open_filesystem,
+    reason,
+    retried,
+    walk,
+)
+from raycsr.data.images import MAX_BYTES, Image, Images, frame, too_large
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
+
+_BUFFER = 2**23  # bytes of a column read at once
 
 
 def list_parquet(options: DataOptions) -> tuple[pd.DataFrame, list[str] | None]:
@@ -27,12 +39,12 @@ def list_parquet(options: DataOptions) -> tuple[pd.DataFrame, list[str] | None]:
     root = str(options.path)
     files = sorted((f for f in walk(root) if f.path.endswith(".parquet")), key=lambda f: natural(f.path))
     with _parquet_errors(root):
-        filesystem, path = open_filesystem(root)
-        folder = _parquet_folder(filesystem, path)
-    if folder == path:
+        folder = folder_of(root)
+        filesystem, path = open_filesystem(folder)
+    if folder == root:
         files = _of_split(files, options.split)
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        parts = list(pool.map(lambda file: _list_parquet_file(filesystem, folder, file), files))
+        parts = list(pool.map(lambda file: _list_parquet_file(filesystem, path, file), files))
     if not parts:
         return frame([], [], [], []), None
     return pd.concat([images for images, _ in parts], ignore_index=True), parts[0][1]
@@ -42,13 +54,8 @@ def list_parquet(options: DataOptions) -> tuple[pd.DataFrame, list[str] | None]:
 def _parquet_errors(path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError) as error:  # of pyarrow, or of a type that Ray registered with it
         raise UserError(f"cannot read {path!r} as Parquet: {reason(error)}") from None
-
-
-def _parquet_folder(filesystem: pafs.FileSystem, path: str) -> str:
-    """The folder that ids are relative to: the path, or where the path is one file, the file's folder."""
-    return os.path.dirname(path) if filesystem.get_file_info(path).is_file else path
 
 
 def _of_split(files: list[File], split: str) -> list[File]:
@@ -66,7 +73,8 @@ def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: File) -> 
     with _parquet_errors(file.path), filesystem.open_input_file(f"{folder}/{file.path}") as handle:
         parquet = pq.ParquetFile(handle)
         _check_columns(parquet.schema_arrow, file.path)
-        labels = pc.fill_null(parquet.read(columns=["label"])["label"], -1).to_numpy()
+        # cast, for a label beyond int32 would come back as another class
+        labels = pc.fill_null(parquet.read(columns=["label"])["label"].cast(pa.int32()), -1).to_numpy()
     groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
     rows = [group.num_rows for group in groups]
     sizes = np.repeat([_image_bytes(group) // max(group.num_rows, 1) for group in groups], rows)
@@ -75,9 +83,12 @@ def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: File) -> 
 
 
 def _check_columns(schema: pa.Schema, path: str) -> None:
+    """Refuses other columns; extension types too, for Ray registers one whose values are unpickled, which runs code."""
     types = {field.name: field.type for field in schema}
     image, label = types.get("image", pa.null()), types.get("label", pa.null())
-    has_bytes = pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
+    is_struct = pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
+    encoded = image.field("bytes").type if is_struct else pa.null()
+    has_bytes = pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)
     if not has_bytes or not pa.types.is_integer(label):
         columns = ", ".join(f"{name}: {type_}" for name, type_ in types.items())
         raise UserError(f"{path!r} needs columns image: struct<bytes, path> and label: int, has {columns}")
@@ -96,15 +107,14 @@ def _hub_class_names(schema: pa.Schema) -> list[str] | None:
 
 def read_parquet(options: DataOptions, image_ids: Sequence[str]) -> Images:
     """Each row's encoded image, or why it cannot be read; opens each file once."""
-    filesystem, root = open_filesystem(str(options.path))
-    folder = retried(lambda: _parquet_folder(filesystem, root))
+    filesystem, folder = open_filesystem(retried(lambda: folder_of(str(options.path))))
     places = pd.DataFrame([i.rsplit("#", 1) for i in image_ids], columns=["file", "row"]).astype({"row": int})
     images: dict[int, Image] = {}
     for file, rows in places.groupby("file").row:
         try:
             read = retried(partial(_read_rows, filesystem, f"{folder}/{file}", rows.to_numpy()))
         except (FileNotFoundError, PermissionError) as error:
-            read = [one_image_failed(error, filesystem, root)] * len(rows)
+            read = [one_image_failed(error, filesystem, folder)] * len(rows)
         images.update(zip(rows.index, read, strict=True))
     return [images[position] for position in range(len(image_ids))]
 
@@ -113,14 +123,31 @@ def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray) -> Imag
     """The encoded images of some rows of one file; reads each row group that they lie in once."""
     images: Images = [IndexError("the row vanished after it was listed")] * len(rows)
     with filesystem.open_input_file(path) as handle:
-        parquet = pq.ParquetFile(handle)
+        parquet = pq.ParquetFile(handle, buffer_size=_BUFFER)
+        _check_columns(parquet.schema_arrow, path)  # again: what was listed may have been replaced
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         group_of = np.searchsorted(starts, rows, side="right") - 1
         for group in np.unique(group_of[rows < starts[-1]]):
             positions = np.flatnonzero(group_of == group)
-            column = parquet.read_row_group(int(group), columns=["image.bytes"])["image"]
-            encoded = pc.struct_field(column, "bytes").take(pa.array(rows[positions] - starts[group]))
-            for position, image in zip(positions, encoded.to_pylist(), strict=True):
-                images[position] = image if image is not None else ValueError("the row holds no image bytes")
+            first = starts[group]
+            for cells in _image_columns(parquet, int(group)):
+                for position in positions[(rows[positions] >= first) & (rows[positions] < first + len(cells))]:
+                    images[position] = _image(cells[rows[position] - first])
+                first += len(cells)
     return images
+
+
+def _image_columns(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Array]:
+    """The column image.bytes of a row group: whole, or where that is large, row by row."""
+    metadata = parquet.metadata.row_group(group)
+    at_once = metadata.num_rows if _image_bytes(metadata) <= MAX_BYTES else 1
+    for batch in parquet.iter_batches(at_once, row_groups=[group], columns=["image.bytes"]):
+        yield pc.struct_field(batch["image"], "bytes")
+
+
+def _image(cell: pa.Scalar) -> Image:
+    if not cell.is_valid:
+        return ValueError("the row holds no image bytes")
+    size = cell.as_buffer().size
+    return cell.as_py() if size <= MAX_BYTES else too_large(size)

@@ -19,7 +19,10 @@ from raycsr.data.images import Images
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import list_cifar10, list_digits, read_cifar10, read_digits
 from raycsr.data.parquet import list_parquet, read_parquet
+from raycsr.data.webdataset import list_webdataset, read_webdataset
 from raycsr.errors import UserError
+
+_MAX_UNNAMED = 100_000  # classes of a source that names none: a label beyond is no index, but would be counted up to
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Listing:
 
     Attributes:
         images: One row an image, in natural order of the ids (a2 before a10). Columns:
-            image_id (str): relative path with forward slashes, or `file#row`; never absolute.
+            image_id (str): relative path with forward slashes, `file#row` or `tar#key`; never absolute.
             label (int32).
             size (int64): bytes; for Parquet the mean of the image's row group.
             version (str): of its file, the etag on S3 or the mtime in ns; a constant for packaged data.
@@ -59,11 +62,13 @@ class Source:
         Transient errors are retried and then raised, so that they never become the result of an image.
 
         Args:
-            image_ids: Ids of the listing. Neighbouring Parquet rows share one read of their row group.
+            image_ids: Ids of the listing. Neighbouring Parquet rows share one read of their row group,
+                images of one tar the walk over its headers.
 
         Returns:
             For each id in order: the encoded bytes; or pixels, uint8 (H, W, 3); or the exception that says
-            why this image cannot be read: it vanished after the listing, or access to its file is denied.
+            why this image cannot be read: it vanished after the listing, access to its file is denied, or it
+            is larger than any image should be (`images.MAX_BYTES`).
 
         Raises:
             UserError: The whole source is missing on this node.
@@ -162,6 +167,9 @@ def _class_names(options: DataOptions, known: list[str] | None, images: pd.DataF
             f"class_names has {len(names)} names, {_describe(options)} has {len(known)} classes, "
             "which are not all among them"
         )
+    if names is None and known is None and images.label.max() >= _MAX_UNNAMED:
+        first = images.iloc[int(images.label.argmax())]
+        raise UserError(f"label {first.label} of {first.image_id!r} is no class index: number the classes from 0")
     if names is None:
         names = known if known is not None else [str(label) for label in range(images.label.max() + 1)]
     outside = images[(images.label < 0) | (images.label >= len(names))]
@@ -199,4 +207,7 @@ _KINDS = {
         list_imagefolder, read_imagefolder, f"a folder laid out <class>/<image>{'|'.join(EXTENSIONS)}"
     ),
     "parquet": _Kind(list_parquet, read_parquet, "a file, or a folder of files, named *.parquet"),
+    "webdataset": _Kind(
+        list_webdataset, read_webdataset, f"a .tar, or a folder of them, of <key>{'|'.join(EXTENSIONS)} and <key>.cls"
+    ),
 }

@@ -1,4 +1,4 @@
-"""Checkpoints of base classifiers: raycsr's own format, and the one of locuslab/smoothing.
+"""Checkpoints of base classifiers: raycsr's own format, and those of five papers' code (`published`).
 
 A file is never unpickled as code: `torch.load(weights_only=True)` always.
 """
@@ -17,6 +17,7 @@ from torch import nn
 
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier, create_base_classifier
+from raycsr.models.published import from_published
 from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
 
@@ -67,13 +68,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
-    """Reads a checkpoint of raycsr or of locuslab/smoothing.
+    """Reads a checkpoint of raycsr, or of the code of Cohen et al., SmoothAdv, MACER, Consistency or SmoothMix.
 
     Args:
         path: Local path or s3:// URI.
 
     Returns:
-        The base classifier, on the CPU. A checkpoint of locuslab/smoothing does not say its training sigma.
+        The base classifier, on the CPU. A published checkpoint does not say its training sigma.
 
     Raises:
         UserError: There is no such file, it is no checkpoint, loading it would run code, or its weights do
@@ -83,11 +84,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
     content = _load(path)
     if _is_raycsr(content):
         return _from_raycsr(path, content)
-    if isinstance(content, dict) and {"arch", "state_dict"} <= content.keys():
-        return _from_locuslab(path, content)
+    if published := from_published(path, content):
+        base_classifier, weights = published
+        _load_weights(path, base_classifier.arch, base_classifier.network, weights)
+        return base_classifier
     raise UserError(
-        f"{path} is not a checkpoint of raycsr ({FORMAT!r}) or of locuslab/smoothing (arch and state_dict): "
-        "load its weights with timm and write it with save_checkpoint."
+        f"{path} is not a checkpoint of raycsr ({FORMAT!r}), of locuslab/smoothing and its kin (arch and state_dict) "
+        "or of macer (net and epoch): load its weights with timm and write it with save_checkpoint."
     )
 
 
@@ -132,7 +135,7 @@ def _from_raycsr(path: str, content: dict[str, Any]) -> BaseClassifier:
     created = create_base_classifier(
         ModelOptions(content["arch"], num_classes=content["num_classes"], args=content["args"], input_size=side)
     )
-    _load_weights(path, created.network, content["state_dict"])
+    _load_weights(path, created.arch, created.network, content["state_dict"])
     return BaseClassifier(
         created.network,
         arch=content["arch"],
@@ -147,42 +150,7 @@ def _from_raycsr(path: str, content: dict[str, Any]) -> BaseClassifier:
     )
 
 
-# ImageNet's ResNet-50 was tested on a 224 pixel crop of 256; timm's own weights of that name on another.
-_LOCUSLAB_PREPROCESSING = {
-    "resnet50": Preprocessing((224, 224), "bilinear", 224 / 256, "center"),
-    "cifar_resnet20": Preprocessing((32, 32), "bilinear", 1.0, "center"),
-    "cifar_resnet110": Preprocessing((32, 32), "bilinear", 1.0, "center"),
-}
-
-
-def _from_locuslab(path: str, content: dict[str, Any]) -> BaseClassifier:
-    """Cohen et al.'s format: a Sequential of normalisation "0" and network "1", perhaps in a DataParallel."""
-    arch = content["arch"]
-    if arch not in _LOCUSLAB_PREPROCESSING:
-        raise UserError(
-            f"{path} holds arch {arch!r}: of locuslab/smoothing, {', '.join(_LOCUSLAB_PREPROCESSING)} load."
-        )
-    state_dict = {
-        ".".join(part for part in name.split(".") if part != "module"): tensor
-        for name, tensor in content["state_dict"].items()
-    }
-    weights = {name[2:]: tensor for name, tensor in state_dict.items() if name.startswith("1.")}
-    head = weights.get("fc.weight", torch.empty(0))
-    created = create_base_classifier(ModelOptions(arch, num_classes=len(head) or None))
-    _load_weights(path, created.network, weights)
-    means, sds = state_dict.get("0.means"), state_dict.get("0.sds")
-    return BaseClassifier(
-        created.network,
-        arch=arch,
-        args={},
-        num_classes=created.num_classes,
-        preprocessing=_LOCUSLAB_PREPROCESSING[arch],
-        mean=created.mean if means is None else means.tolist(),
-        std=created.std if sds is None else sds.tolist(),
-    )
-
-
-def _load_weights(path: str, network: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:
+def _load_weights(path: str, arch: str, network: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     misfits = [
@@ -191,9 +159,7 @@ def _load_weights(path: str, network: nn.Module, state_dict: Mapping[str, torch.
         if expected.get(name) != given.get(name)
     ]
     if misfits:
-        raise UserError(
-            f"{path}: {len(misfits)} weights do not fit the architecture it names: {'; '.join(misfits[:3])}."
-        )
+        raise UserError(f"{path}: {len(misfits)} weights do not fit a {arch}: {'; '.join(misfits[:3])}.")
     network.load_state_dict(state_dict)
 
 

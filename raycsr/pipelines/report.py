@@ -1,6 +1,7 @@
 """Reporting: certificates -> one table, overlaid curves, the front of decision rules, numbers beside each set."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -20,6 +21,7 @@ from raycsr.results.tables import (
     format_front,
     format_summary,
     front,
+    write_locuslab_tsv,
 )
 
 _CURVE_POINTS = 101
@@ -49,7 +51,8 @@ def report(
             front is at the smallest that is not 0.
         rules: Show only these decision rules, as they were written or by their ids; by default all that the runs
             have. A selection is a view: it leaves the numbers beside the certificate sets as they are.
-        out: Folder for summary.parquet, report.md, curves.png and front.png over all of them, local or s3://.
+        out: Folder for summary.parquet, report.md, curves.png and front.png over all of them, local or s3://; and
+            for the standard certificates of each run and rule in a .tsv that locuslab/smoothing's analysis reads.
         allow_missing: Report on a run although listed images have no certificate yet.
 
     Returns:
@@ -93,7 +96,8 @@ def report(
         if compared:
             store.write("front.png", plot_front(points))
         pictures = "curves.png and front.png" if compared else "curves.png"
-        print(f"wrote {store.location}/report.md, summary.parquet, {pictures}")
+        tables = _write_locuslab_tables(sets, store)
+        print(f"wrote {store.location}/report.md, summary.parquet, {', '.join([pictures, *tables])}")
     return table
 
 
@@ -125,6 +129,7 @@ class _Certified:
     missing: int = 0  # listed images that have none
     input_size: tuple[int, int] | None = None
     folder: Store | None = None  # of the certificate set
+    positions: pd.Series | None = None  # of each certificate's image in the run's listing
 
     @property
     def alpha(self) -> float:
@@ -169,18 +174,17 @@ def _load(source: _Source, label: str, costs: list[str] | None, ids: set[str], a
             f"run {run.run_id} has no certificates{asked} (stored: {have}); "
             f"make them with `raycsr certify --run {run.location} --costs ...`"
         )
-    num_images = len(run.images())
-    return [
-        one for name in names for one in _load_set(run, name, stored[name], label, shown, num_images, allow_missing)
-    ]
+    listed = run.images()["image_id"]
+    return [one for name in names for one in _load_set(run, name, stored[name], label, shown, listed, allow_missing)]
 
 
 def _load_set(
-    run: Run, name: str, facts: dict, label: str, rules: dict[str, str], num_images: int, allow_missing: bool
+    run: Run, name: str, facts: dict, label: str, rules: dict[str, str], listed: pd.Series, allow_missing: bool
 ) -> list[_Certified]:
     """One certificate set, rule by rule; a rule without any certificate is left out."""
     manifest = run.manifest()
     certificates = run.certificates(name)
+    num_images, position = len(listed), pd.Series(listed.index, index=listed)
     spec = PurePath(facts["spec"]).name if facts["spec"].endswith(".csv") else facts["spec"]
     matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
     size = tuple(manifest["preprocessing"]["input_size"])
@@ -197,7 +201,8 @@ def _load_set(
             )
         if len(rows):
             missing = num_images - len(rows)
-            sets.append(_Certified(label, spec, rule, rule_id, matrix, rows, missing, size, folder))
+            positions = rows["image_id"].map(position)
+            sets.append(_Certified(label, spec, rule, rule_id, matrix, rows, missing, size, folder, positions))
     return sets
 
 
@@ -272,6 +277,23 @@ def _write_beside(
         folder.write(
             "curves.png", plot_curves({key: curve for key, curve in curves.items() if key[:2] == (run, costs)})
         )
+
+
+def _write_locuslab_tables(sets: list[_Certified], store: Store) -> list[str]:
+    """Writes the standard certificates of each run, rule and alpha, the same under all costs, and names the files."""
+    standard = {(one.run, one.rule_id, one.alpha): one for one in sets if one.positions is not None}
+    written: list[str] = []
+    for (run, rule_id, alpha), one in standard.items():
+        name = run.replace("σ=", "sigma_") + ("" if rule_id == "argmax" else f" {rule_id}")
+        if len({key for key in standard if key[:2] == (run, rule_id)}) > 1:
+            name += f" alpha_{alpha:g}"
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+        while f"{name}.tsv" in written:  # labels that differ in other characters only
+            name += "_"
+        numbered = one.certificates.assign(image_id=one.positions).sort_values("image_id")
+        store.write(f"{name}.tsv", write_locuslab_tsv(numbered).encode())
+        written.append(f"{name}.tsv")
+    return written
 
 
 def _notes(

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Listing, Pixels, Source, num_bytes, open_source, read_pixels
@@ -27,6 +26,7 @@ from raycsr.models import (
 )
 from raycsr.pipelines.pool import connect, worker_device
 from raycsr.pipelines.stream import StreamedBatches
+from raycsr.progress import Progress
 from raycsr.results import Store
 from raycsr.training import (
     AugmentationOptions,
@@ -263,7 +263,7 @@ def fit(
         pixels: All images of the plan's listing that can be decoded; None streams them.
         resume: A checkpoint to go on from.
         after_epoch: Called with the epoch, the certified metrics where it was validated, and the trainer.
-        progress: Show bars.
+        progress: Show progress.
     """
     config, device = plan.config, worker_device()
     torch.manual_seed(config.seed)
@@ -287,7 +287,7 @@ def fit(
     def after(epoch: Epoch) -> None:
         metrics = None
         if epoch.number % config.validation.every == 0 or epoch.number == config.training.epochs:
-            with tqdm(total=len(held), desc="validate", leave=False, disable=None if progress else True) as bar:
+            with Progress(len(held), "validate", "images", shown=progress) as shown:
                 metrics = certified_metrics(
                     model,
                     held.images,
@@ -296,7 +296,7 @@ def fit(
                     costs=plan.costs,
                     sigma=config.sigma,
                     options=config.validation,
-                    progress=bar.update,
+                    progress=shown.update,
                 )
         after_epoch(epoch, metrics, trainer)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from raycsr.certification import largest_radius
 from raycsr.costs import CostMatrix
@@ -22,6 +21,7 @@ from raycsr.models import (
     save_checkpoint,
 )
 from raycsr.pipelines.pool import worker_device
+from raycsr.progress import Progress
 from raycsr.results import markdown_table
 from raycsr.training.tuning import STRENGTHS, Budget, Tuned, draw_images, tune, weights_of
 from raycsr.training.validation import certify_images
@@ -107,7 +107,7 @@ def tune_rule(
     )
 
     def certify(rules: list[Rule]) -> pd.DataFrame:
-        with tqdm(total=len(pixels), desc=f"{len(rules)} rules", unit="image", leave=False, disable=None) as bar:
+        with Progress(len(pixels), f"{len(rules)} rules", "images") as shown:
             return certify_images(
                 base_classifier,
                 pixels.images,
@@ -120,7 +120,7 @@ def tune_rule(
                 rules=rules,
                 seed=seed,
                 batch_size=batch_size,
-                progress=bar.update,
+                progress=shown.update,
             )
 
     tuned = tune(

@@ -1,6 +1,7 @@
 """Tables for people: the summary, the front, equal accuracy; and the published per-image tables of others."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import zip_longest
 
 import numpy as np
@@ -179,6 +180,34 @@ def _cell(row: dict, name: str | float) -> str:
     if f"{name}_low" in row and name in ("certified_accuracy", "rob_cs"):
         text += f" [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
     return text
+
+
+def write_locuslab_tsv(certificates: pd.DataFrame, seconds: ArrayLike | None = None) -> str:
+    """Standard certificates -> a table as locuslab/smoothing's certify.py writes it, for the code that reads those.
+
+    Args:
+        certificates: of one decision rule; `image_id` is what becomes idx, so let it be the image's number.
+        seconds: (N,) that each image took; 0 where absent.
+
+    Returns:
+        The table, tab-separated: idx, label, predict, radius, correct, time, and a line an image, in order. predict
+        is -1 and the radius 0 where the smoothed classifier abstained and where the image has an error, which such
+        tables do not tell apart. Radii have all their digits: three, as certify.py writes, may be rounded up.
+    """
+    answered = ~certificates["abstain"].astype(bool) & certificates["prediction"].notna()
+    predict = certificates["prediction"].where(answered, -1).astype("int64")
+    rows = zip(
+        certificates["image_id"],
+        certificates["label"],
+        predict,
+        certificates["standard_radius"].where(answered, 0.0).astype(float),
+        (predict == certificates["label"]).astype(int),
+        np.zeros(len(certificates)) if seconds is None else np.asarray(seconds, float),
+        strict=True,
+    )
+    lines = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
+    lines += ["\t".join(map(str, (*row, timedelta(seconds=took)))) for *row, took in rows]
+    return "\n".join([*lines, ""])
 
 
 def read_locuslab_tsv(path: str) -> pd.DataFrame:

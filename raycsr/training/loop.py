@@ -16,10 +16,10 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
     SequentialLR,
 )
-from tqdm import tqdm
 
 from raycsr.errors import UserError, nearest
 from raycsr.models import BaseClassifier
+from raycsr.progress import Progress
 from raycsr.training.batches import Batch
 from raycsr.training.objectives import Objective
 
@@ -169,7 +169,7 @@ class Trainer:
 
         Args:
             on_epoch: Called after each epoch, with the model in eval mode; may save `state_dict()`.
-            progress: Show a bar over each epoch's batches.
+            progress: Show each epoch's progress.
 
         Raises:
             UserError: The loss is not finite.
@@ -177,21 +177,16 @@ class Trainer:
         while self.epoch < self._options.epochs:
             self._model.train()
             start, images, losses = time.perf_counter(), 0, []
-            bar = tqdm(
-                self._batches,
-                desc=f"epoch {self.epoch + 1} of {self._options.epochs}",
-                unit="batch",
-                mininterval=1,
-                leave=False,
-                disable=None if progress else True,  # None: only where somebody watches
-            )
             checked: tuple[torch.Tensor, Batch] | None = None
-            for batch in bar:
-                losses.append(self.step(batch))
-                images += len(batch.labels)
-                if checked is not None:  # a step late, so that the device never waits for the host
-                    self._refuse_not_finite(*checked, self._step - 2)
-                checked = losses[-1], batch
+            what = f"epoch {self.epoch + 1} of {self._options.epochs}"
+            with Progress(len(self._batches), what, "batches", shown=progress) as shown:
+                for batch in self._batches:
+                    losses.append(self.step(batch))
+                    images += len(batch.labels)
+                    if checked is not None:  # a step late, so that the device never waits for the host
+                        self._refuse_not_finite(*checked, self._step - 2)
+                    checked = losses[-1], batch
+                    shown.update()
             if checked is not None:
                 self._refuse_not_finite(*checked, self._step - 1)
             self._model.eval()

@@ -1,6 +1,8 @@
 """Files on S3: the sources that keep them there, and what a user's mistake says."""
 
+import io
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,22 @@ class TestS3:
         one = source("parquet", f"{uri}/data/test-00001-of-00002.parquet")
         assert one.list().images.image_id[2] == "test-00001-of-00002.parquet#2"
         assert one.read(["test-00001-of-00002.parquet#2"]) == [b"test-00001-of-00002 2"]
+
+    def test_webdataset(self, source: Callable[..., Source], s3: Any, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "test 0.tar", "w") as tar:
+            for name, content in {f"{i}.{field}": b"%d" % i for i in range(3) for field in ("jpg", "cls")}.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        uri = upload(s3, tmp_path)
+        local, remote = source("webdataset", tmp_path), source("webdataset", uri)
+        listing = remote.list()
+        assert listing.images.image_id.tolist() == [f"test 0.tar#{i}" for i in range(3)]
+        assert listing.identity == local.list().identity
+        assert remote.read(["test 0.tar#2", "test 0.tar#0"]) == [b"2", b"0"]
+        assert source("webdataset", f"{uri}/test 0.tar").list().identity == listing.identity
+        missing, gone = remote.read(["test 0.tar#3", "1.tar#0"])
+        assert isinstance(missing, FileNotFoundError) and isinstance(gone, FileNotFoundError)
 
     def test_a_whole_bucket(self, source: Callable[..., Source], s3: Any) -> None:
         bucket = s3.new_bucket()

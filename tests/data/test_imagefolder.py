@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.fs as pafs
 import pytest
 
-from raycsr.data import Source, files, imagefolder
+from raycsr.data import Source, files, imagefolder, images
 from raycsr.errors import UserError
 
 
@@ -59,6 +59,13 @@ class TestRead:
         read = source("imagefolder", animals).read(["dog/10.jpg", "ant/x.webp"])
         assert read == [b"bytes of dog/10.jpg", b"bytes of ant/x.webp"]
 
+    def test_too_large_a_file_is_an_error_of_its_row(self, source: Callable[..., Source], animals: Path) -> None:
+        with (animals / "cat/a.png").open("wb") as file:
+            file.truncate(images.MAX_BYTES + 1)  # sparse: takes no space
+        large, read = source("imagefolder", animals).read(["cat/a.png", "ant/x.webp"])
+        assert str(large) == "the image has 268,435,457 bytes, more than 268,435,456"
+        assert read == b"bytes of ant/x.webp"
+
     def test_a_vanished_file_is_an_error_of_its_row(self, source: Callable[..., Source], animals: Path) -> None:
         (animals / "cat/a.png").unlink()
         vanished, read = source("imagefolder", animals).read(["cat/a.png", "ant/x.webp"])
@@ -74,6 +81,9 @@ class TestRead:
     def test_a_source_that_is_not_on_the_node_raises(self, source: Callable[..., Source], tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"on this node"):
             source("imagefolder", tmp_path / "gone").read(["cat/a.png"])
+
+    def test_a_store_that_is_away_for_a_minute_and_a_half_is_waited_for(self) -> None:
+        assert 90 <= sum(files.RETRY_DELAYS) <= 120
 
     def test_transient_errors_are_retried_then_raised(
         self, source: Callable[..., Source], animals: Path, monkeypatch: pytest.MonkeyPatch

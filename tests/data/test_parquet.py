@@ -1,6 +1,8 @@
 """The source parquet: what it lists, in which order, and how it reads."""
 
-from collections.abc import Callable
+import os
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raycsr.data import Source
+from raycsr.data import Source, images, parquet
 from raycsr.errors import UserError
 
 
@@ -90,13 +92,13 @@ class TestRead:
         self, source: Callable[..., Source], hub: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         groups: list[int] = []
-        real = pq.ParquetFile.read_row_group
+        real = pq.ParquetFile.iter_batches
 
-        def counted(self: pq.ParquetFile, i: int, **keywords: Any) -> pa.Table:
-            groups.append(i)
-            return real(self, i, **keywords)
+        def counted(self: pq.ParquetFile, batch_size: int, **keywords: Any) -> Iterator[pa.RecordBatch]:
+            groups.extend(keywords["row_groups"])
+            return real(self, batch_size, **keywords)
 
-        monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+        monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
         name = "data/test-0000{}-of-00002.parquet#{}"
         ids = [name.format(*place) for place in [(0, 6), (0, 1), (1, 2), (0, 0), (0, 4)]]
         expected = [
@@ -128,3 +130,92 @@ class TestRead:
         pq.write_table(pa.table({"image": images, "label": [0, 0]}), tmp_path / "0.parquet")
         read = source("parquet", tmp_path).read(["0.parquet#0", "0.parquet#1"])
         assert [type(image) for image in read] == [ValueError, ValueError]
+
+    def test_too_large_an_image_is_an_error_of_its_row(
+        self, source: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        type_ = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
+        cells = [b"small", bytes(1001), None, b"after"]
+        table = pa.table({"image": pa.array([{"bytes": cell} for cell in cells], type_), "label": [0] * 4})
+        pq.write_table(table, tmp_path / "0.parquet")
+        for module in (parquet, images):
+            monkeypatch.setattr(module, "MAX_BYTES", 1000)
+        read = source("parquet", tmp_path).read([f"0.parquet#{row}" for row in (3, 2, 1, 0)])
+        assert [read[0], read[3]] == [b"after", b"small"]
+        assert [str(read[2]), str(read[1])] == [
+            "the image has 1,001 bytes, more than 1,000",
+            "the row holds no image bytes",
+        ]
+
+    def test_of_a_large_row_group_one_image_at_a_time_is_in_memory(
+        self, write_parquet: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = pq.ParquetFile(write_parquet(tmp_path / "0.parquet", [0] * 4))
+        assert [len(cells) for cells in parquet._image_columns(file, 0)] == [4]
+        monkeypatch.setattr(parquet, "MAX_BYTES", 10)
+        assert [len(cells) for cells in parquet._image_columns(file, 0)] == [1, 1, 1, 1]
+
+
+class Planted:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+class TestUntrusted:
+    """Ray registers Arrow types whose values, or parameters, may be pickles: none is ever unpickled."""
+
+    @pytest.mark.parametrize("where", ["image", "image.bytes", "label", "another column"])
+    def test_a_pickle_in_a_column(self, source: Callable[..., Source], tmp_path: Path, where: str) -> None:
+        from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
+
+        planted = ArrowPythonObjectArray.from_objects([Planted(tmp_path / "planted")])
+        encoded = planted if where == "image.bytes" else pa.array([b"jpg"])
+        columns = {
+            "image": planted if where == "image" else pa.StructArray.from_arrays([encoded], ["bytes"]),
+            "label": planted if where == "label" else pa.array([0]),
+            "more": planted if where == "another column" else pa.array([0]),
+        }
+        pq.write_table(pa.table(columns), tmp_path / "0.parquet")
+        file = source("parquet", tmp_path / "0.parquet")
+        if where == "another column":  # is never looked at
+            assert file.read(file.list().images.image_id.tolist()) == [b"jpg"]
+        else:
+            with pytest.raises(UserError, match=r"needs columns image.*has image: .*arrow_pickled_object"):
+                file.list()
+            with pytest.raises(UserError, match="needs columns image"):  # it may have been replaced since the listing
+                file.read(["0.parquet#0"])
+        assert not (tmp_path / "planted").exists()
+
+    def test_a_pickle_in_a_type(self, source: Callable[..., Source], tmp_path: Path) -> None:
+        from ray.data.extensions import ArrowTensorType
+
+        described = {
+            "ARROW:extension:name": ArrowTensorType((2,), pa.int64()).extension_name,
+            "ARROW:extension:metadata": pickle.dumps(Planted(tmp_path / "planted"), protocol=0),
+        }
+        image = pa.field("image", pa.struct([("bytes", pa.binary())]))
+        tensor = pa.field("more", pa.list_(pa.int64()), metadata=described)
+        schema = pa.schema([image, pa.field("label", pa.int64()), tensor])
+        pq.write_table(pa.table([[{"bytes": b"jpg"}], [0], [[1, 2]]], schema=schema), tmp_path / "0.parquet")
+        with pytest.raises(UserError, match=r"cannot read '0.parquet' as Parquet"):
+            source("parquet", tmp_path).list()
+        assert not (tmp_path / "planted").exists()
+
+    def test_a_label_beyond_int32_does_not_come_back_as_another_class(
+        self, source: Callable[..., Source], write_parquet: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write_parquet(tmp_path / "0.parquet", [0, 2**32])
+        with pytest.raises(UserError, match="Integer value 4294967296 not in range"):
+            source("parquet", tmp_path).list()
+
+    def test_a_label_that_is_no_index_is_not_counted_up_to(
+        self, source: Callable[..., Source], write_parquet: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write_parquet(tmp_path / "0.parquet", [0, 2**31 - 1])
+        with pytest.raises(UserError, match=r"label 2147483647 of '0.parquet#1' is no class index"):
+            source("parquet", tmp_path).list()

@@ -75,6 +75,64 @@ def test_locuslab_checkpoint(tmp_path, arch, prefix, extra):
         assert (loaded.num_classes, loaded.preprocessing.crop_pct) == (1000, 0.875)
 
 
+def trained(network):
+    """A network behind its normalisation after one step of SGD, and that SGD, as the published trainings have them."""
+    model = torch.nn.Sequential(torch.nn.Identity(), network.requires_grad_()).train()  # theirs has no state either
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=30, gamma=0.1)
+    model(PIXELS).square().mean().backward()
+    optimizer.step()
+    schedule.step()
+    return model.eval(), optimizer
+
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+@pytest.mark.parametrize("legacy", [False, True])  # the files of PyTorch before 1.6, as most of these are
+@pytest.mark.parametrize(
+    ("arch", "ours", "num_classes"),
+    [
+        ("cifar_resnet20", "cifar_resnet20", 10),
+        ("imagenet32_resnet110", "cifar_resnet110", 1000),  # SmoothAdv's, before it is fine-tuned
+    ],
+)
+def test_checkpoints_of_smoothadv_consistency_and_smoothmix(tmp_path, arch, ours, num_classes, legacy):
+    path = str(tmp_path / "checkpoint.pth.tar")
+    model, optimizer = trained(load_base_classifier(ModelOptions(ours), num_classes=num_classes).network)
+    content = {"epoch": 90, "arch": arch, "state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    loaded = load_base_classifier(path, num_classes=num_classes)
+    normalised = (PIXELS - torch.tensor(CIFAR_MEAN).view(3, 1, 1)) / torch.tensor(CIFAR_STD).view(3, 1, 1)
+    torch.testing.assert_close(loaded(PIXELS), model(normalised), rtol=1e-4, atol=1e-4)
+    assert (loaded.arch, loaded.preprocessing.input_size) == (ours, (32, 32))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_checkpoint_of_macer_takes_pixels_as_they_are(tmp_path, legacy):
+    path = str(tmp_path / "440.pth")
+    model, _ = trained(load_base_classifier("cifar_resnet110").network)
+    torch.save({"net": model[1].state_dict(), "epoch": 440}, path, _use_new_zipfile_serialization=not legacy)
+    loaded = load_base_classifier(path, num_classes=10)
+    torch.testing.assert_close(loaded(PIXELS), model(PIXELS), rtol=1e-5, atol=1e-5)
+    assert (loaded.arch, loaded.mean, loaded.std) == ("cifar_resnet110", (0, 0, 0), (1, 1, 1))
+    assert loaded.preprocessing.input_size == (32, 32) and loaded.training_sigma is None
+
+
+def test_networks_of_theirs_that_we_lack_are_refused(tmp_path):
+    lenet = {"conv1.weight": torch.zeros(20, 1, 5, 5), "fc2.weight": torch.zeros(10, 500)}
+    torch.save({"net": lenet, "epoch": 440}, tmp_path / "macer-mnist.pth")
+    with pytest.raises(UserError, match=r"weights do not fit a cifar_resnet110: conv1\.weight is \(20, 1, 5, 5\)"):
+        load_checkpoint(tmp_path / "macer-mnist.pth")
+    torch.save({"epoch": 90, "arch": "cifar_densenet40", "state_dict": {}}, tmp_path / "consistency.pth.tar")
+    with pytest.raises(UserError, match=r"holds arch 'cifar_densenet40': of published checkpoints, resnet50, cifar"):
+        load_checkpoint(tmp_path / "consistency.pth.tar")
+    for content in ({"arch": "resnet50", "state_dict": [1]}, {"arch": ["x"], "state_dict": {}}, {"net": 1, "epoch": 1}):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(UserError, match="not a checkpoint of raycsr"):
+            load_checkpoint(tmp_path / "other.pth")
+
+
 def test_names_and_shapes_are_those_of_the_published_checkpoints():
     torchvision_models = pytest.importorskip("torchvision.models")
     theirs, ours = torchvision_models.resnet50(), load_base_classifier("resnet50").network

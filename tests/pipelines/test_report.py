@@ -10,7 +10,7 @@ from raycsr.pipelines import report as report_module
 from raycsr.pipelines.certify import certify
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import sample
-from raycsr.results import Run, Store, histograms, votes_table
+from raycsr.results import Run, Store, histograms, read_locuslab_tsv, votes_table
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def test_a_report_covers_runs_and_published_tables_in_one(run, tmp_path, capsys)
     tsv.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.5\t1\t0:1\n")
     table = report(run=[run.location, str(tsv)], radii=[0.25], out=str(tmp_path / "out"))
     assert table["costs"].tolist() == ["pair:4/9", "uniform", "(standard)"]
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.md", "summary.parquet", "curves.png"}
+    files = {file.name for file in (tmp_path / "out").iterdir()}
+    assert files == {"report.md", "summary.parquet", "curves.png", "cifar_resnet8-sigma_0.5.tsv"}
     out = capsys.readouterr().out
     assert "8 x 8 px" in out and "0.001, 0.01 an image" in out
     folder = run.store.names("certificates")[-1]
@@ -219,6 +220,34 @@ def test_rules_without_an_image_to_tell_them_apart_have_no_front(make_run, tmp_p
     table = report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
     assert table["rob_cs"].isna().all() and len(table) == 6
     assert not (tmp_path / "out" / "front.png").exists()
+
+
+def test_the_standard_certificates_are_written_as_locuslab_writes_them(make_run, tmp_path, capsys):
+    run = make_run("x/m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B}, certify_under=("pair:a/b", "uniform"))
+    other = make_run("x m.pt", {"argmax": NEVER_B}, sigma=0.25)
+    other.certify("uniform", other.costs("uniform"), 0.05)
+    other.certify("pair:a/b", other.costs("pair:a/b"), 0.05)
+    report(run=[run.location, other.location], radii=[0.5], out=str(tmp_path))
+    names = [
+        "m.pt-sigma_0.5",
+        "m.pt-sigma_0.5-offset-0000000002",
+        *(f"x-m.pt-sigma_0.25-alpha_{a}" for a in (0.01, 0.05)),
+    ]
+    assert sorted(file.stem for file in tmp_path.glob("*.tsv")) == names
+    assert "front.png, m.pt-sigma_0.5.tsv, m.pt" in capsys.readouterr().out
+    certificates = read_locuslab_tsv(str(tmp_path / f"{names[1]}.tsv"))
+    assert certificates["image_id"].tolist() == ["0", "1", "2", "3", "4", "5"]  # positions in the listing
+    assert certificates["label"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert certificates["prediction"].tolist() == NO_B
+    stored = run.certificates(run.certify("uniform", run.costs("uniform"), 0.01), OFFSETS["offset:1*pair:a/b"])
+    assert certificates["standard_radius"].tolist() == stored["standard_radius"].tolist()
+
+
+def test_runs_whose_labels_make_the_same_file_name_have_a_file_each(make_run, tmp_path):
+    runs = [make_run("a+b.pt", {"argmax": PLAIN}), make_run("a b.pt", {"argmax": NEVER_B})]
+    report(run=[run.location for run in runs], radii=[0.5], out=str(tmp_path))
+    assert read_locuslab_tsv(str(tmp_path / "a-b.pt-sigma_0.5.tsv"))["prediction"].tolist() == PLAIN
+    assert read_locuslab_tsv(str(tmp_path / "a-b.pt-sigma_0.5_.tsv"))["prediction"].tolist() == NEVER_B
 
 
 def test_one_spec_at_two_alphas_is_two_certificate_sets_in_the_table(make_run):

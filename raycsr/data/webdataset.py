@@ -1,0 +1,216 @@
+"""The source webdataset: .tar files of key.jpg with key.cls or key.json beside it; an image is tar#key.
+
+A tar has no table of contents. Its headers are walked once a process, with ranged reads that skip the images, and
+kept as an index; an image is then one ranged read. Nothing is extracted to disk.
+"""
+
+import io
+import json
+import posixpath
+import re
+import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from raycsr.data.files import (
+    READ_THREADS,
+    File,
+    folder_of,
+    natural,
+    one_image_failed,
+    open_filesystem,
+    reason,
+    retried,
+    walk,
+)
+from raycsr.data.imagefolder import EXTENSIONS
+from raycsr.data.images import MAX_BYTES, Image, Images, frame, too_large
+from raycsr.data.options import DataOptions
+from raycsr.errors import UserError
+
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_HEADERS = 2**15  # bytes fetched at once while headers are walked: a label and the next headers, but few of an image
+_MAX_SMALL = 2**20  # bytes of a label, or of a header that holds a long name
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """An image in a tar."""
+
+    offset: int  # of its content
+    size: int
+    label: int
+
+
+def list_webdataset(options: DataOptions) -> tuple[pd.DataFrame, None]:
+    """All images, tar by tar in natural order of their keys; tars hold no names of classes."""
+    root = str(options.path)
+    files = list(walk(root))
+    for file in files:
+        if file.path.endswith(_COMPRESSED):
+            raise UserError(f"{file.path!r} is compressed, and an image within cannot be read alone: unpack it to .tar")
+    tars = sorted((file for file in files if file.path.endswith(".tar")), key=lambda file: natural(file.path))
+    try:
+        folder = folder_of(root)
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            parts = list(pool.map(partial(_list_tar, folder), tars))
+    except OSError as error:
+        raise UserError(f"cannot read the tars of {root!r}: {reason(error)}") from None
+    return pd.concat([frame([], [], [], []), *parts], ignore_index=True), None
+
+
+def _list_tar(folder: str, file: File) -> pd.DataFrame:
+    index = retried(lambda: _index(f"{folder}/{file.path}"))
+    keys = sorted(index, key=natural)
+    samples = [index[key] for key in keys]
+    ids = [f"{file.path}#{key}" for key in keys]
+    return frame(ids, [sample.label for sample in samples], [sample.size for sample in samples], file.version)
+
+
+def read_webdataset(options: DataOptions, image_ids: Sequence[str]) -> Images:
+    """Each image's member, or why it cannot be read; opens each tar once."""
+    root = str(options.path)
+    folder = retried(lambda: folder_of(root))
+    places = pd.DataFrame([i.partition(".tar#")[::2] for i in image_ids], columns=["tar", "key"])
+    images: dict[int, Image] = {}
+    for tar, keys in places.groupby("tar").key:
+        try:
+            read = retried(partial(_read_members, f"{folder}/{tar}.tar", keys.tolist()))
+        except (FileNotFoundError, PermissionError) as error:
+            read = [one_image_failed(error, *open_filesystem(root))] * len(keys)
+        images.update(zip(keys.index, read, strict=True))
+    return [images[position] for position in range(len(image_ids))]
+
+
+def _read_members(tar: str, keys: list[str]) -> Images:
+    index = _index(tar)
+    filesystem, path = open_filesystem(tar)
+    with filesystem.open_input_file(path) as file, ThreadPoolExecutor(READ_THREADS) as pool:
+        return list(pool.map(lambda key: _read_member(file, index.get(key)), keys))
+
+
+def _read_member(file: pa.NativeFile, sample: _Sample | None) -> Image:
+    if sample is None:
+        return FileNotFoundError("the image vanished after it was listed")
+    if sample.size > MAX_BYTES:
+        return too_large(sample.size)
+    return file.read_at(sample.size, sample.offset)
+
+
+def _index(tar: str) -> dict[str, _Sample]:
+    """The images of a tar, local or s3://, by their keys; kept while the tar stays as it is."""
+    filesystem, path = open_filesystem(tar)
+    info = filesystem.get_file_info(path)
+    if info.type == pafs.FileType.NotFound:
+        raise FileNotFoundError(tar)
+    return _indexed(tar, info.size, info.mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _indexed(tar: str, size: int, mtime_ns: int) -> dict[str, _Sample]:
+    filesystem, path = open_filesystem(tar)
+    with filesystem.open_input_file(path) as file, _SmallReads(file, _HEADERS) as headers:
+        try:
+            return _walk_headers(headers, size, posixpath.basename(tar))
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # on arbitrary bytes tarfile fails in any way
+            raise _damaged(posixpath.basename(tar), reason(error)) from None
+
+
+class _SmallReads(io.BufferedReader):
+    """A tar of which headers and labels are read: one that claims gigabytes is not believed."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Reads, as `io.BufferedReader` does.
+
+        Raises:
+            tarfile.ReadError: more is asked for than any header or label should take.
+        """
+        if size is None or not 0 <= size <= _MAX_SMALL:
+            raise tarfile.ReadError(f"a header or label of {size} bytes")
+        return super().read(size)
+
+
+def _walk_headers(headers: _SmallReads, total: int, tar: str) -> dict[str, _Sample]:
+    """Walks a tar of `total` bytes; refuses one that is unsafe, damaged, or whose images lack a label."""
+    images: dict[str, tarfile.TarInfo] = {}
+    labels: dict[tuple[str, str], int | None] = {}
+    archive = tarfile.TarFile(fileobj=headers)
+    for member in archive:
+        _refuse_unsafe(member, tar)
+        if member.size < 0 or member.offset_data + member.size > total:
+            raise _damaged(tar, f"{member.name!r} reaches beyond its end")
+        folder, base = posixpath.split(posixpath.normpath(member.name))
+        stem, _, extension = base.partition(".")
+        key, extension = posixpath.join(folder, stem), f".{extension.lower()}"
+        if member.isdir() or not stem:  # a hidden file has an empty stem
+            continue
+        if extension in EXTENSIONS:
+            if key in images:
+                raise UserError(f"{tar!r} has two images of key {key!r}: give each image a key of its own")
+            images[key] = member
+        elif extension in (".cls", ".json"):
+            if (key, extension) in labels:
+                raise UserError(f"{tar!r} has {member.name!r} twice: give each image a key of its own")
+            headers.seek(member.offset_data)
+            labels[key, extension] = _label(headers.read(member.size), member.name, tar)
+    headers.seek(archive.offset)
+    if headers.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # the mark of the end, which tarfile lets be absent
+        raise _damaged(tar, "it is cut off, or a header is corrupt")
+    for key, extension in labels:
+        if extension == ".cls" and key not in images:
+            raise UserError(f"{tar!r} has {key + extension!r} without an image: add one named {'|'.join(EXTENSIONS)}")
+    return {
+        key: _Sample(member.offset_data, member.size, _label_of(key, labels, tar)) for key, member in images.items()
+    }
+
+
+def _refuse_unsafe(member: tarfile.TarInfo, tar: str) -> None:
+    """Refuses what no image archive needs: who packs it may mean harm, and its images are not to be trusted."""
+    parts = re.split(r"[/\\]", member.name)
+    if parts[0] == "" or ".." in parts:
+        problem = "points outside of the tar"
+    elif not (member.isreg() or member.isdir()) or member.issparse():
+        problem = "is a link, a device or a sparse file"
+    elif not _is_unicode(member.name):
+        problem = "has a name that is not UTF-8"
+    else:
+        return
+    raise UserError(f"{tar!r} is refused: its member {member.name!r} {problem}; pack plain files under relative names")
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # tarfile's stand-ins for bytes that are not UTF-8
+        return False
+    return True
+
+
+def _label(content: bytes, name: str, tar: str) -> int | None:
+    """The label that a .cls or a .json gives; None where a .json has none."""
+    try:
+        value = int(content) if name.lower().endswith(".cls") else json.loads(content).get("label")
+    except (ValueError, AttributeError, RecursionError):
+        value = content
+    if value is None or (type(value) is int and abs(value) < 2**31):  # a bool is an int too
+        return value
+    raise UserError(f"{name!r} of {tar!r} has no integer label: write the class's index")
+
+
+def _label_of(key: str, labels: dict[tuple[str, str], int | None], tar: str) -> int:
+    label = labels.get((key, ".cls"), labels.get((key, ".json")))
+    if label is None:
+        raise UserError(f"image {key!r} of {tar!r} has no label: add {key}.cls, or {key}.json with a label")
+    return label
+
+
+def _damaged(tar: str, why: str) -> UserError:
+    return UserError(f"cannot read {tar!r} as a tar ({why}): copy it again, or pack it anew without compression")
