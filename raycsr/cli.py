@@ -3,14 +3,17 @@
 import importlib
 import inspect
 import json
+import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, refuse_credentials
 
 # verb -> module and function, and what it does; a module is imported only when its verb is asked for
 VERBS = {
@@ -25,6 +28,7 @@ VERBS = {
     "sweep": ("raycsr.pipelines.sweep:sweep", "trainings over a space, on Ray Tune; keeps those that certify best"),
     "tune-rule": ("raycsr.pipelines.tune_rule:tune_rule", "training images -> a cost-sensitive decision rule"),
     "evaluate": ("raycsr.pipelines.evaluate:evaluate", "sample, certify and report"),
+    "ls": ("raycsr.pipelines.ls:ls", "what a results folder holds, and how far each run is: raycsr ls RESULTS"),
 }
 
 # options that may be repeated; each occurrence adds a value, and the command line replaces YAML's list
@@ -35,13 +39,16 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one verb.
 
     Returns:
-        The exit status: 0, 1 where images are errored or trials failed, 2 where the user can mend something.
+        The exit status: 0, 1 where images are errored, trials failed or something broke, 2 where the user can mend
+        something, 130 or 143 where it was interrupted or terminated.
     """
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help"):
         print(_help())
         return 0
     verb, rest = args[0], args[1:]
+    # as Ray's own handler does, which takes its place: what is under way unwinds, and its run is released
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         return _report_errors(_call(verb, rest))
@@ -49,18 +56,35 @@ def main(argv: list[str] | None = None) -> int:
         print(f"raycsr {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"raycsr {verb}: interrupted; what is committed is kept, run the same command to go on",
-            file=sys.stderr,
-        )
-        return 130
+        return _stopped(verb, signal.SIGINT)
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:
+            raise
+        return _stopped(verb, signal.SIGTERM)
+    except Exception as error:
+        traceback.print_exc()
+        reason = str(error).strip().splitlines() or [""]
+        print(f"raycsr {verb}: failed by {type(error).__name__}: {reason[-1]}", file=sys.stderr)
+        return 1
+
+
+def _stopped(verb: str, number: signal.Signals) -> int:
+    print(
+        f"raycsr {verb}: stopped by {number.name}; what is committed is kept, run the same command to go on",
+        file=sys.stderr,
+        flush=True,
+    )
+    return 128 + number
 
 
 def parser(verb: str, function: Callable) -> ArgumentParser:
     """The parser of a verb: precedence command line > --config > defaults; an unknown key is an error."""
-    made = _Parser(prog=f"raycsr {verb}", description=(function.__doc__ or "").split("\n\n")[0])
+    made = _Parser(prog=f"raycsr {verb}", allow_abbrev=False, description=(function.__doc__ or "").split("\n\n")[0])
     made.add_argument("--config", action="config", help="YAML file of options; the command line goes before it")
-    made.add_function_arguments(function, as_group=False, fail_untyped=True)
+    kinds = {one.kind for one in inspect.signature(function).parameters.values()}
+    made.add_function_arguments(
+        function, as_group=False, as_positional=inspect.Parameter.KEYWORD_ONLY not in kinds, fail_untyped=True
+    )
     return made
 
 
@@ -69,11 +93,21 @@ def _call(verb: str, rest: list[str]) -> Any:
         raise UserError(f"no such verb; use one of {', '.join(VERBS)}")
     module, name = VERBS[verb][0].split(":")
     function = getattr(importlib.import_module(module), name)
+    _refuse_credentials(rest)
     options = parser(verb, function)
     single = [name for name, one in inspect.signature(function).parameters.items() if one.annotation is str]
     lists = [option for option in _LISTS if option.removeprefix("--") not in single]  # `train` has one --costs
     parsed = options.instantiate(options.parse_args(_join_lists(rest, lists)))
     return function(**{key: value for key, value in vars(parsed).items() if key != "config"})
+
+
+def _refuse_credentials(rest: list[str]) -> None:
+    """Before the parser repeats them in --print_config or a message."""
+    refuse_credentials(" ".join(rest))
+    pairs = zip(["", *rest], rest, strict=False)
+    for path in [word.removeprefix("--config=") for before, word in pairs if "--config" in (before, word[:8])]:
+        if Path(path).is_file():
+            refuse_credentials(Path(path).read_text(errors="replace"))
 
 
 def _report_errors(result: Any) -> int:

@@ -1,6 +1,7 @@
 """The one exception for what a user can mend, and the words that every such message needs."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -16,3 +17,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(names)}"
+
+
+def refuse_credentials(text: str) -> None:
+    """Refuses locations that carry credentials: they would end up in manifests, logs and messages.
+
+    Raises:
+        UserError: where the text has an s3:// location with user information or a query; it is not repeated.
+    """
+    if re.search(r"s3://[^/\s'\"]*@|s3://[^\s'\"]*[?&](access_key|secret_key|session_token)=", text):
+        raise UserError(
+            "a location carries credentials; write s3://bucket/prefix and set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or give the machine a role"
+        )

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import pytest
 
 from raycsr.cli import VERBS, _join_lists, main
@@ -27,7 +30,7 @@ def test_each_verb_has_help_with_its_options_explained(verb, capsys):
     assert exit.value.code == 0
     out = capsys.readouterr().out
     assert f"usage: raycsr {verb}" in out
-    assert any(option in out for option in ("--results", "--run", "--model"))
+    assert any(option in out for option in ("results", "--run", "--model"))
 
 
 def test_list_options_may_be_repeated_and_radii_split():
@@ -127,3 +130,35 @@ def test_errored_images_are_named_and_the_status_is_1(cluster, photographs, tmp_
     assert status == 1
     assert "1 images could not be sampled and certify nothing: dog/1.png: UnidentifiedImageError" in err
     assert out.splitlines()[-1].startswith(str(tmp_path / "r"))
+
+
+SECRET = "s3://AKIAEXAMPLE:hushhush@bucket/results"
+
+
+@pytest.mark.parametrize("words", [["--results", SECRET], [f"--data.path={SECRET}"], ["--print_config"]])
+def test_credentials_in_a_location_are_refused_and_not_repeated(words, config, tmp_path, capsys):
+    if words == ["--print_config"]:
+        path = tmp_path / "job.yaml"
+        path.write_text(path.read_text().replace("cifar_resnet8", SECRET))
+    status, out, err = run(capsys, "sample", *config, *words)
+    assert status == 2 and "a location carries credentials; write s3://bucket/prefix and set AWS_ACCESS_KEY_ID" in err
+    assert "hush" not in out + err and "AKIA" not in out + err
+
+
+def test_options_are_not_abbreviated(config, capsys):
+    status, _, err = run(capsys, "sample", *config, "--pool.actor", "1")
+    assert status == 2 and "pool.actor" in err
+
+
+def test_what_breaks_ends_with_a_line_that_says_why(config, capsys, monkeypatch):
+    monkeypatch.setattr("raycsr.pipelines.sample.open_source", lambda _: {}["source"])
+    status, _, err = run(capsys, "sample", *config)
+    assert status == 1 and "Traceback" in err
+    assert err.splitlines()[-1] == "raycsr sample: failed by KeyError: 'source'"
+
+
+def test_sigterm_ends_in_one_line(config, capsys, monkeypatch):
+    monkeypatch.setattr("raycsr.pipelines.sample.open_source", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    status, _, err = run(capsys, "sample", *config)
+    assert status == 143
+    assert err == "raycsr sample: stopped by SIGTERM; what is committed is kept, run the same command to go on\n"

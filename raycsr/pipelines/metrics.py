@@ -1,0 +1,64 @@
+"""Metrics of the actors that sample, for Prometheus: Ray exports each under `ray_` and its name."""
+
+import math
+
+from ray.util.metrics import Counter, Gauge
+
+COUNTERS = {
+    "raycsr_images": "images sampled",
+    "raycsr_errored_images": "images that could not be sampled",
+    "raycsr_samples": "noisy copies voted on",
+    "raycsr_out_of_memory_halvings": "times the batch was halved because the device's memory was full",
+    "raycsr_s3_retries": "times S3 did not answer and was asked again",
+}
+GAUGES = {
+    "raycsr_samples_per_second": "noisy copies a second, over the last image",
+    "raycsr_batch_size": "rows of a forward pass",
+}
+
+
+class Metrics:
+    """One actor's counters and gauges, each with the run as its tag."""
+
+    def __init__(self, run_id: str) -> None:
+        """Registers them with this worker."""
+        self._counters = {name: Counter(name, what, tag_keys=("run",)) for name, what in COUNTERS.items()}
+        self._gauges = {name: Gauge(name, what, tag_keys=("run",)) for name, what in GAUGES.items()}
+        for metric in (*self._counters.values(), *self._gauges.values()):
+            metric.set_default_tags({"run": run_id})
+        self._batch_size: int | None = None
+        self._retries = 0
+
+    def show(self, samples: int, seconds: float, batch_size: int) -> None:
+        """Shows the speed of an image that was just sampled; Ray forgets a gauge after half a minute of silence.
+
+        Args:
+            samples: drawn for it.
+            seconds: that drawing them took.
+            batch_size: rows of a forward pass by now.
+        """
+        self._gauges["raycsr_samples_per_second"].set(samples / seconds)
+        self._gauges["raycsr_batch_size"].set(batch_size)
+        if self._batch_size is not None and batch_size < self._batch_size:
+            self._counters["raycsr_out_of_memory_halvings"].inc(round(math.log2(self._batch_size / batch_size)))
+        self._batch_size = batch_size
+
+    def add_block(self, *, images: int, errored: int, samples: int, retries: int) -> None:
+        """Adds a block that was committed.
+
+        Args:
+            images: of the block.
+            errored: those of them that could not be sampled.
+            samples: drawn for the block.
+            retries: of the store since the actor began.
+        """
+        added = {
+            "raycsr_images": images,
+            "raycsr_errored_images": errored,
+            "raycsr_samples": samples,
+            "raycsr_s3_retries": retries - self._retries,
+        }
+        for name, value in added.items():
+            if value:  # a counter refuses zero
+                self._counters[name].inc(value)
+        self._retries = retries
