@@ -11,6 +11,8 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from ceph import PACKAGES, Ceph, missing_programs
+from nodes import Nodes
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("no deadline")
@@ -71,6 +73,36 @@ def enforced_keys(s3: S3Server) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def ceph(tmp_path_factory) -> Iterator[Ceph]:
+    """A durable S3 server; nothing of the environment points at it."""
+    if absent := missing_programs():
+        pytest.skip(f"no {', '.join(absent)}: apt-get install --no-install-recommends {PACKAGES}")
+    server = Ceph(tmp_path_factory.mktemp("ceph"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def on_ceph(ceph: Ceph, monkeypatch) -> str:
+    """Points the AWS variables at Ceph, and returns s3:// and a new bucket of its owner."""
+    for name, value in ceph.environment.items():
+        monkeypatch.setenv(name, value)
+    return ceph.new_bucket()
+
+
+@pytest.fixture(scope="session")
+def nodes(tmp_path_factory, ceph: Ceph) -> Iterator[Nodes]:
+    """A cluster with the jobs API: a head without CPUs and two nodes of a logical GPU each; its S3 is Ceph."""
+    cluster = Nodes(tmp_path_factory.mktemp("nodes"), ceph.environment)
+    try:
+        for _ in range(2):
+            cluster.add()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The data beside the project: $RAYCSR_SHARED_DATA, or ../shared/data from the checkout."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -85,7 +117,8 @@ def cluster(s3: S3Server) -> Iterator[None]:
     """The one Ray of the session; its workers inherit the S3 server."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    # an address, or it would join a cluster of several nodes that other tests have started
+    ray.init("local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -4,6 +4,9 @@ import json
 import os
 import socket
 import threading
+import time
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -12,14 +15,15 @@ from raycsr.results.store import Store
 
 HEARTBEAT_SECONDS = 15.0
 DEAD_AFTER_SECONDS = 60.0
+_LOOK_SECONDS = 2.0  # between two looks at a heartbeat
 
 
 class Ownership:
     """Holds a run while a driver works on it, as a context manager.
 
     A driver creates `owners/<k+1>.json` only when owner k has released, its process on this host is gone, or
-    its heartbeat is over a minute old by the store's clock. An owner that sees a higher number has been
-    replaced and stops.
+    its heartbeat is over a minute old by the store's clock, which the driver waits for. An owner that sees a
+    higher number has been replaced and stops.
 
     Attributes:
         number: k of this owner, from 1.
@@ -32,14 +36,19 @@ class Ownership:
             UserError: where a living driver owns it; the message says which.
         """
         self._store = store
-        self._me = _this_process()
+        self._me = {
+            **_this_process(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "token": uuid.uuid4().hex,  # tells two claims of one process apart
+        }
         last = _last_owner(store)
         if last:
-            _refuse_if_alive(store, last)
+            _wait_for_death(store, last)
         self.number = last + 1
         if not store.create(_name(self.number), self._state(released=False)):
             owner = json.loads(store.read(_name(self.number)))
-            raise UserError(f"run {_run(store)} was just taken by {_who(owner)}; wait for it to end")
+            raise UserError(f"run {_run(store)} was just taken by {who(owner)}; wait for it to end")
+        self._impatient = Store(store.location)  # a beat that waited for S3 would keep a driver from stopping
         self._stop = threading.Event()
         self._lost: str | None = None
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
@@ -73,29 +82,50 @@ class Ownership:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
-                last = _last_owner(self._store)
+                last = _last_owner(self._impatient)
                 if last > self.number:
                     self._lost = f"run {_run(self._store)} was taken over by owner {last}; this driver stops"
                     return
-                self._store.write(_name(self.number), self._state(released=False))
+                self._impatient.write(_name(self.number), self._state(released=False))
             except UserError:
                 continue  # a store that is away for a moment: the next beat tries again
 
 
-def _refuse_if_alive(store: Store, number: int) -> None:
-    owner = json.loads(store.read(_name(number)))
-    if owner["released"]:
-        return
+def _wait_for_death(store: Store, number: int) -> None:
+    """Returns when an owner can be replaced: at once, or when a minute has passed without a heartbeat.
+
+    Raises:
+        UserError: where it lives.
+    """
+    before = None
+    while True:
+        owner = json.loads(store.read(_name(number)))
+        if owner["released"] or is_gone(owner):
+            return
+        age = store.age(_name(number))
+        on_this_host = is_here(owner)
+        if not on_this_host and age > DEAD_AFTER_SECONDS:
+            return
+        if on_this_host or (before is not None and age < before):  # a heartbeat while we looked
+            raise UserError(
+                f"run {_run(store)} is being sampled by {who(owner)}, last heard of {max(age, 0):.0f} s ago; wait for "
+                "it, or stop it first"
+            )
+        if before is None:
+            print(f"waiting for {who(owner)} to show whether it still samples run {_run(store)}", flush=True)
+        before = age
+        time.sleep(_LOOK_SECONDS)
+
+
+def is_here(owner: dict) -> bool:
+    """Whether an owner ran on this host since it was started."""
     me = _this_process()
-    same_host = (owner["host"], owner["boot"]) == (me["host"], me["boot"])
-    if same_host and _started(owner["pid"]) != owner["started"]:
-        return
-    age = store.age(_name(number))
-    if same_host or age <= DEAD_AFTER_SECONDS:
-        raise UserError(
-            f"run {_run(store)} is being sampled by {_who(owner)}, last heard of {age:.0f} s ago; wait for it, or "
-            f"stop it first"
-        )
+    return (owner["host"], owner["boot"]) == (me["host"], me["boot"])
+
+
+def is_gone(owner: dict) -> bool:
+    """Whether an owner was a process of this host and is no more."""
+    return is_here(owner) and _started(owner["pid"]) != owner["started"]
 
 
 def _last_owner(store: Store) -> int:
@@ -110,7 +140,8 @@ def _run(store: Store) -> str:
     return store.location.rsplit("/", 1)[-1]
 
 
-def _who(owner: dict) -> str:
+def who(owner: dict) -> str:
+    """An owner in words."""
     return f"process {owner['pid']} on {owner['host']}"
 
 
@@ -120,9 +151,9 @@ def _this_process() -> dict:
 
 
 def _boot() -> str:
-    """Tells hosts of one name apart, and a host from itself before a restart."""
+    """Tells hosts of one name apart, a host from itself before a restart, and containers that number processes anew."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
 

@@ -14,7 +14,7 @@ _HISTOGRAM = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
 
 VOTES = pa.schema(
     [
-        ("image_id", pa.string()),  # relative path, or `file#row`: never absolute
+        ("image_id", pa.string()),  # relative path, `file#row` or `tar#key`: never absolute
         ("label", pa.int32()),
         ("rule", pa.string()),  # decision rule, logits -> class
         ("selection", _HISTOGRAM),  # classes with at least one of the n0 votes, ascending

@@ -4,48 +4,60 @@ import io
 import os
 import time
 import uuid
+import warnings
+from collections.abc import Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import boto3
 import botocore.exceptions
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
+from botocore.config import Config
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, refuse_credentials
+
+T = TypeVar("T")
+
+PATIENCE = 300.0  # seconds that a run under way waits for S3 to come back
+_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt; the last one again and again
 
 
 class Store:
     """The files under one location.
 
     S3 follows the usual AWS environment variables, AWS_ENDPOINT_URL among them. A store pickles: it is its
-    location.
+    location and its patience.
 
     Attributes:
         location: a local folder (made absolute) or an `s3://bucket/prefix`, without a trailing slash.
+        patience: seconds for which an operation is tried again while S3 does not answer.
+        retries: how often that happened to this store.
     """
 
-    def __init__(self, location: str | os.PathLike[str]) -> None:
+    def __init__(self, location: str | os.PathLike[str], patience: float = 0.0) -> None:
         """Opens a location, which need not exist yet.
 
         Raises:
-            UserError: where the location has a scheme other than s3://.
+            UserError: where the location has a scheme other than s3://, or credentials.
         """
         location = os.fspath(location)
+        refuse_credentials(location)
         if "://" in location and not location.startswith("s3://"):
             raise UserError(f"location {location!r} is neither a local path nor s3://; use one of the two")
         self.remote = location.startswith("s3://")
         self.location = location.rstrip("/") if self.remote else os.path.abspath(location)
+        self.patience, self.retries = patience, 0
         self._fs, self._root = pyarrow.fs.LocalFileSystem(), self.location
-        if self.remote:
-            with _explained(self.location):
-                self._fs, self._root = pyarrow.fs.FileSystem.from_uri(self.location)
+        if self.remote:  # which may ask for the bucket's region
+            self._fs, self._root = self._try("", lambda: pyarrow.fs.FileSystem.from_uri(self.location))
 
     def __reduce__(self) -> tuple:
-        """Pickles as the location alone."""
-        return Store, (self.location,)
+        """Pickles as the location and the patience."""
+        return Store, (self.location, self.patience)
 
     def __repr__(self) -> str:
         """Shows the location."""
@@ -53,21 +65,41 @@ class Store:
 
     def at(self, name: str) -> "Store":
         """The store of a folder below this one."""
-        return Store(f"{self.location}/{name}")
+        return Store(f"{self.location}/{name}", self.patience)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
+    def _try(self, name: str, operation: Callable[[], T]) -> T:
+        """Runs an operation on a file; again while S3 does not answer and patience lasts.
+
+        Raises:
+            UserError: in one line, where it cannot be done; the cause stays attached.
+        """
+        start, attempts = time.monotonic(), 0
+        while True:
+            try:
+                return operation()
+            except (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+                delay = _DELAYS[min(attempts, len(_DELAYS) - 1)]
+                where = f"{self.location}/{name}" if name else self.location
+                if not _is_transient(error) or time.monotonic() - start + delay > self.patience:
+                    raise UserError(f"cannot use {where}: {_reason(error)}") from error
+                if attempts == 0:
+                    warnings.warn(f"{where}: {_reason(error)}; trying again for {self.patience:g} s", stacklevel=3)
+                attempts += 1
+                self.retries += 1
+                time.sleep(delay)
+
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        with _explained(self.location):
-            return self._fs.get_file_info(self._path(name)).type == pyarrow.fs.FileType.File
+        info = self._try(name, lambda: self._fs.get_file_info(self._path(name)))
+        return info.type == pyarrow.fs.FileType.File
 
     def names(self, folder: str) -> list[str]:
         """Names of what a folder holds, files and folders, sorted; none where it does not exist."""
         selector = pyarrow.fs.FileSelector(self._path(folder), allow_not_found=True)
-        with _explained(self.location):
-            found = self._fs.get_file_info(selector)
+        found = self._try(folder, lambda: self._fs.get_file_info(selector))
         # a dot marks a write that has not been renamed into place
         return sorted(info.base_name for info in found if not info.base_name.startswith("."))
 
@@ -77,74 +109,87 @@ class Store:
         Raises:
             UserError: where it cannot be read.
         """
-        with _explained(f"{self.location}/{name}"), self._fs.open_input_stream(self._path(name)) as stream:
-            return stream.read()
+
+        def read() -> bytes:
+            with self._fs.open_input_stream(self._path(name)) as stream:
+                return stream.read()
+
+        return self._try(name, read)
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file whole: a reader sees the old bytes or the new ones, never a part."""
         path = self._path(name)
-        with _explained(f"{self.location}/{name}"):
-            if self.remote:  # an object appears when its upload is complete
-                with self._fs.open_output_stream(path) as stream:
-                    stream.write(data)
-                return
-            os.replace(_written_beside(path, data), path)
+        if self.remote:  # in one request: a multipart upload would leave its parts behind where a writer dies
+            bucket, key = path.split("/", 1)
+            self._try(name, lambda: self._client.put_object(Bucket=bucket, Key=key, Body=data))
+        else:
+            self._try(name, lambda: os.replace(_written_beside(path, data), path))
 
     def create(self, name: str, data: bytes) -> bool:
         """Writes a file only if there is none of this name; of several writers at once one wins.
 
         Returns:
-            Whether this call wrote it.
+            Whether the file holds what this call gave: a write whose answer was lost counts as done.
         """
         path = self._path(name)
-        with _explained(f"{self.location}/{name}"):
-            if self.remote:
-                bucket, key = path.split("/", 1)
-                try:
-                    _s3().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-                except botocore.exceptions.ClientError as error:
-                    if error.response["Error"]["Code"] in (
-                        "PreconditionFailed",
-                        "ConditionalRequestConflict",
-                    ):
-                        return False
-                    raise
-                return True
-            written = _written_beside(path, data)
+        if self.remote:
+            return self._try(name, lambda: self._put_if_absent(path, data)) or self.read(name) == data
+        return self._try(name, lambda: _link_if_absent(path, data)) or self.read(name) == data
+
+    def _put_if_absent(self, path: str, data: bytes) -> bool:
+        bucket, key = path.split("/", 1)
+        while True:
             try:
-                os.link(written, path)  # fails where there is a file, and shows a whole one where there was none
-            except FileExistsError:
-                return False
-            finally:
-                os.unlink(written)
-            return True
+                self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+                return True
+            except botocore.exceptions.ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code == "PreconditionFailed":
+                    return False
+                if code != "ConditionalRequestConflict":  # another's write is under way: ask again
+                    raise
 
     def age(self, name: str) -> float:
         """Seconds since a file was last written, by the clock of the store itself."""
         path = self._path(name)
-        with _explained(f"{self.location}/{name}"):
-            if not self.remote:
-                return time.time() - os.stat(path).st_mtime
-            bucket, key = path.split("/", 1)
-            head = _s3().head_object(Bucket=bucket, Key=key)
-            now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
-            written: datetime = head["LastModified"]
-            return (now - written).total_seconds()
+        if not self.remote:
+            return self._try(name, lambda: time.time() - os.stat(path).st_mtime)
+        bucket, key = path.split("/", 1)
+        head = self._try(name, lambda: self._client.head_object(Bucket=bucket, Key=key))
+        now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
+        written: datetime = head["LastModified"]
+        return (now - written).total_seconds()
+
+    @cached_property
+    def _client(self) -> Any:
+        # a session of its own: the default one would keep credentials that the user has mended since
+        return boto3.Session().client("s3", config=Config(connect_timeout=10, read_timeout=30))
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file as a table.
 
         Raises:
-            pyarrow.ArrowException, OSError: where the file is not whole Parquet.
+            pyarrow.ArrowException, OSError: where the file is not whole Parquet of plain columns.
             UserError: where it cannot be read at all.
         """
-        return pq.read_table(io.BytesIO(self.read(name)), columns=columns)
+        file = pq.ParquetFile(io.BytesIO(self.read(name)))
+        if any(_has_extension(field.type) for field in file.schema_arrow):
+            raise pa.ArrowInvalid("a column of an extension type, whose values could run code when they are read")
+        return file.read(columns=columns)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes a table as one Parquet file, whole or not at all."""
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         self.write(name, buffer.getvalue())
+
+
+def _has_extension(kind: pa.DataType) -> bool:
+    """Whether a type, or one within it, is an extension: Ray registers one whose values are unpickled."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return True
+    within = [kind.value_type] if pa.types.is_dictionary(kind) else [kind.field(i).type for i in range(kind.num_fields)]
+    return any(_has_extension(one) for one in within)
 
 
 def _written_beside(path: str, data: bytes) -> str:
@@ -159,23 +204,35 @@ def _written_beside(path: str, data: bytes) -> str:
     return hidden
 
 
-def _s3() -> Any:
-    # a client a call: clients do not pickle, and these calls are rare; a session of its own sees mended keys
-    return boto3.Session().client("s3")
+def _link_if_absent(path: str, data: bytes) -> bool:
+    written = _written_beside(path, data)
+    try:
+        os.link(written, path)  # fails where there is a file, and shows a whole one where there was none
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(written)
+    return True
 
 
-class _explained:
-    """Turns what a store's libraries raise into one line for the user; the cause stays attached."""
+_AWAY = (  # pyarrow's words
+    "NETWORK_CONNECTION",
+    "SLOW_DOWN",
+    "SERVICE_UNAVAILABLE",
+    "INTERNAL_FAILURE",
+    "REQUEST_TIMEOUT",
+    "HTTP status 5",
+)
 
-    def __init__(self, location: str) -> None:
-        self.location = location
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError)):
-            raise UserError(f"cannot use {self.location}: {_reason(error)}") from error
+def _is_transient(error: BaseException) -> bool:
+    """Whether S3 may answer the same request a little later; pyarrow says so in words, botocore by class and status."""
+    if isinstance(error, botocore.exceptions.ClientError):
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        return status >= 500 or status == 429
+    if isinstance(error, botocore.exceptions.ConnectionError | botocore.exceptions.HTTPClientError):
+        return True
+    return any(sign in str(error) for sign in _AWAY)
 
 
 _DENIED = "access denied; check the AWS keys and the bucket's policy"

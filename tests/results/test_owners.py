@@ -54,17 +54,40 @@ def test_a_killed_owner_on_this_host_is_replaced_at_once(store):
     assert Ownership(store).number == 2
 
 
-@pytest.mark.parametrize(("age", "alive"), [(30.0, True), (61.0, False)])
-def test_an_owner_elsewhere_is_dead_after_a_minute_without_heartbeat(store, monkeypatch, age, alive):
-    monkeypatch.setattr(owners, "_boot", lambda: "another machine")
-    Ownership(store)
-    monkeypatch.undo()
-    monkeypatch.setattr(Store, "age", lambda *_: age)
-    if alive:
-        with pytest.raises(UserError, match="last heard of 30 s ago"):
-            Ownership(store)
-    else:
-        assert Ownership(store).number == 2
+@pytest.fixture
+def elsewhere(store, monkeypatch):
+    """An owner on another machine; `ages` are what its heartbeat's age is, one look after the other."""
+    with monkeypatch.context() as other:
+        other.setattr(owners, "_boot", lambda: "another machine")
+        Ownership(store)
+    monkeypatch.setattr(owners, "_LOOK_SECONDS", 0.0)
+
+    def ages(*seconds):
+        looks = iter(seconds)
+        monkeypatch.setattr(Store, "age", lambda *_: next(looks))
+
+    return ages
+
+
+def test_an_owner_elsewhere_is_dead_after_a_minute_without_heartbeat(store, elsewhere, capsys):
+    elsewhere(58.0, 60.0, 62.0)
+    assert Ownership(store).number == 2
+    assert capsys.readouterr().out.count("waiting for process") == 1
+
+
+def test_an_owner_elsewhere_lives_whose_heart_beats_while_one_looks(store, elsewhere):
+    elsewhere(13.0, 15.0, 1.0)
+    with pytest.raises(UserError, match="being sampled by process .*, last heard of 1 s ago"):
+        Ownership(store)
+
+
+def test_an_owner_that_releases_while_one_waits_is_followed_at_once(store, elsewhere, monkeypatch):
+    def age(self, name):
+        store.write(name, json.dumps({**owner_file(store, 1), "released": True}).encode())
+        return 5.0
+
+    monkeypatch.setattr(Store, "age", age)
+    assert Ownership(store).number == 2
 
 
 def test_an_owner_that_was_replaced_stops_and_releases_nothing(store, monkeypatch):

@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from raycsr import UserError
 from raycsr.results import Store
@@ -81,3 +82,75 @@ def test_wrong_keys_are_one_line_and_not_repeated(s3, monkeypatch, request):
 def test_other_schemes_are_refused():
     with pytest.raises(UserError, match="gs://bucket.*neither a local path nor s3://"):
         Store("gs://bucket/prefix")
+
+
+@pytest.mark.parametrize("location", ["s3://key:hush@bucket/prefix", "s3://bucket/p?access_key=a&secret_key=hush"])
+def test_credentials_in_a_location_are_refused_and_not_repeated(location):
+    with pytest.raises(UserError, match="carries credentials; write s3://bucket/prefix") as caught:
+        Store(location)
+    assert "hush" not in str(caught.value)
+
+
+class Away:
+    """A client whose server does not answer the first requests."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+
+    def put_object(self, **_):
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+REFUSED = EndpointConnectionError(endpoint_url="http://nowhere")
+BUSY = ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject")
+DENIED = ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")
+
+
+def test_a_patient_store_tries_again_while_s3_does_not_answer(s3, monkeypatch):
+    monkeypatch.setattr("raycsr.results.store._DELAYS", (0.0,))
+    store = Store("s3://bucket/prefix", patience=60)
+    store._client = Away(REFUSED, BUSY, REFUSED)
+    with pytest.warns(UserWarning, match="prefix/file: .*; trying again for 60 s") as warned:
+        store.write("file", b"")
+    assert store.retries == 3 and len(warned) == 1
+    assert pickle.loads(pickle.dumps(store)).patience == 60 and store.at("sub").patience == 60
+
+
+@pytest.mark.parametrize(("patience", "error"), [(0.0, REFUSED), (60.0, DENIED)])
+def test_what_waiting_does_not_mend_is_said_at_once(s3, patience, error):
+    store = Store("s3://bucket/prefix", patience)
+    store._client = Away(error)
+    with pytest.raises(UserError, match="AWS_ENDPOINT_URL|access denied"):
+        store.write("file", b"")
+    assert store.retries == 0
+
+
+def test_a_write_whose_answer_was_lost_counts_as_done(store):
+    assert store.create("owner", b"me") and store.create("owner", b"me")
+    assert not store.create("owner", b"another")
+
+
+def test_a_table_that_could_run_code_when_read_is_not_read(tmp_path):
+    class Pickled(pa.ExtensionType):
+        def __init__(self):
+            super().__init__(pa.binary(), "tests.pickled")
+
+        def __arrow_ext_serialize__(self):
+            return b""
+
+        @classmethod
+        def __arrow_ext_deserialize__(cls, storage, serialized):
+            return cls()
+
+    pa.register_extension_type(Pickled())
+    try:
+        column = pa.ExtensionArray.from_storage(Pickled(), pa.array([b"code"]))
+        within = pa.StructArray.from_arrays([column], ["deep"])
+        store = Store(str(tmp_path))
+        for name, array in (("flat", column), ("nested", within)):
+            store.write_table(name, pa.table({"image_id": array}))
+            with pytest.raises(pa.ArrowInvalid, match="could run code"):
+                store.read_table(name)
+    finally:
+        pa.unregister_extension_type("tests.pickled")

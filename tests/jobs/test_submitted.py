@@ -1,0 +1,141 @@
+"""Jobs submitted to a cluster of several nodes, with their results on a durable S3 server."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from nodes import submission_id
+
+from raycsr.pipelines.metrics import COUNTERS, GAUGES
+from raycsr.results import find_runs
+
+CERTIFICATION = """
+experiment: digits
+data: {source: digits, limit: 40}
+model: {name: cifar_resnet8, num_classes: 10, input_size: 8}
+sampling: {sigma: 0.5, n0: 64, n: 1024, precision: fp32}
+pool: {actors: 2, gpus_per_actor: 1}
+costs: [uniform, "seed:4"]
+"""
+
+SWEEP = """
+experiment: digits
+name: two
+data: {source: digits, split: train, limit: 400}
+model: {name: cifar_resnet8, input_size: 8}
+training: {epochs: 2, batch_size: 64, lr: 0.05}
+validation: {every: 2, images: 40, sensitive: 20, n: 64}
+costs: "seed:4"
+space: {sigma: {grid: [0.25, 0.5]}}
+search: {cpus_per_trial: 0.5, gpus_per_trial: 0.5}
+"""
+
+READ = """
+import sys, raycsr
+runs = raycsr.list_runs(sys.argv[1])
+certificates = raycsr.load_certificates(runs.location[0], costs="seed:4")
+assert not {"ray", "torch"} & set(sys.modules)
+print(len(runs), runs.finished[0], len(certificates), certificates.error.notna().sum())
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    """`written(text)` is the path of a config that every node of this machine can read."""
+
+    def write(text):
+        path = tmp_path / "job.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def last_line(output):
+    """What the job printed last; `ray job submit` itself goes on."""
+    said = re.split(r"\d{4}-\d\d-\d\d [\d:,]+\s+(?:INFO|ERR|SUCC)", output.split("Running entrypoint")[1])[0]
+    return said.strip().splitlines()[-1]
+
+
+def test_a_certification_is_submitted_and_read_back_without_ray(nodes, ceph, on_ceph, written):
+    results = f"{on_ceph}/results"
+    start = time.monotonic()
+    done = nodes.submit("python", "-m", "jobs.evaluate", "--config", written(CERTIFICATION), "--results", results)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = find_runs(results)
+    first = min(run.store.age(f"votes/{part}") for part in run.vote_parts())
+    print(f"submitted to finished {time.monotonic() - start:.0f} s, first part {first:.0f} s ago")
+    assert last_line(done.stdout) == run.location
+    assert "| seed:4 " in done.stdout
+    read = subprocess.run([sys.executable, "-c", READ, results], capture_output=True, text=True)
+    assert read.stdout.split() == ["1", "True", "40", "0"], read.stderr
+    texts = [done.stdout, done.stderr, *(run.store.read(name).decode() for name in ("manifest.json", "finished.json"))]
+    assert not any(key in text for text in texts for key in ceph.keys)
+
+
+def test_a_sweep_is_submitted_and_read_back(nodes, on_ceph, written):
+    results = f"{on_ceph}/results"
+    done = nodes.submit("python", "-m", "jobs.sweep", "--config", written(SWEEP), "--results", results)
+    assert done.returncode == 0, done.stdout + done.stderr
+    from raycsr.results import Store
+
+    folder = Store(f"{results}/digits/sweeps/two")
+    trials = folder.read_table("trials.parquet").to_pandas()
+    assert len(trials) == 2 and set(trials["state"]) == {"finished"}
+    assert folder.names("best") == ["0.25-seed-4.pt", "0.5-seed-4.pt"] or len(folder.names("best")) == 2
+
+
+def test_a_mistake_fails_the_job_and_is_its_last_line(nodes, on_ceph, written):
+    config = written(CERTIFICATION.replace("cifar_resnet8", "cifar_resnet9"))
+    done = nodes.submit("python", "-m", "jobs.evaluate", "--config", config, "--results", f"{on_ceph}/results")
+    assert done.returncode == 1
+    assert last_line(done.stdout).startswith("raycsr evaluate: unknown model 'cifar_resnet9'")
+
+
+def test_results_in_the_copy_that_the_job_runs_in_are_refused(nodes, written):
+    done = nodes.submit("python", "-m", "jobs.sample", "--config", written(CERTIFICATION), "--results", "results")
+    assert done.returncode == 1
+    assert "results 'results' is a relative path, and a submitted job runs in a copy" in last_line(done.stdout)
+
+
+def test_a_job_is_watched_stopped_and_continued(nodes, on_ceph, written):
+    results = f"{on_ceph}/results"
+    entrypoint = [
+        *("python", "-m", "jobs.sample", "--config", written(CERTIFICATION)),
+        *("--sampling.n", "16384", "--results", results),
+    ]
+    job = submission_id(nodes.submit(*entrypoint, wait=False).stdout)
+    give_up = time.monotonic() + 120
+    while not (runs := find_runs(results)) or len(runs[0].vote_parts()) < 3:
+        assert time.monotonic() < give_up, nodes.ray("job", "logs", job).stdout
+    scraped = exported(nodes)
+    for name in COUNTERS:
+        assert f"ray_{name}_total" in scraped or name.endswith(("errored_images", "halvings", "retries"))
+    for name in GAUGES:
+        assert f"ray_{name}{{" in scraped
+    assert f'run="{runs[0].run_id}"' in scraped
+    assert nodes.ray("job", "stop", job).returncode == 0
+    assert json.loads(runs[0].store.read("owners/0001.json"))["released"]
+    assert "raycsr sample: stopped by SIGTERM; what is committed is kept" in nodes.ray("job", "logs", job).stdout
+    done = nodes.submit(*entrypoint)
+    assert done.returncode == 0, done.stdout
+    assert 0 < int(re.search(r"of which (\d+) to sample", done.stdout)[1]) < 40
+    ids = runs[0].committed()["image_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == 40 and runs[0].finished()
+
+
+def exported(nodes):
+    """What the worker nodes show to Prometheus."""
+    ports = re.findall(r"metrics-export-port=(\d+)", " ".join(" ".join(map(str, n.process.args)) for n in nodes.nodes))
+    return "".join(urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10).read().decode() for port in ports)
+
+
+def test_whoever_lacks_the_token_is_turned_away(nodes):
+    refused = nodes.ray("job", "list", RAY_AUTH_TOKEN="0" * 64)
+    assert refused.returncode != 0 and "UNAUTHENTICATED" in (refused.stdout + refused.stderr).upper()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{nodes.api}/api/jobs/", timeout=10)

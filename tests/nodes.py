@@ -1,0 +1,146 @@
+"""A Ray cluster of several nodes on one machine, with the jobs API and logical GPUs, started as its users start one."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ceph import free_port
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Node:
+    """One `ray start --block` and all that it started."""
+
+    process: subprocess.Popen
+
+    def kill(self) -> None:
+        """Takes the whole node away with kill -9, as a machine that loses its power."""
+        for pid in self.pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+
+    def terminate(self) -> None:
+        """SIGTERM, as a pod or a spot instance gets that is going away."""
+        self.process.terminate()
+
+    def pids(self, named: str = "") -> list[int]:
+        """Its processes, or those whose command line has a text in it."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                session = int((folder / "stat").read_text().rsplit(") ", 1)[1].split()[3])
+                command = (folder / "cmdline").read_bytes().decode(errors="replace")
+            except (OSError, IndexError):
+                continue
+            if session == self.process.pid and named in command:
+                found.append(int(folder.name))
+        return found
+
+
+class Nodes:
+    """A head that runs no work, and worker nodes; closed to whoever lacks the token."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        """Starts the head alone."""
+        self.folder, self.address = folder, f"127.0.0.1:{free_port()}"
+        self.api = f"http://127.0.0.1:{(port := free_port())}"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            **environment,
+            "PATH": f"{BIN}:{os.environ['PATH']}",  # a job's `python` is the environment's
+            "OMP_NUM_THREADS": "1",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2,
+            "RAY_API_SERVER_ADDRESS": self.api,
+        }
+        self.nodes: list[Node] = []
+        self.head = self._start(
+            "--head",
+            f"--port={self.address.rsplit(':')[-1]}",
+            f"--dashboard-port={port}",
+            "--include-dashboard=true",
+            f"--ray-client-server-port={free_port()}",
+            "--num-cpus=0",
+            "--num-gpus=0",
+        )
+        self._wait(lambda: self.ray("job", "list").returncode == 0)
+
+    def add(self, *, cpus: int = 2, gpus: int = 1) -> Node:
+        """Adds a worker node, and waits for it: two that start at once may choose the same ports."""
+        node = self._start(f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}")
+        self.nodes.append(node)
+        self._wait(lambda: self.log().count("Ray runtime started") > len(self.nodes))
+        return node
+
+    def log(self) -> str:
+        """What `ray start` printed on all nodes."""
+        return (self.folder / "nodes.log").read_text(errors="replace")
+
+    def stop(self) -> None:
+        """Takes all nodes away."""
+        for node in (*self.nodes, self.head):
+            node.kill()
+
+    def submit(self, *entrypoint: str, wait: bool = True, limit: float = 300) -> subprocess.CompletedProcess:
+        """`ray job submit` from the checkout."""
+        options = ["--working-dir", str(CHECKOUT), *([] if wait else ["--no-wait"])]
+        return self.ray("job", "submit", *options, "--", *entrypoint, limit=limit)
+
+    def ray(self, *words: str, limit: float = 120, **changed: str) -> subprocess.CompletedProcess:
+        """A `ray` command; `changed` are variables of its environment."""
+        return subprocess.run(
+            [str(BIN / "ray"), *words],
+            env={**self.environment, **changed},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+        )
+
+    def driver(self, *words: str) -> subprocess.Popen:
+        """A `raycsr` command on the cluster, as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "raycsr.cli", *words],
+            env={**self.environment, "RAY_ADDRESS": self.address},
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _start(self, *options: str) -> Node:
+        command = [
+            *(str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--object-store-memory=150000000"),
+            *(f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"),
+            *(f"--metrics-export-port={free_port()}", *options),
+        ]
+        with open(self.folder / "nodes.log", "ab") as log:
+            return Node(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True))
+
+    def _wait(self, ready: Callable[[], bool], limit: float = 90) -> None:
+        give_up = time.monotonic() + limit
+        while not ready():
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"a node does not start:\n{self.log()[-2000:]}")
+            time.sleep(0.5)
+
+
+def submission_id(output: str) -> str:
+    """The id that `ray job submit` printed."""
+    found = re.search(r"raysubmit_\w+", output)
+    assert found, output
+    return found[0]

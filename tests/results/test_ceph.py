@@ -1,0 +1,82 @@
+"""The store on a durable S3 server: what an in-memory one does not refuse, and what survives its death."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from raycsr import UserError
+from raycsr.results import Ownership, Store
+
+
+def test_what_was_acknowledged_survives_the_death_of_the_gateway(ceph, on_ceph):
+    store = Store(f"{on_ceph}/prefix")
+    store.write("file", b"kept")
+    assert store.create("owner", b"first") and not store.create("owner", b"second")
+    ceph.kill_gateway()
+    ceph.start_gateway()
+    assert store.read("file") == b"kept" and store.read("owner") == b"first"
+    assert -2 <= store.age("file") < 60
+
+
+def test_an_endpoint_that_comes_back_is_waited_for(ceph, on_ceph):
+    store = Store(f"{on_ceph}/prefix", patience=60)
+    store.write("before", b"")
+    ceph.kill_gateway()
+    with ThreadPoolExecutor(1) as pool, pytest.warns(UserWarning, match="does not answer.*trying again for 60 s"):
+        written = pool.submit(store.write, "after", b"here")
+        while not store.retries:
+            assert not written.done()
+        ceph.start_gateway()
+        written.result(timeout=60)
+    assert store.read("after") == b"here"
+
+
+def test_wrong_keys_are_refused_and_not_repeated(ceph, on_ceph, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    with pytest.raises(UserError, match="AWS secret key is wrong|access denied") as caught:
+        Store(f"{on_ceph}/prefix").create("file", b"")
+    assert "not-the-secret" not in str(caught.value) and ceph.keys[0] not in str(caught.value)
+
+
+def test_a_missing_bucket_is_named(on_ceph):
+    with pytest.raises(UserError, match="s3://no-such-bucket/prefix/file: there is no such bucket"):
+        Store("s3://no-such-bucket/prefix").write("file", b"")
+
+
+def test_a_bucket_without_write_permission_is_named(ceph, on_ceph, monkeypatch):
+    guest = ceph.add_user("guest")
+    bucket = on_ceph.removeprefix("s3://")
+    read = {"Effect": "Allow", "Principal": {"AWS": ["arn:aws:iam:::user/guest"]}, "Action": ["s3:GetObject"]}
+    policy = {"Version": "2012-10-17", "Statement": [{**read, "Resource": [f"arn:aws:s3:::{bucket}/*"]}]}
+    ceph.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    Store(f"{on_ceph}/prefix").write("file", b"to read")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", guest[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", guest[1])
+    store = Store(f"{on_ceph}/prefix")
+    assert store.read("file") == b"to read"
+    for write in (store.write, store.create):
+        with pytest.raises(UserError, match="prefix/other: access denied; check the AWS keys and the bucket's policy"):
+            write("other", b"")
+
+
+def test_listings_go_beyond_a_page(on_ceph):
+    store = Store(f"{on_ceph}/prefix")
+    names = [f"{i:05d}.parquet" for i in range(1005)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda name: store.write(f"votes/{name}", b"part"), names))
+    assert store.names("votes") == names and store.names("") == ["votes"]
+
+
+def test_of_drivers_that_race_for_a_run_one_wins_and_is_named(on_ceph):
+    def claim(_):
+        try:
+            return Ownership(Store(f"{on_ceph}/run"))
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(claim, range(8)))
+    winners = [one for one in claims if isinstance(one, Ownership)]
+    assert len(winners) == 1 and winners[0].number == 1
+    assert all("taken by process" in one or "sampled by process" in one for one in claims if isinstance(one, str))
