@@ -305,10 +305,14 @@ def bench(only: str | None = None, out: str | None = None) -> None:
         only: One of engine, pipeline, trainer, start, memory, certify; by default all.
         out: JSON file to write.
     """
-    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if only not in (None, *BENCHMARKS):
         sys.exit(f"no benchmark {only!r}; choose one of {', '.join(BENCHMARKS)}")
-    results = {name: BENCHMARKS[name]() for name in ([only] if only else BENCHMARKS)}
+    show({name: BENCHMARKS[name]() for name in ([only] if only else BENCHMARKS)}, out)
+
+
+def show(results: dict[str, list[dict]], out: str | None) -> None:
+    """Prints the figures of benchmarks as a table, and writes them as JSON where `out` names a file."""
+    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     rows = pd.DataFrame([{"benchmark": name, **row} for name, rows in results.items() for row in rows])
     cells = rows.map(lambda value: value if isinstance(value, str) else "" if pd.isna(value) else f"{value:,.3g}")
     print(f"{device}, torch {torch.__version__}")

@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes on one machine, with the jobs API and logical GPUs, started as its users start one."""
 
+import functools
 import os
 import re
 import signal
@@ -80,10 +81,18 @@ class Nodes:
 
     def add(self, *, cpus: int = 2, gpus: int = 1) -> Node:
         """Adds a worker node, and waits for it: two that start at once may choose the same ports."""
-        node = self._start(f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}")
-        self.nodes.append(node)
-        self._wait(lambda: self.log().count("Ray runtime started") > len(self.nodes))
-        return node
+        for _ in range(3):  # Ray gives a node 30 s to start, which a busy machine may not do
+            started = self.log().count("Ray runtime started") + 1
+            node = self._start(f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}")
+            self._wait(functools.partial(self._is_settled, node, started))
+            if node.process.poll() is None:
+                self.nodes.append(node)
+                return node
+            node.kill()
+        raise RuntimeError(f"a node does not start:\n{self.log()[-2000:]}")
+
+    def _is_settled(self, node: Node, started: int) -> bool:
+        return node.process.poll() is not None or self.log().count("Ray runtime started") >= started
 
     def log(self) -> str:
         """What `ray start` printed on all nodes."""

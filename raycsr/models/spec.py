@@ -10,7 +10,8 @@ class ModelOptions:
 
     Attributes:
         name: A timm model name (the CIFAR ResNets of raycsr are among them), or the path or s3:// URI of a
-            checkpoint written by raycsr or by locuslab/smoothing.
+            checkpoint written by raycsr or by the code of locuslab/smoothing, SmoothAdv, MACER, Consistency or
+            SmoothMix.
         num_classes: Number of classes of the head; by default what the data or the pretrained weights have.
             With `pretrained` and another number than the weights have, the head is new and untrained.
         pretrained: Load timm's pretrained weights; or the path of a local file of them.

@@ -1,8 +1,18 @@
 """Certifying: stored votes -> certificates, for any cost matrix, without sampling anew."""
 
+from collections.abc import Sequence
+
+import numpy as np
+import ray
+
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
+from raycsr.pipelines.pool import connect, mendable
+from raycsr.progress import Progress
 from raycsr.results import Run, resolve_run
+
+FEW_PARTS = 256  # are certified by this process before Ray has started
+_PARTS_PER_TASK = 64  # about a second of work
 
 
 def certify(*, run: list[str], costs: list[str], alpha: float = 0.001) -> dict[str, list[str]]:
@@ -30,6 +40,57 @@ def certify(*, run: list[str], costs: list[str], alpha: float = 0.001) -> dict[s
 
 
 def _certify(run: Run, spec: str, matrix: CostMatrix, alpha: float) -> str:
-    name = run.certify(spec, matrix, alpha)
+    name = certify_run(run, spec, matrix, alpha)
     print(f"certified {run.location}/certificates/{name}")
     return name
+
+
+def certify_run(run: Run, spec: str, matrix: CostMatrix, alpha: float) -> str:
+    """Certifies each votes part that has no certificates part yet: few in this process, many on Ray Data.
+
+    Args:
+        run: the run.
+        spec: the cost matrix as a person writes it.
+        matrix: its values.
+        alpha: failure probability of one image's certificate.
+
+    Returns:
+        The name of the certificate set.
+
+    Raises:
+        UserError: naming a part whose votes cannot be certified; what is certified by then stays.
+    """
+    name = run.open_certificates(spec, matrix, alpha)
+    parts = run.uncertified(name)
+    if len(parts) <= FEW_PARTS:
+        unreadable = run.certify_parts(name, parts, matrix, alpha)
+    else:
+        connect()
+        unreadable = _certify_on_ray(run, name, parts, matrix, alpha)
+    run.warn_unreadable(unreadable)
+    return name
+
+
+def _certify_on_ray(run: Run, name: str, parts: Sequence[str], matrix: CostMatrix, alpha: float) -> list[str]:
+    """Certifies in tasks, which write what they certify; returns the names of parts that cannot be read."""
+    kept = ray.put(matrix)  # once a node, not once a task: a thousand classes are 8 MB
+
+    def task(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = block["item"].tolist()
+        unreadable = set(run.certify_parts(name, names, ray.get(kept), alpha))
+        return {"part": block["item"], "unreadable": np.array([part in unreadable for part in names])}
+
+    tasks = -(-len(parts) // _PARTS_PER_TASK)
+    certified = ray.data.from_items(list(parts), override_num_blocks=tasks).map_batches(task, batch_size=None)
+    unreadable: list[str] = []
+    try:
+        with Progress(len(parts), "certify", "parts") as progress:
+            for block in certified.iter_batches(batch_size=None):
+                unreadable += block["part"][block["unreadable"]].tolist()
+                progress.update(len(block["part"]))
+    except ray.exceptions.RayError as error:
+        mistake = mendable(error)
+        if mistake is None:
+            raise
+        raise mistake from error
+    return sorted(unreadable)

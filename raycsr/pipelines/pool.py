@@ -2,7 +2,10 @@
 
 import logging
 import math
+import os
 import platform
+import re
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ import torch
 
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, prepare_for_inference, resolve_precision
+from raycsr.progress import LINE_SECONDS
 from raycsr.smoothing import SamplingOptions
 
 _PROBE_SECONDS = 0.3
@@ -22,13 +26,16 @@ class PoolOptions:
     """The actors that sample. Decoding runs beside them, on CPUs that they leave free.
 
     Attributes:
-        actors: How many.
+        actors: How many, at most.
+        min_actors: Begin with so many and grow as nodes come, on a cluster that scales or whose nodes may go away;
+            by default all actors must fit at once.
         cpus_per_actor: CPUs that an actor without a GPU reserves; fractions share a CPU.
         gpus_per_actor: GPUs of an actor; above 0, actors reserve no CPU.
         threads_per_actor: Torch threads of an actor; by default cpus_per_actor, rounded up.
     """
 
     actors: int = 2
+    min_actors: int | None = None
     cpus_per_actor: float = 0.5
     gpus_per_actor: float = 0.0
     threads_per_actor: int | None = None
@@ -39,6 +46,11 @@ class PoolOptions:
         if self.gpus_per_actor > 0:
             return {"num_cpus": 0, "num_gpus": self.gpus_per_actor}
         return {"num_cpus": self.cpus_per_actor}
+
+    @property
+    def least(self) -> int:
+        """Actors to begin with."""
+        return self.actors if self.min_actors is None else self.min_actors
 
     @property
     def threads(self) -> int:
@@ -66,11 +78,41 @@ def connect() -> None:
     if not ray.is_initialized():
         ray.init(logging_level=logging.ERROR, include_dashboard=False)
     context = ray.data.DataContext.get_current()
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after ray.data's own configuration
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # after ray.data's own configuration; errors are raised
     context.enable_progress_bars = False
     # an image at n = 100,000 on a slow CPU is an hour without a finished block, and waiting for spot
     # capacity can take longer: neither is a stall
     context.execution_no_progress_timeout_s = -1
+    # a pool grows as soon as half of its actors are busy (Ray's 1.75 is never reached with one block an actor in
+    # flight), and shrinks only when no block is left: a new actor costs half a minute
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.5
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
+
+
+def check_location(results: str) -> None:
+    """Refuses results that would be lost with the unpacked copy in which a submitted job runs.
+
+    Raises:
+        UserError: where results is a relative path within a job.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in results and not os.path.isabs(results):
+        raise UserError(
+            f"results {results!r} is a relative path, and a submitted job runs in a copy that is deleted; give "
+            "s3://bucket/prefix, or an absolute path that all nodes share"
+        )
+
+
+def mendable(error: ray.exceptions.RayError) -> UserError | None:
+    """What a worker raised for the user to mend (a full disk, a source that went away); Ray keeps its text alone."""
+    found = re.findall(rf"{UserError.__module__}\.UserError: (.+)", str(error))  # a cause comes before what it caused
+    return UserError(f"{found[-1]}; what is committed is kept, run the same command to go on") if found else None
+
+
+def alive_actors() -> int:
+    """This driver's pool actors that are alive; the public list of actors needs a dashboard, which not all have."""
+    job = ray.get_runtime_context().get_job_id()
+    alive = ray._private.state.actors(actor_state_name="ALIVE")
+    return sum(one["JobID"] == job and "MapWorker" in one["ActorClassName"] for one in alive.values())
 
 
 def check_pool(pool: PoolOptions) -> None:
@@ -84,13 +126,17 @@ def check_pool(pool: PoolOptions) -> None:
             f"pool of {pool.actors} actors with {pool.cpus_per_actor} CPUs and {pool.gpus_per_actor} GPUs each: "
             "actors and cpus_per_actor must be positive, gpus_per_actor must not be negative"
         )
+    if not 1 <= pool.least <= pool.actors:
+        raise UserError(f"pool.min_actors is {pool.min_actors}: give 1 to pool.actors ({pool.actors})")
+    if pool.min_actors is not None:
+        return  # nodes may come
     have = ray.cluster_resources()
     if pool.gpus_per_actor > 0:
         gpus = have.get("GPU", 0.0)
         if pool.actors * pool.gpus_per_actor > gpus:
             raise UserError(
                 f"the pool wants {pool.actors * pool.gpus_per_actor:g} GPUs and the cluster has {gpus:g}; "
-                f"lower pool.actors, or set pool.gpus_per_actor to 0 to sample on CPUs"
+                "lower pool.actors, set pool.min_actors to wait for nodes, or pool.gpus_per_actor to 0 for CPUs"
             )
         return
     cpus, wanted = have.get("CPU", 0.0), pool.actors * pool.cpus_per_actor
@@ -106,7 +152,12 @@ def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: Pool
     if pool.gpus_per_actor == 0 and len(ray.nodes()) == 1:
         return _probe(base_classifier, sampling, pool.threads)  # this process is such a worker, already warm
     remote = ray.remote(**pool.resources)(_probe)
-    return ray.get(remote.remote(base_classifier, sampling, pool.threads))
+    found = remote.remote(base_classifier, sampling, pool.threads)
+    while not ray.wait([found], timeout=LINE_SECONDS)[0]:
+        wanted = ", ".join(f"{value:g} {name.removeprefix('num_').upper()}" for name, value in pool.resources.items())
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        print(f"waiting for a node with {wanted}; the cluster has {nodes} nodes", file=sys.stderr, flush=True)
+    return ray.get(found)
 
 
 def worker_device() -> torch.device:

@@ -4,8 +4,6 @@ import hashlib
 import json
 import math
 import platform
-import re
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -17,16 +15,26 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import ray
-from tqdm import tqdm
 
 from raycsr.certification import largest_radius
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, Rule, load_base_classifier, parse_rules
-from raycsr.pipelines.pool import PoolOptions, Probe, check_pool, connect, probe
+from raycsr.pipelines.certify import certify_run
+from raycsr.pipelines.pool import (
+    PoolOptions,
+    Probe,
+    alive_actors,
+    check_location,
+    check_pool,
+    connect,
+    mendable,
+    probe,
+)
 from raycsr.pipelines.voter import Voter
-from raycsr.results import SCHEMA_VERSION, Ownership, Run, Store, missing_images
+from raycsr.progress import Progress, duration
+from raycsr.results import PATIENCE, SCHEMA_VERSION, Ownership, Run, Store, missing_images
 from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, check_sampling
 
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
@@ -128,6 +136,7 @@ def check(
     """
     sigmas = sampling.sigma if isinstance(sampling.sigma, list) else [sampling.sigma]
     _check_sampling(sampling, sigmas, alpha)
+    check_location(results)
     Store(results).names("")  # a bucket that is not there, or not ours, is better known now
     source = open_source(data)
     listing = source.list()
@@ -218,7 +227,7 @@ def open_run(job: Job, found: Probe) -> Run:
     """The job's run, whose manifest is written where there is none."""
     facts = identity(job, found.precision)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    run = Run(Store(job.results).at(f"{job.experiment}/runs/{digest[:16]}"))
+    run = Run(Store(job.results, PATIENCE).at(f"{job.experiment}/runs/{digest[:16]}"))
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "experiment": job.experiment,
@@ -247,25 +256,26 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
         committed = run.committed()
         missing = _missing(committed, wanted, ids, retry_errors)
         for spec, matrix in job.costs.items():
-            run.certify(spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
+            certify_run(run, spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
         print(describe(job, run, found, pool, len(missing)))
         start = time.monotonic()
         if len(missing):
-            _stream(job, run, found, pool, owner, missing)
+            stream(job, run, found, pool, owner, missing)
             committed = run.committed()
         for spec, matrix in job.costs.items():
-            run.certify(spec, matrix, job.alpha)  # parts whose actor died before it certified them
-        outcome = _outcome(run, committed, wanted, ids, len(missing))
-        if not run.finished() and not len(_missing(committed, images, run.rules(), retry_errors=False)):
-            run.finish(num_images=len(images), num_errors=len(outcome.errors), seconds=time.monotonic() - start)
+            certify_run(run, spec, matrix, job.alpha)  # parts whose actor died before it certified them
+        outcome = Outcome(run, len(wanted), len(missing), _errors(committed, wanted, ids))
+        rules = list(run.rules())
+        if (len(missing) or not run.finished()) and not len(_missing(committed, images, rules, retry_errors=False)):
+            errors = _errors(committed, images, rules)
+            run.finish(num_images=len(images), num_errors=len(errors), seconds=time.monotonic() - start)
     return outcome
 
 
 def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], retry_errors: bool) -> pd.DataFrame:
     if retry_errors:
         committed = committed.filter(committed["error"].is_null())
-    keys = zip(committed["image_id"].to_pylist(), committed["rule"].to_pylist(), strict=True)
-    return missing_images(wanted, keys, rules)
+    return missing_images(wanted, committed, rules)
 
 
 def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) -> str:
@@ -273,7 +283,7 @@ def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) 
     sampling, total = job.sampling, len(job.listing.images)
     height, width = job.base_classifier.preprocessing.input_size
     passes = missing * (sampling.n0 + sampling.n)
-    hours = passes / found.samples_per_second / pool.actors / 3600
+    seconds = passes / found.samples_per_second / pool.actors
     radius = largest_radius(sampling.n, job.alpha, job.sigma)
     return "\n".join(
         [
@@ -283,7 +293,7 @@ def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) 
             f"rules     {_listed([rule.spec for rule in job.rules])}",
             f"images    {total:,}, of which {missing:,} to sample" if missing else f"images    {total:,}, all sampled",
             f"samples   {sampling.n0:,} + {sampling.n:,} an image at sigma {job.sigma:g}: {passes:,} forward passes, "
-            f"about {_duration(hours)} on {pool.actors} actors",
+            f"about {duration(seconds)} on {pool.actors} actors",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
         ]
     )
@@ -293,14 +303,26 @@ def _listed(words: list[str]) -> str:
     return ", ".join(words[:_SHOWN]) + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
 
 
-def _duration(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:.1f} h"
-    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
+def stream(
+    job: Job,
+    run: Run,
+    found: Probe,
+    pool: PoolOptions,
+    owner: Ownership,
+    missing: pd.DataFrame,
+    voter: type[Voter] = Voter,
+) -> None:
+    """Decodes ahead of the actors on CPU tasks, samples on the actors, and follows what comes out.
 
-
-def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, missing: pd.DataFrame) -> None:
-    """Decodes ahead of the actors on CPU tasks, samples on the actors, and follows what comes out."""
+    Args:
+        job: what to sample.
+        run: its run.
+        found: what a worker of the pool can do.
+        pool: the actors.
+        owner: of the run.
+        missing: image_id, label and rules of the images to sample.
+        voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
+    """
     alike = [rows for _, rows in missing[["image_id", "label", "rules"]].groupby("rules", sort=False)]
     blocks = [
         pa.Table.from_pandas(rows[start:stop], preserve_index=False)
@@ -314,8 +336,8 @@ def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownershi
             batch_size=None,
             num_cpus=0.9 if pool.resources == {"num_cpus": 1} else 1,  # equal resources: Ray would fuse the two
         )
-        .map_batches(
-            Voter,
+        .map_batches_internal(  # map_batches refuses whole blocks on GPUs; a batch size would merge blocks
+            voter,
             fn_constructor_kwargs={
                 "model": ray.put(job.base_classifier),
                 "sigma": job.sigma,
@@ -330,24 +352,31 @@ def _stream(job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownershi
             },
             batch_size=None,
             # a queue of blocks at one actor while another has none: the tail would be twice as long
-            compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(blocks)), max_tasks_in_flight_per_actor=1),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=min(pool.least, len(blocks)),
+                max_size=min(pool.actors, len(blocks)),
+                max_tasks_in_flight_per_actor=1,
+            ),
             **pool.resources,
         )
     )
     try:
         _follow(votes, owner, len(missing), job.sampling.batch_size)
-    except ray.exceptions.RayTaskError as error:
-        # what a worker raised for the user to mend (a full disk, a source that went away); Ray keeps its text alone
-        mendable = re.search(rf"{UserError.__module__}\.UserError: (.+)", str(error))
-        if mendable is None:
+    except ray.exceptions.RayError as error:
+        mistake = mendable(error)
+        if mistake is None:
             raise
-        raise UserError(f"{mendable[1]}; what is committed is kept, run the same command to go on") from error
+        raise mistake from error
 
 
 def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:
-    """Shows images done, samples a second and what time is left, a line a minute where nobody watches."""
+    """Shows images done, samples a second, actors and what time is left, and warns of what is wrong on the way."""
     start, samples, seen = time.monotonic(), 0, False
-    with tqdm(total=images, unit="image", mininterval=1 if sys.stderr.isatty() else 60) as bar:
+
+    def note() -> str:
+        return f"{samples / (time.monotonic() - start):,.0f} samples/s, {alive_actors()} actors alive"
+
+    with Progress(images, "sample", "images", note) as progress:
         for block in votes.iter_batches(batch_size=None, batch_format="pandas"):
             owner.check()
             _stop_if_broken(block, seen)
@@ -356,8 +385,7 @@ def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: 
             if (least := int(block["batch_size"].min())) < batch_size:
                 warnings.warn(f"out of memory: the batch was halved from {batch_size} to {least}", stacklevel=2)
                 batch_size = least
-            bar.set_postfix_str(f"{samples / (time.monotonic() - start):,.0f} samples/s", refresh=False)
-            bar.update(len(block))
+            progress.update(len(block))
 
 
 def _block_edges(job: Job, found: Probe, pool: PoolOptions, images: int) -> list[int]:
@@ -377,9 +405,9 @@ def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:
         )
 
 
-def _outcome(run: Run, committed: pa.Table, wanted: pd.DataFrame, rules: list[str], sampled: int) -> Outcome:
+def _errors(committed: pa.Table, wanted: pd.DataFrame, rules: list[str]) -> dict[str, str]:
+    """Images that have no votes under some rule -> why."""
     lacking = set(_missing(committed, wanted, rules, retry_errors=True)["image_id"])
     errored = committed.filter(committed["error"].is_valid())
     reasons = dict(zip(errored["image_id"].to_pylist(), errored["error"].to_pylist(), strict=True))
-    errors = {i: reasons[i] for i in wanted["image_id"] if i in reasons and i in lacking}
-    return Outcome(run, len(wanted), sampled, errors)
+    return {i: reasons[i] for i in wanted["image_id"] if i in reasons and i in lacking}

@@ -25,7 +25,7 @@ from raycsr.models import ModelOptions, Preprocessing, load_base_classifier, sav
 from raycsr.pipelines.asha import AshaByGroup
 from raycsr.pipelines.evaluate import evaluate
 from raycsr.pipelines.leaderboard import cell, leaderboard, ranked
-from raycsr.pipelines.pool import PoolOptions, connect
+from raycsr.pipelines.pool import PoolOptions, check_location, connect
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome
 from raycsr.pipelines.space import Space, at_point, corner_points, first_difference, param_space
@@ -62,7 +62,8 @@ class SearchOptions:
         max_hours: Time budget of the whole sweep.
         cpus_per_trial: CPUs of a trial, and its torch threads.
         gpus_per_trial: GPUs of a trial; fractions share one.
-        max_concurrent: Trials at a time; by default as many as fit while one CPU stays free.
+        max_concurrent: Trials at a time; by default as many as fit while one CPU stays free. Where trials have GPUs
+            it may be more than fit now: they wait for nodes that an autoscaler brings.
         seed: Of the random hyper-parameters.
     """
 
@@ -154,6 +155,7 @@ def sweep(
         UserError: where anything is wrong that can be known before paying for a trial.
     """
     config = TrainConfig(data, model, sigma, costs, objective, training, augmentation, validation, seed, stream)
+    check_location(results)
     folder = Store(results).at(f"{experiment}/sweeps/{name}")
     _check_search(search)
     corners = [at_point(config, point) for point in corner_points(space)]
@@ -242,12 +244,16 @@ def _concurrent(search: SearchOptions, trials: int | None) -> int:
     """How many trials run at a time; one CPU stays free, or what feeds the trials would starve without a word."""
     have = ray.cluster_resources()
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    if search.gpus_per_trial and search.max_concurrent and search.max_concurrent * search.gpus_per_trial > gpus:
+        print(f"the cluster has {gpus:g} GPUs; of {search.max_concurrent} trials at a time some wait for nodes to come")
+        return search.max_concurrent
     most = math.inf if trials is None else trials
     fit_cpus = int((cpus - 1) / search.cpus_per_trial) if search.cpus_per_trial else most
     fit_gpus = int(gpus / search.gpus_per_trial) if search.gpus_per_trial else most
     if fit_gpus < 1:
         raise UserError(
-            f"a trial wants {search.gpus_per_trial:g} GPUs and the cluster has {gpus:g}; lower search.gpus_per_trial"
+            f"a trial wants {search.gpus_per_trial:g} GPUs and the cluster has {gpus:g}; lower search.gpus_per_trial, "
+            "or give search.max_concurrent to wait for nodes"
         )
     fitting = min(fit_cpus, fit_gpus, most)
     default = max(int(fitting), 1) if math.isfinite(fitting) else 1  # endless trials that reserve nothing

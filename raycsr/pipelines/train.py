@@ -24,7 +24,7 @@ from raycsr.models import (
     load_training_state,
     save_checkpoint,
 )
-from raycsr.pipelines.pool import connect, worker_device
+from raycsr.pipelines.pool import check_location, connect, worker_device
 from raycsr.pipelines.stream import StreamedBatches
 from raycsr.progress import Progress
 from raycsr.results import Store
@@ -164,6 +164,7 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     plan = prepare(config)
+    check_location(results)
     folder = Store(results).at(f"{experiment}/checkpoints")
     name = name or default_name(config)
     checkpoint = f"{folder.location}/{name}.pt"

@@ -1,5 +1,6 @@
 """The actor that samples: blocks of decoded images in, committed votes parts out."""
 
+import socket
 import time
 from hashlib import sha256
 
@@ -9,9 +10,11 @@ import ray
 import torch
 
 from raycsr.costs import CostMatrix
-from raycsr.models import Precision, Rule, prepare_for_inference
+from raycsr.errors import UserError
+from raycsr.models import BaseClassifier, Precision, Rule, prepare_for_inference
+from raycsr.pipelines.metrics import Metrics
 from raycsr.pipelines.pool import device_name, worker_device
-from raycsr.results import Run, Store, certificate_set, certify_table, histograms, votes_table
+from raycsr.results import PATIENCE, Run, Store, certificate_set, certify_table, histograms, votes_table
 from raycsr.smoothing import NOT_FINITE, Sampler, SamplingOptions
 
 
@@ -50,10 +53,30 @@ class Voter:
             alpha: failure probability of an image's certificate.
         """
         torch.set_num_threads(threads)
-        device = worker_device()
+        self._run = Run(Store(run, PATIENCE))
+        if not self._run.store.exists("manifest.json"):
+            raise UserError(f"node {socket.gethostname()} does not see {run}; give --results s3://, or a shared folder")
         base_classifier = ray.get(model)
-        network = prepare_for_inference(base_classifier, precision=precision, device=device, compile=sampling.compile)
-        self._sampler = Sampler(
+        self._device = worker_device()
+        self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, rules)
+        self._num_classes = base_classifier.num_classes
+        self._metrics = Metrics(self._run.run_id)
+        self._owner = owner
+        self._sets = {certificate_set(spec, matrix, alpha): matrix for spec, matrix in costs.items()}
+        self._sigma, self._alpha = sigma, alpha
+
+    def _open_sampler(
+        self,
+        base_classifier: BaseClassifier,
+        sigma: float,
+        sampling: SamplingOptions,
+        precision: Precision,
+        rules: tuple[Rule, ...],
+    ) -> Sampler:
+        network = prepare_for_inference(
+            base_classifier, precision=precision, device=self._device, compile=sampling.compile
+        )
+        return Sampler(
             network,
             sigma=sigma,
             n0=sampling.n0,
@@ -61,14 +84,8 @@ class Voter:
             seed=sampling.seed,
             batch_size=sampling.batch_size,
             rules=rules,
-            device=device,
+            device=self._device,
         )
-        self._num_classes = base_classifier.num_classes
-        self._device = device_name(device)
-        self._run = Run(Store(run))
-        self._owner = owner
-        self._sets = {certificate_set(spec, matrix, alpha): matrix for spec, matrix in costs.items()}
-        self._sigma, self._alpha = sigma, alpha
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples one block.
@@ -83,10 +100,17 @@ class Voter:
         votes = self._count(block)
         self._commit(votes)
         first = votes.slice(0, len(block["image_id"]))  # one rule's rows
+        samples = first["n0"].to_numpy() + first["n"].to_numpy()
+        self._metrics.add_block(
+            images=len(first),
+            errored=len(first) - first["error"].null_count,
+            samples=int(samples.sum()),
+            retries=self._run.store.retries,
+        )
         return {
             "image_id": np.asarray(first["image_id"].to_pylist(), object),
             "error": np.asarray(first["error"].to_pylist(), object),
-            "samples": (first["n0"].to_numpy() + first["n"].to_numpy()).astype(np.int64),
+            "samples": samples.astype(np.int64),
             "batch_size": np.full(len(first), self._sampler.batch_size),
         }
 
@@ -104,6 +128,7 @@ class Voter:
                 except FloatingPointError:
                     errors[i] = NOT_FINITE
                 seconds[i] = time.perf_counter() - start
+                self._metrics.show(self._sampler.n0 + self._sampler.n, seconds[i], self._sampler.batch_size)
             batch_sizes[i] = self._sampler.batch_size
         counted = np.array([error is None for error in errors])
         parts = [
@@ -118,7 +143,7 @@ class Voter:
                     "n": np.where(counted, self._sampler.n, 0),
                     "sampling": ["fixed"] * images,
                     "image_sha": _texts(block["image_sha"]),
-                    "device": [self._device] * images,
+                    "device": [device_name(self._device)] * images,
                     "batch_size": batch_sizes,
                     "seconds": seconds,
                     "error": errors,

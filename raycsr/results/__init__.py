@@ -1,11 +1,11 @@
 """Stored results: their schema, where they are, reading and writing them, tables and plots. Knows no Ray."""
 
 from raycsr.results.api import load_certificates, load_votes
-from raycsr.results.locations import find_runs, list_runs, resolve_run
+from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run
 from raycsr.results.owners import Ownership
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
 from raycsr.results.schema import SCHEMA_VERSION, histograms, votes_table
-from raycsr.results.store import Store
+from raycsr.results.store import PATIENCE, Store
 from raycsr.results.tables import (
     at_equal_accuracy,
     format_equal_accuracy,
@@ -17,6 +17,7 @@ from raycsr.results.tables import (
 )
 
 __all__ = [
+    "PATIENCE",
     "SCHEMA_VERSION",
     "Ownership",
     "Run",
@@ -24,6 +25,7 @@ __all__ = [
     "at_equal_accuracy",
     "certificate_set",
     "certify_table",
+    "find_experiments",
     "find_runs",
     "format_equal_accuracy",
     "format_front",

@@ -1,12 +1,24 @@
 """From what a user says (a path, a URI, a unique prefix, a results folder) to runs."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 
 from raycsr.errors import UserError
 from raycsr.results.runs import Run
+from raycsr.results.state import run_state
 from raycsr.results.store import Store
+
+_FOLDERS = {"runs", "sweeps", "checkpoints"}  # of an experiment
+_READERS = 16  # runs looked at side by side; it waits for the network
+
+
+def find_experiments(location: str | os.PathLike[str]) -> list[Store]:
+    """The experiments' folders in a results folder, or the one that the location is; sorted by location."""
+    store = Store(location)
+    children = store.names("")
+    return [store] if _FOLDERS & set(children) else [store.at(name) for name in children]
 
 
 def find_runs(location: str | os.PathLike[str]) -> list[Run]:
@@ -14,7 +26,7 @@ def find_runs(location: str | os.PathLike[str]) -> list[Run]:
     store = Store(location)
     if store.exists("manifest.json"):
         return [Run(store)]
-    experiments = [store] if "runs" in (children := store.names("")) else [store.at(name) for name in children]
+    experiments = find_experiments(location)
     runs = [experiment.at(f"runs/{name}") for experiment in experiments for name in experiment.names("runs")]
     return [Run(run) for run in runs if run.exists("manifest.json")]
 
@@ -43,7 +55,9 @@ def list_runs(results: str | os.PathLike[str]) -> pd.DataFrame:
     """Lists the runs under a results folder, an experiment's folder, or `s3://bucket/prefix`.
 
     Returns:
-        One row a run: location, experiment, run_id, model, sigma, n0, n, precision, num_images, finished.
+        One row a run: location, experiment, run_id, model, sigma, n0, n, precision, num_images, finished; state
+        (running, finished, died or stopped), and for a run that is held, or whose driver died, owner and since
+        (`raycsr.results.state.RunState`).
     """
     columns = [
         "location",
@@ -56,8 +70,12 @@ def list_runs(results: str | os.PathLike[str]) -> pd.DataFrame:
         "precision",
         "num_images",
         "finished",
+        "state",
+        "owner",
+        "since",
     ]
-    return pd.DataFrame([_row(run) for run in find_runs(results)], columns=columns)
+    with ThreadPoolExecutor(_READERS) as pool:
+        return pd.DataFrame(list(pool.map(_row, find_runs(results))), columns=columns)
 
 
 def _siblings(folder: str) -> list[Run]:
@@ -67,11 +85,15 @@ def _siblings(folder: str) -> list[Run]:
 
 
 def _row(run: Run) -> dict:
-    manifest = run.manifest()
+    manifest, finished = run.manifest(), run.finished()
+    state = run_state(run, finished)
     return {
         "location": run.location,
         "run_id": run.run_id,
-        "num_images": len(run.images()),
-        "finished": run.finished(),
+        "num_images": run.num_images(),
+        "finished": finished,
+        "state": state.word,
+        "owner": state.owner,
+        "since": state.since,
         **{name: manifest[name] for name in ("experiment", "model", "sigma", "n0", "n", "precision")},
     }

@@ -1,5 +1,6 @@
 """Who runs a run: owner files that are created if absent, so that two drivers never share one."""
 
+import contextlib
 import json
 import os
 import socket
@@ -65,7 +66,8 @@ class Ownership:
         self._stop.set()
         self._thread.join()
         if self._lost is None:
-            self._store.write(_name(self.number), self._state(released=True))
+            with contextlib.suppress(UserError):  # a full disk has been told already; a dead owner is replaced anyway
+                self._store.write(_name(self.number), self._state(released=True))
 
     def check(self) -> None:
         """Stops a driver that has been replaced.

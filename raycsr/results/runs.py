@@ -37,6 +37,22 @@ class RunRule(NamedTuple):
     spec: str
 
 
+class ImageCounts(NamedTuple):
+    """How far a run is: each listed image is done, missing or errored.
+
+    Attributes:
+        images: that are listed.
+        done: have votes under every rule.
+        missing: lack a row of some rule; `raycsr sample` draws it.
+        errored: lack none, but under some rule the row says why it has no votes.
+    """
+
+    images: int
+    done: int
+    missing: int
+    errored: int
+
+
 class Run:
     """One run: the votes of one base classifier at one noise level, growing as images are added.
 
@@ -100,8 +116,23 @@ class Run:
         return ids[0]
 
     def images(self) -> pd.DataFrame:
-        """The listing: image_id, label, size, version; the source of `num_images` and of "missing"."""
-        return self.store.read_table("images.parquet").to_pandas()
+        """The listing: image_id, label, size, version; the source of `num_images` and of "missing".
+
+        Raises:
+            UserError: where it is damaged.
+        """
+        try:
+            return self.store.read_table("images.parquet").to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"{self.location}/images.parquet is damaged; delete it, and `raycsr sample` lists the images again"
+            ) from error
+
+    def num_images(self) -> int:
+        """How many images are listed; 0 where the driver stopped before it listed any."""
+        if not self.store.exists("images.parquet"):
+            return 0
+        return self.store.num_rows("images.parquet")
 
     def add_images(self, images: pd.DataFrame) -> pd.DataFrame:
         """Adds images to the listing and returns it whole; listed ones stay as they are.
@@ -111,14 +142,15 @@ class Run:
         """
         if self.store.exists("images.parquet"):
             before = self.images()
-            both = before.merge(images, on="image_id", suffixes=("_before", ""))
-            changed = both[(both["label"] != both["label_before"]) | (both["size"] != both["size_before"])]
-            if len(changed):
+            rows = _rows_of(pa.array(images["image_id"], pa.string()), before)
+            now, then = images[rows >= 0], before.iloc[rows[rows >= 0]]
+            changed = (now[["label", "size"]].to_numpy() != then[["label", "size"]].to_numpy()).any(axis=1)
+            if changed.any():
                 raise UserError(
-                    f"{len(changed)} images changed in the source since run {self.run_id} listed them, the first "
-                    f"{changed['image_id'].iloc[0]!r}; certify changed data into another --results"
+                    f"{changed.sum()} images changed in the source since run {self.run_id} listed them, the first "
+                    f"{now['image_id'][changed].iloc[0]!r}; certify changed data into another --results"
                 )
-            new = images[~images["image_id"].isin(before["image_id"])]
+            new = images[rows < 0]
             if not len(new):
                 return before
             images = pd.concat([before, new], ignore_index=True)
@@ -136,8 +168,21 @@ class Run:
         self.store.write_table(f"votes/{name}", votes)
 
     def committed(self) -> pa.Table:
-        """Keys of all committed rows: image_id, rule, error, part; doubles included."""
+        """Keys of all committed rows: image_id, rule, error; doubles included."""
         return self._read("votes", self.vote_parts(), ["image_id", "rule", "error"])
+
+    def progress(self) -> ImageCounts:
+        """How far the run is: by its note where it is finished, else by its committed rows."""
+        images, facts = self.num_images(), self._note()
+        if self._is_finished(images, facts):
+            errored = facts.get("num_errors", 0)
+            return ImageCounts(images, images - errored, 0, errored)
+        if not images:
+            return ImageCounts(0, 0, 0, 0)
+        listing, rules, committed = self.images(), self.rules(), self.committed()
+        missing = len(missing_images(listing, committed, rules))
+        without_votes = len(missing_images(listing, committed.filter(committed["error"].is_null()), rules))
+        return ImageCounts(images, images - without_votes, missing, without_votes - missing)
 
     def votes(self, rule: str | None = None) -> pa.Table:
         """All votes, each (image_id, rule) once, of one rule, by its id, or of all.
@@ -145,7 +190,7 @@ class Run:
         Raises:
             UserError: where two parts hold different votes for one key.
         """
-        return _once(self._read("votes", self.vote_parts(), VOTES.names), rule)
+        return _once(self._read("votes", self.vote_parts(), [*VOTES.names, "part"], rule))
 
     # Certificates ---------------------------------------------------------------------------------------
 
@@ -158,21 +203,49 @@ class Run:
         """Certifies each votes part that has no certificates part yet, and returns the set's name.
 
         Raises:
-            UserError: where the votes cannot be certified so.
+            UserError: where the votes cannot be certified so; what is certified by then stays.
         """
-        name = certificate_set(spec, costs, alpha)
-        folder = f"certificates/{name}"
-        if not self.store.exists(f"{folder}/costs.json"):
-            facts = {"spec": spec, "alpha": alpha, "bound": BOUND, "values": costs.values.tolist()}
-            self.store.write(f"{folder}/costs.json", json.dumps(facts, separators=(",", ":")).encode())
-        sigma = self.manifest()["sigma"]
-        done = set(self.store.names(folder))
-        for part in self.vote_parts():
-            if part not in done:
-                votes = self._read("votes", [part], VOTES.names)
-                if len(votes):  # none where the part cannot be read
-                    self.write_certificates(name, part, certify_table(votes, costs, sigma, alpha))
+        name = self.open_certificates(spec, costs, alpha)
+        self.warn_unreadable(self.certify_parts(name, self.uncertified(name), costs, alpha))
         return name
+
+    def open_certificates(self, spec: str, costs: CostMatrix, alpha: float) -> str:
+        """Notes what a certificate set is of, where there is none of it yet, and returns its name."""
+        name = certificate_set(spec, costs, alpha)
+        if not self.store.exists(f"certificates/{name}/costs.json"):
+            facts = {"spec": spec, "alpha": alpha, "bound": BOUND, "values": costs.values.tolist()}
+            self.store.write(f"certificates/{name}/costs.json", json.dumps(facts, separators=(",", ":")).encode())
+        return name
+
+    def uncertified(self, name: str) -> list[str]:
+        """Names of the votes parts that have no part in a certificate set yet."""
+        done = set(self.store.names(f"certificates/{name}"))
+        return [part for part in self.vote_parts() if part not in done]
+
+    def certify_parts(self, name: str, parts: Iterable[str], costs: CostMatrix, alpha: float) -> list[str]:
+        """Certifies votes parts into a certificate set, each by itself, several side by side.
+
+        Returns:
+            Names of the parts that cannot be read.
+
+        Raises:
+            UserError: naming a part whose votes cannot be certified; others that are certified by then stay.
+        """
+        sigma = self.manifest()["sigma"]
+
+        def certify(part: str) -> str | None:
+            votes = self._part("votes", part, VOTES.names)
+            if votes is None:
+                return part
+            try:
+                certificates = certify_table(votes, costs, sigma, alpha)
+            except UserError as error:
+                raise UserError(f"{self.location}/votes/{part}: {error}") from None  # it says it all
+            self.write_certificates(name, part, certificates)
+            return None
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            return [part for part in pool.map(certify, parts) if part is not None]
 
     def write_certificates(self, name: str, part: str, certificates: pd.DataFrame) -> None:
         """Commits the certificates of one votes part, under the same name."""
@@ -181,11 +254,11 @@ class Run:
     def certificates(self, name: str, rule: str | None = None) -> pd.DataFrame:
         """A stored certificate set, each (image_id, rule) once, of one rule, by its id, or of all."""
         parts = [part for part in self.store.names(f"certificates/{name}") if part.endswith(".parquet")]
-        return _once(self._read(f"certificates/{name}", parts, CERTIFICATES.names), rule).to_pandas()
+        return _once(self._read(f"certificates/{name}", parts, [*CERTIFICATES.names, "part"], rule)).to_pandas()
 
     def missing(self, certificates: pd.DataFrame) -> list[str]:
         """Listed images that lack a row of a rule that others have a row of."""
-        keys = zip(certificates["image_id"], certificates["rule"], strict=True)
+        keys = pa.table({name: pa.array(certificates[name], pa.string()) for name in ("image_id", "rule")})
         return missing_images(self.images(), keys, set(certificates["rule"]) or {"argmax"})["image_id"].tolist()
 
     def finish(self, **facts: float) -> None:
@@ -194,31 +267,47 @@ class Run:
 
     def finished(self) -> bool:
         """Whether every listed image has been sampled under every rule of the run."""
-        if not self.store.exists("finished.json"):
-            return False
-        facts = json.loads(self.store.read("finished.json"))
-        return facts["num_images"] == len(self.images()) and self.rules().keys() <= set(facts.get("rules", ["argmax"]))
+        return self._is_finished(self.num_images(), self._note())
 
-    def _read(self, folder: str, names: list[str], columns: list[str]) -> pa.Table:
-        """Rows of all parts in order of their names, with `part`; warns of a part that cannot be read."""
+    def _note(self) -> dict:
+        """What `finish` wrote, or nothing."""
+        return json.loads(self.store.read("finished.json")) if self.store.exists("finished.json") else {}
 
-        def read(name: str) -> pa.Table | None:
-            try:
-                table = self.store.read_table(f"{folder}/{name}", columns)
-            except (pa.ArrowException, OSError):  # the bytes arrived (the store's errors are UserErrors): damaged
-                return None
-            return table.append_column("part", pa.array([name] * len(table), pa.string()))
+    def _is_finished(self, images: int, note: dict) -> bool:
+        return note.get("num_images") == images and self.rules().keys() <= set(note.get("rules", ["argmax"]))
 
+    def _read(self, folder: str, names: list[str], columns: list[str], rule: str | None = None) -> pa.Table:
+        """Rows of all parts in the order of `names`; warns of a part that cannot be read.
+
+        Args:
+            folder: votes or a certificate set.
+            names: of the parts.
+            columns: of the parts' schema, and `part`: the part's name.
+            rule: the one whose rows are wanted, by its id; by default all.
+        """
         with ThreadPoolExecutor(_READERS) as pool:
-            tables = list(pool.map(read, names))
-        whole = [table for table in tables if table is not None]
-        schema = (VOTES if folder == "votes" else CERTIFICATES).field
-        empty = pa.schema([*(schema(column) for column in columns), ("part", pa.string())]).empty_table()
-        for name in (name for name, table in zip(names, tables, strict=True) if table is None):
+            tables = list(pool.map(lambda name: self._part(folder, name, columns, rule), names))
+        self.warn_unreadable([name for name, table in zip(names, tables, strict=True) if table is None], folder)
+        schema = (VOTES if folder == "votes" else CERTIFICATES).append(pa.field("part", pa.string()))
+        empty = pa.schema([schema.field(column) for column in columns]).empty_table()
+        return pa.concat_tables([empty, *(table for table in tables if table is not None)])
+
+    def _part(self, folder: str, name: str, columns: list[str], rule: str | None = None) -> pa.Table | None:
+        """One part's rows, or None where it cannot be read."""
+        try:
+            table = self.store.read_table(f"{folder}/{name}", [column for column in columns if column != "part"])
+        except (pa.ArrowException, OSError):  # the bytes arrived (the store's errors are UserErrors): damaged
+            return None
+        if rule is not None:  # here, not when all is read: a run of many rules is as many times as large
+            table = table.filter(pc.equal(table["rule"], rule))
+        return table.append_column("part", pa.repeat(name, len(table))) if "part" in columns else table
+
+    def warn_unreadable(self, names: Iterable[str], folder: str = "votes") -> None:
+        """Warns of parts that cannot be read."""
+        for name in names:
             warnings.warn(
                 f"{self.location}/{folder}/{name} cannot be read and counts for nothing; delete it", stacklevel=3
             )
-        return pa.concat_tables([empty, *whole])
 
 
 def certificate_set(spec: str, costs: CostMatrix, alpha: float) -> str:
@@ -240,7 +329,9 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
         wrong = np.flatnonzero(histograms.totals() != drawn.to_numpy())
         if len(wrong):
             image_id = votes["image_id"][int(wrong[0])].as_py()
-            raise UserError(f"the votes of image {image_id!r} do not add up to its samples; its part is damaged")
+            raise UserError(
+                f"the votes of image {image_id!r} do not add up to its samples; move its part away and sample it again"
+            )
     sampling = votes["sampling"].to_pandas()
     return certify_votes(
         selection,
@@ -256,55 +347,73 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
     )
 
 
-def missing_images(images: pd.DataFrame, committed: Iterable[tuple[str, str]], rules: Iterable[str]) -> pd.DataFrame:
+def missing_images(images: pd.DataFrame, committed: pa.Table, rules: Iterable[str]) -> pd.DataFrame:
     """The listing less the images that have a committed row for every rule.
 
     Args:
-        images: the listing.
-        committed: image_id and rule of each committed row.
+        images: the listing, each image once.
+        committed: image_id and rule of each committed row; doubles and images that are not listed do no harm.
         rules: ids of the wanted rules.
 
     Returns:
         Rows of the listing, with `rules`: the ids of those that the image lacks, with a space between.
     """
-    have: dict[str, set[str]] = {}
-    for image_id, rule in committed:
-        have.setdefault(image_id, set()).add(rule)
     wanted = list(rules)
-    lacking = [[rule for rule in wanted if rule not in have.get(i, ())] for i in images["image_id"]]
-    missing = images.assign(rules=[" ".join(ids) for ids in lacking])
-    return missing[[len(ids) > 0 for ids in lacking]].reset_index(drop=True)
+    rows = _rows_of(committed["image_id"], images)
+    lacking = np.ones((len(images), len(wanted)), bool)
+    for column, rule in enumerate(wanted):
+        of_rule = rows[pc.equal(committed["rule"], rule).to_numpy()]
+        lacking[of_rule[of_rule >= 0], column] = False
+    missing = lacking.any(axis=1)
+    patterns, which = np.unique(lacking[missing], axis=0, return_inverse=True)  # few: rules are added one by one
+    texts = [" ".join(rule for rule, lacks in zip(wanted, pattern, strict=True) if lacks) for pattern in patterns]
+    return images[missing].assign(rules=np.array(texts, object)[which.reshape(-1)]).reset_index(drop=True)
 
 
-def _once(table: pa.Table, rule: str | None) -> pa.Table:
+def _rows_of(image_ids: pa.Array | pa.ChunkedArray, images: pd.DataFrame) -> np.ndarray:
+    """The row of the listing that each image has, -1 where it is not listed."""
+    rows = pc.index_in(image_ids, value_set=pa.array(images["image_id"], pa.string()))
+    return pc.fill_null(rows, -1).to_numpy(zero_copy_only=False)
+
+
+def _once(table: pa.Table) -> pa.Table:
     """Keeps one row a key: the first by part name that has no error, else the first.
 
     The choice never looks at votes, so it cannot favour lucky ones. Two rows for one key are the same work
     done twice and must agree; where device and batch shape were the same and the votes are not, something is
     wrong with one of the parts.
 
+    Args:
+        table: rows in the order of their parts' names.
+
     Raises:
         UserError: where they do not agree.
     """
-    if rule is not None:
-        table = table.filter(pc.equal(table["rule"], rule))
-    keys = pd.DataFrame({name: table[name].to_pandas() for name in ("image_id", "rule", "part")})
-    keys["errored"] = table["error"].is_valid().to_pandas()
-    keys = keys.sort_values(["errored", "part"], kind="stable")
-    first = ~keys.duplicated(["image_id", "rule"])
+    rules = _numbers(table["rule"])
+    keys = _numbers(table["image_id"]).astype(np.int64) * (rules.max(initial=0) + 1) + rules
+    errored = table["error"].is_valid().to_numpy()
+    order = np.argsort(errored, kind="stable")
+    double = np.empty(len(table), bool)
+    double[order] = pd.Series(keys[order]).duplicated()
+    if not double.any():
+        return table
     if "estimation" in table.column_names:
-        _refuse_disagreement(table, keys, first)
-    return table.take(np.sort(keys.index[first].to_numpy()))
+        _refuse_disagreement(table, keys, double & ~errored, ~double)
+    return table.filter(pa.array(~double))
 
 
-def _refuse_disagreement(table: pa.Table, keys: pd.DataFrame, first: pd.Series) -> None:
-    kept = keys[first].reset_index(names="kept")
-    doubles = keys[~first & ~keys["errored"]].reset_index(names="double")
-    for row in doubles.merge(kept, on=["image_id", "rule"], suffixes=("", "_kept")).itertuples():
-        pair = table.take([row.kept, row.double]).to_pylist()
-        a, b = ({k: v for k, v in votes.items() if k not in ("part", "seconds")} for votes in pair)
-        if a != b and (a["device"], a["batch_size"]) == (b["device"], b["batch_size"]):
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """A number for each distinct text, from 0."""
+    return pc.index_in(column, value_set=column.unique()).to_numpy()
+
+
+def _refuse_disagreement(table: pa.Table, keys: np.ndarray, double: np.ndarray, first: np.ndarray) -> None:
+    row_of = pd.Series(np.flatnonzero(first), index=keys[first])
+    kept = table.take(row_of[keys[double]].to_numpy()).to_pylist()
+    for a, b in zip(kept, table.filter(pa.array(double)).to_pylist(), strict=True):
+        differ = any(a[name] != b[name] for name in VOTES.names if name != "seconds")
+        if differ and (a["device"], a["batch_size"]) == (b["device"], b["batch_size"]):
             raise UserError(
-                f"image {row.image_id!r} has different votes in {row.part_kept!r} and {row.part!r}, counted alike; "
+                f"image {a['image_id']!r} has different votes in {a['part']!r} and {b['part']!r}, counted alike; "
                 "one of the parts is wrong: move it away and run the same command again"
             )

@@ -177,6 +177,20 @@ class Store:
             raise pa.ArrowInvalid("a column of an extension type, whose values could run code when they are read")
         return file.read(columns=columns)
 
+    def num_rows(self, name: str) -> int:
+        """Rows of a Parquet file, by its footer alone.
+
+        Raises:
+            pyarrow.ArrowException: where the file is not whole Parquet.
+            UserError: where it cannot be read at all.
+        """
+
+        def read() -> int:
+            with self._fs.open_input_file(self._path(name)) as file:
+                return pq.read_metadata(file).num_rows
+
+        return self._try(name, read)
+
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes a table as one Parquet file, whole or not at all."""
         buffer = io.BytesIO()

@@ -1,11 +1,17 @@
 import json
+import os
+import socket
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raycsr import CostMatrix, UserError, certify_counts, list_runs, load_certificates, load_votes
-from raycsr.results import Run, Store, certificate_set, histograms, missing_images, resolve_run, votes_table
+from raycsr.results import Ownership, Run, Store, certificate_set, histograms, missing_images, resolve_run, votes_table
+from raycsr.results.runs import ImageCounts, _once
 
 COUNTS0 = np.array([[9, 1, 0], [0, 10, 0], [2, 3, 5]])
 COUNTS = np.array([[900, 90, 10], [0, 1000, 0], [300, 300, 400]])
@@ -44,6 +50,12 @@ def run(store):
     run.store.create("manifest.json", json.dumps(manifest).encode())
     run.add_images(listing("x", "y", "z"))
     return run
+
+
+def keys(*rows):
+    """Keys of committed rows, as `Run.committed` gives them."""
+    names = pa.schema([("image_id", pa.string()), ("rule", pa.string())])
+    return pa.table({name: [row[i] for row in rows] for i, name in enumerate(names.names)}, schema=names)
 
 
 def listing(*ids, size=1):
@@ -161,16 +173,19 @@ def test_a_listing_that_grows_is_unfinished_again(run):
     assert not run.finished()
 
 
-def test_votes_that_do_not_add_up_to_their_samples_are_refused(run):
-    run.write_votes("0001-a.parquet", part(["x", "y"], n=[1000, 999]))
-    with pytest.raises(UserError, match="the votes of image 'y' do not add up to its samples"):
+def test_votes_that_do_not_add_up_to_their_samples_are_refused_naming_the_part(run):
+    run.write_votes("0001-a.parquet", part(["z"], rows=[2]))
+    run.write_votes("0001-b.parquet", part(["x", "y"], n=[1000, 999]))
+    with pytest.raises(UserError, match=r"votes/0001-b.parquet: the votes of image 'y' do not add up to its samples"):
         run.certify("uniform", run.costs("uniform"), 0.01)
+    (name,) = run.certificate_sets()
+    assert run.certificates(name)["image_id"].tolist() == ["z"]  # what is certified stays
 
 
 def test_missing_is_the_listing_less_committed_keys():
     images = listing("x", "y", "z")
-    assert missing_images(images, [], ["argmax"])["image_id"].tolist() == ["x", "y", "z"]
-    committed = [("x", "argmax"), ("y", "argmax"), ("x", "offset")]
+    assert missing_images(images, keys(), ["argmax"])["image_id"].tolist() == ["x", "y", "z"]
+    committed = keys(("x", "argmax"), ("y", "argmax"), ("x", "offset"))
     assert missing_images(images, committed, ["argmax"])["image_id"].tolist() == ["z"]
     assert missing_images(images, committed, ["argmax", "offset"])["image_id"].tolist() == ["y", "z"]
 
@@ -180,6 +195,8 @@ def test_a_run_grows_and_refuses_images_that_changed(run):
     assert run.add_images(listing("y"))["image_id"].tolist() == ["x", "y", "z", "w"]
     with pytest.raises(UserError, match=r"1 images changed in the source .* the first 'x'"):
         run.add_images(listing("x", size=2))
+    with pytest.raises(UserError, match=r"2 images changed in the source .* the first 'y'"):
+        run.add_images(listing("x", "y", "z").assign(label=[0, 2, 1]))
 
 
 def test_runs_are_found_by_folder_prefix_and_results(run, store):
@@ -193,6 +210,14 @@ def test_runs_are_found_by_folder_prefix_and_results(run, store):
     other.store.create("manifest.json", run.store.read("manifest.json"))
     with pytest.raises(UserError, match="means 2 runs"):
         resolve_run(f"{store.location}/experiment/runs/0123")
+
+
+def test_listing_runs_reads_no_part(run, store):
+    run.store.write("votes/0001-a.parquet", b"never read")
+    with Ownership(run.store):
+        row = list_runs(store.location).iloc[0]
+    assert (row["state"], row["owner"]) == ("running", f"process {os.getpid()} on {socket.gethostname()}")
+    assert list_runs(store.location)["state"].tolist() == ["stopped"]
 
 
 OFFSET = {"id": "offset-1", "kind": "offset", "spec": "offset:1*pair:a/b", "offsets": [0.0, -1.0, 0.0]}
@@ -246,10 +271,64 @@ def test_a_new_rule_makes_a_run_unfinished(run):
     assert not run.finished()
 
 
-def test_missing_images_say_which_rules_they_lack(run):
-    committed = [("x", "argmax"), ("y", "argmax"), ("x", "offset-1")]
+def test_missing_images_say_which_rules_they_lack():
+    committed = keys(("x", "argmax"), ("y", "argmax"), ("x", "offset-1"))
     lacking = missing_images(listing("x", "y", "z"), committed, ["argmax", "offset-1"])
     assert lacking[["image_id", "rules"]].to_numpy().tolist() == [["y", "offset-1"], ["z", "argmax offset-1"]]
+
+
+RULES = ["argmax", "offset-1", "offset-2"]
+
+
+@given(
+    listed=st.lists(st.sampled_from("xyzw"), unique=True),
+    committed=st.lists(st.tuples(st.sampled_from("xyzw"), st.sampled_from(RULES))),
+    wanted=st.lists(st.sampled_from(RULES), unique=True),
+)
+def test_missing_images_are_those_of_a_plain_loop(listed, committed, wanted):
+    images = listing(*listed)
+    lacking = {i: [rule for rule in wanted if (i, rule) not in committed] for i in listed}
+    missing = missing_images(images, keys(*committed), wanted)
+    expected = [(i, " ".join(rules)) for i, rules in lacking.items() if rules]
+    assert list(zip(missing["image_id"], missing["rules"], strict=True)) == expected
+    assert missing["label"].tolist() == ["xyzw".index(i) % 3 for i, _ in expected]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from(RULES), st.sampled_from([None, "broken"]))),
+)
+def test_doubles_are_dropped_as_by_a_plain_loop(rows):
+    names = [f"{i:04d}.parquet" for i in range(len(rows))]
+    table = keys(*(row[:2] for row in rows))
+    table = table.append_column("error", pa.array([row[2] for row in rows], pa.string()))
+    table = table.append_column("part", pa.array(names, pa.string()))
+    kept = {}
+    for (image_id, rule, error), name in zip(rows, names, strict=True):
+        before = kept.setdefault((image_id, rule), (error, name))
+        if before[0] is not None and error is None:
+            kept[image_id, rule] = (error, name)
+    assert _once(table)["part"].to_pylist() == sorted(name for _, name in kept.values())
+
+
+def test_progress_counts_each_image_once(run):
+    assert run.progress() == (3, 0, 3, 0)
+    run.write_votes("0001-a.parquet", part(["x", "y"], errors=[None, "broken"]))
+    assert run.progress() == ImageCounts(images=3, done=1, missing=1, errored=1)
+    run.add_rules([OFFSET])  # now x and y lack its row
+    run.write_votes("0002-a.parquet", part(["y"], rule=["offset-1"]))
+    assert run.progress() == ImageCounts(images=3, done=0, missing=2, errored=1)
+
+
+def test_the_progress_of_a_finished_run_is_its_note(run):
+    run.store.write("votes/0001-a.parquet", b"never read")
+    run.finish(num_images=3, num_errors=1)
+    assert run.progress() == ImageCounts(images=3, done=2, missing=0, errored=1)
+
+
+def test_a_run_that_never_listed_its_images_has_none(store):
+    run = Run(store.at("experiment/runs/0123456789abcdef"))
+    assert run.num_images() == 0 and not run.finished()
+    assert run.progress() == (0, 0, 0, 0)
 
 
 def test_certificates_of_several_rules_miss_an_image_that_lacks_one(run):

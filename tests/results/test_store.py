@@ -22,6 +22,7 @@ def test_tables_survive_the_trip(store):
     store.write_table("part.parquet", table)
     assert store.read_table("part.parquet").equals(table)
     assert store.read_table("part.parquet", ["b"]).column_names == ["b"]
+    assert store.num_rows("part.parquet") == 2
 
 
 def test_of_many_who_create_a_file_one_wins(store):

@@ -1,0 +1,256 @@
+"""The scale benchmark: `python -m jobs.bench_scale [--images N] [--parts N] [--only NAME] [--out FILE]`, no network."""
+
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import ray
+import torch
+from jsonargparse import auto_cli
+
+from jobs.bench import show
+from raycsr.data import DataOptions, Listing, Source
+from raycsr.data.images import frame
+from raycsr.models import ARGMAX, BaseClassifier, ModelOptions, Precision, Rule, load_base_classifier
+from raycsr.pipelines.certify import certify_run
+from raycsr.pipelines.pool import PoolOptions, Probe, connect
+from raycsr.pipelines.sample import Job, open_run, stream
+from raycsr.pipelines.voter import Voter
+from raycsr.results import Ownership, Run, Store, histograms, missing_images, votes_table
+from raycsr.smoothing import Sampler, SamplingOptions
+
+IMAGENET = 1_281_167  # training images
+CLASSES = 10
+N0, N = 100, 1000
+RULES = ("argmax", "offset-0123456789", "expected_cost-0123456789")
+ALPHA = 0.001
+
+
+def resume(folder: str, images: int, parts: int) -> list[dict]:
+    """Deciding what a run lacks: its listing and committed keys read and compared, in a fresh process."""
+    rows = []
+    for rules in (RULES[:1], RULES):
+        run = write_run(f"{folder}/{len(rules)}", images, parts, rules)
+        last = f"votes/{run.vote_parts()[-1]}"
+        lost = len(run.store.read_table(last, ["rule"])) // len(rules)
+        os.unlink(f"{run.location}/{last}")  # as if the run had been stopped before its last part
+        facts = _in_fresh_process(_decide, run.location)
+        if facts["missing"] != lost:
+            sys.exit(f"the decision is wrong: {facts['missing']} of {images} images missing, where {lost} are")
+        what = f"{images:,} images, {parts:,} parts, {len(rules)} rules"
+        rows += [
+            {"what": f"process with its imports, {what}", "MB": facts["before"]},
+            {"what": f"resume decision, {what}", "seconds": facts["seconds"], "MB": facts["peak"]},
+        ]
+    return rows
+
+
+def _decide(location: str) -> dict[str, float]:
+    before = _peak()
+    start = time.perf_counter()
+    run = Run(Store(location))
+    missing = missing_images(run.images(), run.committed(), run.rules())
+    seconds = time.perf_counter() - start
+    return {"missing": len(missing), "seconds": seconds, "before": before, "peak": _peak()}
+
+
+def _peak() -> float:
+    """This program's largest resident set in MB; `getrusage` would count what its parent held at the fork, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def certify(folder: str, images: int, parts: int) -> list[dict]:
+    """Certifying stored votes by Ray Data tasks on this machine's CPUs, against one process without Ray."""
+    run = write_run(folder, images, parts, RULES[:1])
+    costs = run.costs("uniform")
+    name = run.open_certificates("uniform", costs, ALPHA)
+    few = run.uncertified(name)[: max(1, parts // 20)]
+    start = time.perf_counter()
+    run.certify_parts(name, few, costs, ALPHA)
+    bare = len(few) * images / parts / (time.perf_counter() - start)
+    connect()
+    start = time.perf_counter()
+    certify_run(run, "uniform", costs, ALPHA)
+    seconds = time.perf_counter() - start
+    rate = (1 - len(few) / parts) * images / seconds
+    what = f"{CLASSES} classes, {images // parts} rows a part"
+    return [
+        {"what": f"one process, {what}", "rows_per_second": bare, "ratio": 1.0},
+        {"what": f"certify, {what}", "seconds": seconds, "rows_per_second": rate, "ratio": rate / bare},
+    ]
+
+
+@dataclass(frozen=True)
+class _Grey(Source):
+    """Images that need no reading."""
+
+    def read(self, image_ids: Sequence[str]) -> list:
+        """The same grey image for each id."""
+        return [np.full((32, 32, 3), 128, np.uint8)] * len(image_ids)
+
+
+class _Idle(Sampler):
+    """An engine that draws nothing: all votes are for class 0."""
+
+    def __init__(self, rules: tuple[Rule, ...], num_classes: int) -> None:
+        """Settles what each image gets."""
+        self.rules, self.n0, self.n, self.batch_size = rules, N0, N, 64
+        self._counts = np.zeros((2, len(rules), num_classes), np.int64)
+        self._counts[0, :, 0], self._counts[1, :, 0] = N0, N
+
+    def count(self, image: torch.Tensor, image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """The votes of any image."""
+        return self._counts[0], self._counts[1]
+
+
+class _IdleVoter(Voter):
+    """The actor without its engine: what is left is the pipeline's own work."""
+
+    def _open_sampler(
+        self,
+        base_classifier: BaseClassifier,
+        sigma: float,
+        sampling: SamplingOptions,
+        precision: Precision,
+        rules: tuple[Rule, ...],
+    ) -> Sampler:
+        return _Idle(rules, base_classifier.num_classes)
+
+
+def pipeline(folder: str, images: int, parts: int) -> list[dict]:
+    """The pipeline's own rate: decode, actors, commits and the driver, with an engine that draws nothing."""
+    return [_in_fresh_process(_flow, folder, images, PoolOptions(actors=8, cpus_per_actor=0.1), 0)]
+
+
+def wide(folder: str, images: int, parts: int) -> list[dict]:
+    """The same with 64 actors on logical GPUs, which this machine's cores start one after the other."""
+    return [_in_fresh_process(_flow, folder, min(images, 20_000), PoolOptions(actors=64, gpus_per_actor=1), 64)]
+
+
+def _flow(folder: str, images: int, pool: PoolOptions, gpus: int) -> dict:
+    ray.init("local", num_gpus=gpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    connect()
+    ids = [f"{i % 1000}/{i}" for i in range(images)]
+    listed = frame(ids, 0, 1, "1")
+    base_classifier = load_base_classifier(ModelOptions("cifar_resnet8", num_classes=1000, input_size=32))
+    sampling = SamplingOptions(sigma=0.5, n0=N0, n=N, precision="fp32")
+    listing = Listing(listed, [str(label) for label in range(1000)], {"source": "grey", "images": str(images)})
+    job = Job(
+        base_classifier, "grey", 0.5, sampling, _Grey(DataOptions("digits")), listing, (ARGMAX,), {}, ALPHA, "e", folder
+    )
+    found = Probe("fp32", "none", 1e9)
+    run = open_run(job, found)
+    start, began = time.perf_counter(), time.time()
+    with Ownership(run.store) as owner:
+        missing = missing_images(run.add_images(listed), run.committed(), ["argmax"])
+        listing_seconds = time.perf_counter() - start
+        stream(job, run, found, pool, owner, missing, _IdleVoter)
+    seconds = time.perf_counter() - start
+    committed = run.committed()["image_id"].to_pylist()
+    if len(committed) != images or set(committed) != set(ids):
+        sys.exit(f"{len(committed)} rows and {len(set(committed))} images were committed, where {images} are")
+    written = sorted(path.stat().st_mtime for path in Path(run.location, "votes").iterdir())
+    return {
+        "what": f"{pool.actors} actors, {images:,} images, no engine",
+        "seconds": seconds,
+        "first_part_after_seconds": written[0] - began,
+        "listing_seconds": listing_seconds,
+        "images_per_second": images / (written[-1] - written[0]),
+        "MB": _peak(),
+    }
+
+
+def _in_fresh_process(function: Callable[..., dict], *arguments: Any) -> dict:
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    try:
+        return pool.apply(function, arguments)
+    finally:
+        pool.close()
+        pool.join()
+
+
+def write_run(folder: str, images: int, parts: int, rules: tuple[str, ...]) -> Run:
+    """A run as `raycsr sample` leaves it, its votes made up; an image's rows are alike in each part."""
+    run = Run(Store(folder).at("scale/runs/0123456789abcdef"))
+    classes = [str(label) for label in range(CLASSES)]
+    manifest = {"experiment": "scale", "model": "none", "sigma": 0.5, "n0": N0, "n": N, "precision": "fp32"}
+    manifest |= {"num_classes": CLASSES, "class_names": classes}
+    run.store.create("manifest.json", json.dumps(manifest).encode())
+    run.add_rules({"id": rule, "kind": rule.split("-")[0], "spec": rule} for rule in rules[1:])
+    generator = np.random.default_rng(0)
+    ids = np.array([f"n{10_000_000 + i % 1000}/n{10_000_000 + i % 1000}_{i}.JPEG" for i in range(images)])
+    labels = generator.integers(0, CLASSES, images, np.int32)
+    run.add_images(pd.DataFrame({"image_id": ids, "label": labels, "size": 1, "version": "1"}))
+    for part, chosen in enumerate(np.array_split(generator.permutation(images), parts)):
+        votes = pa.concat_tables(_votes(ids[chosen], labels[chosen], rule, generator) for rule in rules)
+        run.write_votes(f"0001-{part:016x}.parquet", votes)
+    return run
+
+
+def _votes(ids: np.ndarray, labels: np.ndarray, rule: str, generator: np.random.Generator) -> pa.Table:
+    """Votes for each image's label, and some for another class."""
+    rows, images = np.arange(len(ids)), len(ids)
+    others = generator.integers(0, 400, images)
+    counts = np.zeros((2, images, CLASSES), np.int64)
+    counts[0, rows, labels], counts[1, rows, labels] = N0, N - others
+    counts[1, rows, (labels + generator.integers(1, CLASSES, images)) % CLASSES] = others
+    return votes_table(
+        {
+            "image_id": ids,
+            "label": labels,
+            "rule": [rule] * images,
+            "selection": histograms(counts[0]),
+            "estimation": histograms(counts[1]),
+            "n0": np.full(images, N0),
+            "n": np.full(images, N),
+            "sampling": ["fixed"] * images,
+            "image_sha": [generator.bytes(32).hex() for _ in ids],
+            "device": ["cpu"] * images,
+            "batch_size": np.full(images, 64, np.int32),
+            "seconds": generator.random(images),
+            "error": [None] * images,
+        }
+    )
+
+
+BENCHMARKS: dict[str, Callable[[str, int, int], list[dict]]] = {
+    "resume": resume,
+    "certify": certify,
+    "pipeline": pipeline,
+    "wide": wide,
+}
+
+
+def bench_scale(images: int = IMAGENET, parts: int = 10_000, only: str | None = None, out: str | None = None) -> None:
+    """Runs the scale benchmarks one after the other, each in a temporary folder, and prints a table.
+
+    Args:
+        images: Images of a run.
+        parts: Votes parts that hold them.
+        only: One of resume, certify, pipeline, wide; by default all.
+        out: JSON file to write.
+    """
+    if only not in (None, *BENCHMARKS):
+        sys.exit(f"no benchmark {only!r}; choose one of {', '.join(BENCHMARKS)}")
+    results = {}
+    for name in [only] if only else BENCHMARKS:
+        with tempfile.TemporaryDirectory() as folder:
+            results[name] = BENCHMARKS[name](folder, images, parts)
+    show(results, out)
+
+
+if __name__ == "__main__":
+    from jobs import bench_scale as importable  # actors cannot find classes of __main__
+
+    auto_cli(importable.bench_scale)

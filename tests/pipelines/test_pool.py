@@ -1,0 +1,47 @@
+import pytest
+import ray
+
+from raycsr import UserError
+from raycsr.pipelines.pool import PoolOptions, check_location, check_pool, mendable
+
+
+def test_actors_on_gpus_reserve_no_cpu():
+    assert PoolOptions(gpus_per_actor=0.5).resources == {"num_cpus": 0, "num_gpus": 0.5}
+    on_cpus = PoolOptions(cpus_per_actor=1.5)
+    assert on_cpus.resources == {"num_cpus": 1.5} and on_cpus.threads == 2
+
+
+def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
+    with pytest.raises(UserError, match=r"wants 8 GPUs and the cluster has 0; .*set pool.min_actors to wait for nodes"):
+        check_pool(PoolOptions(actors=8, gpus_per_actor=1))
+    check_pool(PoolOptions(actors=8, min_actors=1, gpus_per_actor=1))
+
+
+@pytest.mark.parametrize("min_actors", [0, 9])
+def test_a_pool_begins_with_one_actor_at_least_and_all_at_most(cluster, min_actors):
+    with pytest.raises(UserError, match=rf"pool.min_actors is {min_actors}: give 1 to pool.actors \(8\)"):
+        check_pool(PoolOptions(actors=8, min_actors=min_actors))
+
+
+def test_relative_results_are_refused_in_a_submitted_job_alone(monkeypatch):
+    check_location("results")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(UserError, match="results 'results' is a relative path.*give s3://bucket/prefix, or an"):
+        check_location("results")
+    check_location("s3://bucket/results")
+    check_location("/shared/results")
+
+
+def test_what_a_worker_raised_for_the_user_arrives_as_one_line(cluster):
+    @ray.remote
+    def fails(error):
+        raise error
+
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        ray.get(fails.remote(UserError("the disk is full; free some")))
+    assert str(mendable(caught.value)) == (
+        "the disk is full; free some; what is committed is kept, run the same command to go on"
+    )
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        ray.get(fails.remote(ValueError("a bug")))
+    assert mendable(caught.value) is None
