@@ -131,6 +131,8 @@ def check_pool(pool: PoolOptions) -> None:
     if pool.min_actors is not None:
         return  # nodes may come
     have = ray.cluster_resources()
+    if have.get("CPU", 0.0) < 1:
+        raise UserError("the cluster has no CPU to decode with; give its nodes CPUs, or set pool.min_actors to wait")
     if pool.gpus_per_actor > 0:
         gpus = have.get("GPU", 0.0)
         if pool.actors * pool.gpus_per_actor > gpus:

@@ -43,6 +43,22 @@ def test_a_node_is_lost_under_an_autoscaling_pool(sampling, nodes, assert_whole)
     assert_whole(sampling)
 
 
+def test_a_pool_waits_for_its_first_node_and_grows_with_the_next(sampling, nodes, assert_whole):
+    while nodes.nodes:
+        nodes.nodes.pop().kill()
+    sampling.start()
+    nodes.add()
+    sampling.until(lambda: len(sampling.parts()) >= 1)
+    second = nodes.add()
+    start = time.monotonic()
+    sampling.until(lambda: second.pids(WORKER))
+    print(f"the pool grew {time.monotonic() - start:.1f} s after the node came")
+    status, out = sampling.finish()
+    assert status == 0, out
+    assert_whole(sampling)
+
+
+@pytest.mark.long
 def test_a_node_goes_away_with_a_grace_period(sampling, nodes, assert_whole):
     sampling.start().until(lambda: len(sampling.parts()) >= 2)
     leaving = nodes.nodes.pop()
@@ -68,6 +84,7 @@ def test_a_driver_that_is_terminated_releases_its_run_and_is_continued(sampling,
     assert_whole(sampling)
 
 
+@pytest.mark.long
 def test_a_part_that_was_cut_off_is_sampled_again(sampling, assert_whole):
     sampling.start().until(lambda: len(sampling.parts()) >= 3)
     os.killpg(sampling.process.pid, signal.SIGKILL)
@@ -113,6 +130,7 @@ def on_s3(sampling, on_ceph):
     return sampling
 
 
+@pytest.mark.long
 def test_s3_is_gone_for_half_a_minute(on_s3, ceph, assert_whole):
     on_s3.start().until(lambda: len(on_s3.parts()) >= 2)
     ceph.kill_gateway()

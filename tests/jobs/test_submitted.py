@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -28,7 +29,7 @@ name: two
 data: {source: digits, split: train, limit: 400}
 model: {name: cifar_resnet8, input_size: 8}
 training: {epochs: 2, batch_size: 64, lr: 0.05}
-validation: {every: 2, images: 40, sensitive: 20, n: 64}
+validation: {every: 2, images: 30, sensitive: 10, n: 64}
 costs: "seed:4"
 space: {sigma: {grid: [0.25, 0.5]}}
 search: {cpus_per_trial: 0.5, gpus_per_trial: 0.5}
@@ -67,7 +68,7 @@ def test_a_certification_is_submitted_and_read_back_without_ray(nodes, ceph, on_
     done = nodes.submit("python", "-m", "jobs.evaluate", "--config", written(CERTIFICATION), "--results", results)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = find_runs(results)
-    first = min(run.store.age(f"votes/{part}") for part in run.vote_parts())
+    first = max(run.store.age(f"votes/{part}") for part in run.vote_parts())
     print(f"submitted to finished {time.monotonic() - start:.0f} s, first part {first:.0f} s ago")
     assert last_line(done.stdout) == run.location
     assert "| seed:4 " in done.stdout
@@ -93,7 +94,8 @@ def test_a_mistake_fails_the_job_and_is_its_last_line(nodes, on_ceph, written):
     config = written(CERTIFICATION.replace("cifar_resnet8", "cifar_resnet9"))
     done = nodes.submit("python", "-m", "jobs.evaluate", "--config", config, "--results", f"{on_ceph}/results")
     assert done.returncode == 1
-    assert last_line(done.stdout).startswith("raycsr evaluate: unknown model 'cifar_resnet9'")
+    said = last_line(done.stdout)
+    assert said.startswith("raycsr evaluate: model.name 'cifar_resnet9' is neither") and "cifar_resnet8" in said
 
 
 def test_results_in_the_copy_that_the_job_runs_in_are_refused(nodes, written):
@@ -112,12 +114,10 @@ def test_a_job_is_watched_stopped_and_continued(nodes, on_ceph, written):
     give_up = time.monotonic() + 120
     while not (runs := find_runs(results)) or len(runs[0].vote_parts()) < 3:
         assert time.monotonic() < give_up, nodes.ray("job", "logs", job).stdout
-    scraped = exported(nodes)
-    for name in COUNTERS:
-        assert f"ray_{name}_total" in scraped or name.endswith(("errored_images", "halvings", "retries"))
-    for name in GAUGES:
-        assert f"ray_{name}{{" in scraped
-    assert f'run="{runs[0].run_id}"' in scraped
+    happened = {"raycsr_images", "raycsr_samples"}  # no counter shows before it counts
+    wanted = {f"ray_{name}_total" for name in COUNTERS if name in happened} | {f"ray_{name}" for name in GAUGES}
+    while wanted - (shown := exported(nodes, runs[0].run_id)):
+        assert time.monotonic() < give_up, shown
     assert nodes.ray("job", "stop", job).returncode == 0
     assert json.loads(runs[0].store.read("owners/0001.json"))["released"]
     assert "raycsr sample: stopped by SIGTERM; what is committed is kept" in nodes.ray("job", "logs", job).stdout
@@ -128,14 +128,15 @@ def test_a_job_is_watched_stopped_and_continued(nodes, on_ceph, written):
     assert len(ids) == len(set(ids)) == 40 and runs[0].finished()
 
 
-def exported(nodes):
-    """What the worker nodes show to Prometheus."""
+def exported(nodes, run_id):
+    """Names of what the worker nodes show of a run to Prometheus."""
     ports = re.findall(r"metrics-export-port=(\d+)", " ".join(" ".join(map(str, n.process.args)) for n in nodes.nodes))
-    return "".join(urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10).read().decode() for port in ports)
+    pages = [urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10).read().decode() for port in ports]
+    return {line.split("{")[0] for page in pages for line in page.splitlines() if f'run="{run_id}"' in line}
 
 
 def test_whoever_lacks_the_token_is_turned_away(nodes):
     refused = nodes.ray("job", "list", RAY_AUTH_TOKEN="0" * 64)
-    assert refused.returncode != 0 and "UNAUTHENTICATED" in (refused.stdout + refused.stderr).upper()
+    assert refused.returncode != 0 and "authentication" in refused.stderr
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{nodes.api}/api/jobs/", timeout=10)
