@@ -27,15 +27,15 @@ class PoolOptions:
 
     Attributes:
         actors: How many, at most.
-        min_actors: Begin with so many and grow as nodes come, on a cluster that scales or whose nodes may go away;
-            by default all actors must fit at once.
+        elastic: Begin with the first actor that finds a place, and grow as nodes come, on a cluster that scales or
+            whose nodes may go away; by default all actors must fit at once.
         cpus_per_actor: CPUs that an actor without a GPU reserves; fractions share a CPU.
         gpus_per_actor: GPUs of an actor; above 0, actors reserve no CPU.
         threads_per_actor: Torch threads of an actor; by default cpus_per_actor, rounded up.
     """
 
     actors: int = 2
-    min_actors: int | None = None
+    elastic: bool = False
     cpus_per_actor: float = 0.5
     gpus_per_actor: float = 0.0
     threads_per_actor: int | None = None
@@ -46,11 +46,6 @@ class PoolOptions:
         if self.gpus_per_actor > 0:
             return {"num_cpus": 0, "num_gpus": self.gpus_per_actor}
         return {"num_cpus": self.cpus_per_actor}
-
-    @property
-    def least(self) -> int:
-        """Actors to begin with."""
-        return self.actors if self.min_actors is None else self.min_actors
 
     @property
     def threads(self) -> int:
@@ -83,10 +78,6 @@ def connect() -> None:
     # an image at n = 100,000 on a slow CPU is an hour without a finished block, and waiting for spot
     # capacity can take longer: neither is a stall
     context.execution_no_progress_timeout_s = -1
-    # a pool grows as soon as half of its actors are busy (Ray's 1.75 is never reached with one block an actor in
-    # flight), and shrinks only when no block is left: a new actor costs half a minute
-    context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.5
-    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
 
 
 def check_location(results: str) -> None:
@@ -126,19 +117,17 @@ def check_pool(pool: PoolOptions) -> None:
             f"pool of {pool.actors} actors with {pool.cpus_per_actor} CPUs and {pool.gpus_per_actor} GPUs each: "
             "actors and cpus_per_actor must be positive, gpus_per_actor must not be negative"
         )
-    if not 1 <= pool.least <= pool.actors:
-        raise UserError(f"pool.min_actors is {pool.min_actors}: give 1 to pool.actors ({pool.actors})")
-    if pool.min_actors is not None:
+    if pool.elastic:
         return  # nodes may come
     have = ray.cluster_resources()
     if have.get("CPU", 0.0) < 1:
-        raise UserError("the cluster has no CPU to decode with; give its nodes CPUs, or set pool.min_actors to wait")
+        raise UserError("the cluster has no CPU to decode with; give its nodes CPUs, or set pool.elastic to wait")
     if pool.gpus_per_actor > 0:
         gpus = have.get("GPU", 0.0)
         if pool.actors * pool.gpus_per_actor > gpus:
             raise UserError(
                 f"the pool wants {pool.actors * pool.gpus_per_actor:g} GPUs and the cluster has {gpus:g}; "
-                "lower pool.actors, set pool.min_actors to wait for nodes, or pool.gpus_per_actor to 0 for CPUs"
+                "lower pool.actors, set pool.elastic to wait for nodes, or pool.gpus_per_actor to 0 for CPUs"
             )
         return
     cpus, wanted = have.get("CPU", 0.0), pool.actors * pool.cpus_per_actor

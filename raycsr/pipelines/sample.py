@@ -351,12 +351,9 @@ def stream(
                 "alpha": job.alpha,
             },
             batch_size=None,
-            # a queue of blocks at one actor while another has none: the tail would be twice as long
-            compute=ray.data.ActorPoolStrategy(
-                min_size=min(pool.least, len(blocks)),
-                max_size=min(pool.actors, len(blocks)),
-                max_tasks_in_flight_per_actor=1,
-            ),
+            # All actors at once: those that find no place yet are what an autoscaler brings nodes for, and the others
+            # begin. One block in flight: a queue at one actor while another has none makes the tail twice as long.
+            compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(blocks)), max_tasks_in_flight_per_actor=1),
             **pool.resources,
         )
     )

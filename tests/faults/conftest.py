@@ -21,7 +21,7 @@ CONFIG = f"""
 data: {{source: digits, limit: {IMAGES}}}
 model: {{name: cifar_resnet8, num_classes: 10, input_size: 8}}
 sampling: {{sigma: 0.5, n0: 64, n: 4096, precision: fp32}}
-pool: {{actors: {ACTORS}, min_actors: 1, gpus_per_actor: 1}}
+pool: {{actors: {ACTORS}, elastic: true, gpus_per_actor: 1}}
 costs: [uniform]
 """
 

@@ -12,15 +12,9 @@ def test_actors_on_gpus_reserve_no_cpu():
 
 
 def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
-    with pytest.raises(UserError, match=r"wants 8 GPUs and the cluster has 0; .*set pool.min_actors to wait for nodes"):
+    with pytest.raises(UserError, match=r"wants 8 GPUs and the cluster has 0; .*set pool.elastic to wait for nodes"):
         check_pool(PoolOptions(actors=8, gpus_per_actor=1))
-    check_pool(PoolOptions(actors=8, min_actors=1, gpus_per_actor=1))
-
-
-@pytest.mark.parametrize("min_actors", [0, 9])
-def test_a_pool_begins_with_one_actor_at_least_and_all_at_most(cluster, min_actors):
-    with pytest.raises(UserError, match=rf"pool.min_actors is {min_actors}: give 1 to pool.actors \(8\)"):
-        check_pool(PoolOptions(actors=8, min_actors=min_actors))
+    check_pool(PoolOptions(actors=8, elastic=True, gpus_per_actor=1))
 
 
 def test_relative_results_are_refused_in_a_submitted_job_alone(monkeypatch):
