@@ -15,12 +15,12 @@ from pipelines.test_sample import comparable
 from raycsr import load_votes
 from raycsr.results import Run, find_runs
 
-IMAGES, ACTORS, BLOCK = 60, 2, 7  # a block is a quarter of an actor's fair share
+IMAGES, ACTORS, BLOCK = 80, 2, 10  # a block is a quarter of an actor's fair share
 
 CONFIG = f"""
 data: {{source: digits, limit: {IMAGES}}}
 model: {{name: cifar_resnet8, num_classes: 10, input_size: 8}}
-sampling: {{sigma: 0.5, n0: 64, n: 4096, precision: fp32}}
+sampling: {{sigma: 0.5, n0: 64, n: 8192, precision: fp32}}
 pool: {{actors: {ACTORS}, elastic: true, gpus_per_actor: 1}}
 costs: [uniform]
 """
