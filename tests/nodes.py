@@ -1,6 +1,5 @@
 """A Ray cluster of several nodes on one machine, with the jobs API and logical GPUs, started as its users start one."""
 
-import functools
 import os
 import re
 import signal
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,16 @@ class Node:
     """One `ray start --block` and all that it started."""
 
     process: subprocess.Popen
+    log: Path
+
+    def started(self) -> bool:
+        """Waits until it has started, or cannot."""
+        give_up = time.monotonic() + 90
+        while time.monotonic() < give_up and self.process.poll() is None:
+            if "Ray runtime started" in self.log.read_text(errors="replace"):
+                return True
+            time.sleep(0.2)
+        return False
 
     def kill(self) -> None:
         """Takes the whole node away with kill -9, as a machine that loses its power."""
@@ -77,26 +85,18 @@ class Nodes:
             "--num-cpus=0",
             "--num-gpus=0",
         )
-        self._wait(lambda: self.ray("job", "list").returncode == 0)
+        if not self.head.started() or self.ray("job", "list").returncode:
+            raise RuntimeError(f"the head does not start:\n{self.head.log.read_text()[-2000:]}")
 
     def add(self, *, cpus: int = 2, gpus: int = 1) -> Node:
         """Adds a worker node, and waits for it: two that start at once may choose the same ports."""
         for _ in range(3):  # Ray gives a node 30 s to start, which a busy machine may not do
-            started = self.log().count("Ray runtime started") + 1
             node = self._start(f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}")
-            self._wait(functools.partial(self._is_settled, node, started))
-            if node.process.poll() is None:
+            if node.started():
                 self.nodes.append(node)
                 return node
             node.kill()
-        raise RuntimeError(f"a node does not start:\n{self.log()[-2000:]}")
-
-    def _is_settled(self, node: Node, started: int) -> bool:
-        return node.process.poll() is not None or self.log().count("Ray runtime started") >= started
-
-    def log(self) -> str:
-        """What `ray start` printed on all nodes."""
-        return (self.folder / "nodes.log").read_text(errors="replace")
+        raise RuntimeError(f"a node does not start:\n{node.log.read_text()[-2000:]}")
 
     def stop(self) -> None:
         """Takes all nodes away."""
@@ -137,15 +137,11 @@ class Nodes:
             *(f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"),
             *(f"--metrics-export-port={free_port()}", *options),
         ]
-        with open(self.folder / "nodes.log", "ab") as log:
-            return Node(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True))
-
-    def _wait(self, ready: Callable[[], bool], limit: float = 90) -> None:
-        give_up = time.monotonic() + limit
-        while not ready():
-            if time.monotonic() > give_up:
-                raise RuntimeError(f"a node does not start:\n{self.log()[-2000:]}")
-            time.sleep(0.5)
+        log = self.folder / f"{uuid.uuid4().hex}.log"
+        with open(log, "wb") as out:
+            return Node(
+                subprocess.Popen(command, env=self.environment, stdout=out, stderr=out, start_new_session=True), log
+            )
 
 
 def submission_id(output: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from pyarrow import fs
 from torch import nn
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, refuse_credentials
 from raycsr.models.base_classifier import BaseClassifier, create_base_classifier
 from raycsr.models.published import from_published
 from raycsr.models.rules import Rule
@@ -164,6 +164,7 @@ def _load_weights(path: str, arch: str, network: nn.Module, state_dict: Mapping[
 
 
 def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
+    refuse_credentials(path)
     return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
 
 

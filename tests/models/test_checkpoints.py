@@ -230,3 +230,9 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_
     with pytest.raises(UserError, match="No space left on device"):
         save_checkpoint(tmp_path / "m.pt", model)
     assert not list(tmp_path.iterdir())
+
+
+def test_credentials_in_a_path_are_refused_and_not_repeated():
+    with pytest.raises(UserError, match="a location carries credentials") as caught:
+        load_checkpoint("s3://key:hush@bucket/model.pt")
+    assert "hush" not in str(caught.value)
