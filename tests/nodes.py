@@ -135,7 +135,9 @@ class Nodes:
         command = [
             *(str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--object-store-memory=150000000"),
             *(f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"),
-            *(f"--metrics-export-port={free_port()}", *options),
+            f"--metrics-export-port={free_port()}",
+            # the system's choice: nodes of one machine would hand out the same ports to their workers
+            *("--min-worker-port=0", "--max-worker-port=0", *options),
         ]
         log = self.folder / f"{uuid.uuid4().hex}.log"
         with open(log, "wb") as out:
