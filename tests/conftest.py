@@ -14,6 +14,7 @@ import torch
 from ceph import PACKAGES, Ceph, missing_programs
 from nodes import Nodes
 
+os.environ["RAY_ADDRESS"] = "local"  # or commands would join the cluster of several nodes that other tests start
 hypothesis.settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("no deadline")
 torch.set_num_threads(1)  # the networks of the tests are tiny: threads would wait longer than they work
@@ -117,7 +118,6 @@ def cluster(s3: S3Server) -> Iterator[None]:
     """The one Ray of the session; its workers inherit the S3 server."""
     import ray
 
-    # an address, or it would join a cluster of several nodes that other tests have started
     ray.init("local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
