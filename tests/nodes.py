@@ -102,6 +102,9 @@ class Nodes:
         """Takes all nodes away."""
         for node in (*self.nodes, self.head):
             node.kill()
+        left = Path("/tmp/ray/ray_current_cluster")  # a later `ray.init()` would wait minutes for the dead head
+        if left.exists() and left.read_text().endswith(self.address.rsplit(":")[-1]):
+            left.unlink()
 
     def submit(self, *entrypoint: str, wait: bool = True, limit: float = 300) -> subprocess.CompletedProcess:
         """`ray job submit` from the checkout."""
