@@ -58,6 +58,7 @@ class Voter:
             raise UserError(f"node {socket.gethostname()} does not see {run}; give --results s3://, or a shared folder")
         base_classifier = ray.get(model)
         self._device = worker_device()
+        self._device_name = device_name(self._device)
         self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, rules)
         self._num_classes = base_classifier.num_classes
         self._metrics = Metrics(self._run.run_id)
@@ -143,7 +144,7 @@ class Voter:
                     "n": np.where(counted, self._sampler.n, 0),
                     "sampling": ["fixed"] * images,
                     "image_sha": _texts(block["image_sha"]),
-                    "device": [device_name(self._device)] * images,
+                    "device": [self._device_name] * images,
                     "batch_size": batch_sizes,
                     "seconds": seconds,
                     "error": errors,
