@@ -20,7 +20,7 @@ from raycsr.data.options import DataOptions
 from raycsr.data.packaged import list_cifar10, list_digits, read_cifar10, read_digits
 from raycsr.data.parquet import list_parquet, read_parquet
 from raycsr.data.webdataset import list_webdataset, read_webdataset
-from raycsr.errors import UserError
+from raycsr.errors import UserError, refuse_credentials
 
 _MAX_UNNAMED = 100_000  # classes of a source that names none: a label beyond is no index, but would be counted up to
 
@@ -123,11 +123,10 @@ def _checked_path(options: DataOptions, layout: str) -> str | None:
         return None
     if not path:
         raise UserError(f"source {options.source} needs a path: {layout}")
-    scheme, separator, rest = path.partition("://")
+    refuse_credentials(path)
+    scheme, separator, _ = path.partition("://")
     if not separator:
         return os.path.abspath(os.path.expanduser(path))
-    if "@" in rest.partition("/")[0]:
-        raise UserError("path has credentials before '@': write s3://bucket/prefix, set AWS_ACCESS_KEY_ID")
     if scheme != "s3":
         raise UserError(f"unknown scheme of path {path!r}: give a local path or s3://bucket/prefix")
     if options.source == "cifar10":

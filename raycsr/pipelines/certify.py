@@ -7,7 +7,7 @@ import ray
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
-from raycsr.pipelines.pool import connect, mendable
+from raycsr.pipelines.pool import connect, user_errors_of_workers
 from raycsr.progress import Progress
 from raycsr.results import Run, resolve_run
 
@@ -83,14 +83,8 @@ def _certify_on_ray(run: Run, name: str, parts: Sequence[str], matrix: CostMatri
     tasks = -(-len(parts) // _PARTS_PER_TASK)
     certified = ray.data.from_items(list(parts), override_num_blocks=tasks).map_batches(task, batch_size=None)
     unreadable: list[str] = []
-    try:
-        with Progress(len(parts), "certify", "parts") as progress:
-            for block in certified.iter_batches(batch_size=None):
-                unreadable += block["part"][block["unreadable"]].tolist()
-                progress.update(len(block["part"]))
-    except ray.exceptions.RayError as error:
-        mistake = mendable(error)
-        if mistake is None:
-            raise
-        raise mistake from error
+    with user_errors_of_workers(), Progress(len(parts), "certify", "parts") as progress:
+        for block in certified.iter_batches(batch_size=None):
+            unreadable += block["part"][block["unreadable"]].tolist()
+            progress.update(len(block["part"]))
     return sorted(unreadable)

@@ -7,6 +7,8 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,10 +95,20 @@ def check_location(results: str) -> None:
         )
 
 
-def mendable(error: ray.exceptions.RayError) -> UserError | None:
-    """What a worker raised for the user to mend (a full disk, a source that went away); Ray keeps its text alone."""
-    found = re.findall(rf"{UserError.__module__}\.UserError: (.+)", str(error))  # a cause comes before what it caused
-    return UserError(f"{found[-1]}; what is committed is kept, run the same command to go on") if found else None
+@contextmanager
+def user_errors_of_workers() -> Iterator[None]:
+    """What a worker raised for the user to mend (a full disk, a source that went away) becomes that UserError again.
+
+    Raises:
+        UserError: with the worker's own words; Ray keeps the text alone.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        found = re.findall(rf"{UserError.__module__}\.UserError: (.+)", str(error))  # causes first
+        if not found:
+            raise
+        raise UserError(f"{found[-1]}; what is committed is kept, run the same command to go on") from error
 
 
 def alive_actors() -> int:

@@ -29,8 +29,8 @@ from raycsr.pipelines.pool import (
     check_location,
     check_pool,
     connect,
-    mendable,
     probe,
+    user_errors_of_workers,
 )
 from raycsr.pipelines.voter import Voter
 from raycsr.progress import Progress, duration
@@ -357,13 +357,8 @@ def stream(
             **pool.resources,
         )
     )
-    try:
+    with user_errors_of_workers():
         _follow(votes, owner, len(missing), job.sampling.batch_size)
-    except ray.exceptions.RayError as error:
-        mistake = mendable(error)
-        if mistake is None:
-            raise
-        raise mistake from error
 
 
 def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:

@@ -179,9 +179,9 @@ def _data(base_classifier: BaseClassifier, name: str, data: DataOptions | None) 
 
 
 def _refuse_test_images(options: DataOptions, listing: Listing) -> None:
-    """Images are split#index, a Parquet folder's are in files <split>-*; an imagefolder has no splits."""
+    """Images are split#index, a Parquet folder's are in files <split>-*; other sources have no splits."""
     first = PurePath(listing.images["image_id"].iloc[0]).name
-    if options.source != "imagefolder" and options.split == "test" and first.startswith("test"):
+    if options.source in ("digits", "cifar10", "parquet") and options.split == "test" and first.startswith("test"):
         raise UserError(
             f"data are the test images of {options.source}: a rule picked on images that are then certified has no "
             "valid alpha; give --data.split train"

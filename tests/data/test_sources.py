@@ -34,7 +34,7 @@ class TestOpen:
             source("cifar10", "s3://bucket/cifar")
 
     def test_credentials_in_the_uri_are_refused_and_not_repeated(self, source: Callable[..., Source]) -> None:
-        with pytest.raises(UserError, match=r"path has credentials") as caught:
+        with pytest.raises(UserError, match=r"a location carries credentials") as caught:
             source("imagefolder", "s3://key:secret@bucket/val")
         assert "secret@" not in str(caught.value)
 

@@ -2,7 +2,7 @@ import pytest
 import ray
 
 from raycsr import UserError
-from raycsr.pipelines.pool import PoolOptions, check_location, check_pool, mendable
+from raycsr.pipelines.pool import PoolOptions, check_location, check_pool, user_errors_of_workers
 
 
 def test_actors_on_gpus_reserve_no_cpu():
@@ -31,11 +31,8 @@ def test_what_a_worker_raised_for_the_user_arrives_as_one_line(cluster):
     def fails(error):
         raise error
 
-    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+    with pytest.raises(UserError) as caught, user_errors_of_workers():
         ray.get(fails.remote(UserError("the disk is full; free some")))
-    assert str(mendable(caught.value)) == (
-        "the disk is full; free some; what is committed is kept, run the same command to go on"
-    )
-    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+    assert str(caught.value) == "the disk is full; free some; what is committed is kept, run the same command to go on"
+    with pytest.raises(ray.exceptions.RayTaskError, match="a bug"), user_errors_of_workers():
         ray.get(fails.remote(ValueError("a bug")))
-    assert mendable(caught.value) is None

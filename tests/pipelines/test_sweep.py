@@ -16,7 +16,7 @@ from raycsr.data import DataOptions
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier, load_training_state
 from raycsr.pipelines.pool import PoolOptions
-from raycsr.pipelines.sweep import SearchOptions, sweep
+from raycsr.pipelines.sweep import SearchOptions, _concurrent, sweep
 from raycsr.pipelines.train import ObjectiveOptions
 from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
@@ -145,3 +145,11 @@ def _wait_for(event, driver, log):
         assert driver.poll() is None and time.monotonic() < deadline, log.read_text()
         with contextlib.suppress(subprocess.TimeoutExpired):
             driver.wait(0.2)
+
+
+@pytest.mark.ray
+def test_trials_on_gpus_wait_for_nodes_only_where_their_number_is_given(cluster, capsys):
+    with pytest.raises(UserError, match="a trial wants 1 GPUs and the cluster has 0; .*give search.max_concurrent to"):
+        _concurrent(SearchOptions(gpus_per_trial=1), trials=8)
+    assert _concurrent(SearchOptions(gpus_per_trial=1, max_concurrent=8), trials=8) == 8
+    assert "the cluster has 0 GPUs; of 8 trials at a time some wait" in capsys.readouterr().out
