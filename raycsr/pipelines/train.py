@@ -53,7 +53,8 @@ class ObjectiveOptions:
     """The loss that is minimised.
 
     Attributes:
-        name: gaussian, gaussian_cs or margin_cs.
+        name: gaussian, macer, smoothadv, consistency, smoothmix, or for given costs gaussian_cs, smoothadv_cs,
+            smoothmix_cs, margin_cs.
         args: Its hyper-parameters, as in `raycsr.training.objectives`.
     """
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from scipy.stats import norm
-from torch import nn
+from training.linear import IMAGES, LABELS, Linear
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
@@ -15,24 +15,11 @@ from raycsr.training.objectives.margin_cs import margin_terms
 # With beta 1 and equal copies h is the row itself. Normal quantiles from the table:
 # Phi^-1(.5) = 0, Phi^-1(.7) = .524401, Phi^-1(.8) = .841621, Phi^-1(.9) = 1.281552
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.7, 0.1], [0.3, 0.5, 0.2]])
-LABELS = torch.tensor([0, 1, 2])
-IMAGES = torch.eye(3).view(3, 3, 1, 1)  # image i picks row i of a linear model's weights
 COSTS = torch.tensor([[0.0, 1.0, 3.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # class 0 is the seed class
 CE = -math.log(0.5 * 0.7 * 0.2) / 3
 
 # sigma so small that the noise is lost in rounding, lam so large that lam * sigma / 2 is 1
 NO_NOISE = {"sigma": 1e-20, "lam": 2e20, "beta": 1.0}
-
-
-class Linear(nn.Module):
-    """Logits x @ weight of three-pixel images."""
-
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = nn.Parameter(weight.clone())
-
-    def forward(self, images):
-        return images.flatten(1) @ self.weight
 
 
 def loss(model, images=IMAGES, labels=LABELS, *, costs=COSTS, seed=0, **hyperparameters):

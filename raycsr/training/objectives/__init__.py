@@ -11,10 +11,16 @@ from torch import nn
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
+from raycsr.training.objectives.consistency import consistency
 from raycsr.training.objectives.gaussian import gaussian
 from raycsr.training.objectives.gaussian_cs import gaussian_cs
 from raycsr.training.objectives.hyperparameters import check_hyperparameter
+from raycsr.training.objectives.macer import macer
 from raycsr.training.objectives.margin_cs import margin_cs
+from raycsr.training.objectives.smoothadv import smoothadv
+from raycsr.training.objectives.smoothadv_cs import smoothadv_cs
+from raycsr.training.objectives.smoothmix import smoothmix
+from raycsr.training.objectives.smoothmix_cs import smoothmix_cs
 
 
 class Objective(Protocol):
@@ -34,8 +40,18 @@ class Objective(Protocol):
         """Returns the loss of images (N, 3, H, W) in [0,1] with labels (N,); progress is in [0,1]."""
 
 
-OBJECTIVES: dict[str, Objective] = {"gaussian": gaussian, "gaussian_cs": gaussian_cs, "margin_cs": margin_cs}
-COST_SENSITIVE = frozenset({"gaussian_cs", "margin_cs"})
+OBJECTIVES: dict[str, Objective] = {
+    "gaussian": gaussian,
+    "gaussian_cs": gaussian_cs,
+    "macer": macer,
+    "smoothadv": smoothadv,
+    "smoothadv_cs": smoothadv_cs,
+    "consistency": consistency,
+    "smoothmix": smoothmix,
+    "smoothmix_cs": smoothmix_cs,
+    "margin_cs": margin_cs,
+}
+COST_SENSITIVE = frozenset(name for name in OBJECTIVES if name.endswith("_cs"))
 
 
 def resolve_objective(name: str, args: Mapping[str, Any] | None = None, *, costs: CostMatrix | None) -> Objective:
@@ -82,8 +98,14 @@ __all__ = [
     "COST_SENSITIVE",
     "OBJECTIVES",
     "Objective",
+    "consistency",
     "gaussian",
     "gaussian_cs",
+    "macer",
     "margin_cs",
     "resolve_objective",
+    "smoothadv",
+    "smoothadv_cs",
+    "smoothmix",
+    "smoothmix_cs",
 ]

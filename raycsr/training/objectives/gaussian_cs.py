@@ -1,10 +1,10 @@
-"""Reweighting: Gaussian augmentation with more weight on sensitive images (the baseline of Xin, Backes, Zhang 2023)."""
+"""Gaussian augmentation, reweighted by costs (the baseline of Xin, Backes, Zhang 2023)."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from raycsr.errors import UserError
+from raycsr.training.objectives.reweighting import reweighted
 
 
 def gaussian_cs(
@@ -18,10 +18,7 @@ def gaussian_cs(
     generator: torch.Generator,
     weight: float = 1.0,
 ) -> torch.Tensor:
-    """Returns mean CE + weight * (sum_i s_i CE_i / sum_i s_i), s_i the sum of the label's row of C.
-
-    CE_i is that of f(x_i + sigma * eps), as in `gaussian`. Where all seed classes cost the same, the second
-    mean is the published one, over the images of the seed classes. It is 0 for a batch without any.
+    """Returns the `reweighted` cross-entropies of f(x_i + sigma * eps): those of `gaussian`.
 
     Args:
         model: The base classifier.
@@ -39,11 +36,6 @@ def gaussian_cs(
     Raises:
         UserError: There is no cost matrix.
     """
-    if costs is None:
-        raise UserError("gaussian_cs got no cost matrix; give costs, or use gaussian.")
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
-    logits = model(images + sigma * noise)  # (N, m)
+    logits = model(images + sigma * torch.randn(images.shape, generator=generator, device=images.device))  # (N, m)
     ce = functional.cross_entropy(logits.float(), labels, reduction="none")  # (N,)
-    sensitivity = costs.sum(dim=1)[labels]  # (N,)
-    total = sensitivity.sum().clamp(min=torch.finfo(costs.dtype).tiny)  # 0 / tiny is 0: no branch, no host sync
-    return ce.mean() + weight * (sensitivity / total * ce).sum()
+    return reweighted(ce, labels, costs, weight, "gaussian_cs")

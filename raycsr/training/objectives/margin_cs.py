@@ -8,7 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from raycsr.errors import UserError
+from raycsr.training.objectives.copies import draw_noise, logits_of_copies
 from raycsr.training.objectives.hyperparameters import check_hyperparameter
+from raycsr.training.objectives.margins import hinge, standard_margin
 from raycsr.training.objectives.normal_quantile import log_mean_softmax, mean_class_quantiles
 
 Form = Literal["sum", "max"]
@@ -58,9 +60,7 @@ def margin_cs(
     check_hyperparameter("form of margin_cs", form, Form)
     if costs is None:
         raise UserError("margin_cs got no cost matrix; give costs, or use gaussian.")
-    copies = images.repeat_interleave(k, dim=0)  # (N * k, 3, H, W)
-    noise = torch.randn(copies.shape, generator=generator, device=images.device)
-    logits = model(copies + sigma * noise).float().unflatten(0, (len(images), k))  # (N, k, m)
+    logits = logits_of_copies(model, images, draw_noise(images, k, sigma, generator))  # (N, k, m)
     ce = functional.nll_loss(log_mean_softmax(logits), labels)
     terms = margin_terms(logits, labels, costs=costs, beta=beta, gamma_n=gamma_n, gamma_s=gamma_s, form=form)
     return ce + lam * sigma / 2 * terms.mean()
@@ -100,20 +100,13 @@ def margin_terms(
         (N,).
     """
     quantiles = mean_class_quantiles(logits, beta)  # (N, m)
-    label_column = labels[:, None]  # (N, 1)
-    true_class = quantiles.gather(1, label_column)  # (N, 1)
-    runner_up = quantiles.scatter(1, label_column, -math.inf).amax(dim=1, keepdim=True)  # (N, 1)
-    standard = _hinge(true_class - runner_up, 0, gamma_n).squeeze(1)  # (N,)
+    true_class = quantiles.gather(1, labels[:, None])  # (N, 1)
+    standard = hinge(standard_margin(quantiles, labels), 0, gamma_n)  # (N,)
     row = costs[labels]  # (N, m)
     targets = row > 0  # (N, m): Omega_y
     if form == "sum":
-        sensitive = (row * _hinge(true_class - quantiles, -gamma_s, gamma_s)).sum(dim=1)  # (N,)
+        sensitive = (row * hinge(true_class - quantiles, -gamma_s, gamma_s)).sum(dim=1)  # (N,)
     else:
         hardest = quantiles.masked_fill(~targets, -math.inf).amax(dim=1, keepdim=True)  # (N, 1)
-        sensitive = _hinge(true_class - hardest, -gamma_s, gamma_s).squeeze(1)  # (N,)
+        sensitive = hinge(true_class - hardest, -gamma_s, gamma_s).squeeze(1)  # (N,)
     return torch.where(targets.any(dim=1), sensitive, standard)
-
-
-def _hinge(margin: torch.Tensor, lowest: float, gamma: float) -> torch.Tensor:
-    """Returns gamma - margin where lowest < margin < gamma, and 0 elsewhere."""
-    return torch.where((margin > lowest) & (margin < gamma), gamma - margin, 0)

@@ -1,0 +1,66 @@
+"""A gradient attack on the smoothed classifier under given noise (Salman et al., NeurIPS 2019, SmoothAdv)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from raycsr.training.objectives.copies import logits_of_copies
+from raycsr.training.objectives.normal_quantile import log_mean_softmax
+
+
+def attack(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    noise: torch.Tensor,
+    *,
+    steps: int,
+    step: float,
+    radius: float | None = None,
+) -> torch.Tensor:
+    """Returns images moved up the gradient of -log of the mean softmax of their true class.
+
+    The model is in eval mode meanwhile: its batch statistics never see an attack pass. An image whose gradient
+    is zero stays where it is.
+
+    Args:
+        model: The base classifier.
+        images: float32 pixels (N, 3, H, W) in [0,1].
+        labels: int64 (N,).
+        noise: (N, k, 3, H, W), the same in each step; the mean is over the k copies.
+        steps: Gradient steps, each a forward and a backward pass of N * k rows.
+        step: L2 length of a step, in [0,1] pixel units.
+        radius: L2 distance from the image that is not left; None sets no bound.
+
+    Returns:
+        (N, 3, H, W) in [0,1], without a graph.
+    """
+    moved = images
+    with _eval_mode(model):
+        for _ in range(steps):
+            moved = moved.detach().requires_grad_(True)
+            log_p = log_mean_softmax(logits_of_copies(model, moved, noise))  # (N, m)
+            (gradient,) = torch.autograd.grad(functional.nll_loss(log_p, labels, reduction="sum"), moved)
+            moved = (moved + step * _unit(gradient)).clamp(0, 1)
+            if radius is not None:  # a ball around a point of the box: projecting back does not leave the box
+                moved = images + (moved - images).renorm(p=2, dim=0, maxnorm=radius)
+    return moved.detach()
+
+
+def _unit(gradient: torch.Tensor) -> torch.Tensor:
+    norm = gradient.flatten(1).norm(dim=1).clamp(min=torch.finfo(gradient.dtype).tiny)
+    return gradient / norm[:, None, None, None]
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:  # each its own: some may be frozen in eval mode
+            module.training = training

@@ -1,0 +1,79 @@
+"""SmoothAdv: adversarial training of the smoothed classifier (Salman et al., NeurIPS 2019)."""
+
+import torch
+from torch import nn
+
+from raycsr.training.objectives.attack import attack
+from raycsr.training.objectives.copies import cross_entropy_of_copies, draw_noise, logits_of_copies, ramp
+
+
+def smoothadv(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    sigma: float,
+    costs: torch.Tensor | None,
+    progress: float,
+    generator: torch.Generator,
+    k: int = 2,
+    steps: int = 10,
+    radius: float = 0.5,
+    warmup: float = 0.1,
+) -> torch.Tensor:
+    """Returns the mean of `smoothadv_losses`.
+
+    Published: 10 steps, radius 64 to 512 / 256, k 1 to 8, a warm-up of 10 epochs of 150.
+
+    Args:
+        model: The base classifier.
+        images: float32 pixels (N, 3, H, W) in [0,1].
+        labels: int64 (N,).
+        sigma: Noise level in [0,1] pixel units.
+        costs: Cost matrix (m, m); this objective does not use it.
+        progress: Share of the training that is done.
+        generator: Source of the noise, on the device of the images.
+        k: Noisy copies an image, the same noise in the attack and in the loss: N * k rows a forward pass.
+        steps: Gradient steps of the attack, of 2 * radius / steps each.
+        radius: L2 distance that the attack moves an image at most, in [0,1] pixel units.
+        warmup: Share of the training over which the radius grows from 0.
+
+    Returns:
+        The loss, a scalar.
+    """
+    return smoothadv_losses(
+        model,
+        images,
+        labels,
+        sigma=sigma,
+        progress=progress,
+        generator=generator,
+        k=k,
+        steps=steps,
+        radius=radius,
+        warmup=warmup,
+    ).mean()
+
+
+def smoothadv_losses(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    sigma: float,
+    progress: float,
+    generator: torch.Generator,
+    k: int,
+    steps: int,
+    radius: float,
+    warmup: float,
+) -> torch.Tensor:
+    """Returns each image's mean CE over k noisy copies of its attacked self, (N,): arguments as of `smoothadv`.
+
+    The attack is projected gradient ascent on -log of the mean softmax of the true class.
+    """
+    noise = draw_noise(images, k, sigma, generator)
+    reach = radius * ramp(progress, warmup)
+    if reach > 0:
+        images = attack(model, images, labels, noise, steps=steps, step=2 * reach / steps, radius=reach)
+    return cross_entropy_of_copies(logits_of_copies(model, images, noise), labels)
