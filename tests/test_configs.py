@@ -9,10 +9,11 @@ import yaml
 from raycsr.cli import parser
 from raycsr.costs import CostMatrix
 from raycsr.models import ModelOptions, load_base_classifier, parse_rules
+from raycsr.pipelines.plan import TrainConfig
 from raycsr.pipelines.sample import sample
 from raycsr.pipelines.space import at_point, corner_points
 from raycsr.pipelines.sweep import sweep
-from raycsr.pipelines.train import TrainConfig, train
+from raycsr.pipelines.train import train
 from raycsr.training import augmentation, check_training, check_validation
 from raycsr.training.objectives import resolve_objective
 

@@ -104,9 +104,9 @@ def user_errors_of_workers() -> Iterator[None]:
     """
     try:
         yield
-    except ray.exceptions.RayError as error:
+    except Exception as error:  # of a task or an actor a RayError, of workers that train together another
         found = re.findall(rf"{UserError.__module__}\.UserError: (.+)", str(error))  # causes first
-        if not found:
+        if isinstance(error, UserError) or not found:
             raise
         raise UserError(f"{found[-1]}; what is committed is kept, run the same command to go on") from error
 

@@ -4,10 +4,11 @@ import time
 
 from raycsr.data import DataOptions
 from raycsr.models import ModelOptions
+from raycsr.pipelines.plan import ObjectiveOptions
 from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome, sample
-from raycsr.pipelines.train import ObjectiveOptions, train
+from raycsr.pipelines.train import train
 from raycsr.pipelines.tune_rule import tune_rule
 from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from ray import tune
 
 from raycsr.errors import UserError, nearest
-from raycsr.pipelines.train import TrainConfig
+from raycsr.pipelines.plan import TrainConfig
 
 Space = dict[str, dict[str, list]]
 

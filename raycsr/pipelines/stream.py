@@ -12,8 +12,9 @@ import torch
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from raycsr.data import Source, decode_images, rgb_image
+from raycsr.errors import UserError
 from raycsr.models import Preprocessing
-from raycsr.training import AugmentationOptions, Batch, augmentation
+from raycsr.training import AugmentationOptions, Batch, augmentation, num_workers, share, whole_batch
 
 _BLOCK = 256  # images a task
 
@@ -69,7 +70,7 @@ def _whole(encoded: list, input_size: tuple[int, int]) -> tuple[list[torch.Tenso
 class StreamedBatches:
     """Shuffled batches of images that are read anew each epoch; Ray Data works ahead of the training.
 
-    Images that cannot be decoded are left out, with a warning.
+    Each worker reads its share of every batch. Images that cannot be decoded are left out, with a warning.
     """
 
     def __init__(
@@ -88,24 +89,32 @@ class StreamedBatches:
             source: Where the images are.
             images: Rows of its listing: image_id, label.
             preprocessing: The base classifier's.
-            batch_size: Images a batch.
+            batch_size: Images a batch, over all workers.
             generator: Of the order and the augmentation.
             options: The augmentation.
         """
         self.generator = generator
         self._source, self._preprocessing, self._options = source, preprocessing, options
         self._images = images[["image_id", "label"]]
-        self._batch_size = min(batch_size, len(images))
+        self._batch_size = whole_batch(batch_size, len(images))
 
     def __len__(self) -> int:
-        """Returns the number of batches of an epoch in which every image can be decoded."""
+        """Returns the number of batches of an epoch."""
         return len(self._images) // self._batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches of one epoch."""
+        """Yields the batches of one epoch.
+
+        A batch of which no image can be decoded is the one before once more: all workers take as many steps.
+
+        Raises:
+            UserError: None of the first batch's images can be decoded.
+        """
         order = torch.randperm(len(self._images), generator=self.generator).numpy()
         seed = int(torch.randint(2**62, (), generator=self.generator))
-        shuffled = self._images.iloc[order].assign(position=np.arange(len(order)))
+        whole = np.arange(len(self) * self._batch_size).reshape(len(self), self._batch_size)
+        mine = whole[:, share()].ravel()  # positions in the epoch's order
+        shuffled = self._images.iloc[order[mine]].assign(position=mine)
         blocks = [
             pa.Table.from_pandas(shuffled.iloc[start : start + _BLOCK], preserve_index=False)
             for start in range(0, len(shuffled), _BLOCK)
@@ -113,14 +122,20 @@ class StreamedBatches:
         augmented = Augmented(self._source, self._preprocessing, self._options, seed)
         dataset = ray.data.from_arrow(blocks).map_batches(augmented, batch_size=None, num_cpus=1)
         failed: dict[str, str] = {}
-        for block in dataset.iter_batches(batch_size=self._batch_size, batch_format="numpy", drop_last=True):
+        batch: Batch | None = None
+        size = self._batch_size // num_workers()
+        for block in dataset.iter_batches(batch_size=size, batch_format="numpy"):
             good = np.flatnonzero(block["error"] == "")
             bad = np.flatnonzero(block["error"] != "")
             failed.update(zip(block["image_id"][bad], block["error"][bad], strict=True))
             if len(good):
                 pixels = torch.from_numpy(block["image"][good]).permute(0, 3, 1, 2)  # (B, 3, H, W)
                 labels = torch.from_numpy(block["label"][good].astype(np.int64))
-                yield Batch(pixels, labels, block["image_id"][good].tolist())
+                batch = Batch(pixels, labels, block["image_id"][good].tolist())
+            if batch is None:
+                first, why = next(iter(failed.items()))
+                raise UserError(f"none of the first {size} images can be decoded, as {first!r}: {why}; check the data")
+            yield batch
         if failed:
             first, why = next(iter(failed.items()))
             warnings.warn(

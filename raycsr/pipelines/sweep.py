@@ -21,28 +21,21 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from raycsr.data import DataOptions, Listing, Pixels, open_source, read_pixels
 from raycsr.errors import UserError, nearest
-from raycsr.models import ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
+from raycsr.models import BaseClassifier, ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
 from raycsr.pipelines.asha import AshaByGroup
 from raycsr.pipelines.evaluate import evaluate
+from raycsr.pipelines.fit import entry_of, load_history, save
 from raycsr.pipelines.leaderboard import cell, leaderboard, ranked
+from raycsr.pipelines.plan import ObjectiveOptions, Plan, TrainConfig, check, prepare
 from raycsr.pipelines.pool import PoolOptions, check_location, connect
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome
 from raycsr.pipelines.space import Space, at_point, corner_points, first_difference, param_space
-from raycsr.pipelines.train import (
-    ObjectiveOptions,
-    Plan,
-    TrainConfig,
-    check,
-    entry_of,
-    fit,
-    load_history,
-    prepare,
-    save,
-)
+from raycsr.pipelines.tracking import TrackingOptions, trackers
+from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
 from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
-from raycsr.training import METRICS, AugmentationOptions, Epoch, Trainer, TrainingOptions, ValidationOptions
+from raycsr.training import METRICS, AugmentationOptions, Epoch, TrainingOptions, ValidationOptions
 
 _CHECKPOINT = "checkpoint.pt"
 
@@ -64,6 +57,7 @@ class SearchOptions:
         gpus_per_trial: GPUs of a trial; fractions share one.
         max_concurrent: Trials at a time; by default as many as fit while one CPU stays free. Where trials have GPUs
             it may be more than fit now: they wait for nodes that an autoscaler brings.
+        workers_per_trial: Workers that train a trial together, each with the CPUs and GPUs above.
         seed: Of the random hyper-parameters.
     """
 
@@ -77,7 +71,13 @@ class SearchOptions:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
+    workers_per_trial: int = 1
     seed: int = 0
+
+    @property
+    def workers(self) -> WorkerOptions:
+        """Those of a trial."""
+        return WorkerOptions(self.workers_per_trial, self.cpus_per_trial, self.gpus_per_trial)
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def sweep(
     seed: int = 0,
     stream: bool | None = None,
     search: SearchOptions = SearchOptions(),
+    tracking: TrackingOptions = TrackingOptions(),
     test: DataOptions | None = None,
     sampling: SamplingOptions = SamplingOptions(),
     pool: PoolOptions = PoolOptions(),
@@ -143,6 +144,7 @@ def sweep(
         seed: Of the order, the augmentation, the noise and the networks' own randomness.
         stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
         search: How the space is searched, and with what resources.
+        tracking: Trackers of experiments that follow the trials.
         test: Images to evaluate the winners on at full n, with `sampling` and `pool`; by default none.
         sampling: The samples of that evaluation; its sigma is each winner's own.
         pool: The actors of that evaluation.
@@ -162,6 +164,8 @@ def sweep(
     listing = open_source(data).list()
     for corner in corners:
         check(corner, listing)
+        check_workers(search.workers, corner.training.batch_size)
+    callbacks = [_Progress(_num_trials(space, search), search.metric), *trackers(tracking, f"{experiment}/{name}")]
     connect()
     concurrent = _concurrent(search, _num_trials(space, search))
     pixels = _pixels_of_each_backbone(corners, listing)
@@ -169,7 +173,7 @@ def sweep(
     print(_describe(space, search, concurrent, folder))
     start = time.monotonic()
     longest = max(corner.training.epochs for corner in corners)
-    grid = _run(folder, config, space, search, longest, concurrent, listing, pixels)
+    grid = _run(folder, config, space, search, longest, concurrent, callbacks, listing, pixels)
     trials = _rows(grid, config, search, start)
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
@@ -244,23 +248,25 @@ def _concurrent(search: SearchOptions, trials: int | None) -> int:
     """How many trials run at a time; one CPU stays free, or what feeds the trials would starve without a word."""
     have = ray.cluster_resources()
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    if search.gpus_per_trial and search.max_concurrent and search.max_concurrent * search.gpus_per_trial > gpus:
+    most = math.inf if trials is None else trials
+    cpus_of_one = search.cpus_per_trial * search.workers_per_trial
+    gpus_of_one = search.gpus_per_trial * search.workers_per_trial
+    fit_cpus = int((cpus - 1) / cpus_of_one) if cpus_of_one else most
+    fit_gpus = int(gpus / gpus_of_one) if gpus_of_one else most
+    if gpus_of_one and search.max_concurrent and search.max_concurrent * gpus_of_one > gpus:
         print(f"the cluster has {gpus:g} GPUs; of {search.max_concurrent} trials at a time some wait for nodes to come")
         return search.max_concurrent
-    most = math.inf if trials is None else trials
-    fit_cpus = int((cpus - 1) / search.cpus_per_trial) if search.cpus_per_trial else most
-    fit_gpus = int(gpus / search.gpus_per_trial) if search.gpus_per_trial else most
     if fit_gpus < 1:
         raise UserError(
-            f"a trial wants {search.gpus_per_trial:g} GPUs and the cluster has {gpus:g}; lower search.gpus_per_trial, "
+            f"a trial wants {gpus_of_one:g} GPUs and the cluster has {gpus:g}; lower search.gpus_per_trial, "
             "or give search.max_concurrent to wait for nodes"
         )
     fitting = min(fit_cpus, fit_gpus, most)
     default = max(int(fitting), 1) if math.isfinite(fitting) else 1  # endless trials that reserve nothing
     wanted = default if search.max_concurrent is None else search.max_concurrent
-    if wanted < 1 or wanted * search.cpus_per_trial > cpus - 1:
+    if wanted < 1 or wanted * cpus_of_one > cpus - 1:
         raise UserError(
-            f"{wanted} trials of {search.cpus_per_trial:g} CPUs do not fit in the cluster's {cpus:g} CPUs less the one "
+            f"{wanted} trials of {cpus_of_one:g} CPUs do not fit in the cluster's {cpus:g} CPUs less the one "
             "that must stay free; lower search.max_concurrent or search.cpus_per_trial"
         )
     return wanted
@@ -276,15 +282,16 @@ def _run(
     search: SearchOptions,
     longest: int,
     concurrent: int,
+    callbacks: list[tune.Callback],
     listing: Listing,
     pixels: dict[Preprocessing, Pixels],
 ) -> ResultGrid:
     """Runs the trials that are left."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; `_Progress` says what matters
-    threads = max(1, int(search.cpus_per_trial))
+    alone = search.workers_per_trial == 1  # else the trial only waits for its workers, which reserve their own
     trainable = tune.with_resources(
-        tune.with_parameters(_trial, config=config, listing=listing, pixels=pixels, threads=threads),
-        {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
+        tune.with_parameters(_trial, config=config, listing=listing, pixels=pixels, workers=search.workers),
+        {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial} if alone else {"cpu": 0},
     )
     if Tuner.can_restore(folder.location):
         print("going on with the sweep that is there")
@@ -319,7 +326,7 @@ def _run(
             storage_path=storage,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=2),  # a worker that was lost; from its last checkpoint
-            callbacks=[_Progress(_num_trials(space, search), search.metric)],
+            callbacks=callbacks,
             verbose=0,
         ),
     )
@@ -332,36 +339,42 @@ def _trial(
     config: TrainConfig,
     listing: Listing,
     pixels: dict[Preprocessing, Pixels],
-    threads: int,
+    workers: WorkerOptions,
 ) -> None:
     """Trains at one point; a mistake that the user can mend is reported, not retried."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, int(workers.cpus)))
     logging.getLogger("ray").setLevel(logging.WARNING)  # or each checkpoint is announced
     try:
         plan = prepare(at_point(config, point), listing)
         found = tune.get_checkpoint()
         if found is None:
-            _train(plan, pixels, resume=None, history=[])
+            _train(plan, pixels, workers, resume=None, history=[])
         else:
             with found.as_directory() as folder:
                 path = f"{folder}/{_CHECKPOINT}"
-                _train(plan, pixels, resume=path, history=load_history(path))
+                _train(plan, pixels, workers, resume=path, history=load_history(path))
     except UserError as error:
         tune.report({"error": str(error)})
 
 
-def _train(plan: Plan, pixels: dict[Preprocessing, Pixels], resume: str | None, history: list[dict]) -> None:
-    def after(epoch: Epoch, metrics: dict[str, float] | None, trainer: Trainer) -> None:
+def _train(
+    plan: Plan,
+    pixels: dict[Preprocessing, Pixels],
+    workers: WorkerOptions,
+    resume: str | None,
+    history: list[dict],
+) -> None:
+    def after(epoch: Epoch, metrics: dict[str, float] | None, model: BaseClassifier, state: dict[str, Any]) -> None:
         history.append(entry_of(epoch, metrics))
         if metrics is None:
             return
         with tempfile.TemporaryDirectory() as folder:
-            save(plan, trainer, history, f"{folder}/{_CHECKPOINT}")
+            save(plan, model, state, history, f"{folder}/{_CHECKPOINT}")
             facts = {"epoch": epoch.number, "loss": epoch.loss, "images_per_second": epoch.images_per_second}
             tune.report({**metrics, **facts}, checkpoint=Checkpoint.from_directory(folder))
 
     held = None if plan.stream else pixels[plan.model.preprocessing]
-    fit(plan, held, resume=resume, after_epoch=after, progress=False)
+    fit(plan, held, resume=resume, after_epoch=after, progress=False, workers=workers)
 
 
 class _Progress(tune.Callback):

@@ -1,7 +1,7 @@
 """Training a base classifier for robustness under Gaussian noise."""
 
 from raycsr.training.augmentation import AugmentationOptions, augmentation
-from raycsr.training.batches import Batch, InMemoryBatches
+from raycsr.training.batches import Batch, InMemoryBatches, whole_batch
 from raycsr.training.holdout import (
     METRICS,
     HeldOut,
@@ -11,6 +11,7 @@ from raycsr.training.holdout import (
     hold_out,
 )
 from raycsr.training.loop import Epoch, Trainer, TrainingOptions, check_training
+from raycsr.training.workers import num_workers, rank, share
 
 __all__ = [
     "METRICS",
@@ -27,4 +28,8 @@ __all__ = [
     "check_training",
     "check_validation",
     "hold_out",
+    "num_workers",
+    "rank",
+    "share",
+    "whole_batch",
 ]

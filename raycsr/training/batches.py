@@ -1,4 +1,4 @@
-"""Training batches from images that fit in memory."""
+"""Training batches from images that fit in memory; each worker gets its share of every batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from raycsr.errors import UserError
+from raycsr.training.workers import num_workers, rank, share
 
 Augment = Callable[[torch.Tensor], torch.Tensor]
 
@@ -23,6 +24,12 @@ class Batch(NamedTuple):
     images: torch.Tensor
     labels: torch.Tensor
     image_ids: Sequence[str]
+
+
+def whole_batch(batch_size: int, num_images: int) -> int:
+    """Returns the images of a batch over all workers, who get as many each: at most all there are."""
+    largest = min(batch_size, num_images)
+    return largest - largest % num_workers()
 
 
 class InMemoryBatches:
@@ -47,7 +54,7 @@ class InMemoryBatches:
         Args:
             images: uint8 (N, H, W, 3).
             labels: integers (N,).
-            batch_size: Images a batch; fewer where N is smaller.
+            batch_size: Images a batch, over all workers; fewer where N is smaller.
             generator: CPU generator of the order and the augmentation; its state is all there is to resume.
             image_ids: N names; by default the indices.
             subset: Indices of the images to use; by default all. The images may be shared with other processes.
@@ -65,7 +72,7 @@ class InMemoryBatches:
         self.labels = torch.as_tensor(np.asarray(labels, np.int64))
         self.image_ids = image_ids
         self.subset = np.arange(len(images)) if subset is None else subset
-        self.batch_size = min(batch_size, len(self.subset))
+        self.batch_size = whole_batch(batch_size, len(self.subset))
         self.generator = generator
         self.augment = augment
 
@@ -76,7 +83,8 @@ class InMemoryBatches:
     def __iter__(self) -> Iterator[Batch]:
         """Yields the batches of one epoch."""
         order = torch.randperm(len(self.subset), generator=self.generator)[: len(self) * self.batch_size]
-        for indices in torch.from_numpy(self.subset)[order].split(self.batch_size):
+        for batch in torch.from_numpy(self.subset)[order].split(self.batch_size):
+            indices = batch[share()]
             images = torch.from_numpy(self.images[indices.numpy()]).permute(0, 3, 1, 2)  # a copy, (B, 3, H, W)
             if self.augment is not None:
                 images = self._augmented(images, self.augment)
@@ -85,5 +93,5 @@ class InMemoryBatches:
 
     def _augmented(self, images: torch.Tensor, augment: Augment) -> torch.Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=self.generator)) + rank())
             return torch.stack([augment(image) for image in images])

@@ -11,6 +11,7 @@ from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier
 from raycsr.training.validation import certify_images
+from raycsr.training.workers import gathered, share
 
 # certified metric -> whether more of it is better
 METRICS = {
@@ -118,7 +119,7 @@ def certified_metrics(
     options: ValidationOptions,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, float]:
-    """Certifies held-out images and sums the certificates up.
+    """Certifies held-out images, each worker its share, and sums the certificates up.
 
     Args:
         base_classifier: Whose smoothed version is judged; left as it is.
@@ -133,17 +134,19 @@ def certified_metrics(
     Returns:
         Each of `METRICS` at the radius; NaN where there is no image that it is about.
     """
-    certificates = certify_images(
+    mine = certify_images(
         base_classifier,
-        pixels,
-        labels,
+        pixels[share()],
+        labels[share()],
         costs=costs,
         sigma=sigma,
         n0=options.n0,
         n=options.n,
         alpha=options.alpha,
         progress=progress,
+        image_ids=[str(i) for i in range(len(labels))][share()],
     )
+    certificates = pd.concat(gathered(mine)).sort_values("image_id", key=lambda ids: ids.astype(int))
     radius = sigma if options.radius is None else options.radius
 
     def summary(rows: pd.DataFrame) -> pd.Series:

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
+from timm.layers import convert_sync_batchnorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
     ConstantLR,
@@ -16,12 +18,14 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
     SequentialLR,
 )
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raycsr.errors import UserError, nearest
 from raycsr.models import BaseClassifier
 from raycsr.progress import Progress
 from raycsr.training.batches import Batch
 from raycsr.training.objectives import Objective
+from raycsr.training.workers import averaged, gathered, num_workers, rank, take_buffers_of_first
 
 _WARMUP_START = 1e-3  # share of the learning rate that a linear warm-up begins with
 _SHOWN_IMAGES = 5  # of a batch whose loss is not finite
@@ -46,6 +50,7 @@ class TrainingOptions:
             this is 0.
         clip_norm: Largest norm of the gradient over all weights; None does not clip.
         precision: bf16 and fp16 compute the network under autocast; the weights stay float32.
+        ema: Decay of a moving average of the weights, such as .999, which is then what is judged and kept.
     """
 
     epochs: int = 10
@@ -60,6 +65,7 @@ class TrainingOptions:
     warmup_epochs: float = 0.0
     clip_norm: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    ema: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,10 +120,16 @@ def check_training(options: TrainingOptions) -> None:
         raise UserError(f"training.milestones {list(options.milestones)} must lie between 0 and {options.epochs}")
     if options.clip_norm is not None and not options.clip_norm > 0:
         raise UserError(f"training.clip_norm must be positive, got {options.clip_norm}; leave it out not to clip")
+    if options.ema is not None and not 0 < options.ema < 1:
+        raise UserError(f"training.ema must lie between 0 and 1, got {options.ema}; leave it out for no average")
 
 
 class Trainer:
     """Trains a base classifier in place, on the device it is on.
+
+    Several workers (`raycsr.training.workers`) that each have a trainer of equal weights keep them equal: gradients
+    are averaged (DistributedDataParallel), and on GPUs batch norm sees the whole batch. On CPUs it sees a worker's
+    share, and the statistics of the first worker are kept.
 
     Attributes:
         epoch: Epochs that are done.
@@ -152,6 +164,10 @@ class Trainer:
         self.epoch = 0
         self._step = 0
         self._model = model.requires_grad_(True).to(memory_format=torch.channels_last)
+        self._network = self._model if num_workers() == 1 else _in_parallel(self._model)
+        self._average = None
+        if options.ema is not None:
+            self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
         self._batches = batches
         self._objective = objective
         self._sigma = sigma
@@ -164,18 +180,23 @@ class Trainer:
         self._schedule = _schedule(self._optimizer, options, len(batches))
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=options.precision == "fp16")
 
+    @property
+    def model(self) -> BaseClassifier:
+        """The classifier to judge and to keep: the average of the weights where there is one."""
+        return self._model if self._average is None else cast(BaseClassifier, self._average.module)
+
     def run(self, on_epoch: Callable[[Epoch], None] | None = None, *, progress: bool = False) -> None:
         """Trains the epochs that are left.
 
         Args:
-            on_epoch: Called after each epoch, with the model in eval mode; may save `state_dict()`.
+            on_epoch: Called after each epoch, on all workers, with the model in eval mode.
             progress: Show each epoch's progress.
 
         Raises:
             UserError: The loss is not finite.
         """
         while self.epoch < self._options.epochs:
-            self._model.train()
+            self._network.train()
             start, images, losses = time.perf_counter(), 0, []
             checked: tuple[torch.Tensor, Batch] | None = None
             what = f"epoch {self.epoch + 1} of {self._options.epochs}"
@@ -189,12 +210,15 @@ class Trainer:
                     shown.update()
             if checked is not None:
                 self._refuse_not_finite(*checked, self._step - 1)
-            self._model.eval()
+            self._network.eval()
             self.epoch += 1
+            take_buffers_of_first(self._model)
+            if self._average is not None:
+                take_buffers_of_first(self._average)
             if on_epoch is not None:
-                loss = torch.stack(losses).mean().item() if losses else float("nan")
-                seconds = time.perf_counter() - start
-                on_epoch(Epoch(self.epoch, loss, float(self._schedule.get_last_lr()[0]), images / seconds))
+                loss = averaged(torch.stack(losses).mean()).item() if losses else float("nan")
+                speed = num_workers() * images / (time.perf_counter() - start)
+                on_epoch(Epoch(self.epoch, loss, float(self._schedule.get_last_lr()[0]), speed))
         self._model.requires_grad_(False)
 
     def step(self, batch: Batch) -> torch.Tensor:
@@ -204,7 +228,7 @@ class Trainer:
         dtype = torch.float16 if self._options.precision == "fp16" else torch.bfloat16
         with torch.autocast(self._device.type, dtype, enabled=self._options.precision != "fp32"):
             loss = self._objective(
-                self._model,
+                self._network,
                 images,
                 labels,
                 sigma=self._sigma,
@@ -219,6 +243,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._options.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        if self._average is not None:
+            self._average.update_parameters(self._model)
         if self._step + 1 < self._steps:  # a one_cycle schedule refuses the step after its last
             self._schedule.step()
         self._step += 1
@@ -236,35 +262,60 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the weights that a later process needs to go on from here: tensors and plain values."""
+        """All but `model`'s weights that later processes need to go on from here: tensors and plain values.
+
+        All workers must call it; all get the same, which holds each worker's random state.
+        """
         random = {"noise": self._generator.get_state(), "batches": self._batches.generator.get_state()}
         random["torch"] = torch.get_rng_state()  # of dropout and stochastic depth
         if self._device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self._device)
+        average = None
+        if self._average is not None:
+            average = {"count": int(self._average.n_averaged), "weights": self._model.state_dict()}
         return {
             "epoch": self.epoch,
             "step": self._step,
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "random": random,
+            "random": gathered(random),
+            "average": average,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was called; the model must hold that moment's weights already."""
+        """Goes on where `state_dict` was called; the model must hold the weights that `model` then had.
+
+        A worker beyond those of that moment has the random state that it was made with.
+        """
         self.epoch, self._step = state["epoch"], state["step"]
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
-        self._generator.set_state(state["random"]["noise"].cpu())
-        self._batches.generator.set_state(state["random"]["batches"].cpu())
-        torch.set_rng_state(state["random"]["torch"].cpu())
-        if self._device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
+        if self._average is not None and state["average"] is not None:
+            self._average.module.load_state_dict(self._model.state_dict())
+            self._average.n_averaged.fill_(state["average"]["count"])
+            self._model.load_state_dict(state["average"]["weights"])
+        self._batches.generator.set_state(state["random"][0]["batches"].cpu())  # of the order: the same on all workers
+        if rank() < len(state["random"]):
+            random = state["random"][rank()]
+            self._generator.set_state(random["noise"].cpu())
+            torch.set_rng_state(random["torch"].cpu())
+            if self._device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"].cpu(), self._device)
 
 
 _OPTIMIZERS = ("sgd", "adamw")
 _SCHEDULES = ("one_cycle", "cosine", "step", "constant")
+
+
+def _in_parallel(model: BaseClassifier) -> DistributedDataParallel:
+    on_gpu = model.scale.device.type == "cuda"
+    network = convert_sync_batchnorm(model) if on_gpu else model
+    # An objective may call the network several times a step: a broadcast between would spoil what backward needs.
+    return DistributedDataParallel(
+        network, device_ids=[model.scale.device] if on_gpu else None, broadcast_buffers=False
+    )
 
 
 def _optimizer(model: BaseClassifier, options: TrainingOptions) -> Optimizer:

@@ -29,6 +29,7 @@ def certify_images(
     batch_size: int = 64,
     precision: str = "auto",
     progress: Callable[[int], object] | None = None,
+    image_ids: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Certifies images under all rules, by the engine and the bounds of `raycsr sample` and `raycsr certify`.
 
@@ -45,19 +46,21 @@ def certify_images(
         n: Estimation samples an image.
         alpha: Failure probability of one image's certificate.
         rules: Decision rules, or how a person writes them; one forward pass serves them all.
-        seed: Of the noise; an image's noise depends on it and on the image's position.
+        seed: Of the noise; an image's noise depends on it and on the image's id.
         batch_size: Rows of a forward pass, a power of two.
         precision: "auto", "fp32", "bf16" or "fp16", as in `SamplingOptions`.
         progress: Called after each image with 1, as the `update` of a tqdm bar is.
+        image_ids: N ids; by default the positions, as text.
 
     Returns:
-        The rows that `raycsr.certify_counts` describes: N for the first rule, then N for the next, and so on;
-        `image_id` is the position, as text. An image with a logit that is not finite has an error.
+        The rows that `raycsr.certify_counts` describes: N for the first rule, then N for the next, and so on.
+        An image with a logit that is not finite has an error.
 
     Raises:
         UserError: pixels and labels disagree, or an argument cannot be sampled or certified with.
     """
     truth = np.asarray(labels)
+    ids = [str(i) for i in range(len(truth))] if image_ids is None else list(image_ids)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or len(pixels) != len(truth):
         raise UserError(
             f"pixels are {pixels.dtype} {pixels.shape} with {len(truth)} labels: give uint8 (N, H, W, 3) and N labels."
@@ -70,7 +73,7 @@ def certify_images(
     errors: list[str | None] = [None] * len(pixels)
     for i, image in enumerate(torch.from_numpy(pixels).permute(0, 3, 1, 2)):  # (3, H, W)
         try:
-            counts0[:, i], counts[:, i] = sampler.count(image, str(i))
+            counts0[:, i], counts[:, i] = sampler.count(image, ids[i])
         except FloatingPointError as error:
             errors[i] = str(error)
         if progress is not None:
@@ -83,6 +86,7 @@ def certify_images(
             costs=costs,
             sigma=sigma,
             alpha=alpha,
+            image_ids=ids,
             rules=[rule.id] * len(truth),
             errors=errors,
         )

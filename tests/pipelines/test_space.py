@@ -3,8 +3,8 @@ import pytest
 from raycsr.data import DataOptions
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions
+from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig
 from raycsr.pipelines.space import at_point, corner_points, first_difference, param_space
-from raycsr.pipelines.train import ObjectiveOptions, TrainConfig
 
 BASE = TrainConfig(DataOptions("digits", split="train"), ModelOptions("cifar_resnet8"), 0.25)
 

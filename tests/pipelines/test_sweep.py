@@ -15,9 +15,9 @@ from raycsr.cli import main
 from raycsr.data import DataOptions
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier, load_training_state
+from raycsr.pipelines.plan import ObjectiveOptions
 from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.sweep import SearchOptions, _concurrent, sweep
-from raycsr.pipelines.train import ObjectiveOptions
 from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
 from raycsr.training import TrainingOptions, ValidationOptions

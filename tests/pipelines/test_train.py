@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from raycsr.cli import main
-from raycsr.data import DataOptions
+from raycsr.data import DataOptions, open_source
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions, Rule, load_base_classifier, load_training_state, save_checkpoint
 from raycsr.pipelines import train as module
+from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, prepare
 from raycsr.pipelines.stream import StreamedBatches
-from raycsr.pipelines.train import ObjectiveOptions, prepare, train
+from raycsr.pipelines.train import train
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
 
@@ -55,8 +56,8 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(options, monkeyp
     class Killed(Exception):
         pass
 
-    def save_twice(plan, trainer, history, path):
-        save(plan, trainer, history, path)
+    def save_twice(plan, model, state, history, path):
+        save(plan, model, state, history, path)
         if len(history) == 2:
             raise Killed  # before the .json beside it was written
 
@@ -97,7 +98,7 @@ def test_a_name_belongs_to_one_set_of_options(options):
 @pytest.mark.ray
 def test_streams_what_does_not_fit_in_memory(options, cluster, monkeypatch):
     monkeypatch.setattr(module, "_MEMORY_SHARE", 0.0)
-    plan = prepare(module.TrainConfig(**{k: v for k, v in options.items() if k not in ("results", "threads")}))
+    plan = prepare(TrainConfig(**{k: v for k, v in options.items() if k not in ("results", "threads")}))
     assert plan.stream
     trained = train(**options, name="streamed")
     history = load_base_classifier(trained.checkpoint).training_info["history"]
@@ -107,7 +108,7 @@ def test_streams_what_does_not_fit_in_memory(options, cluster, monkeypatch):
 @pytest.mark.ray
 @pytest.mark.parametrize("augmentation", [AugmentationOptions(), AugmentationOptions(random_resized_crop=0.5)])
 def test_streamed_batches_hold_each_readable_image_once(photographs, cluster, augmentation):
-    plan_source = module.open_source(photographs["data"])
+    plan_source = open_source(photographs["data"])
     images = plan_source.list().images
     preprocessing = load_base_classifier(photographs["model"]).preprocessing
     batches = StreamedBatches(

@@ -99,20 +99,22 @@ def test_clipping_bounds_the_step():
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("options", [{}, {"schedule": "cosine", "optimizer": "adamw", "warmup_epochs": 1.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"schedule": "cosine", "optimizer": "adamw", "warmup_epochs": 1.5}, {"ema": 0.8}]
+)
 def test_a_training_that_is_continued_is_the_undisturbed_one(options):
-    whole, model = trainer(**options)
+    whole, _ = trainer(**options)
     whole.run()
 
     class Stop(Exception):
         pass
 
-    first, half = trainer(**options)
+    first, _ = trainer(**options)
     state = {}
 
     def stop(epoch):
         if epoch.number == 2:
-            state.update(first.state_dict(), weights={k: v.clone() for k, v in half.state_dict().items()})
+            state.update(first.state_dict(), weights={k: v.clone() for k, v in first.model.state_dict().items()})
             raise Stop
 
     with pytest.raises(Stop):
@@ -122,7 +124,24 @@ def test_a_training_that_is_continued_is_the_undisturbed_one(options):
     second.load_state_dict(state)
     torch.rand(7)  # whatever else the process draws does not matter
     second.run()
-    assert again.components == model.components
+    assert second.model.components == whole.model.components
+
+
+def test_the_average_of_the_weights_is_what_is_kept():
+    made, model = trainer(ema=0.75)
+    assert made.model is not model
+    model.train()
+    weights = []
+    for batch in made._batches:
+        made.step(batch)
+        weights.append(torch.cat([p.detach().flatten().clone() for p in model.parameters()]))
+    average = weights[0]  # the first step's weights start it
+    for one in weights[1:]:
+        average = 0.75 * average + 0.25 * one
+    kept = torch.cat([p.detach().flatten() for p in made.model.parameters()])
+    torch.testing.assert_close(kept, average)
+    batch_norm = made.model.network.bn1
+    assert batch_norm.running_var.ne(1).all() and not torch.equal(batch_norm.running_var, model.network.bn1.running_var)
 
 
 def test_is_determined_by_its_seeds():
@@ -154,6 +173,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_images():
         ({"warmup_epochs": 4}, "warmup_epochs is 4: give less than epochs, 4"),
         ({"schedule": "step", "milestones": (2, 9)}, r"milestones \[2, 9\] must lie between 0 and 4"),
         ({"clip_norm": 0.0}, "clip_norm must be positive"),
+        ({"ema": 1.0}, "training.ema must lie between 0 and 1, got 1.0; leave it out"),
     ],
 )
 def test_options_that_cannot_be_trained_with(options, message):

@@ -3,6 +3,7 @@
 import torch
 
 from raycsr.errors import UserError
+from raycsr.training.workers import averaged
 
 
 def reweighted(
@@ -29,5 +30,6 @@ def reweighted(
     if costs is None:
         raise UserError(f"{name} got no cost matrix; give costs, or use {name.removesuffix('_cs')}.")
     sensitivity = costs.sum(dim=1)[labels]  # (N,)
-    total = sensitivity.sum().clamp(min=torch.finfo(costs.dtype).tiny)  # 0 / tiny is 0: no branch, no host sync
+    total = averaged(sensitivity.sum())  # over workers: the mean of their losses is the loss of the whole batch
+    total = total.clamp(min=torch.finfo(costs.dtype).tiny)  # 0 / tiny is 0: no branch, no host sync
     return losses.mean() + weight * (sensitivity / total * losses).sum()

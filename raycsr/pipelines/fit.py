@@ -1,0 +1,141 @@
+"""Fitting a plan's model on this process's device, as one of the workers of a training or the only one."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from raycsr.data import Pixels, read_pixels
+from raycsr.models import BaseClassifier, load_base_classifier, save_checkpoint
+from raycsr.pipelines.plan import Plan
+from raycsr.pipelines.stream import StreamedBatches
+from raycsr.progress import Progress
+from raycsr.training import Epoch, InMemoryBatches, Trainer, augmentation, certified_metrics, rank
+
+# (epoch, certified metrics where it was validated, the classifier to keep, what a later process needs to go on)
+AfterEpoch = Callable[[Epoch, dict[str, float] | None, BaseClassifier, dict[str, Any]], None]
+
+
+def fit_share(
+    plan: Plan,
+    pixels: Pixels | None,
+    *,
+    state: dict[str, Any] | None,
+    device: torch.device,
+    after_epoch: AfterEpoch,
+    progress: bool,
+) -> None:
+    """Trains the plan's model; where there are several workers, on this one's share of each batch.
+
+    Args:
+        plan: What to train.
+        pixels: All images of the plan's listing that can be decoded; None streams them.
+        state: What to go on from, with the weights that the plan's model has.
+        device: Where to train.
+        after_epoch: Called after each epoch.
+        progress: Show progress.
+    """
+    config = plan.config
+    torch.manual_seed(config.seed + rank())
+    model = plan.model.to(device)
+    batches, held, num_mixed = _split(plan, pixels)
+    trainer = Trainer(
+        model,
+        batches,
+        objective=plan.objective,
+        sigma=config.sigma,
+        generator=torch.Generator(device).manual_seed(config.seed + 1 + rank()),
+        costs=torch.tensor(plan.costs.values, dtype=torch.float32, device=device),
+        options=config.training,
+    )
+    if state is not None:
+        trainer.load_state_dict(state)
+
+    def after(epoch: Epoch) -> None:
+        metrics = None
+        if epoch.number % config.validation.every == 0 or epoch.number == config.training.epochs:
+            with Progress(len(held), "validate", "images", shown=progress) as shown:
+                metrics = certified_metrics(
+                    trainer.model,
+                    held.images,
+                    held.labels,
+                    num_mixed,
+                    costs=plan.costs,
+                    sigma=config.sigma,
+                    options=config.validation,
+                    progress=shown.update,
+                )
+        after_epoch(epoch, metrics, trainer.model, trainer.state_dict())
+
+    trainer.run(after, progress=progress)
+
+
+def _split(plan: Plan, pixels: Pixels | None) -> tuple[InMemoryBatches | StreamedBatches, Pixels, int]:
+    """Batches of the images to train on, the held-out images, and how many of those are drawn from all classes."""
+    config, generator = plan.config, torch.Generator().manual_seed(plan.config.seed)
+    listed, preprocessing = plan.listing.images, plan.model.preprocessing
+    held_rows = listed.iloc[np.concatenate([plan.held_out.mixed, plan.held_out.extra])]
+    of_all_classes = set(listed["image_id"].iloc[plan.held_out.mixed])
+    batches: InMemoryBatches | StreamedBatches
+    if pixels is None:
+        held = read_pixels(plan.source, held_rows, preprocessing)
+        batches = StreamedBatches(
+            plan.source,
+            listed.iloc[plan.held_out.left],
+            preprocessing,
+            batch_size=config.training.batch_size,
+            generator=generator,
+            options=config.augmentation,
+        )
+    else:
+        where = {image_id: position for position, image_id in enumerate(pixels.image_ids)}
+
+        def positions(rows: pd.DataFrame) -> np.ndarray:
+            return np.array([where[i] for i in rows["image_id"] if i in where], np.int64)
+
+        held = pixels.take(positions(held_rows))
+        batches = InMemoryBatches(
+            pixels.images,
+            pixels.labels,
+            subset=positions(listed.iloc[plan.held_out.left]),
+            batch_size=config.training.batch_size,
+            generator=generator,
+            image_ids=pixels.image_ids,
+            augment=augmentation(config.augmentation, preprocessing.input_size),
+        )
+    return batches, held, sum(image_id in of_all_classes for image_id in held.image_ids)
+
+
+def save(plan: Plan, model: BaseClassifier, state: dict[str, Any], history: list[dict], path: str) -> None:
+    """Writes the checkpoint after an epoch; all but the last epoch's hold what it takes to go on."""
+    config = plan.config
+    training_info = {
+        "objective": config.objective.name,
+        "objective_args": config.objective.args,
+        "sigma": config.sigma,
+        "costs": config.costs,
+        "data": asdict(plan.source.options),
+        "history": history,
+    }
+    save_checkpoint(
+        path,
+        model,
+        training_info=training_info,
+        class_names=plan.listing.class_names,
+        training_state=None if len(history) == config.training.epochs else state,
+    )
+
+
+def load_history(checkpoint: str) -> list[dict]:
+    """The epochs that a checkpoint has seen, one entry each (`entry_of`)."""
+    return load_base_classifier(checkpoint).training_info["history"]
+
+
+def entry_of(epoch: Epoch, metrics: dict[str, float] | None) -> dict:
+    """One epoch of a history, in JSON values: a metric that is about no image is null."""
+    shown = None if metrics is None else {name: None if math.isnan(v) else v for name, v in metrics.items()}
+    return {**asdict(epoch), "metrics": shown}

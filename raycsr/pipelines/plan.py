@@ -1,0 +1,137 @@
+"""A training as it is planned: its options, checked against its data before anything is paid for."""
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from raycsr.costs import CostMatrix
+from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source
+from raycsr.errors import UserError
+from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
+from raycsr.training import (
+    AugmentationOptions,
+    HeldOut,
+    TrainingOptions,
+    ValidationOptions,
+    augmentation,
+    check_training,
+    check_validation,
+    hold_out,
+)
+from raycsr.training.objectives import Objective, resolve_objective
+
+_MEMORY_SHARE = 0.25  # of the machine's memory that decoded images may take
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """The loss that is minimised.
+
+    Attributes:
+        name: gaussian, macer, smoothadv, consistency, smoothmix, or for given costs gaussian_cs, smoothadv_cs,
+            smoothmix_cs, margin_cs.
+        args: Its hyper-parameters, as in `raycsr.training.objectives`.
+    """
+
+    name: str = "gaussian"
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that determines a training.
+
+    Attributes:
+        data: The images to train on; some are held out for validation.
+        model: The architecture, or a checkpoint to fine-tune.
+        sigma: Noise level in [0, 1] pixel units.
+        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv.
+        objective: The loss.
+        training: Optimiser and schedule.
+        augmentation: What is done to an image before the noise.
+        validation: What the training is judged by.
+        seed: Of the order, the augmentation, the noise and the network's own randomness.
+        stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+    """
+
+    data: DataOptions
+    model: ModelOptions
+    sigma: float
+    costs: str = "uniform"
+    objective: ObjectiveOptions = ObjectiveOptions()
+    training: TrainingOptions = TrainingOptions()
+    augmentation: AugmentationOptions = AugmentationOptions()
+    validation: ValidationOptions = ValidationOptions()
+    seed: int = 0
+    stream: bool | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training with everything checked that can be checked before it starts."""
+
+    config: TrainConfig
+    source: Source
+    listing: Listing
+    costs: CostMatrix
+    objective: Objective
+    held_out: HeldOut
+    model: BaseClassifier
+    stream: bool
+
+
+def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
+    """Checks all that can be checked before training starts, and creates the model.
+
+    Args:
+        config: The training.
+        listing: Of its data, where it has been listed before.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    source = open_source(config.data)
+    listing = listing or source.list()
+    costs, objective, held_out = check(config, listing)
+    options, classes = config.model, len(listing.class_names)
+    if options.pretrained and options.num_classes is None:
+        options = replace(options, num_classes=classes)
+    model = load_base_classifier(options, num_classes=classes)
+    model.rules = ()  # those of a checkpoint were tuned for its weights
+    _try_forward(model, options)
+    stream = config.stream
+    if stream is None:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        stream = num_bytes(len(listing.images), model.preprocessing) > _MEMORY_SHARE * memory
+    return Plan(config, source, listing, costs, objective, held_out, model, stream)
+
+
+def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective, HeldOut]:
+    """Checks all but the model.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_training(config.training)
+    if not config.sigma > 0:
+        raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {config.sigma}")
+    check_validation(config.validation, config.sigma)
+    augmentation(config.augmentation, (1, 1))
+    costs = CostMatrix.from_spec(config.costs, len(listing.class_names), listing.class_names)
+    objective = resolve_objective(config.objective.name, config.objective.args, costs=costs)
+    return costs, objective, hold_out(listing.images["label"].to_numpy(np.int64), costs, config.validation)
+
+
+def _try_forward(model: BaseClassifier, options: ModelOptions) -> None:
+    height, width = model.preprocessing.input_size
+    try:
+        with torch.inference_mode():
+            model(torch.zeros((1, 3, height, width)))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"model {options.name!r} cannot take images of {height} x {width}: {str(error).splitlines()[0]}; "
+            "set model.input_size to a size it can take"
+        ) from error

@@ -1,0 +1,185 @@
+"""Training on several workers: Ray Train starts them, DistributedDataParallel keeps their weights the same.
+
+Epochs come back to the caller, who alone writes and prints: a training, or a trial of a sweep.
+"""
+
+import io
+import logging
+import math
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer, get_device
+from ray.util.queue import Empty, Queue
+
+from raycsr.data import Pixels
+from raycsr.errors import UserError
+from raycsr.models import BaseClassifier, load_base_classifier, load_training_state
+from raycsr.pipelines.fit import AfterEpoch, fit_share
+from raycsr.pipelines.plan import Plan
+from raycsr.pipelines.pool import connect, user_errors_of_workers, worker_device
+from raycsr.training import Epoch, rank
+
+_ATTEMPTS = 3  # a worker that is lost takes the others with it; all begin again after the last epoch
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """The workers that train together: each takes its share of every batch.
+
+    Attributes:
+        number: How many; training.batch_size is a multiple of it.
+        cpus: CPUs of each, where there are several.
+        gpus: GPUs of each, where there are several.
+    """
+
+    number: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+def check_workers(workers: WorkerOptions, batch_size: int) -> None:
+    """Refuses workers that cannot share a batch.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if workers.number < 1 or workers.cpus < 0 or workers.gpus < 0:
+        raise UserError(f"{workers.number} workers of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs cannot be had")
+    if batch_size % workers.number:
+        raise UserError(f"training.batch_size is {batch_size}; give a multiple of the {workers.number} workers")
+
+
+def fit(
+    plan: Plan,
+    pixels: Pixels | None,
+    *,
+    resume: str | None,
+    after_epoch: AfterEpoch,
+    progress: bool,
+    workers: WorkerOptions = WorkerOptions(),
+) -> None:
+    """Trains the plan's model: in this process, or on several workers where they are asked for.
+
+    Args:
+        plan: What to train.
+        pixels: All images of the plan's listing that can be decoded; None streams them.
+        resume: A checkpoint to go on from.
+        after_epoch: Called in this process after each epoch.
+        progress: Show progress.
+        workers: How many, and what each has.
+
+    Raises:
+        UserError: The loss is not finite, or what else a user can mend.
+    """
+    state = None
+    if resume is not None:
+        plan.model.load_state_dict(load_base_classifier(resume).state_dict())
+        state = load_training_state(resume)
+    if workers.number == 1:
+        fit_share(plan, pixels, state=state, device=worker_device(), after_epoch=after_epoch, progress=progress)
+    else:
+        with user_errors_of_workers():
+            _fit_on_workers(plan, pixels, state, after_epoch, progress, workers)
+
+
+def _fit_on_workers(
+    plan: Plan,
+    pixels: Pixels | None,
+    state: dict[str, Any] | None,
+    after_epoch: AfterEpoch,
+    progress: bool,
+    workers: WorkerOptions,
+) -> None:
+    kept = ray.put(pixels)
+    for attempt in range(1, _ATTEMPTS + 1):
+        work = {"plan": ray.put(plan), "pixels": kept, "state": ray.put(state), "progress": progress}
+        try:
+            for epoch, metrics, state in _epochs(plan.model, work, workers):
+                after_epoch(epoch, metrics, plan.model, state)
+            return
+        except TrainingFailedError as error:
+            if "UserError" in str(error) or attempt == _ATTEMPTS:
+                raise
+            print(f"a worker was lost; going on after the last epoch, attempt {attempt + 1} of {_ATTEMPTS}", flush=True)
+
+
+def _epochs(
+    model: BaseClassifier, work: dict[str, Any], workers: WorkerOptions
+) -> Iterator[tuple[Epoch, dict[str, float] | None, dict[str, Any]]]:
+    """Yields each epoch as it ends: itself, its metrics and the state; the model has its weights then.
+
+    Raises:
+        TrainingFailedError: A worker failed.
+    """
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it announces each step of its own start
+    ended: Queue = Queue(actor_options={"num_cpus": 0})
+    with tempfile.TemporaryDirectory() as folder:  # nothing of ours is written there
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={**work, "ended": ended, "threads": max(1, math.ceil(workers.cpus))},
+            scaling_config=ScalingConfig(
+                num_workers=workers.number,
+                use_gpu=workers.gpus > 0,
+                resources_per_worker={"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})},
+            ),
+            run_config=RunConfig(storage_path=folder, name="workers"),
+        )
+        running = _Fit(trainer)
+        running.start()
+        while running.is_alive() or not ended.empty():
+            try:
+                sent = ended.get(timeout=_POLL_SECONDS)
+            except Empty:
+                continue
+            content = torch.load(io.BytesIO(sent), map_location="cpu", weights_only=True)
+            model.load_state_dict(content["weights"])
+            yield Epoch(**content["epoch"]), content["metrics"], content["state"]
+        ended.shutdown(force=True)
+        if running.error is not None:
+            raise running.error
+
+
+class _Fit(threading.Thread):
+    """Runs a trainer beside the caller, who takes the epochs; a daemon, so that a signal ends the process."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        super().__init__(daemon=True)
+        self._trainer = trainer
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:  # raised again by the caller
+            self.error = error
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What each worker does; the first sends each epoch back, in a form that is read without a GPU."""
+    connect()
+    torch.set_num_threads(config["threads"])
+    plan, pixels, state = ray.get([config["plan"], config["pixels"], config["state"]])
+
+    def after(epoch: Epoch, metrics: dict[str, float] | None, model: BaseClassifier, state: dict[str, Any]) -> None:
+        if rank() == 0:
+            buffer = io.BytesIO()
+            content = {"epoch": asdict(epoch), "metrics": metrics, "weights": model.state_dict(), "state": state}
+            torch.save(content, buffer)
+            config["ended"].put(buffer.getvalue())
+
+    fit_share(
+        plan,
+        pixels,
+        state=state,
+        device=get_device(),
+        after_epoch=after,
+        progress=config["progress"] and rank() == 0,
+    )
