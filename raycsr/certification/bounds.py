@@ -3,10 +3,13 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainccinv, betaincinv, ndtri
+from scipy.optimize.elementwise import find_root
+from scipy.special import betainccinv, betaincinv, betaln, ndtri
 
 # What certificates made with these bounds are filed under.
 BOUND = "clopper-pearson"
+
+_TINY = np.finfo(np.float64).tiny
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -44,6 +47,47 @@ def binomial_upper(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatAr
         # The complemented inverse: 1 - level would round a level of 1e-17 away.
         bound = np.where(k == n, 1.0, np.where(k == 0, none, betainccinv(k + 1, n - k, level)))
     return bound[inverse]
+
+
+def sequence_lower(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatArray:
+    """Lower bound of a confidence sequence: it is ever above the true probability with probability at most `level`.
+
+    "Ever" is over all n at once, as votes come in one by one; so it holds whatever rule said when to stop, and
+    whether to go on later. The smallest p that the mixture martingale with weights Beta(1/2, 1/2),
+    B(k + 1/2, n - k + 1/2) / B(1/2, 1/2) / (p^k (1 - p)^(n - k)), has not taken to 1 / level (Ville's inequality;
+    Robbins, Ann. Math. Stat. 1970; for smoothing Voracek, NeurIPS 2024).
+
+    Args:
+        counts: votes of the class, 0 <= counts <= n.
+        n: votes in total, so far.
+        level: failure probability of the whole sequence, in (0, 1). The three are broadcast.
+
+    Returns:
+        The bounds, of the broadcast shape; below 1, and 0 where there is no vote.
+    """
+    (k, n, level), inverse = distinct_triples(counts, n, level)
+    bound = np.zeros(len(k))
+    log_tail = betaln(k + 0.5, n - k + 0.5) - betaln(0.5, 0.5) + np.log(level)  # of p^k (1 - p)^(n - k) at the bound
+    every = (k == n) & (n > 0)
+    bound[every] = np.exp(log_tail[every] / n[every])
+    some = (k > 0) & (k < n)
+    below = find_root(
+        lambda p, k, rest, log_tail: k * np.log(p) + rest * np.log1p(-p) - log_tail,
+        (np.full(some.sum(), _TINY), k[some] / n[some]),
+        args=(k[some], (n - k)[some], log_tail[some]),
+        tolerances={"xatol": 0.0, "xrtol": 1e-13, "fatol": 0.0, "frtol": 0.0},
+    ).bracket[0]  # the lower end: what is left of an error is on the safe side
+    bound[some] = below
+    return np.minimum(bound, np.nextafter(1.0, 0.0))[inverse]
+
+
+def sequence_upper(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatArray:
+    """Upper bound of a confidence sequence: it is ever below the true probability with probability at most `level`.
+
+    Arguments and shape as `sequence_lower`; 1 where all votes are for the class.
+    """
+    counts, n = np.asarray(counts, np.int64), np.asarray(n, np.int64)
+    return 1.0 - sequence_lower(n - counts, n, level)  # votes against a class
 
 
 def distinct_triples(
