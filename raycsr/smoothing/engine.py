@@ -1,6 +1,7 @@
-"""The engine: an image in, the votes of the base classifier on its noisy copies out, all on the device."""
+"""The engine: images in, the votes of the base classifier on their noisy copies out, all on the device."""
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,10 @@ from raycsr.smoothing.options import check_sampling
 NOT_FINITE = "the logits are not finite"
 
 _PHASES: tuple[Phase, Phase] = ("selection", "estimation")
-_PADDING = len(_PHASES)  # the slot that collects the votes of rows nobody asked for
+_PADDING = len(_PHASES)  # where the votes of rows go that nobody asked for
+
+# (selection votes, estimation votes: int64 (rules, m) each, label) -> whether they are enough
+Enough = Callable[[np.ndarray, np.ndarray, int], bool]
 
 
 @dataclass(frozen=True)
@@ -37,24 +41,75 @@ class Votes:
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """One forward pass of the plan that every image follows."""
+class Job:
+    """An image to sample.
 
-    chunks: tuple[tuple[Phase, int], ...]  # drawn into consecutive blocks of CHUNK rows
-    offset: int  # first row used, when a batch is smaller than a chunk
-    slots: torch.Tensor  # int64 (batch_size,): the phase that each row votes in, or _PADDING
+    Attributes:
+        image: (C, H, W), uint8 in 0..255 or floating point in [0, 1], on any device.
+        image_id: names its noise.
+        label: its class, where votes are drawn until they are enough for it.
+    """
+
+    image: torch.Tensor
+    image_id: str
+    label: int = 0
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The votes of one image.
+
+    Attributes:
+        position: of the image among those that were given.
+        counts0: int64 (rules, m), the selection votes.
+        counts: int64 (rules, m), the estimation votes.
+        drawn: samples that were drawn for it now.
+        error: None, or why its votes are all zero.
+    """
+
+    position: int
+    counts0: np.ndarray
+    counts: np.ndarray
+    drawn: int
+    error: str | None
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of a forward pass that share an image: a chunk of noise, or a part of one where batches are smaller."""
+
+    phase: Phase
+    chunk: int
+    offset: int  # of the piece's first row within the chunk
+    valid: int  # rows that vote
+
+
+@dataclass
+class _Flight:
+    """An image that is being sampled."""
+
+    position: int
+    job: Job
+    slot: int
+    pieces: deque[_Piece]
+    n: int  # estimation samples when the pieces are drawn
+    drawn: int = 0
+    looked: torch.Tensor | None = None  # its votes so far, on their way to the host
+    arrived: torch.cuda.Event | None = None
 
 
 class Sampler:
-    """Counts the votes of noisy copies of one image after another.
+    """Counts the votes of noisy copies of images, several of them in one forward pass.
 
     Noise is drawn and added in float32 and never clipped (methods: "Precision"); whatever the network does
-    then is the base classifier. Forward passes have one fixed shape, padded where samples run out, so that
-    votes do not depend on how many images came before. No more than one batch of noisy copies exists at a
-    time, and nothing is copied to the host before an image is done.
+    then is the base classifier. Forward passes have one fixed shape, whose rows belong to the images that are next:
+    as one has its votes, another takes its place, and only the last pass is padded. An image's votes depend neither on
+    its company nor on when it came. Votes stay on the device until there is something to decide, and then the
+    device goes on with other images.
 
     Attributes:
         rules: the decision rules, each once.
+        n: estimation samples an image, at most.
         batch_size: rows of a forward pass; halved when the device runs out of memory.
         out_of_memory: how often that happened.
     """
@@ -70,6 +125,8 @@ class Sampler:
         batch_size: int,
         rules: Sequence[Rule | str] = ("argmax",),
         device: torch.device | str = "cpu",
+        checks: Sequence[int] = (),
+        enough: Enough | None = None,
     ) -> None:
         """Plans the forward passes of an image.
 
@@ -83,6 +140,8 @@ class Sampler:
             rules: decision rules, or how a person writes them (`parse_rules`, with the classes that the network
                 has); one forward pass serves them all.
             device: where the network is.
+            checks: numbers of estimation samples, multiples of CHUNK, after which `enough` is asked.
+            enough: whether an image has votes enough before it has n; never, where it is None.
 
         Raises:
             UserError: where sigma, n0, n or batch_size cannot be sampled with, or a rule is unknown.
@@ -93,15 +152,19 @@ class Sampler:
         self.rules = _resolved(rules, network)
         self.device = torch.device(device)
         self.out_of_memory = 0
+        self._checks = [*sorted(check for check in checks if check < n and enough is not None), n]
+        self._enough = enough
         self._decide = Decisions(self.rules, self.device)
         self._set_batch_size(batch_size)
 
     def _set_batch_size(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self._plan = _plan(self.n0, self.n, batch_size, self.device)
-        self._noise = torch.empty(0)
+        self._rows = min(batch_size, CHUNK)  # of a piece
+        self._pieces = batch_size // self._rows  # of a forward pass
+        self._num_slots = 2 * self._pieces  # a pass of images, and one of those whose votes are looked at meanwhile
+        self._pixels = torch.empty(0)
+        self._votes = torch.empty(0)
 
-    @torch.inference_mode()
     def count(self, image: torch.Tensor, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Counts the votes of one image.
 
@@ -115,47 +178,158 @@ class Sampler:
         Raises:
             FloatingPointError: where a logit is not finite.
         """
-        pixels = image.to(self.device)
-        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        while True:
-            try:
-                return self._count(pixels, image_id)
-            except RuntimeError as error:
-                if not _is_out_of_memory(error) or self.batch_size == 1:
-                    raise
-            self.out_of_memory += 1
-            self._set_batch_size(self.batch_size // 2)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+        (counted,) = self.sample([Job(image, image_id)])
+        if counted.error is not None:
+            raise FloatingPointError(counted.error)
+        return counted.counts0, counted.counts
 
-    def _count(self, pixels: torch.Tensor, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        pixels = pixels.permute(1, 2, 0)  # H W C
-        if self._noise.shape[1:] != pixels.shape:
-            rows = max(self.batch_size, CHUNK)
-            self._noise = torch.empty((rows, *pixels.shape), device=self.device)  # rows H W C
-            self._noisy = torch.empty((self.batch_size, *pixels.shape), device=self.device)
-        drawn: tuple[tuple[Phase, int], ...] = ()
-        votes = torch.empty(0)
-        finite = torch.ones((), dtype=torch.bool, device=self.device)
-        for batch in self._plan:
-            if batch.chunks != drawn:
-                for i, (phase, chunk) in enumerate(batch.chunks):
-                    fill_noise(self._noise[i * CHUNK : (i + 1) * CHUNK], self.seed, image_id, phase, chunk)
-                drawn = batch.chunks
-            noise = self._noise[batch.offset : batch.offset + self.batch_size]
-            torch.add(pixels, noise, alpha=self.sigma, out=self._noisy)
-            logits = self.network(self._noisy.permute(0, 3, 1, 2))  # B C H W in, B m out
-            num_rules, num_classes = len(self.rules), logits.shape[1]
-            if not len(votes):  # m is known once the network has spoken
-                shape = (num_rules, (_PADDING + 1) * num_classes)
-                votes = torch.zeros(shape, dtype=torch.int64, device=self.device)
-                ones = torch.ones((num_rules, self.batch_size), dtype=torch.int64, device=self.device)
-            finite &= torch.isfinite(logits).all()
-            votes.scatter_add_(1, batch.slots * num_classes + self._decide(logits).T, ones)
-        if not finite:
-            raise FloatingPointError(NOT_FINITE)
-        counted = votes.cpu().numpy().reshape(num_rules, -1, num_classes)  # rules, phases, m
-        return counted[:, 0], counted[:, 1]
+    @torch.inference_mode()
+    def sample(self, jobs: Iterable[Job]) -> Iterator[Counted]:
+        """Counts the votes of images of one size.
+
+        Args:
+            jobs: the images; they are taken as there is room for them.
+
+        Yields:
+            The votes of each, as it is done.
+        """
+        coming, again = iter(enumerate(jobs)), deque[tuple[int, Job]]()
+        flights: list[_Flight] = []
+        looked: list[_Flight] = []  # whose votes were asked for in the last pass
+        while True:
+            self._board(flights, coming, again)
+            batch = self._next_pieces(flights)
+            if not batch and not looked:
+                return
+            ended = []
+            if batch:
+                try:
+                    self._forward(batch)
+                except RuntimeError as error:
+                    if not _is_out_of_memory(error) or self.batch_size == 1:
+                        raise
+                    self._halve()
+                    again.extend((flight.position, flight.job) for flight in flights)  # all over, in smaller passes
+                    flights, looked = [], []
+                    continue
+                ended = list({id(flight): flight for flight, _ in batch if not flight.pieces}.values())
+                for flight in ended:
+                    self._look(flight)
+            # The device has the next pass already when the host waits for votes of the one before.
+            due, looked = (looked, ended) if self.device.type == "cuda" else (ended, [])
+            for flight in due:
+                counted = self._settle(flight)
+                if counted is not None:
+                    flights.remove(flight)
+                    yield counted
+
+    def _board(self, flights: list[_Flight], coming: Iterator[tuple[int, Job]], again: deque[tuple[int, Job]]) -> None:
+        """Takes images on until there are pieces for a whole pass, or no slot or no image is left."""
+        while sum(len(flight.pieces) for flight in flights) < self._pieces and len(flights) < self._num_slots:
+            position, job = again.popleft() if again else next(coming, (-1, None))
+            if job is None:
+                return
+            slot = min(set(range(self._num_slots)) - {flight.slot for flight in flights})
+            flights.append(self._started(position, job, slot))
+
+    def _started(self, position: int, job: Job, slot: int) -> _Flight:
+        pixels = job.image.to(self.device).permute(1, 2, 0)  # H W C
+        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        if self._pixels.shape[1:] != pixels.shape:
+            self._pixels = torch.empty((self._num_slots, *pixels.shape), device=self.device)  # slots H W C
+            self._noise = torch.zeros((CHUNK, *pixels.shape), device=self.device)
+            self._noisy = torch.zeros((self.batch_size, *pixels.shape), device=self.device)  # rows H W C
+            self._drawn: tuple[str, Phase, int] | None = None
+        self._pixels[slot] = pixels
+        if len(self._votes):
+            self._votes_of(slot).zero_()
+        n = self._checks[0]
+        pieces = deque([*_pieces("selection", 0, self.n0, self._rows), *_pieces("estimation", 0, n, self._rows)])
+        return _Flight(position, job, slot, pieces, n)
+
+    def _next_pieces(self, flights: list[_Flight]) -> list[tuple[_Flight, _Piece]]:
+        """The pieces of the next pass: those of the image that came first, then of the next."""
+        batch: list[tuple[_Flight, _Piece]] = []
+        for flight in flights:
+            while flight.pieces and len(batch) < self._pieces:
+                batch.append((flight, flight.pieces.popleft()))
+        return batch
+
+    def _forward(self, batch: list[tuple[_Flight, _Piece]]) -> None:
+        """Adds the votes of one forward pass."""
+        targets = np.full(self.batch_size, _PADDING)
+        for i, (flight, piece) in enumerate(batch):
+            rows = slice(i * self._rows, (i + 1) * self._rows)
+            self._add_noise(flight, piece, self._noisy[rows])
+            targets[rows][: piece.valid] = flight.slot * (_PADDING + 1) + _PHASES.index(piece.phase)
+            flight.drawn += piece.valid
+        logits = self.network(self._noisy.permute(0, 3, 1, 2))  # B C H W in, B m out
+        num_rules, num_classes = len(self.rules), logits.shape[1]
+        width = num_classes + 1  # the last column counts rows whose logits are not finite
+        if not len(self._votes):  # m is known once the network has spoken
+            shape = (num_rules, self._num_slots * (_PADDING + 1) * width)
+            self._votes = torch.zeros(shape, dtype=torch.int64, device=self.device)
+            self._ones = torch.ones((num_rules, self.batch_size), dtype=torch.int64, device=self.device)
+        finite = torch.isfinite(logits).all(dim=1, keepdim=True)  # B 1
+        classes = torch.where(finite, self._decide(logits), num_classes)  # B rules
+        first = torch.from_numpy(targets).to(self.device, non_blocking=True) * width
+        self._votes.scatter_add_(1, first + classes.T, self._ones)
+
+    def _add_noise(self, flight: _Flight, piece: _Piece, out: torch.Tensor) -> None:
+        key = (flight.job.image_id, piece.phase, piece.chunk)
+        if self._rows == CHUNK:
+            fill_noise(out, self.seed, *key)
+            noise = out
+        else:
+            if key != self._drawn:
+                fill_noise(self._noise, self.seed, *key)
+                self._drawn = key
+            noise = self._noise[piece.offset : piece.offset + self._rows]
+        torch.add(self._pixels[flight.slot], noise, alpha=self.sigma, out=out)
+
+    def _votes_of(self, slot: int) -> torch.Tensor:
+        return self._votes.unflatten(1, (self._num_slots, -1))[:, slot]
+
+    def _look(self, flight: _Flight) -> None:
+        """Sends an image's votes to the host, without waiting for them."""
+        votes = self._votes_of(flight.slot)
+        if self.device.type != "cuda":
+            flight.looked = votes
+            return
+        flight.looked = torch.empty(votes.shape, dtype=votes.dtype, pin_memory=True)
+        flight.looked.copy_(votes, non_blocking=True)
+        flight.arrived = torch.cuda.Event()
+        flight.arrived.record()
+
+    def _settle(self, flight: _Flight) -> Counted | None:
+        """The image's votes where it is done; else it goes on to its next check."""
+        if flight.arrived is not None:
+            flight.arrived.synchronize()
+        assert flight.looked is not None
+        votes = flight.looked.numpy().reshape(len(self.rules), _PADDING + 1, -1).copy()
+        counts0, counts, broken = votes[:, 0, :-1], votes[:, 1, :-1], votes[:, :2, -1]
+        if broken.any():
+            return Counted(flight.position, 0 * counts0, 0 * counts, flight.drawn, NOT_FINITE)
+        if flight.n < self.n and not (self._enough and self._enough(counts0, counts, flight.job.label)):
+            n = next(check for check in self._checks if check > flight.n)
+            flight.pieces.extend(_pieces("estimation", flight.n, n, self._rows))
+            flight.n = n
+            return None
+        return Counted(flight.position, counts0, counts, flight.drawn, None)
+
+    def _halve(self) -> None:
+        self.out_of_memory += 1
+        self._set_batch_size(self.batch_size // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _pieces(phase: Phase, start: int, stop: int, rows: int) -> Iterator[_Piece]:
+    """The pieces that hold the samples from `start`, the first of a chunk, to `stop` of a phase."""
+    for chunk in range(start // CHUNK, -(-stop // CHUNK)):
+        valid = min(CHUNK, stop - chunk * CHUNK)
+        for offset in range(0, valid, rows):
+            yield _Piece(phase, chunk, offset, min(rows, valid - offset))
 
 
 def count_votes(
@@ -205,24 +379,15 @@ def count_votes(
         rules=rules,
         device=device,
     )
-    counted: list[tuple[np.ndarray, np.ndarray] | None] = []
-    errors: list[str | None] = []
-    for image, image_id in zip(images, ids, strict=True):
-        try:
-            counted.append(sampler.count(image, image_id))
-            errors.append(None)
-        except FloatingPointError as error:
-            counted.append(None)
-            errors.append(str(error))
-    shape = next((pair[0].shape for pair in counted if pair is not None), (len(sampler.rules), 1))
-    zeros = (np.zeros(shape, np.int64), np.zeros(shape, np.int64))
-    pairs = [pair if pair is not None else zeros for pair in counted]
+    jobs = (Job(image, image_id) for image, image_id in zip(images, ids, strict=True))
+    counted = sorted(sampler.sample(jobs), key=lambda one: one.position)
+    none = np.zeros((0, len(sampler.rules), 1), np.int64)
     return Votes(
-        counts0=np.stack([pair[0] for pair in pairs]),
-        counts=np.stack([pair[1] for pair in pairs]),
+        counts0=np.stack([one.counts0 for one in counted]) if counted else none,
+        counts=np.stack([one.counts for one in counted]) if counted else none,
         image_ids=ids,
         rules=tuple(rule.id for rule in sampler.rules),
-        errors=tuple(errors),
+        errors=tuple(one.error for one in counted),
     )
 
 
@@ -243,28 +408,6 @@ def _parsed(spec: str, network: object) -> list[Rule]:
         class_names=getattr(network, "class_names", None),
         stored=getattr(network, "rules", ()),
     )
-
-
-def _plan(n0: int, n: int, batch_size: int, device: torch.device) -> list[_Batch]:
-    """Lays the chunks of both phases out over forward passes of one shape."""
-    chunks = [
-        (phase, chunk, min(CHUNK, total - chunk * CHUNK))
-        for phase, total in zip(_PHASES, (n0, n), strict=True)
-        for chunk in range(-(-total // CHUNK))
-    ]
-    batches = []
-    per_batch = max(batch_size // CHUNK, 1)
-    for start in range(0, len(chunks), per_batch):
-        group = chunks[start : start + per_batch]
-        slots = torch.full((per_batch * CHUNK,), _PADDING)
-        for i, (phase, _, valid) in enumerate(group):
-            slots[i * CHUNK : i * CHUNK + valid] = _PHASES.index(phase)
-        for offset in range(0, per_batch * CHUNK, batch_size):
-            rows = slots[offset : offset + batch_size]
-            if (rows != _PADDING).any():
-                names = tuple((phase, chunk) for phase, chunk, _ in group)
-                batches.append(_Batch(names, offset, rows.to(device)))
-    return batches
 
 
 def _is_out_of_memory(error: Exception) -> bool:

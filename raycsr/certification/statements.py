@@ -1,0 +1,111 @@
+"""What sequential sampling decides about an image, and when it is decided.
+
+Stopping is always sound: certificates from the votes at any stop hold, since their bounds hold at every n at once
+(`bounds.sequence_lower`). What this module decides is only whether further votes could still change a statement.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtri
+
+from raycsr.certification.bounds import BOUNDS, FloatArray
+from raycsr.certification.certificates import SHARE_OF_P_A, level_of_target
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+
+# Level of the optimistic bounds by which an image is given up. It costs statements, never soundness: at most this share
+# of the images that more samples would have certified.
+HOPELESS_LEVEL = 0.01
+
+_GROWTH = 1.2  # of n between looks: a sixth of an image's samples come after they would have been enough, at most
+_TABLES = 512  # kept: a few levels at the looks of a design
+
+
+class Statements:
+    """The statements about each image: is its radius at least r, for each radius r.
+
+    Of an image whose answer is right it is the standard radius, and under each cost matrix of which its class is a seed
+    class the cost-sensitive one. A statement is decided once the image's certificate makes it, or once no certificate
+    will: its answer is wrong (standard) or costly (cost-sensitive), or an optimistic bound on the radius is below r.
+    """
+
+    def __init__(self, costs: Iterable[CostMatrix], radii: Iterable[float], *, sigma: float, alpha: float) -> None:
+        """Takes the statements.
+
+        Args:
+            costs: the cost matrices, of one number of classes.
+            radii: L2, in [0, 1] pixel units.
+            sigma: noise level, in the same units.
+            alpha: failure probability of one image's certificate.
+
+        Raises:
+            UserError: no radius, or one that is not positive.
+        """
+        self.costs, self.radii = tuple(costs), tuple(sorted(set(radii)))
+        self.sigma, self.alpha = sigma, alpha
+        if not self.radii or not all(np.isfinite(r) and r > 0 for r in self.radii):
+            raise UserError(f"radii to decide are {list(radii)}; give positive numbers of [0, 1] pixel units")
+
+    def decided(self, counts0: ArrayLike, counts: ArrayLike, label: int) -> bool:
+        """Whether all statements about an image are decided, for every decision rule.
+
+        Args:
+            counts0: selection votes, int (rules, m).
+            counts: estimation votes, int (rules, m), of one number of samples.
+            label: the image's class.
+        """
+        selection, estimation = np.asarray(counts0), np.asarray(counts)
+        n = int(estimation[0].sum())
+        tops = selection.argmax(axis=1)
+        return all(
+            self._standard(int(votes[top]), n, right=top == label) and self._cost_sensitive(votes, n, top, label)
+            for votes, top in zip(estimation, tops, strict=True)
+        )
+
+    def _standard(self, votes: int, n: int, *, right: bool) -> bool:
+        if not right:
+            return True
+        reached = self.sigma * _quantile("lower", votes, n, self.alpha)
+        reachable = self.sigma * _quantile("upper", votes, n, HOPELESS_LEVEL)
+        return not any(reached < r <= reachable for r in self.radii)
+
+    def _cost_sensitive(self, votes: np.ndarray, n: int, top: int, label: int) -> bool:
+        for matrix in self.costs:
+            targets = matrix.targets(label)
+            if not len(targets) or top in targets:
+                continue
+            most = int(votes[targets].max())
+            low = _quantile("lower", int(votes[top]), n, SHARE_OF_P_A * self.alpha)
+            level = float(level_of_target(self.alpha, np.array(len(targets))))
+            reached = self.sigma / 2 * (low - min(_quantile("upper", most, n, level), -low))
+            best = _quantile("upper", int(votes[top]), n, HOPELESS_LEVEL)
+            reachable = self.sigma / 2 * (best - _quantile("lower", most, n, HOPELESS_LEVEL))
+            if any(reached < r <= reachable for r in self.radii):
+                return False
+        return True
+
+
+def looks(n: int, chunk: int) -> list[int]:
+    """The numbers of samples after which votes are looked at: whole chunks, each a fifth above the last, then n.
+
+    Args:
+        n: samples at most.
+        chunk: samples that are drawn together.
+    """
+    found = [chunk]
+    while found[-1] < n:
+        found.append(max(found[-1] + chunk, int(_GROWTH * found[-1] / chunk) * chunk))
+    return [*found[:-1], n]
+
+
+def _quantile(side: str, votes: int, n: int, level: float) -> float:
+    return float(_quantiles(side, n, level)[votes])
+
+
+@lru_cache(_TABLES)
+def _quantiles(side: str, n: int, level: float) -> FloatArray:
+    """Phi^-1 of a bound for every number of votes of n: images meet at the same looks, again and again."""
+    return ndtri(getattr(BOUNDS["sequential"], side)(np.arange(n + 1), n, level))

@@ -1,0 +1,115 @@
+"""What sequential sampling decides: agreement with certificates, and how many samples it takes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raycsr.certification import certify_counts
+from raycsr.certification.statements import Statements, looks
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+
+SEED_0 = CostMatrix.seedwise(4, [0])
+PAIR = CostMatrix.pairwise(4, {0: [3]})
+SETTING = {"sigma": 0.5, "alpha": 0.001}
+
+
+def decided(counts, *, costs=(), radii=(0.25,), counts0=(9, 1, 0, 0), label=0):
+    return Statements(costs, radii, **SETTING).decided([counts0], [counts], label)
+
+
+def test_a_clear_answer_is_decided_and_a_close_one_is_not():
+    # radius .25 at sigma .5 needs p_A >= Phi(.5) = .691
+    assert decided([640, 0, 0, 0])
+    assert decided([320, 320, 0, 0])  # hopeless: p_A cannot be .691
+    assert not decided([443, 197, 0, 0])  # .692
+
+
+def test_a_wrong_answer_is_decided_for_the_standard_statement_alone():
+    counts0, counts = (0, 9, 0, 0), [0, 400, 0, 300]
+    assert decided(counts, counts0=counts0)
+    assert not decided(counts, counts0=counts0, costs=[PAIR], radii=(0.1,))  # harmless, and near to the costly one
+
+
+def test_a_costly_answer_is_decided_at_once():
+    assert decided([33, 31, 0, 0], counts0=(1, 9, 0, 0), costs=[SEED_0])
+    assert not decided([443, 197, 0, 0], costs=[SEED_0], counts0=(9, 1, 0, 0))
+
+
+def test_an_image_of_no_seed_class_has_no_cost_sensitive_statement():
+    counts0, counts = (0, 9, 0, 0), [0, 2000, 900, 0]
+    assert not decided(counts, counts0=counts0, label=1)
+    assert decided(counts, counts0=counts0, label=1) == decided(counts, counts0=counts0, label=1, costs=[SEED_0])
+
+
+def test_all_rules_and_all_radii_must_be_decided():
+    clear, close = [640, 0, 0, 0], [443, 197, 0, 0]
+    statements = Statements([], [0.25], **SETTING)
+    assert statements.decided([[9, 0, 0, 0]] * 2, [clear, clear], 0)
+    assert not statements.decided([[9, 0, 0, 0]] * 2, [clear, close], 0)
+    assert not Statements([], [0.1, 0.25], **SETTING).decided([[9, 0, 0, 0]], [close], 0)
+
+
+VOTES = st.lists(st.integers(0, 400), min_size=4, max_size=4).filter(lambda votes: sum(votes) > 0)
+
+
+@given(VOTES, VOTES, st.integers(0, 3), st.sampled_from([0.05, 0.2, 0.4]))
+def test_an_undecided_image_is_one_whose_certificate_does_not_say(counts0, counts, label, radius):
+    """A statement that the certificate makes is decided."""
+    rows = {
+        costs: certify_counts([counts0], [counts], [label], costs=costs, sampling="sequential", **SETTING).iloc[0]
+        for costs in (SEED_0, PAIR)
+    }
+    right = rows[PAIR]["prediction"] == label
+    standard = rows[PAIR]["standard_radius"] >= radius or not right
+    made = all(not row["cost_sensitive_radius"] < radius for row in rows.values())
+    if standard and made:
+        assert Statements([SEED_0, PAIR], [radius], **SETTING).decided([counts0], [counts], label)
+
+
+def simulated(p, label, statements, n_max, images=60):
+    """Samples an image takes, and the share of statements that n_max samples make and the stop does not."""
+    generator = np.random.default_rng(0)
+    taken, lost = [], 0
+    for _ in range(images):
+        counts0 = generator.multinomial(64, p)
+        counts, n = np.zeros(len(p), int), 0
+        for look in looks(n_max, 64):
+            counts, n = counts + generator.multinomial(look - n, p), look
+            if statements.decided([counts0], [counts], label):
+                break
+        rest = counts + generator.multinomial(n_max - n, p)
+        radius, full = (
+            certify_counts(
+                [counts0], [votes], [label], costs=statements.costs[0], sampling="sequential", **SETTING
+            ).iloc[0]["cost_sensitive_radius"]
+            for votes in (counts, rest)
+        )
+        taken.append(n)
+        lost += sum(full >= r > radius for r in statements.radii)
+    return np.mean(taken), lost / images / len(statements.radii)
+
+
+def test_most_images_take_a_hundredth_of_the_samples():
+    statements = Statements([SEED_0], [0.25], **SETTING)
+    taken, lost = simulated([0.9, 0.05, 0.03, 0.02], 0, statements, 100_000)
+    assert taken < 1000 and lost == 0
+    taken, lost = simulated([0.3, 0.5, 0.1, 0.1], 0, statements, 100_000)
+    assert taken < 1000 and lost == 0
+    taken, lost = simulated([0.7, 0.2, 0.05, 0.05], 0, statements, 10_000)  # near the edge of the standard statement
+    assert lost <= 0.05
+
+
+def test_looks_are_whole_chunks_that_end_with_n():
+    assert looks(1000, 64) == [64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 768, 896, 1000]
+    assert looks(64, 64) == [64] and looks(50, 64) == [50]
+    many = looks(100_000, 64)
+    assert len(many) < 50 and all(look % 64 == 0 for look in many[:-1])
+
+
+def test_radii_that_are_none_are_refused():
+    with pytest.raises(UserError, match=r"radii to decide are \[\]; give positive numbers"):
+        Statements([], [], **SETTING)
+    with pytest.raises(UserError, match=r"radii to decide are \[0.5, -1\]"):
+        Statements([], [0.5, -1], **SETTING)
