@@ -1,6 +1,6 @@
 """Randomized smoothing's sampling: seeded noise, and the engine that counts votes on the device."""
 
-from raycsr.smoothing.engine import NOT_FINITE, Sampler, Votes, count_votes
+from raycsr.smoothing.engine import NOT_FINITE, Counted, Job, Sampler, Votes, count_votes
 from raycsr.smoothing.noise import CHUNK, NOISE_SCHEME
 from raycsr.smoothing.options import SamplingOptions, check_sampling
 
@@ -8,6 +8,8 @@ __all__ = [
     "CHUNK",
     "NOISE_SCHEME",
     "NOT_FINITE",
+    "Counted",
+    "Job",
     "Sampler",
     "SamplingOptions",
     "Votes",

@@ -48,11 +48,15 @@ class Job:
         image: (C, H, W), uint8 in 0..255 or floating point in [0, 1], on any device.
         image_id: names its noise.
         label: its class, where votes are drawn until they are enough for it.
+        counts0: selection votes that were drawn for it before, int64 (rules, m); None where it is new.
+        counts: estimation votes that were drawn before, whole chunks of them.
     """
 
     image: torch.Tensor
     image_id: str
     label: int = 0
+    counts0: np.ndarray | None = None
+    counts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Counted:
     Attributes:
         position: of the image among those that were given.
         counts0: int64 (rules, m), the selection votes.
-        counts: int64 (rules, m), the estimation votes.
+        counts: int64 (rules, m), the estimation votes; those from before are among both.
         drawn: samples that were drawn for it now.
         error: None, or why its votes are all zero.
     """
@@ -243,8 +247,11 @@ class Sampler:
         self._pixels[slot] = pixels
         if len(self._votes):
             self._votes_of(slot).zero_()
-        n = self._checks[0]
-        pieces = deque([*_pieces("selection", 0, self.n0, self._rows), *_pieces("estimation", 0, n, self._rows)])
+        before = 0 if job.counts is None else int(job.counts[0].sum())
+        n = next(check for check in self._checks if check > before)
+        pieces = deque(_pieces("estimation", before, n, self._rows))
+        if job.counts0 is None:
+            pieces.extendleft(reversed([*_pieces("selection", 0, self.n0, self._rows)]))
         return _Flight(position, job, slot, pieces, n)
 
     def _next_pieces(self, flights: list[_Flight]) -> list[tuple[_Flight, _Piece]]:
@@ -308,6 +315,10 @@ class Sampler:
         assert flight.looked is not None
         votes = flight.looked.numpy().reshape(len(self.rules), _PADDING + 1, -1).copy()
         counts0, counts, broken = votes[:, 0, :-1], votes[:, 1, :-1], votes[:, :2, -1]
+        if flight.job.counts0 is not None:
+            counts0 += flight.job.counts0
+        if flight.job.counts is not None:
+            counts += flight.job.counts
         if broken.any():
             return Counted(flight.position, 0 * counts0, 0 * counts, flight.drawn, NOT_FINITE)
         if flight.n < self.n and not (self._enough and self._enough(counts0, counts, flight.job.label)):

@@ -6,7 +6,7 @@ from torch import nn
 
 from raycsr import UserError, count_votes
 from raycsr.models import parse_rules
-from raycsr.smoothing import Sampler
+from raycsr.smoothing import Job, Sampler
 
 SHAPE = (3, 4, 4)
 
@@ -180,3 +180,100 @@ def test_one_pass_serves_all_rules_and_each_votes_as_it_does_alone(images):
 def test_a_rule_that_is_given_twice_votes_once(images):
     rule = parse_rules(["offset:1=-0.2"], num_classes=2)[0]
     assert votes(images[:1], Named(), rules=("offset:light=-0.2", rule)).rules == (rule.id,)
+
+
+def random_images(count):
+    return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(3))
+
+
+def sampler(classifier=None, **options):
+    options = {"sigma": 0.5, "n0": 100, "n": 1000, "seed": 0, "batch_size": 256, **options}
+    return Sampler(classifier or Halfspace(), **options)
+
+
+def until(n):
+    """Enough once there are n votes: an image's label says how many hundreds."""
+    return lambda counts0, counts, label: counts[0].sum() >= n * max(label, 1)
+
+
+def as_rows(counted):
+    """position -> what was counted, whatever the order."""
+    return {one.position: (one.counts0.tolist(), one.counts.tolist(), one.drawn, one.error) for one in counted}
+
+
+def test_passes_hold_rows_of_several_images_and_the_last_alone_is_padded():
+    classifier = Halfspace()
+    jobs = [Job(image, str(i)) for i, image in enumerate(random_images(5))]
+    counted = list(sampler(classifier, n0=64, n=192).sample(jobs))
+    assert [one.position for one in counted] == [0, 1, 2, 3, 4]
+    assert len(classifier.seen) == 5  # 5 images of 4 chunks in passes of 4 chunks
+    classifier.seen.clear()
+    list(sampler(classifier, n0=64, n=64).sample(jobs))
+    assert len(classifier.seen) == 3  # 10 chunks
+
+
+@pytest.mark.parametrize("batch_size", [16, 64, 256])
+def test_an_image_stops_by_itself_and_has_the_votes_it_would_have_alone(batch_size):
+    checks, images = [64, 128, 256, 512], random_images(9)
+    jobs = [Job(image, str(i), label=i % 4) for i, image in enumerate(images)]
+    one = sampler(batch_size=batch_size, checks=checks, enough=until(200))
+    together = as_rows(one.sample(jobs))
+    for i, job in enumerate(jobs):
+        alone = as_rows(sampler(batch_size=batch_size, checks=checks, enough=until(200)).sample([job]))
+        assert together[i] == alone[0]
+        n = [256, 256, 512, 1000][i % 4]
+        assert together[i][2] == 100 + n and np.sum(together[i][1]) == n
+        assert together[i][1] == sampler(n=n, batch_size=batch_size).count(images[i], str(i))[1].tolist()
+
+
+def test_an_image_that_goes_on_has_the_votes_of_one_that_never_stopped():
+    image = random_images(1)[0]
+    counts0, counts = sampler(n=128).count(image, "a")
+    (more,) = sampler(n=1000).sample([Job(image, "a", counts0=counts0, counts=counts)])
+    whole = sampler(n=1000).count(image, "a")
+    assert (more.counts0 == whole[0]).all() and (more.counts == whole[1]).all() and more.drawn == 1000 - 128
+
+
+def test_a_broken_image_among_others_voids_itself_alone():
+    class Poisoned(Halfspace):
+        def forward(self, pixels):
+            logits = super().forward(pixels)
+            return torch.where(pixels.mean(dim=(1, 2, 3))[:, None] > 50, torch.nan, logits)
+
+    images = random_images(4)
+    images[2] = 100.0
+    counted = as_rows(sampler(Poisoned()).sample(Job(image, str(i)) for i, image in enumerate(images)))
+    assert [counted[i][3] for i in range(4)] == [None, None, "the logits are not finite", None]
+    assert np.sum(counted[2][1]) == 0
+    for i in (0, 1, 3):
+        assert counted[i][1] == sampler().count(images[i], str(i))[1].tolist()
+
+
+def test_out_of_memory_begins_all_images_of_the_pass_again():
+    class Small(Halfspace):
+        passes = 0
+
+        def forward(self, pixels):
+            self.passes += 1
+            if self.passes == 3 and len(pixels) > 64:
+                raise torch.OutOfMemoryError
+            return super().forward(pixels)
+
+    images = random_images(6)
+    one = sampler(Small())
+    counted = as_rows(one.sample(Job(image, str(i)) for i, image in enumerate(images)))
+    assert one.batch_size == 128 and sorted(counted) == list(range(6))
+    for i, image in enumerate(images):
+        assert counted[i][1] == sampler().count(image, str(i))[1].tolist()
+
+
+def test_images_are_taken_when_there_is_room_for_them():
+    taken = []
+
+    def jobs():
+        for i, image in enumerate(random_images(20)):
+            taken.append(i)
+            yield Job(image, str(i))
+
+    first = next(iter(sampler(n=1000).sample(jobs())))
+    assert first.position == 0 and len(taken) <= 3
