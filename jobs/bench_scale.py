@@ -147,13 +147,24 @@ def _flow(folder: str, images: int, pool: PoolOptions, gpus: int) -> dict:
     sampling = SamplingOptions(sigma=0.5, n0=N0, n=N, precision="fp32")
     listing = Listing(listed, [str(label) for label in range(1000)], {"source": "grey", "images": str(images)})
     job = Job(
-        base_classifier, "grey", 0.5, sampling, _Grey(DataOptions("digits")), listing, (ARGMAX,), {}, ALPHA, "e", folder
+        base_classifier,
+        "grey",
+        0.5,
+        sampling,
+        _Grey(DataOptions("digits")),
+        listing,
+        (ARGMAX,),
+        {},
+        None,
+        ALPHA,
+        "e",
+        folder,
     )
     found = Probe("fp32", "none", 1e9)
     run = open_run(job, found)
     start, began = time.perf_counter(), time.time()
     with Ownership(run.store) as owner:
-        missing = missing_images(run.add_images(listed), run.committed(), ["argmax"])
+        missing = missing_images(run.add_images(listed), run.committed(), ["argmax"]).assign(continues="")
         listing_seconds = time.perf_counter() - start
         stream(job, run, found, pool, owner, missing, _IdleVoter)
     seconds = time.perf_counter() - start

@@ -3,14 +3,17 @@
 from raycsr.certification.bounds import BOUNDS, binomial_lower, binomial_upper, largest_radius
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
 from raycsr.certification.metrics import summarize
+from raycsr.certification.statements import Statements, looks
 
 __all__ = [
     "BOUNDS",
     "SparseVotes",
+    "Statements",
     "binomial_lower",
     "binomial_upper",
     "certify_counts",
     "certify_votes",
     "largest_radius",
+    "looks",
     "summarize",
 ]

@@ -4,8 +4,10 @@ Stopping is always sound: certificates from the votes at any stop hold, since th
 (`bounds.sequence_lower`). What this module decides is only whether further votes could still change a statement.
 """
 
+import json
 from collections.abc import Iterable
 from functools import lru_cache
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -48,6 +50,17 @@ class Statements:
         self.sigma, self.alpha = sigma, alpha
         if not self.radii or not all(np.isfinite(r) and r > 0 for r in self.radii):
             raise UserError(f"radii to decide are {list(radii)}; give positive numbers of [0, 1] pixel units")
+
+    @property
+    def digest(self) -> str:
+        """Names the statements."""
+        facts = [[matrix.digest for matrix in self.costs], self.radii, self.sigma, self.alpha]
+        return sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        """The statements in words."""
+        radii = ", ".join(f"{radius:g}" for radius in self.radii)
+        return f"whether radius {radii} is reached: the standard one, and that of {len(self.costs)} cost matrices"
 
     def decided(self, counts0: ArrayLike, counts: ArrayLike, label: int) -> bool:
         """Whether all statements about an image are decided, for every decision rule.
@@ -92,7 +105,7 @@ def looks(n: int, chunk: int) -> list[int]:
     """The numbers of samples after which votes are looked at: whole chunks, each a fifth above the last, then n.
 
     Args:
-        n: samples at most.
+        n: samples at most, in whole chunks.
         chunk: samples that are drawn together.
     """
     found = [chunk]

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import ray
 
-from raycsr.certification import largest_radius
+from raycsr.certification import Statements, largest_radius
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
@@ -32,6 +32,7 @@ from raycsr.pipelines.pool import (
     probe,
     user_errors_of_workers,
 )
+from raycsr.pipelines.sequential import undecided
 from raycsr.pipelines.voter import Voter
 from raycsr.progress import Progress, duration
 from raycsr.results import PATIENCE, SCHEMA_VERSION, Ownership, Run, Store, missing_images
@@ -40,6 +41,7 @@ from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, c
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
 _BLOCK_IMAGES = 256  # pixels of a block stay well under Ray Data's limit on a block's bytes
 _BLOCKS_PER_ACTOR = 4  # at least, so that actors finish together
+_EXPECTED_SHARE = 1 / 16  # of n that an image of a sequential run takes on average, at most
 _SHOWN = 6  # rules named in the plan
 
 
@@ -55,6 +57,7 @@ class Job:
     listing: Listing
     rules: tuple[Rule, ...]
     costs: dict[str, CostMatrix]
+    statements: Statements | None  # what a sequential run decides about each image
     alpha: float
     experiment: str
     results: str
@@ -100,7 +103,8 @@ def sample(
             offset:cat=1.5,dog=-0.5, expected_cost:2*seed:cat, offset:0.5,1,1.5*costs.csv (one each), or tuned for
             those that `raycsr tune-rule` stored in the model's checkpoint. All share the forward passes.
         costs: Cost matrices to certify under while sampling goes on: uniform, seed:cat,dog, pair:cat/dog,3/8
-            or a path to a .csv. More can be added later with `raycsr certify`.
+            or a path to a .csv. More can be added later with `raycsr certify`. With sampling.radii they are what is
+            decided, and the same command with other costs, radii or a larger n goes on where each image stopped.
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.
@@ -154,6 +158,9 @@ def check(
             stored=base_classifier.rules,
         )
         for sigma in sigmas:
+            statements = None
+            if sampling.radii is not None:
+                statements = Statements(matrices.values(), sampling.radii, sigma=float(sigma), alpha=alpha)
             _warn_of_training_sigma(base_classifier, model.name, sigma)
             jobs.append(
                 Job(
@@ -165,6 +172,7 @@ def check(
                     listing,
                     tuple(parsed),
                     matrices,
+                    statements,
                     alpha,
                     experiment,
                     results,
@@ -180,11 +188,26 @@ def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float
         raise UserError("sampling.sigma is an empty list; give at least one noise level")
     for sigma in sigmas:
         check_sampling(sigma, sampling.n0, sampling.n, sampling.batch_size)
-    if largest_radius(sampling.n, alpha, 1.0) <= 0:
+    if sampling.radii is not None:
+        _check_sequential(sampling, sampling.radii, sigmas, alpha)
+    elif largest_radius(sampling.n, alpha, 1.0) <= 0:
         least = math.floor(math.log(alpha) / math.log(0.5)) + 1
         raise UserError(
             f"n={sampling.n} samples cannot certify any radius at alpha={alpha:g}, even if all agree; use n >= {least}"
         )
+
+
+def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: list[float], alpha: float) -> None:
+    if sampling.n < CHUNK:
+        raise UserError(f"n={sampling.n} is below the first look at {CHUNK} samples; use n >= {CHUNK}")
+    for sigma in sigmas:
+        reach = largest_radius(sampling.most, alpha, sigma, "sequential")
+        beyond = [radius for radius in radii if radius > reach]
+        if beyond:
+            raise UserError(
+                f"n={sampling.n} samples certify {reach:.4g} at most at sigma {sigma:g} and alpha {alpha:g}, so never "
+                f"radius {', '.join(f'{r:g}' for r in beyond)}; leave it out of sampling.radii, or raise sampling.n"
+            )
 
 
 def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> None:
@@ -217,8 +240,8 @@ def identity(job: Job, precision: str) -> dict:
         "compile": job.sampling.compile,
         "noise_scheme": NOISE_SCHEME,
         "n0": job.sampling.n0,
-        "n": job.sampling.n,
-        "sampling": "fixed",
+        "n": job.sampling.n if job.statements is None else None,  # votes say when to stop, and may go on
+        "sampling": job.sampling.design,
         "data": job.listing.identity,
     }
 
@@ -254,7 +277,7 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
         run.add_rules(rule.to_dict() for rule in job.rules)
         ids = [rule.id for rule in job.rules]
         committed = run.committed()
-        missing = _missing(committed, wanted, ids, retry_errors)
+        missing = _to_sample(job, run, committed, wanted, ids, retry_errors)
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
         print(describe(job, run, found, pool, len(missing)))
@@ -266,10 +289,25 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
             certify_run(run, spec, matrix, job.alpha)  # parts whose actor died before it certified them
         outcome = Outcome(run, len(wanted), len(missing), _errors(committed, wanted, ids))
         rules = list(run.rules())
-        if (len(missing) or not run.finished()) and not len(_missing(committed, images, rules, retry_errors=False)):
+        left = _to_sample(job, run, committed, images, rules, retry_errors=False)
+        if (len(missing) or not run.finished()) and not len(left):
             errors = _errors(committed, images, rules)
             run.finish(num_images=len(images), num_errors=len(errors), seconds=time.monotonic() - start)
     return outcome
+
+
+def _to_sample(
+    job: Job, run: Run, committed: pa.Table, wanted: pd.DataFrame, rules: list[str], retry_errors: bool
+) -> pd.DataFrame:
+    """What is to be drawn: images that lack rules' votes, and of a sequential run those that are to go on.
+
+    Returns:
+        image_id, label, rules (with a space between), continues (the part with the votes from before, or "").
+    """
+    missing = _missing(committed, wanted, rules, retry_errors).assign(continues="")
+    if job.statements is None:
+        return missing
+    return pd.concat([missing, undecided(run, wanted, rules, job.statements, job.sampling.most)], ignore_index=True)
 
 
 def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], retry_errors: bool) -> pd.DataFrame:
@@ -280,11 +318,11 @@ def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], re
 
 def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) -> str:
     """The plan, in words: what there is to do and what it can give at most."""
-    sampling, total = job.sampling, len(job.listing.images)
+    sampling, total, most = job.sampling, len(job.listing.images), "" if job.statements is None else "at most "
     height, width = job.base_classifier.preprocessing.input_size
     passes = missing * (sampling.n0 + sampling.n)
     seconds = passes / found.samples_per_second / pool.actors
-    radius = largest_radius(sampling.n, job.alpha, job.sigma)
+    radius = largest_radius(sampling.most, job.alpha, job.sigma, sampling.design)
     return "\n".join(
         [
             f"run       {run.location}",
@@ -292,9 +330,10 @@ def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) 
             f"{found.precision} on {found.device}",
             f"rules     {_listed([rule.spec for rule in job.rules])}",
             f"images    {total:,}, of which {missing:,} to sample" if missing else f"images    {total:,}, all sampled",
-            f"samples   {sampling.n0:,} + {sampling.n:,} an image at sigma {job.sigma:g}: {passes:,} forward passes, "
-            f"about {duration(seconds)} on {pool.actors} actors",
+            f"samples   {sampling.n0:,} + {most}{sampling.most:,} an image at sigma {job.sigma:g}: "
+            f"{most}{passes:,} forward passes, {most or 'about '}{duration(seconds)} on {pool.actors} actors",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
+            *([f"decided   {job.statements}"] if job.statements is not None else []),
         ]
     )
 
@@ -323,10 +362,11 @@ def stream(
         missing: image_id, label and rules of the images to sample.
         voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
     """
-    alike = [rows for _, rows in missing[["image_id", "label", "rules"]].groupby("rules", sort=False)]
+    columns = ["image_id", "label", "rules", "continues"]
+    alike = [rows for _, rows in missing[columns].groupby(["rules", "continues"], sort=False)]
     blocks = [
         pa.Table.from_pandas(rows[start:stop], preserve_index=False)
-        for rows in alike  # a block's images lack the same rules
+        for rows in alike  # a block's images lack the same rules, and go on from one part
         for start, stop in pairwise(_block_edges(job, found, pool, len(rows)))
     ]
     votes = (
@@ -348,6 +388,7 @@ def stream(
                 "run": run.location,
                 "owner": owner.number,
                 "costs": job.costs,
+                "statements": job.statements,
                 "alpha": job.alpha,
             },
             batch_size=None,
@@ -383,7 +424,7 @@ def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: 
 def _block_edges(job: Job, found: Probe, pool: PoolOptions, images: int) -> list[int]:
     """Where blocks begin, and where the last one ends. Each actor's first holds one image, to see it soon."""
     chunks = -(-job.sampling.n0 // CHUNK) + -(-job.sampling.n // CHUNK)
-    seconds = chunks * CHUNK / found.samples_per_second
+    seconds = chunks * CHUNK / found.samples_per_second * (1 if job.statements is None else _EXPECTED_SHARE)
     fair = -(-images // (_BLOCKS_PER_ACTOR * pool.actors))
     size = int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
     return sorted({*range(min(pool.actors, images)), *range(pool.actors, images, size), images})

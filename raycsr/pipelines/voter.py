@@ -9,13 +9,14 @@ import pyarrow as pa
 import ray
 import torch
 
+from raycsr.certification import Statements, looks
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, Rule, prepare_for_inference
 from raycsr.pipelines.metrics import Metrics
 from raycsr.pipelines.pool import device_name, worker_device
-from raycsr.results import PATIENCE, Run, Store, certificate_set, certify_table, histograms, votes_table
-from raycsr.smoothing import NOT_FINITE, Sampler, SamplingOptions
+from raycsr.results import PATIENCE, Run, Store, certificate_set, certify_table, histograms, sparse_votes, votes_table
+from raycsr.smoothing import CHUNK, Request, Sampler, SamplingOptions
 
 
 class Voter:
@@ -36,6 +37,7 @@ class Voter:
         run: str,
         owner: int,
         costs: dict[str, CostMatrix],
+        statements: Statements | None,
         alpha: float,
     ) -> None:
         """Prepares the network on this worker's device.
@@ -50,6 +52,7 @@ class Voter:
             run: location of the run.
             owner: number of the driver that owns the run; part of the parts' names.
             costs: spec -> matrix to certify under at once.
+            statements: what ends the sampling of an image; None where n alone does.
             alpha: failure probability of an image's certificate.
         """
         torch.set_num_threads(threads)
@@ -59,6 +62,8 @@ class Voter:
         base_classifier = ray.get(model)
         self._device = worker_device()
         self._device_name = device_name(self._device)
+        self._statements = statements
+        self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
         self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, rules)
         self._num_classes = base_classifier.num_classes
         self._metrics = Metrics(self._run.run_id)
@@ -81,27 +86,34 @@ class Voter:
             network,
             sigma=sigma,
             n0=sampling.n0,
-            n=sampling.n,
+            n=sampling.most,
             seed=sampling.seed,
             batch_size=sampling.batch_size,
             rules=rules,
             device=self._device,
+            checks=looks(sampling.most, CHUNK) if self._statements is not None else (),
+            enough=None if self._statements is None else self._decided,
         )
+
+    def _decided(self, counts0: np.ndarray, counts: np.ndarray, label: int) -> bool:
+        assert self._statements is not None
+        return self._statements.decided(counts0[self._wanted], counts[self._wanted], label)
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples one block.
 
         Args:
-            block: image_id, label, rules, image (uint8, N H W 3), image_sha, error. `rules` is the same text for
-                all: the ids of the rules whose votes are missing.
+            block: image_id, label, rules, continues, image (uint8, N H W 3), image_sha, error. `rules` is the same
+                text for all, the ids of the rules whose votes are missing; and so is `continues`, the part that has
+                the votes which these images had before.
 
         Returns:
             image_id, error, samples, batch_size: what the driver needs to report.
         """
-        votes = self._count(block)
-        self._commit(votes)
+        rules, continues = block["rules"][0], block["continues"][0]
+        votes, samples = self._count(block, rules.split(), continues)
+        self._commit(part_name(self._owner, [*block["image_id"], rules, continues]), votes)
         first = votes.slice(0, len(block["image_id"]))  # one rule's rows
-        samples = first["n0"].to_numpy() + first["n"].to_numpy()
         self._metrics.add_block(
             images=len(first),
             errored=len(first) - first["error"].null_count,
@@ -115,48 +127,84 @@ class Voter:
             "batch_size": np.full(len(first), self._sampler.batch_size),
         }
 
-    def _count(self, block: dict[str, np.ndarray]) -> pa.Table:
-        rules, images, missing = self._sampler.rules, len(block["image_id"]), block["rules"][0].split()
+    def _count(self, block: dict[str, np.ndarray], missing: list[str], continues: str) -> tuple[pa.Table, np.ndarray]:
+        """The votes of a block, and the samples that were drawn for each of its images now."""
+        rules, images = self._sampler.rules, len(block["image_id"])
+        self._wanted = [r for r, rule in enumerate(rules) if rule.id in missing]
         counts = np.zeros((2, len(rules), images, self._num_classes), np.int64)
-        errors, seconds = _texts(block["error"]), np.zeros(images)
-        batch_sizes = np.zeros(images, np.int32)
-        for i, image_id in enumerate(block["image_id"]):
-            if errors[i] is None:
-                start = time.perf_counter()
-                pixels = torch.from_numpy(block["image"][i].copy()).permute(2, 0, 1)
-                try:
-                    counts[0, :, i], counts[1, :, i] = self._sampler.count(pixels, str(image_id))
-                except FloatingPointError:
-                    errors[i] = NOT_FINITE
-                seconds[i] = time.perf_counter() - start
-                self._metrics.show(self._sampler.n0 + self._sampler.n, seconds[i], self._sampler.batch_size)
-            batch_sizes[i] = self._sampler.batch_size
-        counted = np.array([error is None for error in errors])
+        errors, seconds, drawn = _texts(block["error"]), np.zeros(images), np.zeros(images, np.int64)
+        before = self._before(block, continues, errors) if continues else None
+        rows = [i for i in range(images) if errors[i] is None]
+        requests = (
+            Request(
+                torch.from_numpy(block["image"][i].copy()).permute(2, 0, 1),
+                str(block["image_id"][i]),
+                int(block["label"][i]),
+                *((None, None) if before is None else before[:, :, i]),
+            )
+            for i in rows
+        )
+        start = time.perf_counter()
+        for counted in self._sampler.sample(requests):
+            i = rows[counted.position]
+            counts[0, :, i], counts[1, :, i], errors[i] = counted.counts0, counted.counts, counted.error
+            drawn[i] = counted.drawn
+            seconds[i], start = time.perf_counter() - start, time.perf_counter()
+            self._metrics.show(counted.drawn, seconds[i], self._sampler.batch_size)
+        counted_rows = np.array([error is None for error in errors])
         parts = [
             votes_table(
                 {
                     "image_id": block["image_id"].tolist(),
                     "label": block["label"],
-                    "rule": [rule.id] * images,
+                    "rule": [rules[r].id] * images,
                     "selection": histograms(counts[0, r]),
                     "estimation": histograms(counts[1, r]),
-                    "n0": np.where(counted, self._sampler.n0, 0),
-                    "n": np.where(counted, self._sampler.n, 0),
-                    "sampling": ["fixed"] * images,
+                    "n0": counts[0, r].sum(axis=1),
+                    "n": counts[1, r].sum(axis=1),
+                    "sampling": ["fixed" if self._statements is None else "sequential"] * images,
+                    "decided": self._digests(counts[:, self._wanted], block["label"], counted_rows),
+                    "continues": [continues or None] * images,
                     "image_sha": _texts(block["image_sha"]),
                     "device": [self._device_name] * images,
-                    "batch_size": batch_sizes,
+                    "batch_size": np.full(images, self._sampler.batch_size, np.int32),
                     "seconds": seconds,
                     "error": errors,
                 }
             )
-            for r, rule in enumerate(rules)
-            if rule.id in missing  # an image may have the votes of others already
+            for r in self._wanted  # an image may have the votes of others already
         ]
-        return pa.concat_tables(parts)
+        return pa.concat_tables(parts), drawn
 
-    def _commit(self, votes: pa.Table) -> None:
-        part = part_name(self._owner, votes["image_id"].to_pylist())
+    def _before(self, block: dict[str, np.ndarray], part: str, errors: list[str | None]) -> np.ndarray:
+        """The votes that images had before: (2, rules, N, m); none of rules that the block is not about."""
+        table = self._run.store.read_table(f"votes/{part}")
+        counts = np.zeros((2, len(self._sampler.rules), len(block["image_id"]), self._num_classes), np.int64)
+        place = {image_id: i for i, image_id in enumerate(block["image_id"])}
+        dense = [sparse_votes(table[name]).dense(self._num_classes) for name in ("selection", "estimation")]
+        wanted = {self._sampler.rules[r].id: r for r in self._wanted}
+        for row, (image_id, rule, sha) in enumerate(
+            zip(*(table[name].to_pylist() for name in ("image_id", "rule", "image_sha")), strict=True)
+        ):
+            i, r = place.get(image_id), wanted.get(rule)
+            if i is None or r is None:
+                continue
+            counts[:, r, i] = dense[0][row], dense[1][row]
+            if errors[i] is None and block["image_sha"][i] != sha:
+                errors[i] = "the image's pixels changed since its votes were drawn"
+        return counts
+
+    def _digests(self, counts: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> list[str | None]:
+        """The statements' digest for each image whose sampling they ended, given its votes (2, rules, N, m)."""
+        if self._statements is None:
+            return [None] * len(labels)
+        decided = [
+            counted[i] and self._statements.decided(counts[0, :, i], counts[1, :, i], int(label))
+            for i, label in enumerate(labels)
+        ]
+        return [self._statements.digest if one else None for one in decided]
+
+    def _commit(self, part: str, votes: pa.Table) -> None:
         self._run.write_votes(part, votes)
         for name, matrix in self._sets.items():
             certificates = certify_table(votes, matrix, self._sigma, self._alpha)
@@ -168,10 +216,10 @@ def _texts(column: np.ndarray) -> list[str | None]:
     return [text if isinstance(text, str) else None for text in column]
 
 
-def part_name(owner: int, image_ids: list[str]) -> str:
-    """Names a part by its owner and its images.
+def part_name(owner: int, what: list[str]) -> str:
+    """Names a part by its owner and by what it is about: images, rules, the part that it continues.
 
     An actor that is restarted in the middle writes the same part over; a later driver that samples errored
     images again never writes over a part whose certificates exist.
     """
-    return f"{owner:04d}-{sha256(chr(0).join(image_ids).encode()).hexdigest()[:16]}.parquet"
+    return f"{owner:04d}-{sha256(chr(0).join(what).encode()).hexdigest()[:16]}.parquet"

@@ -4,7 +4,7 @@ from raycsr.results.api import load_certificates, load_votes
 from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run
 from raycsr.results.owners import Ownership
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
-from raycsr.results.schema import SCHEMA_VERSION, histograms, votes_table
+from raycsr.results.schema import SCHEMA_VERSION, histograms, sparse_votes, votes_table
 from raycsr.results.store import PATIENCE, Store
 from raycsr.results.tables import (
     at_equal_accuracy,
@@ -39,5 +39,6 @@ __all__ = [
     "missing_images",
     "read_locuslab_tsv",
     "resolve_run",
+    "sparse_votes",
     "votes_table",
 ]

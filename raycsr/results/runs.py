@@ -171,6 +171,11 @@ class Run:
         """Keys of all committed rows: image_id, rule, error; doubles included."""
         return self._read("votes", self.vote_parts(), ["image_id", "rule", "error"])
 
+    def latest(self) -> pa.Table:
+        """How far each (image_id, rule) is, once: error, n, decided, and the part with all of its votes."""
+        columns = ["image_id", "rule", "error", "n", "decided", "continues", "part"]
+        return _once(self._read("votes", self.vote_parts(), columns))
+
     def progress(self) -> ImageCounts:
         """How far the run is: by its note where it is finished, else by its committed rows."""
         images, facts = self.num_images(), self._note()
@@ -334,7 +339,7 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
                 f"the votes of image {image_id!r} do not add up to its samples; move its part away and sample it again"
             )
     sampling = votes["sampling"].to_pandas()
-    return certify_votes(
+    certificates = certify_votes(
         selection,
         estimation,
         votes["label"].to_numpy(),
@@ -346,6 +351,7 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
         rules=votes["rule"].to_pylist(),
         errors=votes["error"].to_pylist(),
     )
+    return certificates.assign(n=votes["n"].to_numpy(), continues=votes["continues"].to_pandas())
 
 
 def missing_images(images: pd.DataFrame, committed: pa.Table, rules: Iterable[str]) -> pd.DataFrame:
@@ -378,7 +384,7 @@ def _rows_of(image_ids: pa.Array | pa.ChunkedArray, images: pd.DataFrame) -> np.
 
 
 def _once(table: pa.Table) -> pa.Table:
-    """Keeps one row a key: the first by part name that has no error, else the first.
+    """Keeps one row a key: the first by part name that has no error, else the first; then the one that continues it.
 
     The choice never looks at votes, so it cannot favour lucky ones. Two rows for one key are the same work
     done twice and must agree; where device and batch shape were the same and the votes are not, something is
@@ -390,17 +396,43 @@ def _once(table: pa.Table) -> pa.Table:
     Raises:
         UserError: where they do not agree.
     """
+    begun = table["continues"].is_null()
+    more = table.filter(pc.and_(pc.invert(begun), table["error"].is_null()))
+    table = table.filter(begun)
     rules = _numbers(table["rule"])
     keys = _numbers(table["image_id"]).astype(np.int64) * (rules.max(initial=0) + 1) + rules
     errored = table["error"].is_valid().to_numpy()
     order = np.argsort(errored, kind="stable")
     double = np.empty(len(table), bool)
     double[order] = pd.Series(keys[order]).duplicated()
-    if not double.any():
-        return table
-    if "estimation" in table.column_names:
-        _refuse_disagreement(table, keys, double & ~errored, ~double)
-    return table.filter(pa.array(~double))
+    if double.any():
+        if "estimation" in table.column_names:
+            _refuse_disagreement(table, keys, double & ~errored, ~double)
+        table = table.filter(pa.array(~double))
+    return _continued(table, more)
+
+
+def _continued(table: pa.Table, more: pa.Table) -> pa.Table:
+    """Replaces each row by the one that continues it, as often as there is one: of several the first by part name.
+
+    Args:
+        table: one row a key.
+        more: rows that continue others, in the order of their parts' names.
+    """
+    while len(more):
+        here = table.select(["image_id", "rule", "part"]).to_pandas().reset_index(names="row")
+        there = more.select(["image_id", "rule", "continues"]).to_pandas().reset_index(names="by")
+        found = here.merge(there, left_on=["image_id", "rule", "part"], right_on=["image_id", "rule", "continues"])
+        chosen = found.sort_values("by").drop_duplicates("row")
+        if not len(chosen):
+            break
+        kept = np.ones(len(table), bool)
+        kept[chosen["row"]] = False
+        left = np.ones(len(more), bool)
+        left[found["by"]] = False
+        table = pa.concat_tables([table.filter(pa.array(kept)), more.take(pa.array(chosen["by"]))])
+        more = more.filter(pa.array(left))
+    return table
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

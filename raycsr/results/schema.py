@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from raycsr.certification import SparseVotes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _HISTOGRAM = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
 
@@ -21,7 +21,9 @@ VOTES = pa.schema(
         ("estimation", _HISTOGRAM),  # the same for the n votes, drawn from other noise
         ("n0", pa.int64()),  # of this row; 0 where it is errored
         ("n", pa.int64()),
-        ("sampling", pa.string()),  # `fixed`: n was settled before the first sample
+        ("sampling", pa.string()),  # `fixed`: n was settled before the first sample; `sequential`: votes may end it
+        ("decided", pa.string()),  # the statements (their digest) that stopped it; null where nothing but n did
+        ("continues", pa.string()),  # the part whose votes of this row are among these; null where it began here
         ("image_sha", pa.string()),  # sha256 of the decoded pixels
         ("device", pa.string()),  # what counted the votes
         ("batch_size", pa.int32()),  # rows of a forward pass when it did
@@ -44,6 +46,8 @@ CERTIFICATES = pa.schema(
         ("p_b_upper", pa.list_(pa.float64())),  # one a target class, ascending
         ("pairwise_radius", pa.list_(pa.float64())),  # aligned with p_b_upper
         ("alpha", pa.float64()),  # failure probability of the whole row
+        ("n", pa.int64()),  # estimation samples that it stands on
+        ("continues", pa.string()),  # as that of its votes
         ("error", pa.string()),
     ]
 )
@@ -73,7 +77,9 @@ def sparse_votes(column: pa.ChunkedArray) -> SparseVotes:
 
 
 def votes_table(columns: dict[str, Sequence | np.ndarray | pa.Array]) -> pa.Table:
-    """Columns of a votes part -> a table of the VOTES schema."""
+    """Columns of a votes part -> a table of the VOTES schema; `decided` and `continues` may be left out for null."""
+    rows = len(columns["image_id"])
+    columns = {"decided": pa.nulls(rows, pa.string()), "continues": pa.nulls(rows, pa.string()), **columns}
     return pa.table({name: columns[name] for name in VOTES.names}, schema=VOTES)
 
 

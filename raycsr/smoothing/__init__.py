@@ -1,6 +1,6 @@
 """Randomized smoothing's sampling: seeded noise, and the engine that counts votes on the device."""
 
-from raycsr.smoothing.engine import NOT_FINITE, Counted, Job, Sampler, Votes, count_votes
+from raycsr.smoothing.engine import NOT_FINITE, Counted, Request, Sampler, Votes, count_votes
 from raycsr.smoothing.noise import CHUNK, NOISE_SCHEME
 from raycsr.smoothing.options import SamplingOptions, check_sampling
 
@@ -9,7 +9,7 @@ __all__ = [
     "NOISE_SCHEME",
     "NOT_FINITE",
     "Counted",
-    "Job",
+    "Request",
     "Sampler",
     "SamplingOptions",
     "Votes",

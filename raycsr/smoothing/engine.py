@@ -41,7 +41,7 @@ class Votes:
 
 
 @dataclass(frozen=True)
-class Job:
+class Request:
     """An image to sample.
 
     Attributes:
@@ -93,7 +93,7 @@ class _Flight:
     """An image that is being sampled."""
 
     position: int
-    job: Job
+    request: Request
     slot: int
     pieces: deque[_Piece]
     n: int  # estimation samples when the pieces are drawn
@@ -182,22 +182,22 @@ class Sampler:
         Raises:
             FloatingPointError: where a logit is not finite.
         """
-        (counted,) = self.sample([Job(image, image_id)])
+        (counted,) = self.sample([Request(image, image_id)])
         if counted.error is not None:
             raise FloatingPointError(counted.error)
         return counted.counts0, counted.counts
 
     @torch.inference_mode()
-    def sample(self, jobs: Iterable[Job]) -> Iterator[Counted]:
+    def sample(self, requests: Iterable[Request]) -> Iterator[Counted]:
         """Counts the votes of images of one size.
 
         Args:
-            jobs: the images; they are taken as there is room for them.
+            requests: the images; they are taken as there is room for them.
 
         Yields:
             The votes of each, as it is done.
         """
-        coming, again = iter(enumerate(jobs)), deque[tuple[int, Job]]()
+        coming, again = iter(enumerate(requests)), deque[tuple[int, Request]]()
         flights: list[_Flight] = []
         looked: list[_Flight] = []  # whose votes were asked for in the last pass
         while True:
@@ -213,7 +213,7 @@ class Sampler:
                     if not _is_out_of_memory(error) or self.batch_size == 1:
                         raise
                     self._halve()
-                    again.extend((flight.position, flight.job) for flight in flights)  # all over, in smaller passes
+                    again.extend((flight.position, flight.request) for flight in flights)  # all over, in smaller passes
                     flights, looked = [], []
                     continue
                 ended = list({id(flight): flight for flight, _ in batch if not flight.pieces}.values())
@@ -227,17 +227,19 @@ class Sampler:
                     flights.remove(flight)
                     yield counted
 
-    def _board(self, flights: list[_Flight], coming: Iterator[tuple[int, Job]], again: deque[tuple[int, Job]]) -> None:
+    def _board(
+        self, flights: list[_Flight], coming: Iterator[tuple[int, Request]], again: deque[tuple[int, Request]]
+    ) -> None:
         """Takes images on until there are pieces for a whole pass, or no slot or no image is left."""
         while sum(len(flight.pieces) for flight in flights) < self._pieces and len(flights) < self._num_slots:
-            position, job = again.popleft() if again else next(coming, (-1, None))
-            if job is None:
+            position, request = again.popleft() if again else next(coming, (-1, None))
+            if request is None:
                 return
             slot = min(set(range(self._num_slots)) - {flight.slot for flight in flights})
-            flights.append(self._started(position, job, slot))
+            flights.append(self._started(position, request, slot))
 
-    def _started(self, position: int, job: Job, slot: int) -> _Flight:
-        pixels = job.image.to(self.device).permute(1, 2, 0)  # H W C
+    def _started(self, position: int, request: Request, slot: int) -> _Flight:
+        pixels = request.image.to(self.device).permute(1, 2, 0)  # H W C
         pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
         if self._pixels.shape[1:] != pixels.shape:
             self._pixels = torch.empty((self._num_slots, *pixels.shape), device=self.device)  # slots H W C
@@ -247,12 +249,12 @@ class Sampler:
         self._pixels[slot] = pixels
         if len(self._votes):
             self._votes_of(slot).zero_()
-        before = 0 if job.counts is None else int(job.counts[0].sum())
+        before = 0 if request.counts is None else int(request.counts[0].sum())
         n = next(check for check in self._checks if check > before)
         pieces = deque(_pieces("estimation", before, n, self._rows))
-        if job.counts0 is None:
+        if request.counts0 is None:
             pieces.extendleft(reversed([*_pieces("selection", 0, self.n0, self._rows)]))
-        return _Flight(position, job, slot, pieces, n)
+        return _Flight(position, request, slot, pieces, n)
 
     def _next_pieces(self, flights: list[_Flight]) -> list[tuple[_Flight, _Piece]]:
         """The pieces of the next pass: those of the image that came first, then of the next."""
@@ -283,7 +285,7 @@ class Sampler:
         self._votes.scatter_add_(1, first + classes.T, self._ones)
 
     def _add_noise(self, flight: _Flight, piece: _Piece, out: torch.Tensor) -> None:
-        key = (flight.job.image_id, piece.phase, piece.chunk)
+        key = (flight.request.image_id, piece.phase, piece.chunk)
         if self._rows == CHUNK:
             fill_noise(out, self.seed, *key)
             noise = out
@@ -315,13 +317,13 @@ class Sampler:
         assert flight.looked is not None
         votes = flight.looked.numpy().reshape(len(self.rules), _PADDING + 1, -1).copy()
         counts0, counts, broken = votes[:, 0, :-1], votes[:, 1, :-1], votes[:, :2, -1]
-        if flight.job.counts0 is not None:
-            counts0 += flight.job.counts0
-        if flight.job.counts is not None:
-            counts += flight.job.counts
+        if flight.request.counts0 is not None:
+            counts0 += flight.request.counts0
+        if flight.request.counts is not None:
+            counts += flight.request.counts
         if broken.any():
             return Counted(flight.position, 0 * counts0, 0 * counts, flight.drawn, NOT_FINITE)
-        if flight.n < self.n and not (self._enough and self._enough(counts0, counts, flight.job.label)):
+        if flight.n < self.n and not (self._enough and self._enough(counts0, counts, flight.request.label)):
             n = next(check for check in self._checks if check > flight.n)
             flight.pieces.extend(_pieces("estimation", flight.n, n, self._rows))
             flight.n = n
@@ -390,8 +392,8 @@ def count_votes(
         rules=rules,
         device=device,
     )
-    jobs = (Job(image, image_id) for image, image_id in zip(images, ids, strict=True))
-    counted = sorted(sampler.sample(jobs), key=lambda one: one.position)
+    requests = (Request(image, image_id) for image, image_id in zip(images, ids, strict=True))
+    counted = sorted(sampler.sample(requests), key=lambda one: one.position)
     none = np.zeros((0, len(sampler.rules), 1), np.int64)
     return Votes(
         counts0=np.stack([one.counts0 for one in counted]) if counted else none,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raycsr.errors import UserError
+from raycsr.smoothing.noise import CHUNK
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,11 @@ class SamplingOptions:
     Attributes:
         sigma: Standard deviation of the Gaussian noise, in [0, 1] pixel units; several: a run each.
         n0: Selection samples an image, which choose the class that the certificate speaks of.
-        n: Estimation samples an image, from other noise; the largest attainable radius grows with it.
+        n: Estimation samples an image, from other noise; the largest attainable radius grows with it. With `radii`,
+            at most.
+        radii: Radii to decide, in [0, 1] pixel units: each image is sampled until it is known whether its radii reach
+            them (the standard one, and the cost-sensitive one under each of the costs), which most images need few
+            samples for. Its certificates then hold whatever said when to stop, and it can go on later.
         seed: Of the noise.
         batch_size: Rows of a forward pass, a power of two; halved where memory runs out.
         precision: Of the network; `auto` is bf16 where the workers' device is fast at it, else fp32.
@@ -25,10 +30,21 @@ class SamplingOptions:
     sigma: float | list[float] = 0.5
     n0: int = 100
     n: int = 10_000
+    radii: list[float] | None = None
     seed: int = 0
     batch_size: int = 64
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
+
+    @property
+    def design(self) -> str:
+        """What chooses n: `fixed`, before the first vote, or `sequential`, the votes."""
+        return "fixed" if self.radii is None else "sequential"
+
+    @property
+    def most(self) -> int:
+        """Estimation samples of an image at most: n, in whole chunks where an image may go on later."""
+        return self.n if self.radii is None else -(-self.n // CHUNK) * CHUNK
 
 
 def check_sampling(sigma: float, n0: int, n: int, batch_size: int) -> None:

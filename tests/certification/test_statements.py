@@ -102,10 +102,11 @@ def test_most_images_take_a_hundredth_of_the_samples():
 
 
 def test_looks_are_whole_chunks_that_end_with_n():
-    assert looks(1000, 64) == [64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 768, 896, 1000]
-    assert looks(64, 64) == [64] and looks(50, 64) == [50]
-    many = looks(100_000, 64)
-    assert len(many) < 50 and all(look % 64 == 0 for look in many[:-1])
+    assert looks(1024, 64) == [64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 768, 896, 1024]
+    assert looks(64, 64) == [64]
+    many = looks(100_032, 64)
+    assert len(many) < 50 and all(look % 64 == 0 for look in many) and many[-1] == 100_032
+    assert many[:-1] == looks(200_000 // 64 * 64, 64)[: len(many) - 1]  # a larger n looks at the same ones, and more
 
 
 def test_radii_that_are_none_are_refused():

@@ -6,7 +6,7 @@ from torch import nn
 
 from raycsr import UserError, count_votes
 from raycsr.models import parse_rules
-from raycsr.smoothing import Job, Sampler
+from raycsr.smoothing import Request, Sampler
 
 SHAPE = (3, 4, 4)
 
@@ -203,23 +203,23 @@ def as_rows(counted):
 
 def test_passes_hold_rows_of_several_images_and_the_last_alone_is_padded():
     classifier = Halfspace()
-    jobs = [Job(image, str(i)) for i, image in enumerate(random_images(5))]
-    counted = list(sampler(classifier, n0=64, n=192).sample(jobs))
+    requests = [Request(image, str(i)) for i, image in enumerate(random_images(5))]
+    counted = list(sampler(classifier, n0=64, n=192).sample(requests))
     assert [one.position for one in counted] == [0, 1, 2, 3, 4]
     assert len(classifier.seen) == 5  # 5 images of 4 chunks in passes of 4 chunks
     classifier.seen.clear()
-    list(sampler(classifier, n0=64, n=64).sample(jobs))
+    list(sampler(classifier, n0=64, n=64).sample(requests))
     assert len(classifier.seen) == 3  # 10 chunks
 
 
 @pytest.mark.parametrize("batch_size", [16, 64, 256])
 def test_an_image_stops_by_itself_and_has_the_votes_it_would_have_alone(batch_size):
     checks, images = [64, 128, 256, 512], random_images(9)
-    jobs = [Job(image, str(i), label=i % 4) for i, image in enumerate(images)]
+    requests = [Request(image, str(i), label=i % 4) for i, image in enumerate(images)]
     one = sampler(batch_size=batch_size, checks=checks, enough=until(200))
-    together = as_rows(one.sample(jobs))
-    for i, job in enumerate(jobs):
-        alone = as_rows(sampler(batch_size=batch_size, checks=checks, enough=until(200)).sample([job]))
+    together = as_rows(one.sample(requests))
+    for i, request in enumerate(requests):
+        alone = as_rows(sampler(batch_size=batch_size, checks=checks, enough=until(200)).sample([request]))
         assert together[i] == alone[0]
         n = [256, 256, 512, 1000][i % 4]
         assert together[i][2] == 100 + n and np.sum(together[i][1]) == n
@@ -229,7 +229,7 @@ def test_an_image_stops_by_itself_and_has_the_votes_it_would_have_alone(batch_si
 def test_an_image_that_goes_on_has_the_votes_of_one_that_never_stopped():
     image = random_images(1)[0]
     counts0, counts = sampler(n=128).count(image, "a")
-    (more,) = sampler(n=1000).sample([Job(image, "a", counts0=counts0, counts=counts)])
+    (more,) = sampler(n=1000).sample([Request(image, "a", counts0=counts0, counts=counts)])
     whole = sampler(n=1000).count(image, "a")
     assert (more.counts0 == whole[0]).all() and (more.counts == whole[1]).all() and more.drawn == 1000 - 128
 
@@ -242,7 +242,7 @@ def test_a_broken_image_among_others_voids_itself_alone():
 
     images = random_images(4)
     images[2] = 100.0
-    counted = as_rows(sampler(Poisoned()).sample(Job(image, str(i)) for i, image in enumerate(images)))
+    counted = as_rows(sampler(Poisoned()).sample(Request(image, str(i)) for i, image in enumerate(images)))
     assert [counted[i][3] for i in range(4)] == [None, None, "the logits are not finite", None]
     assert np.sum(counted[2][1]) == 0
     for i in (0, 1, 3):
@@ -261,7 +261,7 @@ def test_out_of_memory_begins_all_images_of_the_pass_again():
 
     images = random_images(6)
     one = sampler(Small())
-    counted = as_rows(one.sample(Job(image, str(i)) for i, image in enumerate(images)))
+    counted = as_rows(one.sample(Request(image, str(i)) for i, image in enumerate(images)))
     assert one.batch_size == 128 and sorted(counted) == list(range(6))
     for i, image in enumerate(images):
         assert counted[i][1] == sampler().count(image, str(i))[1].tolist()
@@ -270,10 +270,10 @@ def test_out_of_memory_begins_all_images_of_the_pass_again():
 def test_images_are_taken_when_there_is_room_for_them():
     taken = []
 
-    def jobs():
+    def requests():
         for i, image in enumerate(random_images(20)):
             taken.append(i)
-            yield Job(image, str(i))
+            yield Request(image, str(i))
 
-    first = next(iter(sampler(n=1000).sample(jobs())))
+    first = next(iter(sampler(n=1000).sample(requests())))
     assert first.position == 0 and len(taken) <= 3

@@ -1,0 +1,110 @@
+"""Sequential runs: images stop when their statements are decided, and go on when there are more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_sample import comparable, dense
+
+from raycsr import UserError, load_certificates, load_votes
+from raycsr.certification import Statements, looks
+from raycsr.pipelines.sample import sample
+from raycsr.smoothing import CHUNK, SamplingOptions
+
+N = 2048
+
+
+@pytest.fixture
+def sequential(job):
+    """`sequential(radii, ...)` is a small sequential job."""
+
+    def make(radii=(0.1,), *, n=N, **more):
+        sampling = SamplingOptions(sigma=0.5, n0=32, n=n, radii=list(radii), precision="fp32")
+        return job(sampling=sampling, costs=["seed:4", "pair:7/0"], **more)
+
+    return make
+
+
+def statements_of(run, radii):
+    matrices = [run.costs(spec) for spec in ("seed:4", "pair:7/0")]
+    return Statements(matrices, radii, sigma=0.5, alpha=0.001)
+
+
+def test_each_image_stops_at_the_first_look_that_decides_it(sequential):
+    (outcome,) = sample(**sequential(limit=40))
+    votes, statements = load_votes(outcome.run.location), statements_of(outcome.run, [0.1])
+    assert set(votes["sampling"]) == {"sequential"} and votes["n"].nunique() > 2
+    assert votes["n"].isin(looks(N, CHUNK)).all()
+    for _, row in votes.iterrows():
+        decided = statements.decided([dense(row["selection"])], [dense(row["estimation"])], row["label"])
+        assert decided == (row["decided"] == statements.digest)
+        assert decided or row["n"] == N
+    certificates = load_certificates(outcome.run.location, costs="seed:4")
+    assert (certificates.set_index("image_id")["n"] == votes.set_index("image_id")["n"]).all()
+    assert outcome.run.certificate_sets().popitem()[1]["bound"] == "beta-binomial"
+    assert outcome.run.finished()
+
+
+def test_votes_are_a_beginning_of_those_of_a_fixed_n(sequential, job):
+    (stopped,) = sample(**sequential(limit=8))
+    (whole,) = sample(**job(limit=8, n=64))
+    first = load_votes(stopped.run.location).set_index("image_id")
+    for image_id, row in load_votes(whole.run.location).set_index("image_id").iterrows():
+        assert (dense(first.loc[image_id, "selection"]) == dense(row["selection"])).all()
+        assert (dense(first.loc[image_id, "estimation"]) >= dense(row["estimation"])).all()
+
+
+def test_more_radii_go_on_where_each_image_stopped_to_the_votes_of_having_asked_at_once(sequential, tmp_path, capsys):
+    (first,) = sample(**sequential([0.1]))
+    before = load_votes(first.run.location).set_index("image_id")
+    (second,) = sample(**sequential([0.1, 0.3]))
+    assert second.run.location == first.run.location and 0 < second.sampled < 12
+    (again,) = sample(**sequential([0.1, 0.3]))
+    assert again.sampled == 0 and "all sampled" in capsys.readouterr().out.rsplit("run ", 1)[1]
+    after = load_votes(first.run.location).set_index("image_id")
+    assert (after["n"] >= before["n"]).all() and (after["n"] > before["n"]).sum() == second.sampled
+    (at_once,) = sample(**sequential([0.1, 0.3], results=str(tmp_path / "at once")))
+    expected = load_votes(at_once.run.location)
+    assert comparable(after.reset_index()) == comparable(expected)
+    ours, theirs = (load_certificates(run.location, costs="seed:4") for run in (second.run, at_once.run))
+    columns = ["image_id", "prediction", "standard_radius", "cost_sensitive_radius", "n"]
+    ours, theirs = (one[columns].sort_values("image_id", ignore_index=True) for one in (ours, theirs))
+    assert ours.equals(theirs)
+
+
+def test_a_larger_n_goes_on_with_images_that_were_not_decided(sequential, tmp_path):
+    (small,) = sample(**sequential(n=100))  # two chunks
+    votes = load_votes(small.run.location)
+    assert votes["n"].max() == 128
+    open_ = votes["decided"].isna().sum()
+    (large,) = sample(**sequential(n=N))
+    assert large.run.location == small.run.location and large.sampled == open_ > 0
+    (at_once,) = sample(**sequential(results=str(tmp_path / "at once")))
+    assert comparable(load_votes(large.run.location)) == comparable(load_votes(at_once.run.location))
+
+
+def test_a_rule_that_is_added_is_sampled_until_its_own_statements_are_decided(sequential):
+    rule = "offset:1*seed:4"
+    (first,) = sample(**sequential())
+    before = load_votes(first.run.location, rule="argmax")
+    (second,) = sample(**sequential(rules=[rule]))
+    votes = load_votes(second.run.location)
+    assert comparable(votes[votes["rule"] == "argmax"]) == comparable(before)
+    assert len(votes[votes["rule"] != "argmax"]) == 12 and votes["decided"].notna().sum() > 12
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n": 32}, "n=32 is below the first look at 64 samples"),
+        ({"radii": [0.1, 9.0]}, "never radius 9; leave it out of sampling.radii, or raise sampling.n"),
+        ({"radii": []}, r"radii to decide are \[\]"),
+        ({"radii": [0.0]}, r"radii to decide are \[0.0\]; give positive numbers"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused(sequential, change, message):
+    options = sequential()
+    options["sampling"] = replace(options["sampling"], **change)
+    with pytest.raises(UserError, match=message):
+        sample(**options)
+    assert np.isfinite(options["sampling"].sigma)
