@@ -184,7 +184,15 @@ def write_run(folder: str, images: int, parts: int, rules: tuple[str, ...]) -> R
     """A run as `raycsr sample` leaves it, its votes made up; an image's rows are alike in each part."""
     run = Run(Store(folder).at("scale/runs/0123456789abcdef"))
     classes = [str(label) for label in range(CLASSES)]
-    manifest = {"experiment": "scale", "model": "none", "sigma": 0.5, "n0": N0, "n": N, "precision": "fp32"}
+    manifest = {
+        "experiment": "scale",
+        "model": "none",
+        "sigma": 0.5,
+        "n0": N0,
+        "n": N,
+        "precision": "fp32",
+        "sampling": "fixed",
+    }
     manifest |= {"num_classes": CLASSES, "class_names": classes}
     run.store.create("manifest.json", json.dumps(manifest).encode())
     run.add_rules({"id": rule, "kind": rule.split("-")[0], "spec": rule} for rule in rules[1:])

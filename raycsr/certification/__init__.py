@@ -1,16 +1,20 @@
 """Certificates from votes: bounds, radii and the numbers that sum them up. Needs neither torch nor Ray."""
 
-from raycsr.certification.bounds import BOUND, binomial_lower, binomial_upper, largest_radius
+from raycsr.certification.bounds import BOUNDS, binomial_lower, binomial_upper, largest_radius
+from raycsr.certification.by_class import class_recalls, costliest_images, pairwise_robustness
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
 from raycsr.certification.metrics import summarize
 
 __all__ = [
-    "BOUND",
+    "BOUNDS",
     "SparseVotes",
     "binomial_lower",
     "binomial_upper",
     "certify_counts",
     "certify_votes",
+    "class_recalls",
+    "costliest_images",
     "largest_radius",
+    "pairwise_robustness",
     "summarize",
 ]

@@ -1,13 +1,13 @@
 """One-sided confidence bounds on a class's probability, from its votes among n."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize.elementwise import find_root
 from scipy.special import betainccinv, betaincinv, betaln, ndtri
-
-# What certificates made with these bounds are filed under.
-BOUND = "clopper-pearson"
 
 _TINY = np.finfo(np.float64).tiny
 
@@ -112,10 +112,32 @@ def distinct_triples(
     return (k, distinct_n[of_n], distinct_level[of_level]), inverse.reshape(key.shape)
 
 
-def largest_radius(n: int, alpha: float, sigma: float) -> float:
+class Bounds(NamedTuple):
+    """One-sided bounds on a share that hold for a sampling design.
+
+    Attributes:
+        name: what certificates made with them are filed under.
+        lower: (counts, n, level) -> lower bounds.
+        upper: (counts, n, level) -> upper bounds.
+    """
+
+    name: str
+    lower: Callable[[ArrayLike, ArrayLike, ArrayLike], FloatArray]
+    upper: Callable[[ArrayLike, ArrayLike, ArrayLike], FloatArray]
+
+
+# Sampling design -> its bounds: where n was fixed before the first vote, and where the votes themselves may have said
+# when to stop.
+BOUNDS = {
+    "fixed": Bounds("clopper-pearson", binomial_lower, binomial_upper),
+    "sequential": Bounds("beta-binomial", sequence_lower, sequence_upper),
+}
+
+
+def largest_radius(n: int, alpha: float, sigma: float, sampling: str = "fixed") -> float:
     """The standard radius of an image whose n votes all agree: no radius can be larger.
 
-    sigma * Phi^-1(alpha^(1/n)), in the units of sigma, and 0 where n is too small for alpha.
+    For a fixed n sigma * Phi^-1(alpha^(1/n)), in the units of sigma, and 0 where n is too small for alpha.
     Before sampling it says whether n is worth paying for.
     """
-    return sigma * max(0.0, float(ndtri(binomial_lower(n, n, alpha))))
+    return sigma * max(0.0, float(ndtri(BOUNDS[sampling].lower(n, n, alpha))))

@@ -8,16 +8,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from raycsr.certification.bounds import (
-    BOUND,
-    FloatArray,
-    IntArray,
-    binomial_lower,
-    binomial_upper,
-    distinct_triples,
-)
+from raycsr.certification.bounds import BOUNDS, Bounds, FloatArray, IntArray, distinct_triples
 from raycsr.costs import CostMatrix
-from raycsr.errors import UserError
+from raycsr.errors import UserError, nearest
 
 # How an image's alpha is spent: this share on the lower bound on p_A, the rest on the upper bounds together.
 # Next to spending it all on p_A, the group radius loses little (0.1 % at n = 100,000) and the pair-wise
@@ -119,8 +112,9 @@ def certify_counts(
         sigma: standard deviation of the noise in [0, 1] pixel units, which are the units of all radii (L2).
         alpha: failure probability of one image's certificate in total. The standard certificate
             (standard_radius, p_a_lower_standard) and the cost-sensitive one are two statements at alpha each.
-        sampling: how n was chosen, for all rows or for each: these bounds hold for `fixed` alone, where n was
-            settled before any vote was seen.
+        sampling: how n was chosen, for all rows or for each, who must agree: `fixed`, where it was settled before
+            any vote was seen, or `sequential`, where votes may have said when to stop. It decides on the bounds:
+            Clopper-Pearson's, or those of a confidence sequence, which hold at every n at once.
         image_ids: (N,) names of the images; their positions if None.
         rules: (N,) the decision rule of each row; `argmax` if None.
         errors: (N,) why an image has no votes worth having, or None: its row certifies nothing.
@@ -185,7 +179,7 @@ def certify_votes(
     error = _one_each("errors", errors, num_images)
     errored = pd.notna(error)
     error[~errored] = None  # NaN, which is how a table says None
-    _refuse_unfixed(_one_each("sampling", sampling, num_images))
+    bounds = _bounds_of(_one_each("sampling", sampling, num_images))
 
     estimation = _without(estimation, errored)
     n = estimation.totals()
@@ -193,9 +187,9 @@ def certify_votes(
     if unvoted.any():
         raise UserError(f"image {ids[unvoted][0]!r} has no votes and no error; sample it, or say why in errors")
     top, top_votes = _top_classes(selection, estimation, costs.num_classes)
-    p_a_lower_standard = binomial_lower(top_votes, n, alpha)
-    p_a_lower = binomial_lower(top_votes, n, SHARE_OF_P_A * alpha)
-    p_b_upper, pairwise_radius, offsets = _targets(estimation, n, truth, top, p_a_lower, costs, sigma, alpha)
+    p_a_lower_standard = bounds.lower(top_votes, n, alpha)
+    p_a_lower = bounds.lower(top_votes, n, SHARE_OF_P_A * alpha)
+    p_b_upper, pairwise_radius, offsets = _targets(estimation, n, truth, top, p_a_lower, bounds, costs, sigma, alpha)
 
     cost_sensitive_radius = np.full(num_images, np.nan)
     sensitive = costs.sensitive[truth]
@@ -236,6 +230,7 @@ def _targets(
     truth: IntArray,
     top: IntArray,
     p_a_lower: FloatArray,
+    bounds: Bounds,
     costs: CostMatrix,
     sigma: float,
     alpha: float,
@@ -248,12 +243,12 @@ def _targets(
     num_targets = np.count_nonzero(costs.values > 0, axis=1)[truth]
     offsets = np.concatenate([[0], np.cumsum(num_targets)])
     p_b_upper, pairwise_radius = np.empty(offsets[-1]), np.empty(offsets[-1])
-    level, quantile_a = _upper_level(alpha, num_targets), ndtri(p_a_lower)
+    level, quantile_a = level_of_target(alpha, num_targets), ndtri(p_a_lower)
     for block in _blocks(len(truth), costs.num_classes):
         counts = estimation[block].dense(costs.num_classes)  # (B, m)
         # Votes repeat themselves: take quantiles of the distinct bounds only.
         triples, inverse = distinct_triples(counts, n[block, None], level[block, None])
-        distinct_upper = binomial_upper(*triples)
+        distinct_upper = bounds.upper(*triples)
         upper, quantile_upper = distinct_upper[inverse], ndtri(distinct_upper)[inverse]  # (B, m) each
         quantile_b = np.minimum(quantile_upper, -quantile_a[block, None])  # Phi^-1(1 - L) = -Phi^-1(L)
         radius = np.maximum(0.0, sigma / 2 * (quantile_a[block, None] - quantile_b))
@@ -266,7 +261,7 @@ def _targets(
     return p_b_upper, pairwise_radius, offsets
 
 
-def _upper_level(alpha: float, num_targets: IntArray) -> FloatArray:
+def level_of_target(alpha: float, num_targets: IntArray) -> FloatArray:
     """The failure probability of one target's bound: what p_A leaves of alpha, shared among the targets."""
     return (1 - SHARE_OF_P_A) * alpha / np.maximum(1, num_targets)
 
@@ -313,10 +308,11 @@ def _checked_labels(labels: ArrayLike, num_images: int, num_classes: int) -> Int
     return array.astype(np.int64)
 
 
-def _refuse_unfixed(sampling: NDArray[np.object_]) -> None:
-    others = [design for design in sampling if design != "fixed"]
-    if others:
-        raise UserError(
-            f"votes sampled by {others[0]!r}: {BOUND} bounds hold only where n was fixed before sampling; "
-            "sample with a fixed n, or bound these votes by a method that is uniform in time"
-        )
+def _bounds_of(sampling: NDArray[np.object_]) -> Bounds:
+    """The bounds that hold for votes of this design; refuses one that is unknown, and two at once."""
+    designs = list(dict.fromkeys(sampling)) or ["fixed"]
+    if len(designs) > 1:
+        raise UserError(f"votes sampled by {' and '.join(map(repr, designs))}; certify those of one design at a time")
+    if designs[0] not in BOUNDS:
+        raise UserError(f"no bounds are known for votes sampled by {designs[0]!r}; {nearest(str(designs[0]), BOUNDS)}")
+    return BOUNDS[designs[0]]

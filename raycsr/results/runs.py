@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raycsr.certification import BOUND, certify_votes
+from raycsr.certification import BOUNDS, certify_votes
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, sparse_votes
@@ -211,9 +211,10 @@ class Run:
 
     def open_certificates(self, spec: str, costs: CostMatrix, alpha: float) -> str:
         """Notes what a certificate set is of, where there is none of it yet, and returns its name."""
-        name = certificate_set(spec, costs, alpha)
+        sampling = self.manifest()["sampling"]
+        name = certificate_set(spec, costs, alpha, sampling)
         if not self.store.exists(f"certificates/{name}/costs.json"):
-            facts = {"spec": spec, "alpha": alpha, "bound": BOUND, "values": costs.values.tolist()}
+            facts = {"spec": spec, "alpha": alpha, "bound": BOUNDS[sampling].name, "values": costs.values.tolist()}
             self.store.write(f"certificates/{name}/costs.json", json.dumps(facts, separators=(",", ":")).encode())
         return name
 
@@ -310,11 +311,11 @@ class Run:
             )
 
 
-def certificate_set(spec: str, costs: CostMatrix, alpha: float) -> str:
+def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str = "fixed") -> str:
     """Names a certificate set: a legible slug, and a digest of what the certificates depend on."""
     stem = PurePath(spec).stem if spec.endswith(".csv") else spec
     slug = re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]
-    digest = sha256(json.dumps([costs.digest, alpha, BOUND]).encode()).hexdigest()
+    digest = sha256(json.dumps([costs.digest, alpha, BOUNDS[sampling].name]).encode()).hexdigest()
     return f"{slug}-{digest[:10]}"
 
 

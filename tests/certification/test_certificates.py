@@ -281,8 +281,11 @@ def test_blocks_of_images_are_certified_alike(monkeypatch):
         ({"labels": [0.5]}, "labels of type float64"),
         ({"labels": [0, 1]}, "shape \\(2,\\); give 1 integers"),
         ({"image_ids": ["a.png", "b.png"]}, "image_ids has 2 entries for 1 images"),
-        ({"sampling": "sequential-1"}, "votes sampled by 'sequential-1'.*only where n was fixed before sampling"),
-        ({"sampling": ["sequential-1"]}, "votes sampled by 'sequential-1'"),
+        (
+            {"sampling": "adaptive"},
+            "no bounds are known for votes sampled by 'adaptive'; choose from fixed, sequential",
+        ),
+        ({"sampling": ["sequental"]}, "sampled by 'sequental'; did you mean sequential"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):

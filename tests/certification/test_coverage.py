@@ -75,6 +75,38 @@ def test_certificates_fail_no_more_often_than_alpha(name):
     check_coverage(CASES[name], alpha=0.05)
 
 
+CHECKS = np.unique(np.geomspace(64, 4096, 25).astype(int))
+PATHS = 3_000
+
+
+def ever_untrue(case, alpha, sampling):
+    """The share of images about which a certificate is untrue after any of the checks, as votes come in."""
+    generator = np.random.default_rng(1)
+    counts0 = generator.multinomial(20, case.p, size=PATHS)
+    top = case.p[counts0.argmax(axis=1)]
+    p_b = case.p[case.costs.targets(case.label)]
+    true_radius = (SIGMA / 2 * (norm.ppf(case.p.max()) - norm.ppf(p_b))).clip(0)
+    counts, n, standard, cost_sensitive = np.zeros_like(counts0), 0, False, False
+    for check in CHECKS:
+        counts = counts + generator.multinomial(check - n, case.p, size=PATHS)
+        n = check
+        labels = np.full(PATHS, case.label)
+        frame = certify_counts(counts0, counts, labels, costs=case.costs, sigma=SIGMA, alpha=alpha, sampling=sampling)
+        standard |= (frame["p_a_lower_standard"] > top).to_numpy()
+        cost_sensitive |= (frame["p_a_lower"] > top) | (np.stack(frame["p_b_upper"]) < p_b).any(axis=1)
+        cost_sensitive |= (np.stack(frame["pairwise_radius"]) > true_radius).any(axis=1)
+    return standard.mean(), cost_sensitive.mean()
+
+
+@pytest.mark.parametrize("name", ["1 target, unsure which harmless class", "9 targets, right", "9 targets, a near tie"])
+def test_sequential_certificates_fail_no_more_often_than_alpha_whenever_one_stops(name):
+    assert max(ever_untrue(CASES[name], 0.05, "sequential")) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / PATHS)
+
+
+def test_the_check_sees_certificates_for_a_fixed_n_that_are_peeked_at():
+    assert min(ever_untrue(CASES["1 target, unsure which harmless class"], 0.05, "fixed")) > 0.1
+
+
 def test_the_check_sees_a_doubled_alpha():
     def certify_at_twice_alpha(*votes, alpha, **options):
         return certify_counts(*votes, alpha=2 * alpha, **options)
@@ -88,6 +120,6 @@ def test_the_check_sees_the_published_level_of_the_upper_bounds(monkeypatch):
     """It is alpha / 2 * |Omega|, about a half at 999 targets, where alpha / 2 / |Omega| was meant."""
     case = CASES["999 targets, right"]
     check_coverage(case, alpha=0.001)
-    monkeypatch.setattr(certificates, "_upper_level", lambda alpha, num_targets: alpha / 2 * num_targets)
+    monkeypatch.setattr(certificates, "level_of_target", lambda alpha, num_targets: alpha / 2 * num_targets)
     with pytest.raises(AssertionError):
         check_coverage(case, alpha=0.001)

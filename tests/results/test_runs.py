@@ -46,7 +46,7 @@ def part(ids, *, rows=None, errors=None, counts=COUNTS, device="cpu", **more):
 def run(store):
     run = Run(store.at("experiment/runs/0123456789abcdef"))
     manifest = {"experiment": "experiment", "model": "m", "sigma": 0.5, "n0": 10, "n": 1000, "precision": "fp32",
-                "num_classes": 3, "class_names": ["a", "b", "c"]}  # fmt: skip
+                "sampling": "fixed", "num_classes": 3, "class_names": ["a", "b", "c"]}  # fmt: skip
     run.store.create("manifest.json", json.dumps(manifest).encode())
     run.add_images(listing("x", "y", "z"))
     return run
