@@ -11,6 +11,8 @@ _HOMES = {
     "UserError": "raycsr.errors",
     "Votes": "raycsr.smoothing",
     "certify_counts": "raycsr.certification",
+    "collect_certificates": "raycsr.results",
+    "collect_trials": "raycsr.results",
     "count_votes": "raycsr.smoothing",
     "list_runs": "raycsr.results",
     "load_base_classifier": "raycsr.models",

@@ -1,6 +1,7 @@
 """Certificates from votes: bounds, radii and the numbers that sum them up. Needs neither torch nor Ray."""
 
 from raycsr.certification.bounds import BOUNDS, binomial_lower, binomial_upper, largest_radius
+from raycsr.certification.by_class import class_recalls, costliest_images, pairwise_robustness
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
 from raycsr.certification.metrics import summarize
 from raycsr.certification.statements import Statements, looks
@@ -13,7 +14,10 @@ __all__ = [
     "binomial_upper",
     "certify_counts",
     "certify_votes",
+    "class_recalls",
+    "costliest_images",
     "largest_radius",
     "looks",
+    "pairwise_robustness",
     "summarize",
 ]

@@ -64,13 +64,13 @@ def summarize(
     Raises:
         UserError: no rows, several rules or alphas, a negative radius, or certificates of other costs.
     """
-    thresholds = _checked_radii(radii)
-    _refuse_mixed(certificates)
+    thresholds = checked_radii(radii)
+    refuse_mixed(certificates)
     labels = certificates["label"].to_numpy(np.int64)
     standard_radius = certificates["standard_radius"].to_numpy(np.float64)
     group_radius = certificates["cost_sensitive_radius"].to_numpy(np.float64, na_value=np.nan)
     sensitive = ~np.isnan(group_radius)
-    _refuse_other_costs(certificates, labels, sensitive, costs)
+    refuse_other_costs(certificates, labels, sensitive, costs)
     prediction = certificates["prediction"].to_numpy(np.float64, na_value=np.nan)
     correct = (prediction == labels) & ~certificates["abstain"].to_numpy(bool)
 
@@ -95,7 +95,7 @@ def summarize(
     for name in NAMES:
         columns[name] = _mean(shares[name] if name in shares else means[name])
     if intervals:
-        limits = {name: _wilson(hits) for name, hits in shares.items()}
+        limits = {name: wilson(hits) for name, hits in shares.items()}
         (limits["acr"],) = _bootstrap(acr)
         limits["rob_cost"], limits["worst_case_cost"] = _bootstrap(rob_cost, worst_case_cost)
         for name in NAMES:
@@ -142,7 +142,7 @@ def _mean(values: NDArray[np.bool_] | FloatArray) -> FloatArray:
     return values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
 
 
-def _wilson(hits: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def wilson(hits: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
     """The 95 % score interval of a share (Wilson, JASA 1927)."""
     share, num_images = _mean(hits), max(1, len(hits))
     centre = share + Z_95**2 / (2 * num_images)
@@ -176,7 +176,8 @@ def _guaranteed(hits: NDArray[np.bool_], alpha: float) -> FloatArray:
     return np.maximum(0.0, _mean(hits) - binom.ppf(1 - RHO, len(hits), alpha) / len(hits))
 
 
-def _checked_radii(radii: ArrayLike) -> FloatArray:
+def checked_radii(radii: ArrayLike) -> FloatArray:
+    """Radii as an array (R,), refused where one is negative or not finite."""
     thresholds = np.atleast_1d(np.asarray(radii, dtype=np.float64))
     wrong = ~(np.isfinite(thresholds) & (thresholds >= 0))
     if wrong.any():
@@ -184,19 +185,21 @@ def _checked_radii(radii: ArrayLike) -> FloatArray:
     return thresholds
 
 
-def _refuse_mixed(certificates: pd.DataFrame) -> None:
+def refuse_mixed(certificates: pd.DataFrame) -> None:
+    """Refuses certificates of which an image may have several: such as `collect_certificates` returns."""
     if certificates.empty:
         raise UserError("there are 0 certificates to sum up; certify some images first")
-    for column in ("rule", "alpha"):
+    for column in certificates.columns.intersection(["run_id", "costs", "rule", "alpha"], sort=False):
         values = certificates[column].unique()
         if len(values) > 1:
             shown = ", ".join(str(value) for value in values)
             raise UserError(f"certificates of several values of {column} ({shown}); select one of them")
 
 
-def _refuse_other_costs(
+def refuse_other_costs(
     certificates: pd.DataFrame, labels: IntArray, sensitive: NDArray[np.bool_], costs: CostMatrix
 ) -> None:
+    """Refuses certificates whose lists of radii do not fit the costs' targets."""
     fix = "give the cost matrix that the certificates were made with"
     if labels.min() < 0 or labels.max() >= costs.num_classes:
         raise UserError(f"labels {labels.min()} to {labels.max()} for costs of {costs.num_classes} classes; {fix}")

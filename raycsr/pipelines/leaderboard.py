@@ -6,16 +6,7 @@ from typing import Any
 import pandas as pd
 
 from raycsr.results import markdown_table
-from raycsr.training import METRICS
-
-
-def ranked(trials: pd.DataFrame, metric: str, budget: float) -> pd.DataFrame:
-    """Trials with metrics, best first within each sigma and costs; those that lose too much accuracy come after."""
-    kept = trials[trials["state"].isin(["finished", "stopped"]) & trials[metric].notna()].copy()
-    top = kept.groupby(["sigma", "costs"])["accuracy"].transform("max")
-    kept["within_budget"] = kept["accuracy"] >= top - budget - 1e-9
-    ascending = [True, True, False, not METRICS[metric], False]
-    return kept.sort_values(["sigma", "costs", "within_budget", metric, "accuracy"], ascending=ascending)
+from raycsr.results import rank_trials as ranked
 
 
 def leaderboard(

@@ -1,8 +1,20 @@
 """Stored results: their schema, where they are, reading and writing them, tables and plots. Knows no Ray."""
 
 from raycsr.results.api import load_certificates, load_votes
+from raycsr.results.certified import (
+    Certified,
+    certified_curves,
+    default_radii,
+    legible,
+    load_certified,
+    pairwise_tables,
+    reference_and_best,
+    summaries,
+)
+from raycsr.results.collect import collect_certificates, collect_trials
 from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run
 from raycsr.results.owners import Ownership
+from raycsr.results.ranking import rank_points, rank_trials
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
 from raycsr.results.schema import SCHEMA_VERSION, histograms, sparse_votes, votes_table
 from raycsr.results.store import PATIENCE, Store
@@ -10,6 +22,7 @@ from raycsr.results.tables import (
     at_equal_accuracy,
     format_equal_accuracy,
     format_front,
+    format_ranking,
     format_summary,
     front,
     markdown_table,
@@ -19,26 +32,39 @@ from raycsr.results.tables import (
 __all__ = [
     "PATIENCE",
     "SCHEMA_VERSION",
+    "Certified",
     "Ownership",
     "Run",
     "Store",
     "at_equal_accuracy",
     "certificate_set",
+    "certified_curves",
     "certify_table",
+    "collect_certificates",
+    "collect_trials",
+    "default_radii",
     "find_experiments",
     "find_runs",
     "format_equal_accuracy",
     "format_front",
+    "format_ranking",
     "format_summary",
     "front",
     "histograms",
+    "legible",
     "list_runs",
     "load_certificates",
+    "load_certified",
     "load_votes",
     "markdown_table",
     "missing_images",
+    "pairwise_tables",
+    "rank_points",
+    "rank_trials",
     "read_locuslab_tsv",
+    "reference_and_best",
     "resolve_run",
     "sparse_votes",
+    "summaries",
     "votes_table",
 ]

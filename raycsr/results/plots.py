@@ -12,7 +12,13 @@ from matplotlib.lines import Line2D
 
 from raycsr.results.tables import non_dominated
 
-_STYLE = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # names of classes and models may hold a $
+}
 _TITLES = (
     ("certified accuracy", "right, and no perturbation within r changes it"),
     ("rob_cs", "no perturbation within r makes a costly mistake"),
@@ -38,7 +44,7 @@ def plot_curves(curves: Curves) -> bytes:
     """
     several = len({rule for _, _, rule in curves}) > 1
     matrices = list(dict.fromkeys(costs for _, costs, _ in curves)) if several else [""]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(15 if several else 12, 4 * len(matrices)), dpi=120, layout="constrained")
         for costs, row in zip(matrices, figure.subfigures(len(matrices), 1, squeeze=False)[:, 0], strict=True):
             axes = row.subplots(1, 3)
@@ -49,14 +55,14 @@ def plot_curves(curves: Curves) -> bytes:
             else:
                 _draw_matrices(axes, curves)
                 axes[0].legend(frameon=False, loc="lower left")
-                _legend_below(row, *axes[1].get_legend_handles_labels())
+                legend_below(row, *axes[1].get_legend_handles_labels())
             for axis, (title, meaning) in zip(axes, _TITLES, strict=True):
                 axis.set(xlabel="L2 radius, [0, 1] pixel units", xlim=(0, None), ylim=(0, None))
                 axis.set_title(f"{title}\n{meaning}")
                 axis.grid(alpha=0.25)
             for axis in axes[:2]:
                 axis.set_ylim(0, 1.02)
-        return _png(figure)
+        return png(figure)
 
 
 def _draw_matrices(axes: Sequence[Axes], curves: Curves) -> None:
@@ -94,7 +100,7 @@ def plot_front(points: pd.DataFrame) -> bytes:
     points = points[points["rob_cs"].notna()]
     runs, matrices = points["run"].unique(), points["costs"].unique()
     styles = {run: {"color": f"C{i % 10}", "marker": _cycle(_MARKERS, i)} for i, run in enumerate(runs)}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 0.6 + 3.8 * len(matrices)), dpi=120, layout="constrained")
         panels = figure.subplots(len(matrices), 2, squeeze=False, sharex="row")
         for costs, (left, right) in zip(matrices, panels, strict=True):
@@ -113,8 +119,8 @@ def plot_front(points: pd.DataFrame) -> bytes:
             "recall of seed classes": Line2D([], [], color="0.4", marker="o"),
             "recall of target classes": Line2D([], [], color="0.4", marker="o", linestyle="--", fillstyle="none"),
         }
-        _legend_below(figure, list(keys.values()), list(keys))
-        return _png(figure)
+        legend_below(figure, list(keys.values()), list(keys))
+        return png(figure)
 
 
 def _draw_front(axis: Axes, rules: pd.DataFrame, style: dict[str, Any]) -> None:
@@ -169,14 +175,15 @@ def _cycle(values: Sequence[Any], i: int) -> Any:
     return values[i % len(values)]
 
 
-def _legend_below(figure: FigureBase, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """A legend below the panels, in as many columns as its longest label allows."""
+def legend_below(figure: FigureBase, handles: Sequence[Any], labels: Sequence[str], width: int = _LABELS_WIDTH) -> None:
+    """A legend below the panels, in as many columns as its longest label allows in a width of so many characters."""
     if labels:
-        columns = max(1, min(4, _LABELS_WIDTH // max(map(len, labels))))
+        columns = max(1, min(4, width // max(map(len, labels))))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The bytes of a figure's picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

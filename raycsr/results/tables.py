@@ -28,15 +28,22 @@ _SHOWN = {
 }
 _TITLES = {**_SHOWN, "best": "best of all runs"}
 _IN_FRONT = ("costs", "run", "rule", "accuracy", "rob_cs", "seed_recall", "target_recall")
+_RANKED = ("run", "rule", "rob_cs", "accuracy", "certified_accuracy", "rob_cost", "seed_recall", "target_recall")
+
+
+def summary_rows(summary: pd.DataFrame) -> list[list[str]]:
+    """A summary (`summarize`, with `run`, `costs`, `rule`, `rule_id` in front) -> rows of text, the first the header.
+
+    Shares of certified images have their 95 % intervals. The decision rule is shown only where there is another than
+    argmax.
+    """
+    others = (summary["rule_id"] != "argmax").any()
+    return _rows(summary, [name for name in _SHOWN if name != "rule" or others])
 
 
 def format_summary(summary: pd.DataFrame) -> str:
-    """A summary (`summarize`, with `run`, `costs`, `rule`, `rule_id` in front) -> a Markdown table with 95 % intervals.
-
-    The decision rule is shown only where there is another than argmax.
-    """
-    others = (summary["rule_id"] != "argmax").any()
-    return _format(summary, [name for name in _SHOWN if name != "rule" or others])
+    """`summary_rows` as a Markdown table."""
+    return markdown_table(summary_rows(summary))
 
 
 def non_dominated(accuracy: ArrayLike, rob_cs: ArrayLike) -> NDArray[np.bool_]:
@@ -72,11 +79,30 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
     return on_front
 
 
-def format_front(on_front: pd.DataFrame) -> str:
-    """What `front` returns -> a Markdown table with 95 % intervals; `best` is shown where there are several runs."""
+def front_rows(on_front: pd.DataFrame) -> list[list[str]]:
+    """What `front` returns -> rows of text, the first the header; `best` is shown where there are several runs."""
     several = on_front["run"].nunique() > 1
     marked = on_front.assign(best=on_front["best"].map({True: "yes", False: ""}))
-    return _format(marked, [*_IN_FRONT, "best"] if several else _IN_FRONT)
+    return _rows(marked, [*_IN_FRONT, "best"] if several else _IN_FRONT)
+
+
+def format_front(on_front: pd.DataFrame) -> str:
+    """`front_rows` as a Markdown table."""
+    return markdown_table(front_rows(on_front))
+
+
+def ranking_rows(ranked: pd.DataFrame) -> list[list[str]]:
+    """What `rank_points` returns, of one costs -> rows of text; those whose accuracy is beyond the budget say so."""
+    header, *rows = _rows(ranked, _RANKED)
+    notes = ["note", *("" if within else "accuracy beyond budget" for within in ranked["within_budget"])]
+    places = ["", *(f"{place}" for place in ranked["place"])]
+    last = [[note] if any(notes[1:]) else [] for note in notes]
+    return [[place, *row, *note] for place, row, note in zip(places, [header, *rows], last, strict=True)]
+
+
+def format_ranking(ranked: pd.DataFrame) -> str:
+    """`ranking_rows` as a Markdown table."""
+    return markdown_table(ranking_rows(ranked))
 
 
 def at_equal_accuracy(points: pd.DataFrame, losses: Sequence[float] = LOSSES) -> pd.DataFrame:
@@ -106,8 +132,8 @@ def at_equal_accuracy(points: pd.DataFrame, losses: Sequence[float] = LOSSES) ->
     return pd.DataFrame(rows, columns=["costs", "run", "reference", *losses])
 
 
-def format_equal_accuracy(table: pd.DataFrame) -> str:
-    """What `at_equal_accuracy` returns -> a Markdown table."""
+def equal_accuracy_rows(table: pd.DataFrame) -> list[list[str]]:
+    """What `at_equal_accuracy` returns -> rows of text, the first the header."""
     losses = list(table.columns[3:])
     header = ["costs", "run", *(f"accuracy -{loss:g}" if loss else "same accuracy" for loss in losses)]
     rows = [
@@ -118,7 +144,12 @@ def format_equal_accuracy(table: pd.DataFrame) -> str:
         ]
         for row in table.to_dict("records")
     ]
-    return markdown_table([header, *rows])
+    return [header, *rows]
+
+
+def format_equal_accuracy(table: pd.DataFrame) -> str:
+    """`equal_accuracy_rows` as a Markdown table."""
+    return markdown_table(equal_accuracy_rows(table))
 
 
 def distinct_labels(runs: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -165,9 +196,9 @@ def markdown_table(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def _format(rows: pd.DataFrame, names: Sequence[str]) -> str:
+def _rows(rows: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
     cells = [[_cell(row, name) for name in names] for row in rows.to_dict("records")]
-    return markdown_table([[_TITLES[name] for name in names], *cells])
+    return [[_TITLES[name] for name in names], *cells]
 
 
 def _cell(row: dict, name: str | float) -> str:

@@ -57,6 +57,16 @@ def test_two_workers_come_to_what_one_comes_to(two):
 
 
 @pytest.mark.ray
+def test_workers_stream_their_shares_of_each_batch(options, cluster):
+    options |= {"stream": True, "training": TrainingOptions(epochs=2, batch_size=32, optimizer="adamw", lr=2e-3)}
+    ours, theirs = (
+        load_history(train(**options, workers=workers, name=f"{workers.number}").checkpoint)
+        for workers in (TWO, WorkerOptions())
+    )
+    assert [epoch["loss"] for epoch in ours] == pytest.approx([epoch["loss"] for epoch in theirs], rel=1e-3)
+
+
+@pytest.mark.ray
 def test_a_worker_that_is_lost_costs_the_epoch_it_was_in(two, monkeypatch, capfd):
     options, checkpoint = two
     save = module.save

@@ -1,16 +1,18 @@
+import functools
 import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from handmade import NEVER_B, NO_B, OFFSETS, PLAIN, write_run
 
 from raycsr import CostMatrix, UserError
 from raycsr.pipelines import report as report_module
 from raycsr.pipelines.certify import certify
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import sample
-from raycsr.results import Run, Store, histograms, read_locuslab_tsv, votes_table
+from raycsr.results import Run, Store, read_locuslab_tsv
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def test_a_report_covers_runs_and_published_tables_in_one(run, tmp_path, capsys)
     table = report(run=[run.location, str(tsv)], radii=[0.25], out=str(tmp_path / "out"))
     assert table["costs"].tolist() == ["pair:4/9", "uniform", "(standard)"]
     files = {file.name for file in (tmp_path / "out").iterdir()}
-    assert files == {"report.md", "summary.parquet", "curves.png", "cifar_resnet8-sigma_0.5.tsv"}
+    assert files == {"report.md", "report.html", "summary.parquet", "curves.png", "cifar_resnet8-sigma_0.5.tsv"}
     out = capsys.readouterr().out
     assert "8 x 8 px" in out and "0.001, 0.01 an image" in out
     folder = run.store.names("certificates")[-1]
@@ -82,51 +84,13 @@ def test_certify_checks_everything_before_it_writes(run):
         certify(run=[run.location], costs=["uniform"], alpha=0)
 
 
-# Several decision rules: runs of six images of three classes, two each of a, b, c, made by hand ------------------
-
-OFFSETS = {f"offset:{strength:g}*pair:a/b": f"offset-{i:010d}" for i, strength in enumerate([0.5, 1, 1.5, 2, 4], 1)}
-SURE = {0: [1000, 0, 0], 1: [0, 1000, 0], 2: [0, 0, 1000]}  # votes that certify 0.5 * Phi^-1(L), over 1.2
-IDS = ["a0", "a1", "b0", "b1", "c0", "c1"]
+# Several decision rules: runs of six images of three classes, made by hand ---------------------------------------
 
 
 @pytest.fixture
 def make_run(tmp_path):
     """`make_run("model/path.pt", {rule: answers to the six images})`: all votes agree, so all radii are alike."""
-
-    def make(model, answers, *, sigma=0.5, certify_under=("pair:a/b",), skip=()):
-        run = Run(Store(tmp_path / "runs" / f"{len(list(tmp_path.glob('runs/*'))):016d}"))
-        manifest = {"model": model, "sigma": sigma, "num_classes": 3, "class_names": ["a", "b", "c"]}
-        run.store.create("manifest.json", json.dumps({**manifest, "preprocessing": {"input_size": [8, 8]}}).encode())
-        run.add_images(pd.DataFrame({"image_id": IDS, "label": [0, 0, 1, 1, 2, 2], "size": 1, "version": "v"}))
-        run.add_rules({"id": OFFSETS[rule], "kind": "offset", "spec": rule} for rule in answers if rule != "argmax")
-        for rule, classes in answers.items():
-            rows = [i for i, name in enumerate(IDS) if (rule, name) not in skip]
-            run.write_votes(f"{OFFSETS.get(rule, rule)}.parquet", votes(OFFSETS.get(rule, rule), rows, classes))
-        for spec in certify_under:
-            run.certify(spec, run.costs(spec), 0.01)
-        return run
-
-    return make
-
-
-def votes(rule_id, rows, classes):
-    counts = np.array([SURE[classes[i]] for i in rows])
-    columns = {"rule": rule_id, "n0": 1000, "n": 1000, "sampling": "fixed", "image_sha": "0", "device": "cpu"}
-    columns |= {"batch_size": 64, "seconds": 0.1, "error": None}
-    return votes_table(
-        {
-            "image_id": [IDS[i] for i in rows],
-            "label": [i // 2 for i in rows],
-            "selection": histograms(counts),
-            "estimation": histograms(counts),
-            **{name: [value] * len(rows) for name, value in columns.items()},
-        }
-    )
-
-
-PLAIN = [0, 1, 1, 1, 2, 2]  # one a is taken for a b: accuracy 5/6, rob_cs 1/2
-NO_B = [0, 0, 1, 0, 2, 2]  # one b for an a: accuracy 5/6, rob_cs 1
-NEVER_B = [0, 0, 0, 0, 2, 2]  # accuracy 4/6, rob_cs 1: dominated
+    return functools.partial(write_run, tmp_path / "results")
 
 
 def test_each_rule_has_its_rows_and_its_front(make_run, tmp_path, capsys):
@@ -176,13 +140,13 @@ def test_a_run_that_has_none_of_the_rules_is_named_and_left_out(make_run, capsys
     runs = [make_run("a.pt", {"argmax": PLAIN}), make_run("b.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B})]
     table = report(run=[run.location for run in runs], rules=["offset:1*pair:a/b"])
     assert table["run"].unique().tolist() == ["b.pt σ=0.5"]
-    assert "a.pt σ=0.5: no certificates by these rules, left out." in capsys.readouterr().out
+    assert "a.pt σ=0.5: no certificates of these costs and rules, left out." in capsys.readouterr().out
 
 
 def test_a_rule_that_lacks_images_is_refused_or_reported_as_far_as_it_goes(make_run, capsys):
     answers = {"argmax": PLAIN, "offset:1*pair:a/b": NO_B}
-    run = make_run("m.pt", answers, skip=[("offset:1*pair:a/b", "c1")])
-    with pytest.raises(UserError, match=r"lacks 1 of 6 images under 'pair:a/b' by rule 'offset:1.*first 'c1'"):
+    run = make_run("m.pt", answers, skip=[("offset:1*pair:a/b", "c/1.png")])
+    with pytest.raises(UserError, match=r"lacks 1 of 6 images under 'pair:a/b' by rule 'offset:1.*first 'c/1.png'"):
         report(run=[run.location])
     table = report(run=[run.location], radii=[0.5], allow_missing=True)
     assert table["num_images"].tolist() == [6, 5]
@@ -207,11 +171,11 @@ def test_of_many_rules_the_curves_show_argmax_and_the_best_of_each_kind(make_run
     few = {spec: NEVER_B for spec in list(OFFSETS)[:4]}
     report(run=[make_run("m.pt", {"argmax": PLAIN, **few}).location], radii=[0.5])
     assert len(drawn[0]) == 5
-    assert "curves.png:" not in capsys.readouterr().out
+    assert "Curves:" not in capsys.readouterr().out
     many = {spec: NEVER_B for spec in OFFSETS} | {"offset:1.5*pair:a/b": NO_B}
     report(run=[make_run("m.pt", {"argmax": PLAIN, **many}).location], radii=[0.5])
     assert [rule for _, _, rule in drawn[1]] == ["argmax", "offset:1.5*pair:a/b"]
-    assert "curves.png: where a run has more than 4 rules" in capsys.readouterr().out
+    assert "Curves: where a run has more than 4 rules" in capsys.readouterr().out
 
 
 def test_rules_without_an_image_to_tell_them_apart_have_no_front(make_run, tmp_path):

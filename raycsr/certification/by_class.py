@@ -1,0 +1,115 @@
+"""From certificates to what is behind the summary: robustness by pair of classes, recalls, the costliest images."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from raycsr.certification.bounds import FloatArray, IntArray
+from raycsr.certification.metrics import checked_radii, refuse_mixed, refuse_other_costs, wilson
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+
+
+def pairwise_robustness(certificates: pd.DataFrame, *, costs: CostMatrix, radius: float) -> pd.DataFrame:
+    """Of the images of each class, the share that no perturbation within the radius turns into each other class.
+
+    Args:
+        certificates: rows of `certify_counts` of one run, decision rule and alpha, in memory or read back.
+        costs: the cost matrix they were made with.
+        radius: L2, in the units of sigma.
+
+    Returns:
+        (m, m), seed class x target class, indexed by the costs' class names or by 0 to m - 1: the share of the
+        images of class y whose pairwise radius towards j is certified (above 0, and at least `radius`). Errored
+        images are in the denominator. NaN where C[y, j] = 0, and where no image is of class y.
+
+    Raises:
+        UserError: no rows, several runs, rules or alphas, a negative radius, or certificates of other costs.
+
+    Source: the pair-wise radii of Xin, Chen, Backes & Zhang, ICML 2025; all those of an image hold jointly.
+    """
+    (threshold,) = checked_radii(radius)
+    shares = np.full((costs.num_classes, costs.num_classes), np.nan)
+    for y, _, pairwise in _by_class(certificates, costs):
+        shares[y, costs.targets(y)] = _certified(pairwise, threshold).mean(axis=0)
+    names = list(costs.class_names or range(costs.num_classes))
+    return pd.DataFrame(shares, pd.Index(names, name="seed"), pd.Index(names, name="target"))
+
+
+def class_recalls(certificates: pd.DataFrame, num_classes: int) -> pd.DataFrame:
+    """Of the images of each class, the share that is answered rightly without abstaining.
+
+    Args:
+        certificates: rows of `certify_counts` of one run, decision rule and alpha.
+        num_classes: the number m of classes.
+
+    Returns:
+        A row a class, 0 to m - 1: num_images, recall, and its 95 % interval over images, recall_low and
+        recall_high (Wilson, JASA 1927). Errored images are in the denominator; NaN where a class has no image.
+
+    Raises:
+        UserError: no rows, several runs, rules or alphas, or a label beyond the classes.
+    """
+    refuse_mixed(certificates)
+    labels = certificates["label"].to_numpy(np.int64)
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise UserError(f"labels {labels.min()} to {labels.max()} for {num_classes} classes; give the data's number")
+    prediction = certificates["prediction"].to_numpy(np.float64, na_value=np.nan)
+    correct = (prediction == labels) & ~certificates["abstain"].to_numpy(bool)
+    rows = []
+    for y in range(num_classes):
+        hits = correct[labels == y, None]
+        low, high = (limit[0] for limit in wilson(hits))
+        rows.append((len(hits), hits.mean() if len(hits) else np.nan, low, high))
+    columns = ["num_images", "recall", "recall_low", "recall_high"]
+    return pd.DataFrame(rows, pd.RangeIndex(num_classes, name="class"), columns)
+
+
+def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: float, k: int) -> pd.DataFrame:
+    """The images on which an adversary within the radius may do the greatest damage.
+
+    Args:
+        certificates: rows of `certify_counts` of one run, decision rule and alpha.
+        costs: the cost matrix they were made with.
+        radius: L2, in the units of sigma.
+        k: how many images at most.
+
+    Returns:
+        The rows of the k images with the largest worst-case certified cost (the maximum of C[y, j] over the targets
+        j that are not certified at the radius), fewer where fewer may cost anything. Ties go by the sum of these
+        C[y, j], then by image_id. Added are `worst_case_cost`; `cost_left`, that sum; and `reachable`, the class
+        that may be answered at the worst cost: of several, the one whose p_b_upper is largest.
+
+    Raises:
+        UserError: no rows, several runs, rules or alphas, a negative radius, or certificates of other costs.
+    """
+    (threshold,) = checked_radii(radius)
+    worst, left = np.zeros(len(certificates)), np.zeros(len(certificates))
+    reachable = np.full(len(certificates), -1)
+    for y, rows, pairwise in _by_class(certificates, costs):
+        targets = costs.targets(y)
+        cost = np.where(_certified(pairwise, threshold), 0.0, costs.values[y, targets])  # (images, targets)
+        worst[rows], left[rows] = cost.max(axis=1), cost.sum(axis=1)
+        p_b_upper = np.stack(certificates["p_b_upper"].iloc[rows].to_list())
+        at_worst = np.where(cost == worst[rows, None], p_b_upper, -1.0)
+        reachable[rows] = targets[at_worst.argmax(axis=1)]
+    found = certificates.assign(worst_case_cost=worst, cost_left=left, reachable=reachable)
+    order = ["worst_case_cost", "cost_left", "image_id"]
+    return found[worst > 0].sort_values(order, ascending=[False, False, True]).head(k).reset_index(drop=True)
+
+
+def _by_class(certificates: pd.DataFrame, costs: CostMatrix) -> Iterator[tuple[int, IntArray, FloatArray]]:
+    """Each seed class y that has images: y, positions of its rows, their pairwise radii (images, targets)."""
+    refuse_mixed(certificates)
+    labels = certificates["label"].to_numpy(np.int64)
+    sensitive = certificates["cost_sensitive_radius"].notna().to_numpy(bool)
+    refuse_other_costs(certificates, labels, sensitive, costs)
+    for y in np.unique(labels[sensitive]).tolist():
+        rows = np.flatnonzero(sensitive & (labels == y))
+        yield y, rows, np.stack(certificates["pairwise_radius"].iloc[rows].to_list())
+
+
+def _certified(radii: FloatArray, threshold: float) -> NDArray[np.bool_]:
+    return (radii > 0) & (radii >= threshold)

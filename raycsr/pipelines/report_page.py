@@ -1,0 +1,174 @@
+"""report.html: tables, curves, front, heat maps, recalls and the costliest images, a section a cost matrix."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from raycsr.certification import class_recalls, costliest_images
+from raycsr.errors import UserError
+from raycsr.results import Certified, at_equal_accuracy, front, pairwise_tables, rank_points, reference_and_best
+from raycsr.results.html import Captioned, Gallery, Notes, Part, Picture, Section, Table, render_page
+from raycsr.results.pictures import captions, plot_pairwise, plot_recalls
+from raycsr.results.plots import Curves, plot_curves, plot_front
+from raycsr.results.ranking import BUDGET
+from raycsr.results.tables import equal_accuracy_rows, front_rows, ranking_rows, summary_rows
+
+_IMAGES = 12  # of the costliest
+_NAMED = 8  # classes in a sentence
+
+
+def report_page(
+    sets: Sequence[Certified], table: pd.DataFrame, curves: Curves, radius: float, notes: Sequence[str]
+) -> str:
+    """The page of a report.
+
+    Args:
+        sets: what is reported on.
+        table: their summaries at all radii.
+        curves: what is drawn of them.
+        radius: at which runs and rules are compared.
+        notes: what a reader must know.
+
+    Returns:
+        HTML that needs nothing but itself.
+    """
+    compared = reference_and_best(sets, table[table["radius"] == radius])
+    sections = [Section("How to read this page", [Notes([*_TERMS, *notes])])]
+    for costs in dict.fromkeys(one.costs for one in sets):
+        of_costs = [one for one in sets if one.costs == costs]
+        rows = table[table["costs"] == costs]
+        of_curves = {key: curve for key, curve in curves.items() if key[1] == costs}
+        sections.append(_costs_section(costs, of_costs, compared[costs], rows, of_curves, radius))
+    return render_page("Certified robustness", sections)
+
+
+_TERMS = [
+    "Certified at radius r: no perturbation of the image whose L2 norm is at most r changes what is certified.",
+    "certified accuracy: of all images, the share that is answered rightly, and stays so.",
+    "rob_cs: of the images on which some mistake is costly, the share on which no perturbation makes a costly one.",
+    "rob_cost, worst cost: the mean of the costs that are not ruled out, and of the largest of them. Less is better.",
+    "seed recall, target recall: the share answered rightly of the classes with costly mistakes, and of the classes "
+    "that are costly to answer. Read them beside rob_cs: a model that calls everything a cat never mistakes a cat.",
+]
+
+
+def _costs_section(
+    costs: str,
+    sets: Sequence[Certified],
+    shown: Sequence[Certified],
+    table: pd.DataFrame,
+    curves: Curves,
+    radius: float,
+) -> Section:
+    """Everything about one cost matrix; what there is nothing to say of is left out."""
+    points = table[table["radius"] == radius]
+    ranked = rank_points(points)
+    drawn = [one for one in sets if one.key in curves]
+    below = []
+    if len(ranked) > 1:
+        below.append(Section(f"Ranking at radius {radius:g}", [_RANKING, Table(ranking_rows(ranked))]))
+    picture = Picture(plot_curves(curves), f"Certified curves under {costs}")
+    below.append(Section("Certified curves", [_CURVES, picture]))
+    if len(ranked) > 1:
+        parts = _front_parts(costs, points[points["rob_cs"].notna()])
+        below.append(Section(f"Front at radius {radius:g}", parts))
+    if len(ranked):
+        below.append(Section(f"Pairs of classes at radius {radius:g}", [_PAIRS, *_heat_maps(shown, drawn, radius)]))
+    below.append(Section("Recall of each class", [_RECALLS, _recalls(shown)]))
+    if len(ranked):
+        below.append(Section(f"The costliest images at radius {radius:g}", list(_costliest(shown[-1], radius))))
+    below.append(Section("All numbers", [Table(_without_costs(summary_rows(table)))]))
+    return Section(f"Costs: {costs}", [_mistakes(sets[0])], below)
+
+
+_CURVES = "As perturbations may be larger, the shares fall and the cost rises. Bands: 95 % intervals over images."
+_RANKING = (
+    f"By rob_cs, among those whose accuracy is at most {BUDGET:g} below the most accurate; the others come after. One "
+    "that is picked from these very images has no valid alpha."
+)
+_PAIRS = (
+    "A row is a class of images, a column a class that they must not be taken for: the darker, the larger the share of "
+    "the images on which that is ruled out. The lightest cell is where to begin."
+)
+_RECALLS = "What the costs of one class take from the others: compare the bars of each class. Lines: 95 % intervals."
+
+
+def _without_costs(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Rows without the column that the heading says."""
+    column = list(rows[0]).index("costs")
+    return [[*row[:column], *row[column + 1 :]] for row in rows]
+
+
+def _mistakes(one: Certified) -> str:
+    """The costly mistakes in words."""
+    seeds = np.flatnonzero(one.matrix.sensitive).tolist()
+    targets = np.flatnonzero(one.matrix.target_classes).tolist()
+    if one.origin is None:
+        return "A published table of standard certificates: it has no votes to certify costs from."
+    if not seeds:
+        return "No mistake is costly."
+    every = one.matrix.num_classes
+    of = "any class" if len(seeds) == every else _names(one, seeds)
+    others = "any other class" if len(targets) >= every - 1 else _names(one, targets)
+    return f"Costly mistakes: images of {of} taken for {others}."
+
+
+def _names(one: Certified, classes: Sequence[int]) -> str:
+    more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
+    return ", ".join(_name(one, y) for y in classes[:_NAMED]) + more
+
+
+def _name(one: Certified, y: int) -> str:
+    return one.matrix.class_names[y] if one.matrix.class_names else str(y)
+
+
+def _front_parts(costs: str, points: pd.DataFrame) -> list[Part]:
+    """The front, and the runs at equal accuracy."""
+    parts: list[Part] = [
+        "A point is a decision rule, a colour a model, the outlined point its argmax. Up and to the right is better.",
+        Picture(plot_front(points), f"Accuracy against rob_cs under {costs}, and the recalls that are paid for it"),
+        Table(_without_costs(front_rows(front(points)))),
+    ]
+    equal = at_equal_accuracy(points)
+    if len(equal):
+        parts.append("At equal accuracy: the largest rob_cs whose accuracy is the reference's, less a stated loss.")
+        parts.append(Table(_without_costs(equal_accuracy_rows(equal))))
+    return parts
+
+
+def _heat_maps(shown: Sequence[Certified], drawn: Sequence[Certified], radius: float) -> Iterator[Picture]:
+    """Of one seed class a row for each run and rule that is drawn; of several a picture each of the two shown."""
+    one_seed = np.count_nonzero(shown[0].matrix.sensitive) == 1
+    for title, robustness in pairwise_tables(drawn if one_seed else shown, radius).items():
+        picture = plot_pairwise(robustness, radius=radius, title=title)
+        yield Picture(picture, f"Share of images that no perturbation turns into each other class: {title}")
+
+
+def _recalls(shown: Sequence[Certified]) -> Picture:
+    recalls = {one.label: class_recalls(one.certificates, one.matrix.num_classes) for one in shown}
+    return Picture(plot_recalls(recalls, shown[0].matrix.class_names), f"Recall of each class: {' and '.join(recalls)}")
+
+
+def _costliest(one: Certified, radius: float) -> Iterator[Part]:
+    """The images on which an adversary may do the greatest damage, with their pictures where they can be read."""
+    from raycsr.pipelines.pictures import read_pictures, small_png  # torch, which only this needs
+
+    images = costliest_images(one.certificates, costs=one.matrix, radius=radius, k=_IMAGES)
+    if images.empty or one.origin is None:
+        yield f"Of {one.label} there is no image on which a costly mistake is left."
+        return
+    yield f"Of {one.label}: what an adversary within the radius can cost at most. Look for what they have in common."
+    lines = captions(images, one.matrix)
+    try:
+        pictures = read_pictures(one.origin, images)
+    except UserError as error:
+        yield f"Their pictures cannot be shown: {error}"
+        yield Table([["image", "may be taken for", "cost"], *lines])
+        return
+    yield Gallery(
+        [
+            Captioned(picture if isinstance(picture, str) else small_png(picture), line)
+            for picture, line in zip(pictures, lines, strict=True)
+        ]
+    )

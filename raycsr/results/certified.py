@@ -1,0 +1,293 @@
+"""Certificates of several runs side by side, labelled for people: what reports and notebooks begin with. No Ray."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+import numpy as np
+import pandas as pd
+
+from raycsr.certification import pairwise_robustness, summarize
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError, nearest
+from raycsr.results.collect import refuse_other_schemas
+from raycsr.results.locations import resolve_run
+from raycsr.results.ranking import BUDGET, rank_points
+from raycsr.results.runs import Run
+from raycsr.results.store import Store
+from raycsr.results.tables import distinct_labels, front, read_locuslab_tsv
+
+_READERS = 16  # runs read side by side; it waits for the network
+_CURVE_POINTS = 101
+_RADII = 4  # where the user names none
+MOST_DRAWN = 4  # rules beside argmax whose curves are still legible
+DRAWN_LOSS = 0.025  # of accuracy against argmax: beyond it, a curve shows a rule that few would use
+
+
+@dataclass(frozen=True)
+class Certified:
+    """The certificates of one run, cost matrix and decision rule.
+
+    Attributes:
+        run: its label, unlike those of the others.
+        costs: as a person writes them.
+        rule: as a person writes it.
+        rule_id: as the certificates have it.
+        matrix: the cost matrix, with the class names of the data.
+        certificates: the rows of this rule, as `raycsr.load_certificates` returns them.
+        missing: how many listed images have none.
+        input_size: height and width in px at which radii are measured; None for a published table.
+        origin: the run; None for a published table.
+        folder: of the certificate set.
+        positions: of each certificate's image in the run's listing.
+    """
+
+    run: str
+    costs: str
+    rule: str
+    rule_id: str
+    matrix: CostMatrix
+    certificates: pd.DataFrame
+    missing: int = 0
+    input_size: tuple[int, int] | None = None
+    origin: Run | None = None
+    folder: Store | None = None
+    positions: pd.Series | None = None
+
+    @property
+    def alpha(self) -> float:
+        """Failure probability of one image's certificate."""
+        return float(self.certificates["alpha"].iloc[0])
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Run, costs and rule, as people read them."""
+        return self.run, self.costs, self.rule
+
+    @property
+    def label(self) -> str:
+        """Run and rule in one; argmax goes without saying."""
+        return self.run if self.rule_id == "argmax" else f"{self.run} · {self.rule}"
+
+
+def load_certified(
+    runs: Iterable[str],
+    *,
+    costs: Sequence[str] | None = None,
+    rules: Sequence[str] | None = None,
+    allow_missing: bool = False,
+) -> tuple[list[Certified], list[str]]:
+    """Reads the stored certificates of some runs: one entry a run, cost matrix and decision rule.
+
+    Args:
+        runs: folders, `s3://bucket/prefix`, or unique prefixes; or .tsv tables of locuslab/smoothing.
+        costs: only these certificate sets, by their specs; by default all that are stored.
+        rules: only these decision rules, as they were written or by their ids; by default all that the runs have.
+        allow_missing: whether to take what is there where listed images have no certificate yet.
+
+    Returns:
+        The entries, and the labels of the runs that have none of these costs and rules.
+
+    Raises:
+        UserError: where a run has no certificates, or lacks images and may not; no run has a rule; there are none at
+            all; or a run is of another schema.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        sources = list({source.location: source for source in pool.map(_open, runs)}.values())
+        refuse_other_schemas([source.run for source in sources if source.run is not None])
+        ids = _rule_ids(rules, sources)
+        labels = distinct_labels([(source.model, source.after, source.run_id) for source in sources])
+        loaded = pool.map(lambda source, label: _load(source, label, costs, ids, allow_missing), sources, labels)
+        sets = _distinct_costs([one for several in loaded for one in several])
+    if not sets:
+        raise UserError("there are 0 certificates to report on; make some with `raycsr sample` and `raycsr certify`")
+    return sets, [label for label in labels if label not in {one.run for one in sets}]
+
+
+def default_radii(sets: Sequence[Certified]) -> list[float]:
+    """Four radii from 0, up to three quarters of the largest certified one."""
+    reach = max(_reach(one.certificates) for one in sets)
+    return [round(reach * i / _RADII, 2) for i in range(_RADII)]
+
+
+def summaries(sets: Sequence[Certified], radii: Sequence[float] | np.ndarray) -> pd.DataFrame:
+    """One table of `raycsr.summarize` over several sets: run, costs, rule, rule_id, then its columns."""
+    return pd.concat([_summary(one, radii) for one in sets], ignore_index=True)
+
+
+def certified_curves(sets: Sequence[Certified]) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """What `plot_curves` draws: (run, costs, rule) -> a summary over radii up to the largest certified one."""
+    reach = max(_reach(one.certificates) for one in sets)
+    grid = np.linspace(0, reach * 1.05 or 1.0, _CURVE_POINTS)
+    return {one.key: _summary(one, grid) for one in sets}
+
+
+def legible(sets: Sequence[Certified], points: pd.DataFrame) -> list[Certified]:
+    """The sets whose curves are drawn: all rules of a run and costs, or where those are many, argmax and the best.
+
+    The best is, of each kind of rule, the one of the largest rob_cs on the front that loses little accuracy against
+    argmax; where all lose more, the most accurate on the front.
+
+    Args:
+        sets: of any runs, costs and rules.
+        points: their summaries at one radius.
+    """
+    kept = set()
+    for (run, costs), rules in points.groupby(["run", "costs"], sort=False):
+        ids = rules["rule_id"].tolist()
+        if len(set(ids) - {"argmax"}) > MOST_DRAWN:
+            plain = rules.loc[rules["rule_id"] == "argmax", "accuracy"]
+            on_front = front(rules)
+            close = on_front["accuracy"] >= (plain.iloc[0] if len(plain) else rules["accuracy"].max()) - DRAWN_LOSS
+            ranked = pd.concat([on_front[close].sort_values("rob_cs", ascending=False), on_front[~close]])
+            best = set(ranked.groupby(ranked["rule_id"].str.split("-").str[0])["rule_id"].first())
+            ids = [rule_id for rule_id in ids if rule_id in best | {"argmax"}] or ids[:1]
+        kept |= {(run, costs, rule_id) for rule_id in ids}
+    return [one for one in sets if (one.run, one.costs, one.rule_id) in kept]
+
+
+def reference_and_best(
+    sets: Sequence[Certified], points: pd.DataFrame, budget: float = BUDGET
+) -> dict[str, list[Certified]]:
+    """Of each costs what to look at closely: the most accurate argmax, and the first in the ranking if that is another.
+
+    Args:
+        sets: of any runs, costs and rules.
+        points: their summaries at one radius.
+        budget: how far the accuracy of the best may be below that of the most accurate one.
+    """
+    by_key = {(one.costs, one.run, one.rule_id): one for one in sets}
+    chosen = {}
+    for costs, rows in points.groupby("costs", sort=False):
+        plain = rows[rows["rule_id"] == "argmax"]
+        reference = (plain if len(plain) else rows).sort_values("accuracy", ascending=False, kind="stable")
+        both = pd.concat([reference.head(1), rank_points(rows, budget=budget).head(1)])
+        keys = dict.fromkeys(zip(both["run"], both["rule_id"], strict=True))
+        chosen[str(costs)] = [by_key[(str(costs), *key)] for key in keys]
+    return chosen
+
+
+def pairwise_tables(sets: Sequence[Certified], radius: float) -> dict[str, pd.DataFrame]:
+    """What `plot_pairwise` draws of some sets of one costs: title -> robustness at a radius.
+
+    Where one class alone is a seed class, it is one table with a row a set; else a table a set.
+    """
+    tables = {one.label: pairwise_robustness(one.certificates, costs=one.matrix, radius=radius) for one in sets}
+    (seeds,) = np.nonzero(sets[0].matrix.sensitive)
+    if len(seeds) != 1:
+        return tables
+    rows = pd.concat([table.iloc[seeds].set_axis([label]) for label, table in tables.items()])
+    return {f"images of class {next(iter(tables.values())).index[seeds[0]]}": rows.rename_axis(columns="target")}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the user named: a run, or a published table."""
+
+    location: str
+    model: str  # its path or name
+    after: str  # what else a label says
+    rules: dict[str, str]  # id -> as a person writes it
+    run: Run | None = None
+
+    @property
+    def run_id(self) -> str:
+        return "" if self.run is None else self.run.run_id
+
+
+def _open(location: str) -> _Source:
+    if location.endswith(".tsv"):
+        return _Source(location, location, "", {"argmax": "argmax"})
+    run = resolve_run(location)
+    manifest = run.manifest()
+    rules = run.rules().values()
+    specs = [rule.spec for rule in rules]
+    shown = {rule.id: rule.spec if specs.count(rule.spec) == 1 else f"{rule.spec} ({rule.id[-4:]})" for rule in rules}
+    return _Source(run.location, manifest["model"], f" σ={manifest['sigma']:g}", shown, run)
+
+
+def _rule_ids(asked: Sequence[str] | None, sources: Sequence[_Source]) -> set[str]:
+    """Ids of the rules to show, all without a wish; a rule is one and the same however a run wrote it."""
+    specs = [(spec, rule_id) for source in sources for rule_id, spec in source.rules.items()]
+    for name in asked or []:
+        if not any(name in pair for pair in specs):
+            raise UserError(f"no run has a rule {name!r}; {nearest(name, dict.fromkeys(spec for spec, _ in specs))}")
+    return {rule_id for spec, rule_id in specs if asked is None or spec in asked or rule_id in asked}
+
+
+def _load(
+    source: _Source, label: str, costs: Sequence[str] | None, ids: set[str], allow_missing: bool
+) -> list[Certified]:
+    shown = {rule_id: spec for rule_id, spec in source.rules.items() if rule_id in ids}
+    if source.run is None:
+        certificates = read_locuslab_tsv(source.location)
+        m = max(int(certificates["label"].max()), int(certificates["prediction"].max())) + 1
+        matrix = CostMatrix.uniform(m)
+        return [Certified(label, "(standard)", spec, i, matrix, certificates) for i, spec in shown.items()]
+    run = source.run
+    stored = run.certificate_sets()
+    wanted = costs if costs is not None else list(dict.fromkeys(facts["spec"] for facts in stored.values()))
+    names = [name for spec in wanted for name, facts in stored.items() if facts["spec"] == spec]
+    if not names and not allow_missing:
+        have = ", ".join(facts["spec"] for facts in stored.values()) or "none"
+        asked = "" if costs is None else f" for {', '.join(costs)}"
+        raise UserError(
+            f"run {run.run_id} has no certificates{asked} (stored: {have}); "
+            f"make them with `raycsr certify --run {run.location} --costs ...`"
+        )
+    if not names:
+        return []
+    listed = run.images()["image_id"]
+    return [one for name in names for one in _load_set(run, name, stored[name], label, shown, listed, allow_missing)]
+
+
+def _load_set(
+    run: Run, name: str, facts: dict, label: str, rules: dict[str, str], listed: pd.Series, allow_missing: bool
+) -> list[Certified]:
+    """One certificate set, rule by rule; a rule without any certificate is left out."""
+    manifest = run.manifest()
+    certificates = run.certificates(name)
+    num_images, position = len(listed), pd.Series(listed.index, index=listed)
+    spec = PurePath(facts["spec"]).name if facts["spec"].endswith(".csv") else facts["spec"]
+    matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
+    size = tuple(manifest["preprocessing"]["input_size"])
+    folder = run.store.at(f"certificates/{name}")
+    sets = []
+    for rule_id, rule in rules.items():
+        rows = certificates[certificates["rule"] == rule_id].reset_index(drop=True)
+        if len(rows) < num_images and not allow_missing:
+            by = "" if rule_id == "argmax" else f" by rule {rule!r}"
+            raise UserError(
+                f"run {run.run_id} lacks {num_images - len(rows)} of {num_images} images under {facts['spec']!r}{by} "
+                f"(the first {run.missing(rows)[0]!r}); finish it with `raycsr sample` and `raycsr certify`, or "
+                "report on what is there with --allow_missing true"
+            )
+        if len(rows):
+            missing = num_images - len(rows)
+            positions = rows["image_id"].map(position)
+            sets.append(Certified(label, spec, rule, rule_id, matrix, rows, missing, size, run, folder, positions))
+    return sets
+
+
+def _distinct_costs(sets: list[Certified]) -> list[Certified]:
+    """Says alpha and values where one spec stands for several: rows that look alike must be alike."""
+    meanings = {(one.costs, one.alpha, one.matrix.digest) for one in sets if one.folder is not None}
+    specs = [spec for spec, _, _ in meanings]
+    return [
+        replace(one, costs=f"{one.costs} (alpha {one.alpha:g}, {one.matrix.digest[:4]})")
+        if specs.count(one.costs) > 1
+        else one
+        for one in sets
+    ]
+
+
+def _reach(certificates: pd.DataFrame) -> float:
+    return float(np.nanmax(certificates[["standard_radius", "cost_sensitive_radius"]].fillna(0).to_numpy()))
+
+
+def _summary(one: Certified, radii: Sequence[float] | np.ndarray) -> pd.DataFrame:
+    summary = summarize(one.certificates, costs=one.matrix, radii=radii)
+    for name in ("rule_id", "rule", "costs", "run"):
+        summary.insert(0, name, getattr(one, name))
+    return summary

@@ -1,0 +1,131 @@
+"""Tidy tables of everything under a location: the certificates of many runs, the trials of many sweeps. No Ray."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
+
+import pandas as pd
+import pyarrow as pa
+
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError, nearest
+from raycsr.results.locations import find_experiments, find_runs
+from raycsr.results.runs import Run
+from raycsr.results.schema import CERTIFICATES, SCHEMA_VERSION
+
+_READERS = 16  # runs read side by side; it waits for the network
+_OF_RUN = ["run_id", "experiment", "model", "sigma", "costs"]
+
+
+def collect_certificates(
+    results: str | os.PathLike[str], costs: CostMatrix | str | None = None, rule: str | None = None
+) -> pd.DataFrame:
+    """Reads the stored certificates of all runs under a location into one table.
+
+    Args:
+        results: a results folder, an experiment's folder, a run, or `s3://bucket/prefix`.
+        costs: only those of this cost matrix, or of what is stored under this spec; of a CSV the file's name is enough.
+        rule: only those of this decision rule, by its id or as a person writes it.
+
+    Returns:
+        One row a run, costs, alpha, image and rule: run_id, experiment, model, sigma, costs (the spec), then the
+        columns of `raycsr.results.schema.CERTIFICATES`. Select one of each of the first before `raycsr.summarize`.
+
+    Raises:
+        UserError: where there is no run, or none with such certificates; or runs of another schema.
+    """
+    runs = find_runs(results)
+    if not runs:
+        raise UserError(f"no runs at {os.fspath(results)!r}; give the --results of `raycsr sample`, or a folder in it")
+    refuse_other_schemas(runs)
+    with ThreadPoolExecutor(_READERS) as pool:
+        rule_ids = list(pool.map(lambda run: _rule_ids(run, rule), runs))
+        sets = list(pool.map(lambda run: run.certificate_sets(), runs))
+        if not any(rule_ids):
+            specs = pool.map(lambda run: [one.spec for one in run.rules().values()], runs)
+            known = dict.fromkeys(spec for of_run in specs for spec in of_run)
+            raise UserError(f"no run at {os.fspath(results)!r} has a rule {rule!r}; {nearest(str(rule), known)}")
+        wanted = [
+            (run, name, facts["spec"], rule_id)
+            for run, ids, stored in zip(runs, rule_ids, sets, strict=True)
+            for name, facts in stored.items()
+            if _is_of(facts, costs)
+            for rule_id in ids
+        ]
+        if not wanted:
+            have = ", ".join(dict.fromkeys(facts["spec"] for stored in sets for facts in stored.values())) or "none"
+            asked = "" if costs is None else f" for costs {costs!r}"
+            raise UserError(
+                f"no run at {os.fspath(results)!r} has certificates{asked} (stored: {have}); "
+                "make them with `raycsr certify --run ... --costs ...`"
+            )
+        return pd.concat(pool.map(lambda one: _certificates(*one), wanted), ignore_index=True)
+
+
+def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
+    """Reads the trials of all sweeps under a location that have ended at least once.
+
+    Args:
+        results: a results folder, an experiment's folder, or `s3://bucket/prefix`.
+
+    Returns:
+        One row a trial: experiment, sweep, then the columns of `trials.parquet`: trial, state, error, sigma, costs,
+        objective, model, point (JSON), epoch, seconds, the certified metrics, checkpoint.
+
+    Raises:
+        UserError: where there is none.
+    """
+    sweeps = [
+        (experiment, name)
+        for experiment in find_experiments(results)
+        for name in experiment.names("sweeps")
+        if experiment.exists(f"sweeps/{name}/trials.parquet")
+    ]
+    if not sweeps:
+        raise UserError(f"no sweeps with trials at {os.fspath(results)!r}; give the --results of `raycsr sweep`")
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = pool.map(lambda sweep: sweep[0].read_table(f"sweeps/{sweep[1]}/trials.parquet"), sweeps)
+        tables = list(read)
+    names = [(experiment.location.rsplit("/", 1)[-1], name) for experiment, name in sweeps]
+    trials = pa.concat_tables(tables, promote_options="permissive").to_pandas()  # a column may be null in one sweep
+    for position, column in enumerate(("experiment", "sweep")):
+        values = [of_sweep[position] for of_sweep, table in zip(names, tables, strict=True) for _ in range(len(table))]
+        trials.insert(position, column, values)
+    return trials
+
+
+def refuse_other_schemas(runs: Sequence[Run]) -> None:
+    """Refuses runs that another version of this package has written in another way.
+
+    Raises:
+        UserError: saying which run has which schema_version.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        versions = list(pool.map(lambda run: run.manifest().get("schema_version"), runs))
+    others = [f"{run.run_id} has {was}" for run, was in zip(runs, versions, strict=True) if was != SCHEMA_VERSION]
+    if others:
+        raise UserError(
+            f"this raycsr reads schema_version {SCHEMA_VERSION}, but run {', run '.join(others)}; "
+            "read them by the raycsr that their manifests name"
+        )
+
+
+def _rule_ids(run: Run, rule: str | None) -> list[str | None]:
+    """The ids that a rule has in a run, [None] for all rules without a wish."""
+    if rule is None:
+        return [None]
+    return [one.id for one in run.rules().values() if rule in (one.id, one.spec)]
+
+
+def _is_of(facts: dict, costs: CostMatrix | str | None) -> bool:
+    if isinstance(costs, CostMatrix):
+        return CostMatrix(facts["values"]) == costs
+    return costs is None or costs in (facts["spec"], PurePath(facts["spec"]).name)
+
+
+def _certificates(run: Run, name: str, spec: str, rule_id: str | None) -> pd.DataFrame:
+    """One certificate set with the facts of its run in front."""
+    manifest = run.manifest()
+    facts = {"run_id": run.run_id, "costs": spec, **{key: manifest[key] for key in ("experiment", "model", "sigma")}}
+    return run.certificates(name, rule_id).assign(**facts)[[*_OF_RUN, *CERTIFICATES.names]]

@@ -1,0 +1,96 @@
+"""Several runs side by side: what reports and notebooks begin with."""
+
+import math
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from handmade import NEVER_B, NO_B, PLAIN, write_run
+
+from raycsr import UserError
+from raycsr.results import (
+    certified_curves,
+    default_radii,
+    load_certified,
+    pairwise_tables,
+    reference_and_best,
+    summaries,
+)
+
+
+def test_an_entry_is_a_run_costs_and_rule(store):
+    write_run(store.location, "x/a.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B})
+    run = write_run(store.location, "y/a.pt", {"argmax": NEVER_B}, certify_under=("pair:a/b", "seed:c"))
+    sets, left_out = load_certified([f"{store.location}/hand/runs/{i:016d}" for i in (0, 1)])
+    assert [one.key for one in sets] == [
+        ("x/a.pt σ=0.5", "pair:a/b", "argmax"),
+        ("x/a.pt σ=0.5", "pair:a/b", "offset:1*pair:a/b"),
+        ("y/a.pt σ=0.5", "pair:a/b", "argmax"),
+        ("y/a.pt σ=0.5", "seed:c", "argmax"),
+    ]
+    assert [one.label for one in sets[:2]] == ["x/a.pt σ=0.5", "x/a.pt σ=0.5 · offset:1*pair:a/b"]
+    last = sets[-1]
+    assert (last.matrix.class_names, last.alpha, last.origin.location) == (("a", "b", "c"), 0.01, run.location)
+    assert left_out == [] and last.certificates["prediction"].tolist() == NEVER_B
+    table = summaries(sets, [0.5])
+    assert table["accuracy"].round(3).tolist() == [0.833, 0.833, 0.667, 0.667]
+    assert table[["run", "costs", "rule"]].apply(tuple, axis=1).tolist() == [one.key for one in sets]
+
+
+def test_runs_without_such_certificates_are_refused_or_left_out_by_name(tmp_path):
+    runs = [
+        write_run(tmp_path, "a.pt", {"argmax": PLAIN}).location,
+        write_run(tmp_path, "b.pt", {"argmax": PLAIN}, certify_under=()).location,
+    ]
+    with pytest.raises(UserError, match=r"run 0{15}1 has no certificates \(stored: none\); make them"):
+        load_certified(runs)
+    sets, left_out = load_certified(runs, allow_missing=True)
+    assert [one.run for one in sets] == ["a.pt σ=0.5"] and left_out == ["b.pt σ=0.5"]
+    with pytest.raises(UserError, match="there are 0 certificates to report on"):
+        load_certified(runs[1:], allow_missing=True)
+
+
+def test_runs_of_another_schema_are_refused(tmp_path):
+    run = write_run(tmp_path, "a.pt", {"argmax": PLAIN}, schema_version=7)
+    with pytest.raises(UserError, match="run 0{16} has 7"):
+        load_certified([run.location])
+
+
+def test_radii_and_curves_reach_as_far_as_the_certificates(tmp_path):
+    sets, _ = load_certified([write_run(tmp_path, "a.pt", {"argmax": PLAIN}, sigma=0.25).location])
+    reach = sets[0].certificates["standard_radius"].max()
+    assert default_radii(sets) == [0, round(reach / 4, 2), round(reach / 2, 2), round(reach * 3 / 4, 2)]
+    (curve,) = certified_curves(sets).values()
+    assert curve["radius"].max() == pytest.approx(1.05 * reach)
+    assert curve["certified_accuracy"].iloc[[0, -1]].tolist() == [pytest.approx(5 / 6), 0]
+
+
+def test_the_reference_is_the_most_accurate_argmax_and_the_best_is_first_in_the_ranking(tmp_path):
+    runs = [
+        write_run(tmp_path, "a.pt", {"argmax": NEVER_B, "offset:1*pair:a/b": NO_B}),
+        write_run(tmp_path, "b.pt", {"argmax": PLAIN}),
+    ]
+    sets, _ = load_certified([run.location for run in runs])
+    (both,) = reference_and_best(sets, summaries(sets, [0.5])).values()
+    assert [one.label for one in both] == ["b.pt σ=0.5", "a.pt σ=0.5 · offset:1*pair:a/b"]
+    alone, _ = load_certified([runs[1].location])
+    assert reference_and_best(alone, summaries(alone, [0.5])) == {"pair:a/b": alone}
+
+
+def test_pairs_of_one_seed_class_are_one_table_of_all_sets_and_of_several_a_table_each(tmp_path):
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B}, certify_under=("seed:a", "uniform"))
+    sets, _ = load_certified([run.location])
+    ((title, table),) = pairwise_tables(sets[:2], 0.5).items()
+    assert (title, table.index.tolist()) == ("images of class a", ["m.pt σ=0.5", "m.pt σ=0.5 · offset:1*pair:a/b"])
+    assert table[["b", "c"]].to_numpy().tolist() == [[0.5, 1.0], [1.0, 1.0]] and table["a"].isna().all()
+    tables = pairwise_tables(sets[2:], 0.5)
+    assert list(tables) == [one.label for one in sets[2:]]
+    plain = pd.DataFrame(tables["m.pt σ=0.5"])
+    assert plain.loc["a", "b"] == 0.5 and plain.loc["b", "a"] == 1 and math.isnan(plain.loc["b", "b"])
+
+
+def test_reading_and_reporting_need_neither_torch_nor_ray():
+    code = "import sys, raycsr, raycsr.pipelines.report; raycsr.collect_trials; raycsr.results.load_certified; "
+    code += "print(sorted({'torch', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
