@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,8 +29,14 @@ VERBS = {
     "sweep": ("raycsr.pipelines.sweep:sweep", "trainings over a space, on Ray Tune; keeps those that certify best"),
     "tune-rule": ("raycsr.pipelines.tune_rule:tune_rule", "training images -> a cost-sensitive decision rule"),
     "evaluate": ("raycsr.pipelines.evaluate:evaluate", "sample, certify and report"),
+    "validate": (
+        "raycsr.pipelines.validate:validate",
+        "check a sample, train or sweep, and print its plan",
+    ),
     "ls": ("raycsr.pipelines.ls:ls", "what a results folder holds, and how far each run is: raycsr ls RESULTS"),
 }
+
+VALIDATED = ("sample", "train", "sweep")
 
 # options that may be repeated; each occurrence adds a value, and the command line replaces YAML's list
 _LISTS = ("--run", "--costs", "--radii", "--rules")
@@ -91,14 +98,37 @@ def parser(verb: str, function: Callable) -> ArgumentParser:
 def _call(verb: str, rest: list[str]) -> Any:
     if verb not in VERBS:
         raise UserError(f"no such verb; use one of {', '.join(VERBS)}")
-    module, name = VERBS[verb][0].split(":")
-    function = getattr(importlib.import_module(module), name)
+    function = _function(verb)
     _refuse_credentials(rest)
-    options = parser(verb, function)
+    if verb == "validate":
+        return _validate(function, rest)
+    parsed = _parsed(parser(verb, function), function, rest)
+    return function(**{key: value for key, value in vars(parsed).items() if key != "config"})
+
+
+def _function(verb: str) -> Callable:
+    module, name = VERBS[verb][0].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _validate(validate: Callable, rest: list[str]) -> None:
+    """The options of the verb that is to be validated, and those of its timing beside them."""
+    verb = rest[0] if rest else ""
+    if verb not in VALIDATED:
+        raise UserError(f"validate what? give one of {', '.join(VALIDATED)}, and its options")
+    function = _function(verb)
+    options = parser(f"validate {verb}", function)
+    timing = inspect.signature(validate).parameters["timing"].annotation
+    options.add_class_arguments(timing, as_group=False)
+    given = {key: value for key, value in vars(_parsed(options, function, rest[1:])).items() if key != "config"}
+    names = [field.name for field in fields(timing)]
+    validate(verb, given, timing(**{name: given.pop(name) for name in names}))
+
+
+def _parsed(options: ArgumentParser, function: Callable, rest: list[str]) -> Any:
     single = [name for name, one in inspect.signature(function).parameters.items() if one.annotation is str]
     lists = [option for option in _LISTS if option.removeprefix("--") not in single]  # `train` has one --costs
-    parsed = options.instantiate(options.parse_args(_join_lists(rest, lists)))
-    return function(**{key: value for key, value in vars(parsed).items() if key != "config"})
+    return options.instantiate(options.parse_args(_join_lists(rest, lists)))
 
 
 def _refuse_credentials(rest: list[str]) -> None:

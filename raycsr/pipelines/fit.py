@@ -14,7 +14,7 @@ from raycsr.models import BaseClassifier, load_base_classifier, save_checkpoint
 from raycsr.pipelines.plan import Plan
 from raycsr.pipelines.stream import StreamedBatches
 from raycsr.progress import Progress
-from raycsr.training import Epoch, InMemoryBatches, Trainer, augmentation, certified_metrics, rank
+from raycsr.training import Batches, Epoch, InMemoryBatches, Trainer, augmentation, certified_metrics, rank
 
 # (epoch, certified metrics where it was validated, the classifier to keep, what a later process needs to go on)
 AfterEpoch = Callable[[Epoch, dict[str, float] | None, BaseClassifier, dict[str, Any]], None]
@@ -43,15 +43,7 @@ def fit_share(
     torch.manual_seed(config.seed + rank())
     model = plan.model.to(device)
     batches, held, num_mixed = _split(plan, pixels)
-    trainer = Trainer(
-        model,
-        batches,
-        objective=plan.objective,
-        sigma=config.sigma,
-        generator=torch.Generator(device).manual_seed(config.seed + 1 + rank()),
-        costs=torch.tensor(plan.costs.values, dtype=torch.float32, device=device),
-        options=config.training,
-    )
+    trainer = trainer_of(plan, model, batches)
     if state is not None:
         trainer.load_state_dict(state)
 
@@ -72,6 +64,20 @@ def fit_share(
         after_epoch(epoch, metrics, trainer.model, trainer.state_dict())
 
     trainer.run(after, progress=progress)
+
+
+def trainer_of(plan: Plan, model: BaseClassifier, batches: Batches) -> Trainer:
+    """The trainer of a plan's model, on the device that the model is on."""
+    device = model.scale.device
+    return Trainer(
+        model,
+        batches,
+        objective=plan.objective,
+        sigma=plan.config.sigma,
+        generator=torch.Generator(device).manual_seed(plan.config.seed + 1 + rank()),
+        costs=torch.tensor(plan.costs.values, dtype=torch.float32, device=device),
+        options=plan.config.training,
+    )
 
 
 def _split(plan: Plan, pixels: Pixels | None) -> tuple[InMemoryBatches | StreamedBatches, Pixels, int]:

@@ -280,7 +280,10 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
         missing = _to_sample(job, run, committed, wanted, ids, retry_errors)
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
-        print(describe(job, run, found, pool, len(missing)))
+        seconds = len(missing) * (job.sampling.n0 + job.sampling.most) / found.samples_per_second / pool.actors
+        estimate = f"about {duration(seconds)} on {pool.actors} actors"
+        print(f"run       {run.location}")
+        print(describe(job, on=f"{found.precision} on {found.device}", images=len(missing), estimate=estimate))
         start = time.monotonic()
         if len(missing):
             stream(job, run, found, pool, owner, missing)
@@ -316,22 +319,26 @@ def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], re
     return missing_images(wanted, committed, rules)
 
 
-def describe(job: Job, run: Run, found: Probe, pool: PoolOptions, missing: int) -> str:
-    """The plan, in words: what there is to do and what it can give at most."""
+def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
+    """The plan, in words: what there is to do and what it can give at most.
+
+    Args:
+        job: what to sample.
+        on: the precision and the device.
+        images: that are to be sampled.
+        estimate: what that takes.
+    """
     sampling, total, most = job.sampling, len(job.listing.images), "" if job.statements is None else "at most "
     height, width = job.base_classifier.preprocessing.input_size
-    passes = missing * (sampling.n0 + sampling.n)
-    seconds = passes / found.samples_per_second / pool.actors
+    passes = images * (sampling.n0 + sampling.most)
     radius = largest_radius(sampling.most, job.alpha, job.sigma, sampling.design)
     return "\n".join(
         [
-            f"run       {run.location}",
-            f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, "
-            f"{found.precision} on {found.device}",
+            f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, {on}",
             f"rules     {_listed([rule.spec for rule in job.rules])}",
-            f"images    {total:,}, of which {missing:,} to sample" if missing else f"images    {total:,}, all sampled",
+            f"images    {total:,}, of which {images:,} to sample" if images else f"images    {total:,}, all sampled",
             f"samples   {sampling.n0:,} + {most}{sampling.most:,} an image at sigma {job.sigma:g}: "
-            f"{most}{passes:,} forward passes, {most or 'about '}{duration(seconds)} on {pool.actors} actors",
+            f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
             *([f"decided   {job.statements}"] if job.statements is not None else []),
         ]

@@ -159,18 +159,13 @@ def sweep(
     config = TrainConfig(data, model, sigma, costs, objective, training, augmentation, validation, seed, stream)
     check_location(results)
     folder = Store(results).at(f"{experiment}/sweeps/{name}")
-    _check_search(search)
-    corners = [at_point(config, point) for point in corner_points(space)]
-    listing = open_source(data).list()
-    for corner in corners:
-        check(corner, listing)
-        check_workers(search.workers, corner.training.batch_size)
-    callbacks = [_Progress(_num_trials(space, search), search.metric), *trackers(tracking, f"{experiment}/{name}")]
+    corners, listing = check_sweep(config, space, search)
+    callbacks = [_Progress(num_trials(space, search), search.metric), *trackers(tracking, f"{experiment}/{name}")]
     connect()
-    concurrent = _concurrent(search, _num_trials(space, search))
+    concurrent = _concurrent(search, num_trials(space, search))
     pixels = _pixels_of_each_backbone(corners, listing)
     _claim(folder, config, space, search)
-    print(_describe(space, search, concurrent, folder))
+    print(describe(space, search, folder, f"{concurrent} at a time, "))
     start = time.monotonic()
     longest = max(corner.training.epochs for corner in corners)
     grid = _run(folder, config, space, search, longest, concurrent, callbacks, listing, pixels)
@@ -200,6 +195,24 @@ def sweep(
     return SweepOutcome(folder.location, trials, best, failures, outcomes)
 
 
+def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> tuple[list[TrainConfig], Listing]:
+    """Checks all that can be checked without the cluster and without a model.
+
+    Returns:
+        The trainings at the corners of the space, and the listing of their data.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    _check_search(search)
+    corners = [at_point(config, point) for point in corner_points(space)]
+    listing = open_source(config.data).list()
+    for corner in corners:
+        check(corner, listing)
+        check_workers(search.workers, corner.training.batch_size)
+    return corners, listing
+
+
 def _check_search(search: SearchOptions) -> None:
     if search.metric not in METRICS:
         raise UserError(f"unknown metric {search.metric!r}: {nearest(search.metric, METRICS)}")
@@ -207,7 +220,7 @@ def _check_search(search: SearchOptions) -> None:
         raise UserError(f"search.samples is {search.samples}: give 1 or more, or -1 with search.max_hours")
 
 
-def _num_trials(space: Space, search: SearchOptions) -> int | None:
+def num_trials(space: Space, search: SearchOptions) -> int | None:
     """How many trials there will be; None where they go on until the time is up."""
     grid = math.prod(len(domain["grid"]) for domain in space.values() if "grid" in domain)
     return grid * search.samples if search.samples > 0 else None
@@ -468,16 +481,16 @@ def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> di
     return best
 
 
-def _describe(space: Space, search: SearchOptions, concurrent: int, folder: Store) -> str:
-    """The plan, in words."""
+def describe(space: Space, search: SearchOptions, folder: Store, concurrent: str = "") -> str:
+    """The plan, in words; `concurrent` says how many trials run at a time."""
     domains = [f"{key} {kind} {_short(v)}" for key, d in space.items() for kind, v in d.items()]
-    count = _num_trials(space, search)
+    count = num_trials(space, search)
     trials = "trials until the time is up" if count is None else f"{count} trials"
     return "\n".join(
         [
             f"sweep     {folder.location}",
             f"space     {'; '.join(domains)}",
-            f"trials    {trials}, {concurrent} at a time, {search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
+            f"trials    {trials}, {concurrent}{search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
             f"GPUs each, {search.scheduler}"
             + (f", at most {search.max_hours:g} h" if search.max_hours is not None else ""),
             f"judged by {search.metric} on held-out images",

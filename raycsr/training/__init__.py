@@ -10,13 +10,14 @@ from raycsr.training.holdout import (
     check_validation,
     hold_out,
 )
-from raycsr.training.loop import Epoch, Trainer, TrainingOptions, check_training
+from raycsr.training.loop import Batches, Epoch, Trainer, TrainingOptions, check_training
 from raycsr.training.workers import num_workers, rank, share
 
 __all__ = [
     "METRICS",
     "AugmentationOptions",
     "Batch",
+    "Batches",
     "Epoch",
     "HeldOut",
     "InMemoryBatches",

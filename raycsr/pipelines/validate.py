@@ -1,0 +1,222 @@
+"""`raycsr validate`: all that can be checked before paying, and the plan, with its hours and its price."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from raycsr.certification import Statements, looks
+from raycsr.data import read_pixels
+from raycsr.models import BaseClassifier, prepare_for_inference, resolve_precision
+from raycsr.pipelines import sweep as sweeping
+from raycsr.pipelines import train as training
+from raycsr.pipelines.fit import trainer_of
+from raycsr.pipelines.plan import Plan, TrainConfig, prepare
+from raycsr.pipelines.pool import check_location, device_name, worker_device
+from raycsr.pipelines.sample import Job, check, describe
+from raycsr.pipelines.workers import check_workers
+from raycsr.progress import duration
+from raycsr.results import Store
+from raycsr.smoothing import CHUNK, Request, Sampler
+from raycsr.training import InMemoryBatches
+
+_PILOT_IMAGES = 16
+_PILOT_SECONDS = 30.0  # of sampling them: on a slow device they get fewer samples
+_PILOT_SAMPLES = (128, 2048)  # an image, at least and at most
+_TIMES_ON_PAPER = 50  # that each of them is then sampled
+_BATCHES = 4  # timed, after one that is not
+
+
+@dataclass(frozen=True)
+class TimingOptions:
+    """What the plan is priced by.
+
+    Attributes:
+        time_one_batch: Time a few batches on this machine, and sample a few images of a certification.
+        devices: Devices like this machine's that will do the work.
+        hourly_price: Of one of them.
+    """
+
+    time_one_batch: bool = False
+    devices: int = 1
+    hourly_price: float = 0.0
+
+
+def validate(verb: str, options: Mapping[str, Any], timing: TimingOptions) -> None:
+    """Checks what a verb would do, without a cluster, and prints the plan.
+
+    Args:
+        verb: sample, train or sweep.
+        options: of that verb.
+        timing: how to price it.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    {"sample": _sample, "train": _train, "sweep": _sweep}[verb](options, timing)
+
+
+# Certification --------------------------------------------------------------------------------------------
+
+
+def _sample(options: Mapping[str, Any], timing: TimingOptions) -> None:
+    models = [
+        replace(options["model"], name=name) for name in (options["model"].name, *(options["further_models"] or []))
+    ]
+    jobs = check(
+        options["data"],
+        models,
+        options["sampling"],
+        options["costs"] or [],
+        options["alpha"],
+        options["experiment"],
+        options["results"],
+        options["rules"] or [],
+    )
+    device = worker_device()
+    for job in jobs:
+        precision = resolve_precision(job.sampling.precision, device)
+        print(describe(job, on=f"{precision} on {device_name(device)}", images=len(job.listing.images)))
+        if timing.time_one_batch:
+            for line in _price_of_sampling(job, timing):
+                print(line)
+
+
+def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
+    """The engine's speed here, and what a fixed and a sequential design would take."""
+    sampler = _sampler(job, n=_BATCHES * max(job.sampling.batch_size, CHUNK))
+    rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, _PILOT_IMAGES).astype(int)]
+    pixels = read_pixels(job.source, rows.drop_duplicates("image_id"), job.base_classifier.preprocessing)
+    images = [torch.from_numpy(image).permute(2, 0, 1) for image in pixels.images]
+    sampler.count(images[0], "warm-up")
+    start = time.perf_counter()
+    sampler.count(images[0], "timed")
+    speed = (sampler.n0 + sampler.n) / (time.perf_counter() - start)
+
+    n = int(np.clip(_PILOT_SECONDS * speed / len(images), *_PILOT_SAMPLES)) // CHUNK * CHUNK
+    pilot = _sampler(job, n=n)
+    counted = list(pilot.sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
+    radii = job.sampling.radii or [job.sigma]
+    statements = job.statements or Statements(job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha)
+    votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
+    expected = expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0, n=job.sampling.most)
+    total = len(job.listing.images)
+    fixed, sequential = job.sampling.n0 + job.sampling.n, job.sampling.n0 + expected
+    shown = ", ".join(f"{radius:g}" for radius in statements.radii)
+    return [
+        f"speed     {speed:,.0f} samples/s, batches of {sampler.batch_size}",
+        f"fixed     {fixed:,} samples an image: {_hours(total * fixed / speed, timing)}",
+        f"sequential {sequential:,.0f} samples an image to decide radius {shown}, by {len(images)} images: "
+        f"{_hours(total * sequential / speed, timing)}",
+    ]
+
+
+def _sampler(job: Job, n: int) -> Sampler:
+    sampling, device = job.sampling, worker_device()
+    network: BaseClassifier = prepare_for_inference(
+        job.base_classifier,
+        precision=resolve_precision(sampling.precision, device),
+        device=device,
+        compile=sampling.compile,
+    )
+    return Sampler(
+        network,
+        sigma=job.sigma,
+        n0=sampling.n0,
+        n=n,
+        seed=sampling.seed,
+        batch_size=sampling.batch_size,
+        rules=job.rules,
+        device=device,
+    )
+
+
+def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statements, *, n0: int, n: int) -> float:
+    """Estimation samples that an image of a sequential run takes on average, by sampling a pilot's again on paper.
+
+    Args:
+        votes: int (N, rules, m), of the pilot.
+        labels: int (N,).
+        statements: what is to be decided.
+        n0: selection samples an image.
+        n: estimation samples at most.
+    """
+    generator = np.random.default_rng(0)
+    steps = looks(n, CHUNK)
+    taken = []
+    for of_image, label in zip(votes, labels.tolist(), strict=True):
+        for _ in range(_TIMES_ON_PAPER):
+            # the shares that may have given these votes, a few of each class that got none
+            shares = np.stack([generator.dirichlet(of_rule + 1 / len(of_rule)) for of_rule in of_image])
+            counts0 = np.stack([generator.multinomial(n0, p) for p in shares])
+            counts, drawn = np.zeros_like(counts0), 0
+            for step in steps:
+                counts, drawn = counts + [generator.multinomial(step - drawn, p) for p in shares], step
+                if statements.decided(counts0, counts, label):
+                    break
+            taken.append(drawn)
+    return float(np.mean(taken))
+
+
+# Training -------------------------------------------------------------------------------------------------
+
+
+def _train(options: Mapping[str, Any], timing: TimingOptions) -> None:
+    config = _config(options)
+    check_workers(options["workers"], config.training.batch_size)
+    check_location(options["results"])
+    plan = prepare(config)
+    folder = Store(options["results"]).at(f"{options['experiment']}/checkpoints").location
+    print(
+        training.describe(plan, f"{folder}/{options['name'] or training.default_name(config)}.pt", options["workers"])
+    )
+    if timing.time_one_batch:
+        print(f"takes     {_hours(seconds_of_training(plan), timing)}")
+
+
+def _sweep(options: Mapping[str, Any], timing: TimingOptions) -> None:
+    config, space, search = _config(options), options["space"], options["search"]
+    check_location(options["results"])
+    folder = Store(options["results"]).at(f"{options['experiment']}/sweeps/{options['name']}")
+    corners, listing = sweeping.check_sweep(config, space, search)
+    print(sweeping.describe(space, search, folder))
+    trials = sweeping.num_trials(space, search)
+    plans = [prepare(corner, listing) for corner in corners]
+    if timing.time_one_batch and trials is not None:
+        mean = float(np.mean([seconds_of_training(plan) for plan in plans]))
+        print(f"takes     {_hours(trials * mean, timing)}, by the {len(plans)} corners of the space")
+
+
+def _config(options: Mapping[str, Any]) -> TrainConfig:
+    return TrainConfig(**{field.name: options[field.name] for field in fields(TrainConfig)})
+
+
+def seconds_of_training(plan: Plan) -> float:
+    """What a training takes on this machine's device, by a few of its steps; validation is not counted."""
+    config = plan.config
+    rows = plan.listing.images.iloc[plan.held_out.left[: config.training.batch_size]]
+    pixels = read_pixels(plan.source, rows, plan.model.preprocessing)
+    batches = InMemoryBatches(
+        pixels.images, pixels.labels, batch_size=config.training.batch_size, generator=torch.Generator().manual_seed(0)
+    )
+    trainer = trainer_of(plan, plan.model.to(worker_device()).train(), batches)
+    (batch,) = batches
+    trainer.step(batch).item()
+    start = time.perf_counter()
+    for _ in range(_BATCHES):
+        trainer.step(batch).item()
+    steps = config.training.epochs * (len(plan.held_out.left) // config.training.batch_size)
+    return steps * (time.perf_counter() - start) / _BATCHES
+
+
+def _hours(seconds: float, timing: TimingOptions) -> str:
+    """Time on all devices, and the price of it."""
+    price = (
+        f", {seconds / 3600 * timing.hourly_price:,.2f} at {timing.hourly_price:g} an hour"
+        if timing.hourly_price
+        else ""
+    )
+    return f"{duration(seconds / timing.devices)} on {timing.devices} such devices{price}"
