@@ -114,6 +114,10 @@ def _function(verb: str) -> Callable:
 def _validate(validate: Callable, rest: list[str]) -> None:
     """The options of the verb that is to be validated, and those of its timing beside them."""
     verb = rest[0] if rest else ""
+    if verb in ("-h", "--help"):
+        print(f"usage: raycsr validate {'|'.join(VALIDATED)} [--config F] [--results R] [options of that verb]")
+        print("       [--time_one_batch true] [--devices N] [--hourly_price P]; see raycsr validate VERB --help")
+        sys.exit(0)
     if verb not in VALIDATED:
         raise UserError(f"validate what? give one of {', '.join(VALIDATED)}, and its options")
     function = _function(verb)

@@ -63,9 +63,8 @@ def validate(verb: str, options: Mapping[str, Any], timing: TimingOptions) -> No
 
 
 def _sample(options: Mapping[str, Any], timing: TimingOptions) -> None:
-    models = [
-        replace(options["model"], name=name) for name in (options["model"].name, *(options["further_models"] or []))
-    ]
+    names = [options["model"].name, *(options["further_models"] or [])]
+    models = [replace(options["model"], name=name) for name in names]
     jobs = check(
         options["data"],
         models,
@@ -154,7 +153,7 @@ def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statemen
             counts0 = np.stack([generator.multinomial(n0, p) for p in shares])
             counts, drawn = np.zeros_like(counts0), 0
             for step in steps:
-                counts, drawn = counts + [generator.multinomial(step - drawn, p) for p in shares], step
+                counts, drawn = counts + np.stack([generator.multinomial(step - drawn, p) for p in shares]), step
                 if statements.decided(counts0, counts, label):
                     break
             taken.append(drawn)
