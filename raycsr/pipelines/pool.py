@@ -106,7 +106,7 @@ def user_errors_of_workers() -> Iterator[None]:
         yield
     except Exception as error:  # of a task or an actor a RayError, of workers that train together another
         found = re.findall(rf"{UserError.__module__}\.UserError: (.+)", str(error))  # causes first
-        if isinstance(error, UserError) or not found:
+        if type(error) is UserError or not found:  # what Ray raises of a task is a UserError, too, with its traceback
             raise
         raise UserError(f"{found[-1]}; what is committed is kept, run the same command to go on") from error
 

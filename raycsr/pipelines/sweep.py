@@ -38,6 +38,7 @@ from raycsr.smoothing import SamplingOptions
 from raycsr.training import METRICS, AugmentationOptions, Epoch, TrainingOptions, ValidationOptions
 
 _CHECKPOINT = "checkpoint.pt"
+_WAITING = 0.001  # CPUs of a trial whose workers train: Tune refuses none
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ def _run(
     alone = search.workers_per_trial == 1  # else the trial only waits for its workers, which reserve their own
     trainable = tune.with_resources(
         tune.with_parameters(_trial, config=config, listing=listing, pixels=pixels, workers=search.workers),
-        {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial} if alone else {"cpu": 0},
+        {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial} if alone else {"cpu": _WAITING},
     )
     if Tuner.can_restore(folder.location):
         print("going on with the sweep that is there")

@@ -10,9 +10,10 @@ import urllib.request
 
 import pytest
 from nodes import submission_id
+from test_analysis import pictures, run_notebook, text
 
 from raycsr.pipelines.metrics import COUNTERS, GAUGES
-from raycsr.results import find_runs
+from raycsr.results import Store, collect_trials, find_runs
 
 CERTIFICATION = """
 experiment: digits
@@ -33,6 +34,10 @@ validation: {every: 2, images: 30, sensitive: 10, n: 64}
 costs: "seed:4"
 space: {sigma: {grid: [0.25, 0.5]}}
 search: {cpus_per_trial: 0.5, gpus_per_trial: 0.5}
+test: {source: digits, limit: 40}
+sampling: {n0: 64, n: 256, precision: fp32}
+pool: {actors: 2, gpus_per_actor: 0.5}
+radii: [0.1]
 """
 
 READ = """
@@ -42,6 +47,22 @@ certificates = raycsr.load_certificates(runs.location[0], costs="seed:4")
 assert not {"ray", "torch"} & set(sys.modules)
 print(len(runs), runs.finished[0], len(certificates), certificates.error.notna().sum())
 """
+
+
+# each holds its node's GPU until the other has one
+TASK_ON_EACH_NODE = """
+import ray, time
+ray.init()
+started = [ray.remote(num_gpus=1)(lambda: time.sleep(2)).remote() for _ in range(2)]
+ray.get(started)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unpacked(nodes):
+    """All nodes have the checkout: those of one machine share its folder, and each replaces it on first need."""
+    done = nodes.submit("python", "-c", TASK_ON_EACH_NODE)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -78,16 +99,19 @@ def test_a_certification_is_submitted_and_read_back_without_ray(nodes, ceph, on_
     assert not any(key in text for text in texts for key in ceph.keys)
 
 
-def test_a_sweep_is_submitted_and_read_back(nodes, on_ceph, written):
+def test_a_sweep_is_submitted_and_the_notebook_reads_what_it_wrote(nodes, on_ceph, written, tmp_path):
     results = f"{on_ceph}/results"
     done = nodes.submit("python", "-m", "jobs.sweep", "--config", written(SWEEP), "--results", results)
     assert done.returncode == 0, done.stdout + done.stderr
-    from raycsr.results import Store
-
-    folder = Store(f"{results}/digits/sweeps/two")
-    trials = folder.read_table("trials.parquet").to_pandas()
-    assert len(trials) == 2 and set(trials["state"]) == {"finished"}
-    assert folder.names("best") == ["0.25-seed-4.pt", "0.5-seed-4.pt"] or len(folder.names("best")) == 2
+    trials = collect_trials(results)
+    assert trials["sigma"].tolist() == [0.25, 0.5] and set(trials["state"]) == {"finished"}
+    best = Store(f"{results}/digits/sweeps/two").names("best")
+    assert best == ["sigma0.25-seed-4.pt", "sigma0.5-seed-4.pt"]
+    cells = run_notebook(tmp_path, RESULTS=results, RADIUS=0.1)
+    winners = [run.run_id for run in find_runs(results)]  # certified on the test split
+    assert len(winners) == 2 and all(run_id in text(cells["runs"]) for run_id in winners)
+    assert len(pictures(cells["curves"])) == 1 and len(pictures(cells["recalls"])) >= 1
+    assert "two" in text(cells["trials"])
 
 
 def test_a_mistake_fails_the_job_and_is_its_last_line(nodes, on_ceph, written):

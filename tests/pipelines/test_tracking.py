@@ -1,13 +1,14 @@
 """Trackers that follow a sweep: a local MLflow store, Weights & Biases offline."""
 
 import pytest
+from ray import tune
 
 from raycsr.data import DataOptions
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions
 from raycsr.pipelines import tracking
 from raycsr.pipelines.sweep import SearchOptions, sweep
-from raycsr.pipelines.tracking import TrackingOptions, trackers
+from raycsr.pipelines.tracking import TrackingOptions, _Follower, trackers
 from raycsr.training import TrainingOptions, ValidationOptions
 
 
@@ -40,6 +41,17 @@ def test_each_trial_is_a_run_with_its_point_and_its_metrics(cluster, tmp_path, m
         expected[0.02 if "0.02" in trial["point"] else 0.05] = trial["accuracy"]
     assert accuracy == expected
     assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 2
+
+
+def test_a_tracker_that_fails_is_told_once_and_stops_nothing(capsys):
+    class Broken(tune.Callback):
+        def on_trial_result(self, *args, **kwargs):
+            raise ConnectionError("no such host")
+
+    follower = _Follower("mlflow", Broken())
+    for _ in range(2):
+        follower.on_trial_result(1, [], None, {})
+    assert capsys.readouterr().out == "tracking.mlflow does not follow any more: ConnectionError: no such host\n"
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_line_that_installs_it(monkeypatch):

@@ -10,6 +10,7 @@ from raycsr.cli import main
 from raycsr.data import DataOptions, open_source
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions, Rule, load_base_classifier, load_training_state, save_checkpoint
+from raycsr.pipelines import plan as planning
 from raycsr.pipelines import train as module
 from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, prepare
 from raycsr.pipelines.stream import StreamedBatches
@@ -97,7 +98,7 @@ def test_a_name_belongs_to_one_set_of_options(options):
 
 @pytest.mark.ray
 def test_streams_what_does_not_fit_in_memory(options, cluster, monkeypatch):
-    monkeypatch.setattr(module, "_MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(planning, "_MEMORY_SHARE", 0.0)
     plan = prepare(TrainConfig(**{k: v for k, v in options.items() if k not in ("results", "threads")}))
     assert plan.stream
     trained = train(**options, name="streamed")

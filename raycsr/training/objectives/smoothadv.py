@@ -41,25 +41,13 @@ def smoothadv(
     Returns:
         The loss, a scalar.
     """
-    return smoothadv_losses(
-        model,
-        images,
-        labels,
-        sigma=sigma,
-        progress=progress,
-        generator=generator,
-        k=k,
-        steps=steps,
-        radius=radius,
-        warmup=warmup,
-    ).mean()
+    return smoothadv_losses(model, images, labels, sigma, progress, generator, k, steps, radius, warmup).mean()
 
 
 def smoothadv_losses(
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
-    *,
     sigma: float,
     progress: float,
     generator: torch.Generator,

@@ -44,16 +44,5 @@ def smoothadv_cs(
     Raises:
         UserError: There is no cost matrix.
     """
-    losses = smoothadv_losses(
-        model,
-        images,
-        labels,
-        sigma=sigma,
-        progress=progress,
-        generator=generator,
-        k=k,
-        steps=steps,
-        radius=radius,
-        warmup=warmup,
-    )
+    losses = smoothadv_losses(model, images, labels, sigma, progress, generator, k, steps, radius, warmup)
     return reweighted(losses, labels, costs, weight, "smoothadv_cs")

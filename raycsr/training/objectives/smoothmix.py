@@ -45,26 +45,13 @@ def smoothmix(
     Returns:
         The loss, a scalar.
     """
-    return smoothmix_losses(
-        model,
-        images,
-        labels,
-        sigma=sigma,
-        progress=progress,
-        generator=generator,
-        k=k,
-        steps=steps,
-        step=step,
-        eta=eta,
-        warmup=warmup,
-    ).mean()
+    return smoothmix_losses(model, images, labels, sigma, progress, generator, k, steps, step, eta, warmup).mean()
 
 
 def smoothmix_losses(
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
-    *,
     sigma: float,
     progress: float,
     generator: torch.Generator,

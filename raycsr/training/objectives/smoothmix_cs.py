@@ -46,17 +46,5 @@ def smoothmix_cs(
     Raises:
         UserError: There is no cost matrix.
     """
-    losses = smoothmix_losses(
-        model,
-        images,
-        labels,
-        sigma=sigma,
-        progress=progress,
-        generator=generator,
-        k=k,
-        steps=steps,
-        step=step,
-        eta=eta,
-        warmup=warmup,
-    )
+    losses = smoothmix_losses(model, images, labels, sigma, progress, generator, k, steps, step, eta, warmup)
     return reweighted(losses, labels, costs, weight, "smoothmix_cs")
