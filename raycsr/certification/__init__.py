@@ -3,11 +3,12 @@
 from raycsr.certification.bounds import BOUNDS, binomial_lower, binomial_upper, largest_radius
 from raycsr.certification.by_class import class_recalls, costliest_images, pairwise_robustness
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
-from raycsr.certification.metrics import summarize
+from raycsr.certification.metrics import METRICS, summarize
 from raycsr.certification.statements import Statements, looks
 
 __all__ = [
     "BOUNDS",
+    "METRICS",
     "SparseVotes",
     "Statements",
     "binomial_lower",

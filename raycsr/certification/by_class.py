@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from raycsr.certification.bounds import FloatArray, IntArray
-from raycsr.certification.metrics import checked_radii, refuse_mixed, refuse_other_costs, wilson
+from raycsr.certification.metrics import certified, checked_radii, refuse_mixed, refuse_other_costs, wilson
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -30,10 +29,10 @@ def pairwise_robustness(certificates: pd.DataFrame, *, costs: CostMatrix, radius
 
     Source: the pair-wise radii of Xin, Chen, Backes & Zhang, ICML 2025; all those of an image hold jointly.
     """
-    (threshold,) = checked_radii(radius)
+    threshold = checked_radii(radius)
     shares = np.full((costs.num_classes, costs.num_classes), np.nan)
     for y, _, pairwise in _by_class(certificates, costs):
-        shares[y, costs.targets(y)] = _certified(pairwise, threshold).mean(axis=0)
+        shares[y, costs.targets(y)] = certified(pairwise, threshold)[..., 0].mean(axis=0)
     names = list(costs.class_names or range(costs.num_classes))
     return pd.DataFrame(shares, pd.Index(names, name="seed"), pd.Index(names, name="target"))
 
@@ -85,12 +84,12 @@ def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: f
     Raises:
         UserError: no rows, several runs, rules or alphas, a negative radius, or certificates of other costs.
     """
-    (threshold,) = checked_radii(radius)
+    threshold = checked_radii(radius)
     worst, left = np.zeros(len(certificates)), np.zeros(len(certificates))
     reachable = np.full(len(certificates), -1)
     for y, rows, pairwise in _by_class(certificates, costs):
         targets = costs.targets(y)
-        cost = np.where(_certified(pairwise, threshold), 0.0, costs.values[y, targets])  # (images, targets)
+        cost = np.where(certified(pairwise, threshold)[..., 0], 0.0, costs.values[y, targets])  # (images, targets)
         worst[rows], left[rows] = cost.max(axis=1), cost.sum(axis=1)
         p_b_upper = np.stack(certificates["p_b_upper"].iloc[rows].to_list())
         at_worst = np.where(cost == worst[rows, None], p_b_upper, -1.0)
@@ -109,7 +108,3 @@ def _by_class(certificates: pd.DataFrame, costs: CostMatrix) -> Iterator[tuple[i
     for y in np.unique(labels[sensitive]).tolist():
         rows = np.flatnonzero(sensitive & (labels == y))
         yield y, rows, np.stack(certificates["pairwise_radius"].iloc[rows].to_list())
-
-
-def _certified(radii: FloatArray, threshold: float) -> NDArray[np.bool_]:
-    return (radii > 0) & (radii >= threshold)

@@ -8,17 +8,17 @@ from raycsr.certification.bounds import FloatArray, IntArray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
-# Estimates, in the order of the summary's columns.
-NAMES = (
-    "accuracy",
-    "certified_accuracy",
-    "acr",
-    "rob_cs",
-    "rob_cost",
-    "worst_case_cost",
-    "seed_recall",
-    "target_recall",
-)
+# Estimates, in the order of the summary's columns -> whether more is better.
+METRICS = {
+    "accuracy": True,
+    "certified_accuracy": True,
+    "acr": True,
+    "rob_cs": True,
+    "rob_cost": False,
+    "worst_case_cost": False,
+    "seed_recall": True,
+    "target_recall": True,
+}
 
 # Standard normal quantile of a two-sided 95 % interval, and the percentiles of a bootstrapped one.
 Z_95 = 1.959963984540054
@@ -77,8 +77,8 @@ def summarize(
     # A row an image of the denominator, a column a radius (one alone, where the radius does not matter).
     shares = {
         "accuracy": correct[:, None],
-        "certified_accuracy": correct[:, None] & _certified(standard_radius, thresholds),
-        "rob_cs": _certified(group_radius[sensitive], thresholds),
+        "certified_accuracy": correct[:, None] & certified(standard_radius, thresholds),
+        "rob_cs": certified(group_radius[sensitive], thresholds),
         "seed_recall": correct[costs.sensitive[labels], None],
         "target_recall": correct[costs.target_classes[labels], None],
     }
@@ -92,22 +92,22 @@ def summarize(
         "num_errors": certificates["error"].notna().sum(),
         "num_sensitive": sensitive.sum(),
     }
-    for name in NAMES:
+    for name in METRICS:
         columns[name] = _mean(shares[name] if name in shares else means[name])
     if intervals:
         limits = {name: wilson(hits) for name, hits in shares.items()}
         (limits["acr"],) = _bootstrap(acr)
         limits["rob_cost"], limits["worst_case_cost"] = _bootstrap(rob_cost, worst_case_cost)
-        for name in NAMES:
+        for name in METRICS:
             columns[f"{name}_low"], columns[f"{name}_high"] = limits[name]
     for name in ("certified_accuracy", "rob_cs"):
         columns[f"{name}_guaranteed"] = _guaranteed(shares[name], float(certificates["alpha"].iloc[0]))
     return pd.DataFrame({name: np.broadcast_to(column, thresholds.shape) for name, column in columns.items()})
 
 
-def _certified(radius: FloatArray, thresholds: FloatArray) -> NDArray[np.bool_]:
-    """Whether each of N radii is certified at each threshold, (N, R)."""
-    return (radius > 0)[:, None] & (radius[:, None] >= thresholds)
+def certified(radii: FloatArray, thresholds: FloatArray) -> NDArray[np.bool_]:
+    """Whether each radius is certified at each of R thresholds, in a last axis more: (..., R)."""
+    return (radii > 0)[..., None] & (radii[..., None] >= thresholds)
 
 
 def _costs_left(

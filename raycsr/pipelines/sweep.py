@@ -19,6 +19,7 @@ from ray.tune import Checkpoint, CheckpointConfig, FailureConfig, ResultGrid, Ru
 from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from raycsr.certification import METRICS
 from raycsr.data import DataOptions, Listing, Pixels, open_source, read_pixels
 from raycsr.errors import UserError, nearest
 from raycsr.models import BaseClassifier, ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
@@ -35,7 +36,7 @@ from raycsr.pipelines.tracking import TrackingOptions, trackers
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
 from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
-from raycsr.training import METRICS, AugmentationOptions, Epoch, TrainingOptions, ValidationOptions
+from raycsr.training import AugmentationOptions, Epoch, TrainingOptions, ValidationOptions
 
 _CHECKPOINT = "checkpoint.pt"
 _WAITING = 0.001  # CPUs of a trial whose workers train: Tune refuses none
@@ -356,7 +357,7 @@ def _trial(
     workers: WorkerOptions,
 ) -> None:
     """Trains at one point; a mistake that the user can mend is reported, not retried."""
-    torch.set_num_threads(max(1, int(workers.cpus)))
+    torch.set_num_threads(workers.threads)
     logging.getLogger("ray").setLevel(logging.WARNING)  # or each checkpoint is announced
     try:
         plan = prepare(at_point(config, point), listing)

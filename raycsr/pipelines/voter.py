@@ -68,7 +68,7 @@ class Voter:
         self._num_classes = base_classifier.num_classes
         self._metrics = Metrics(self._run.run_id)
         self._owner = owner
-        self._sets = {certificate_set(spec, matrix, alpha): matrix for spec, matrix in costs.items()}
+        self._sets = {certificate_set(spec, matrix, alpha, sampling.design): matrix for spec, matrix in costs.items()}
         self._sigma, self._alpha = sigma, alpha
 
     def _open_sampler(

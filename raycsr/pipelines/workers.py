@@ -5,17 +5,14 @@ Epochs come back to the caller, who alone writes and prints: a training, or a tr
 
 import io
 import logging
-import math
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
 import torch
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
 from raycsr.data import Pixels
@@ -43,6 +40,11 @@ class WorkerOptions:
     number: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+
+    @property
+    def threads(self) -> int:
+        """The torch threads of each."""
+        return max(1, int(self.cpus))
 
 
 def check_workers(workers: WorkerOptions, batch_size: int) -> None:
@@ -86,8 +88,7 @@ def fit(
     if workers.number == 1:
         fit_share(plan, pixels, state=state, device=worker_device(), after_epoch=after_epoch, progress=progress)
     else:
-        with user_errors_of_workers():
-            _fit_on_workers(plan, pixels, state, after_epoch, progress, workers)
+        _fit_on_workers(plan, pixels, state, after_epoch, progress, workers)
 
 
 def _fit_on_workers(
@@ -98,15 +99,18 @@ def _fit_on_workers(
     progress: bool,
     workers: WorkerOptions,
 ) -> None:
+    from ray.train import TrainingFailedError  # half a second, which one worker need not wait for
+
     kept = ray.put(pixels)
     for attempt in range(1, _ATTEMPTS + 1):
         work = {"plan": ray.put(plan), "pixels": kept, "state": ray.put(state), "progress": progress}
         try:
-            for epoch, metrics, state in _epochs(plan.model, work, workers):
-                after_epoch(epoch, metrics, plan.model, state)
+            with user_errors_of_workers():
+                for epoch, metrics, state in _epochs(plan.model, work, workers):
+                    after_epoch(epoch, metrics, plan.model, state)
             return
-        except TrainingFailedError as error:
-            if "UserError" in str(error) or attempt == _ATTEMPTS:
+        except TrainingFailedError:
+            if attempt == _ATTEMPTS:
                 raise
             print(f"a worker was lost; going on after the last epoch, attempt {attempt + 1} of {_ATTEMPTS}", flush=True)
 
@@ -119,12 +123,15 @@ def _epochs(
     Raises:
         TrainingFailedError: A worker failed.
     """
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # it announces each step of its own start
     ended: Queue = Queue(actor_options={"num_cpus": 0})
     with tempfile.TemporaryDirectory() as folder:  # nothing of ours is written there
         trainer = TorchTrainer(
             _work,
-            train_loop_config={**work, "ended": ended, "threads": max(1, math.ceil(workers.cpus))},
+            train_loop_config={**work, "ended": ended, "threads": workers.threads},
             scaling_config=ScalingConfig(
                 num_workers=workers.number,
                 use_gpu=workers.gpus > 0,
@@ -132,7 +139,7 @@ def _epochs(
             ),
             run_config=RunConfig(storage_path=folder, name="workers"),
         )
-        running = _Fit(trainer)
+        running = _Fit(trainer.fit)
         running.start()
         while running.is_alive() or not ended.empty():
             try:
@@ -148,22 +155,24 @@ def _epochs(
 
 
 class _Fit(threading.Thread):
-    """Runs a trainer beside the caller, who takes the epochs; a daemon, so that a signal ends the process."""
+    """A trainer's fit beside the caller, who takes the epochs; a daemon, so that a signal ends the process."""
 
-    def __init__(self, trainer: TorchTrainer) -> None:
+    def __init__(self, fit: Callable[[], object]) -> None:
         super().__init__(daemon=True)
-        self._trainer = trainer
+        self._fit = fit
         self.error: Exception | None = None
 
     def run(self) -> None:
         try:
-            self._trainer.fit()
+            self._fit()
         except Exception as error:  # raised again by the caller
             self.error = error
 
 
 def _work(config: dict[str, Any]) -> None:
     """What each worker does; the first sends each epoch back, in a form that is read without a GPU."""
+    from ray.train.torch import get_device
+
     connect()
     torch.set_num_threads(config["threads"])
     plan, pixels, state = ray.get([config["plan"], config["pixels"], config["state"]])

@@ -59,7 +59,8 @@ def load_certificates(
         return found.certificates(names[0], rule)
     matrix = found.costs(costs) if isinstance(costs, str) else costs
     level = 0.001 if alpha is None else alpha
-    name = certificate_set(costs if isinstance(costs, str) else "", matrix, level)
+    spec, sampling = costs if isinstance(costs, str) else "", found.manifest()["sampling"]
+    name = certificate_set(spec, matrix, level, sampling)
     same = [other for other in stored if other.rsplit("-", 1)[-1] == name.rsplit("-", 1)[-1]]
     if same and _complete(found, same[0]):
         return found.certificates(same[0], rule)

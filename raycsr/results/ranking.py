@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-LESS_IS_BETTER = ("rob_cost", "worst_case_cost")  # of the certified metrics; of the others more is
+from raycsr.certification import METRICS
+
 BUDGET = 0.05  # of accuracy below the most accurate one
 
 
@@ -41,5 +42,5 @@ def _rank(rows: pd.DataFrame, by: list[str], metric: str, budget: float) -> pd.D
     kept = rows[rows[metric].notna()].copy()
     top = kept.groupby(by)["accuracy"].transform("max")
     kept["within_budget"] = kept["accuracy"] >= top - budget - 1e-9
-    ascending = [*(True for _ in by), False, metric in LESS_IS_BETTER, False]
+    ascending = [*(True for _ in by), False, not METRICS[metric], False]
     return kept.sort_values([*by, "within_budget", metric, "accuracy"], ascending=ascending)

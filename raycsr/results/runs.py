@@ -316,7 +316,7 @@ class Run:
             )
 
 
-def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str = "fixed") -> str:
+def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str) -> str:
     """Names a certificate set: a legible slug, and a digest of what the certificates depend on."""
     stem = PurePath(spec).stem if spec.endswith(".csv") else spec
     slug = re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]

@@ -6,24 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import largest_radius, summarize
+from raycsr.certification import METRICS, largest_radius, summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier
 from raycsr.training.validation import certify_images
 from raycsr.training.workers import gathered, share
 
-# certified metric -> whether more of it is better
-METRICS = {
-    "accuracy": True,
-    "certified_accuracy": True,
-    "acr": True,
-    "rob_cs": True,
-    "rob_cost": False,
-    "worst_case_cost": False,
-    "seed_recall": True,
-    "target_recall": True,
-}
 _MOST = 0.5  # share of the training images that may be held out
 
 

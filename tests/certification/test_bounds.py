@@ -81,3 +81,9 @@ def test_largest_radius_is_that_of_votes_that_all_agree():
     assert largest_radius(100_000, alpha=0.001, sigma=0.25) == pytest.approx(3.8115 * 0.25, abs=1e-4)
     # three votes that agree leave p_A as low as 0.1
     assert largest_radius(3, alpha=0.001, sigma=0.25) == 0
+
+
+def test_largest_radius_of_a_sequence_is_that_of_its_bounds():
+    # two votes that agree: the mixture's odds against p are 3/8 / p^2, and reach 1 / 0.9 at p = sqrt(0.3375)
+    radius = largest_radius(2, alpha=0.9, sigma=1.0, sampling="sequential")
+    assert radius == pytest.approx(norm.ppf(0.3375**0.5))

@@ -2,8 +2,8 @@ import json
 
 import pandas as pd
 
+from raycsr.certification import METRICS
 from raycsr.pipelines.leaderboard import leaderboard, ranked
-from raycsr.training import METRICS
 
 
 def trial(name, costs="seed:4", *, state="finished", error=None, lr=0.1, **metrics):

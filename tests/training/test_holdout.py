@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import raycsr
+from raycsr.certification import METRICS
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier
-from raycsr.training import METRICS, ValidationOptions, certified_metrics, check_validation, hold_out
+from raycsr.training import ValidationOptions, certified_metrics, check_validation, hold_out
 from raycsr.training.validation import certify_images
 
 LABELS = np.arange(1000) % 10
