@@ -52,7 +52,7 @@ def engine() -> list[dict]:
     """Engine against the usual loop: timm resnet50 at 224 px, one process, the same threads."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # the field's scripts run batches as large as memory allows; a CPU's caches prefer small ones
-    n, usual_batch, batch_sizes = (8192, 512, (256, 512)) if device.type == "cuda" else (128, 64, (64, 16))
+    n, usual_batch, batch_sizes = (8192, 512, (256, 512)) if device.type == "cuda" else (128, 64, (64, 16, 8))
     base_classifier = load_base_classifier(MODEL).to(device)
     precision = resolve_precision("auto", device)
     image = torch.rand((3, 224, 224), generator=torch.Generator().manual_seed(0)).to(device)

@@ -123,6 +123,7 @@ class _IdleVoter(Voter):
         sigma: float,
         sampling: SamplingOptions,
         precision: Precision,
+        batch_size: int,
         rules: tuple[Rule, ...],
     ) -> Sampler:
         return _Idle(rules, base_classifier.num_classes)
@@ -160,7 +161,7 @@ def _flow(folder: str, images: int, pool: PoolOptions, gpus: int) -> dict:
         "e",
         folder,
     )
-    found = Probe("fp32", "none", 1e9)
+    found = Probe("fp32", "none", 64, 1e9)
     run = open_run(job, found)
     start, began = time.perf_counter(), time.time()
     with Ownership(run.store) as owner:

@@ -65,6 +65,11 @@ def prepare_for_inference(
     prepared.network.to(DTYPES[precision]).to(memory_format=torch.channels_last)
     prepared.to(device)
     if compile:
+        import torch._inductor.config as inductor  # slow to import, and few compile
+
+        # On a CPU oneDNN takes activations and sums into its convolutions where weights are constants. It is the
+        # process's setting, since as an option of the call it comes too late for the trace (torch 2.15).
+        inductor.freezing = prepared.scale.device.type == "cpu"
         prepared.compile(dynamic=False)
     return prepared
 

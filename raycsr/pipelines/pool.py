@@ -7,7 +7,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,11 @@ import torch
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, prepare_for_inference, resolve_precision
 from raycsr.progress import LINE_SECONDS
-from raycsr.smoothing import SamplingOptions
+from raycsr.smoothing import SamplingOptions, is_out_of_memory
 
-_PROBE_SECONDS = 0.3
+_PROBE_SECONDS = 0.3  # of each batch size that is tried
+_BATCH_SIZES = (8, 4096)  # the least and the most that are tried
+_WORTH = 1.02  # a batch twice as large must be this much faster
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ class Probe:
     Attributes:
         precision: what `auto` means there.
         device: its name.
+        batch_size: that of the options, or the fastest.
         samples_per_second: of one actor, uncompiled.
     """
 
     precision: Precision
     device: str
+    batch_size: int
     samples_per_second: float
 
 
@@ -151,10 +155,10 @@ def check_pool(pool: PoolOptions) -> None:
 
 
 def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: PoolOptions) -> Probe:
-    """Resolves the precision on a worker of the pool's kind, and times its forward pass."""
+    """Resolves precision and batch size on a worker of the pool's kind, and times its forward pass."""
     if pool.gpus_per_actor == 0 and len(ray.nodes()) == 1:
-        return _probe(base_classifier, sampling, pool.threads)  # this process is such a worker, already warm
-    remote = ray.remote(**pool.resources)(_probe)
+        return probe_here(base_classifier, sampling, pool.threads)  # this process is such a worker, already warm
+    remote = ray.remote(**pool.resources)(probe_here)
     found = remote.remote(base_classifier, sampling, pool.threads)
     while not ray.wait([found], timeout=LINE_SECONDS)[0]:
         wanted = ", ".join(f"{value:g} {name.removeprefix('num_').upper()}" for name, value in pool.resources.items())
@@ -183,22 +187,59 @@ def _cpu_model() -> str:
         return platform.machine()
 
 
-def _probe(base_classifier: BaseClassifier, sampling: SamplingOptions, threads: int) -> Probe:
+def probe_here(base_classifier: BaseClassifier, sampling: SamplingOptions, threads: int) -> Probe:
+    """What this process can do as a worker with so many torch threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         device = worker_device()
         precision = resolve_precision(sampling.precision, device)
         network = prepare_for_inference(base_classifier, precision=precision, device=device)
-        height, width = base_classifier.preprocessing.input_size
-        rows = min(sampling.batch_size, 16)  # enough to tell an order of magnitude
-        pixels = torch.rand((rows, 3, height, width), device=device)
-        with torch.inference_mode():
-            network(pixels)
-            batches, start = 0, time.perf_counter()
-            while (seconds := time.perf_counter() - start) < _PROBE_SECONDS:
-                network(pixels).sum().item()
-                batches += 1
-        return Probe(precision, device_name(device), batches * rows / seconds)
+
+        def rate(batch_size: int) -> float:
+            return _rate(network, batch_size, device)
+
+        if sampling.batch_size is None:
+            found = fastest_batch_size(rate, most=sampling.n0 + sampling.most)
+        else:
+            rows = min(sampling.batch_size, 16)  # enough to tell an order of magnitude
+            found = sampling.batch_size, rate(rows)
+        return Probe(precision, device_name(device), *found)
     finally:
         torch.set_num_threads(before)
+
+
+def fastest_batch_size(rate: Callable[[int], float], most: int) -> tuple[int, float]:
+    """Doubles the batch for as long as that is faster and fits in memory.
+
+    Args:
+        rate: samples a second at a batch size.
+        most: samples that there will be.
+
+    Returns:
+        The batch size, a power of two, and its rate.
+    """
+    batch_size, best = _BATCH_SIZES[0], rate(_BATCH_SIZES[0])
+    while 2 * batch_size <= min(most, _BATCH_SIZES[1]):
+        try:
+            faster = rate(2 * batch_size)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            break
+        if faster < _WORTH * best:
+            break
+        batch_size, best = 2 * batch_size, faster
+    return batch_size, best
+
+
+@torch.inference_mode()
+def _rate(network: BaseClassifier, batch_size: int, device: torch.device) -> float:
+    pixels = torch.rand((batch_size, 3, *network.preprocessing.input_size), device=device)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)  # as the engine has them
+    network(pixels)
+    batches, start = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - start) < _PROBE_SECONDS:
+        network(pixels).sum().item()
+        batches += 1
+    return batches * batch_size / seconds

@@ -187,7 +187,7 @@ def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float
     if not sigmas:
         raise UserError("sampling.sigma is an empty list; give at least one noise level")
     for sigma in sigmas:
-        check_sampling(sigma, sampling.n0, sampling.n, sampling.batch_size)
+        check_sampling(sigma, sampling.n0, sampling.n, sampling.batch_size or 1)
     if sampling.radii is not None:
         _check_sequential(sampling, sampling.radii, sigmas, alpha)
     elif largest_radius(sampling.n, alpha, 1.0) <= 0:
@@ -258,6 +258,7 @@ def open_run(job: Job, found: Probe) -> Run:
         "num_classes": job.base_classifier.num_classes,
         "class_names": job.listing.class_names,
         **facts,
+        "batch_size": found.batch_size,
         "config": {"data": asdict(job.source.options), "sampling": asdict(job.sampling)},
         "versions": {
             **{name: version(name) for name in ("raycsr", "torch", "timm", "numpy", "ray")},
@@ -271,6 +272,8 @@ def open_run(job: Job, found: Probe) -> Run:
 def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
     found = probe(job.base_classifier, job.sampling, pool)
     run = open_run(job, found)
+    if job.sampling.batch_size is None:
+        found = replace(found, batch_size=run.manifest()["batch_size"])  # votes are bit-equal at equal batches only
     with Ownership(run.store) as owner:
         images = run.add_images(job.listing.images)
         wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
@@ -390,6 +393,7 @@ def stream(
                 "sigma": job.sigma,
                 "sampling": job.sampling,
                 "precision": found.precision,
+                "batch_size": found.batch_size,
                 "rules": job.rules,
                 "threads": pool.threads,
                 "run": run.location,
@@ -406,7 +410,7 @@ def stream(
         )
     )
     with user_errors_of_workers():
-        _follow(votes, owner, len(missing), job.sampling.batch_size)
+        _follow(votes, owner, len(missing), found.batch_size)
 
 
 def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:

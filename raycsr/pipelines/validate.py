@@ -10,12 +10,12 @@ import torch
 
 from raycsr.certification import Statements, looks
 from raycsr.data import read_pixels
-from raycsr.models import BaseClassifier, prepare_for_inference, resolve_precision
+from raycsr.models import prepare_for_inference, resolve_precision
 from raycsr.pipelines import sweep as sweeping
 from raycsr.pipelines import train as training
 from raycsr.pipelines.fit import trainer_of
 from raycsr.pipelines.plan import Plan, TrainConfig, prepare
-from raycsr.pipelines.pool import check_location, device_name, worker_device
+from raycsr.pipelines.pool import Probe, check_location, device_name, probe_here, worker_device
 from raycsr.pipelines.sample import Job, check, describe
 from raycsr.pipelines.workers import check_workers
 from raycsr.progress import duration
@@ -86,7 +86,8 @@ def _sample(options: Mapping[str, Any], timing: TimingOptions) -> None:
 
 def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
     """The engine's speed here, and what a fixed and a sequential design would take."""
-    sampler = _sampler(job, n=_BATCHES * max(job.sampling.batch_size, CHUNK))
+    found = probe_here(job.base_classifier, job.sampling, torch.get_num_threads())
+    sampler = _sampler(job, found, n=_BATCHES * max(found.batch_size, CHUNK))
     rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, _PILOT_IMAGES).astype(int)]
     pixels = read_pixels(job.source, rows.drop_duplicates("image_id"), job.base_classifier.preprocessing)
     images = [torch.from_numpy(image).permute(2, 0, 1) for image in pixels.images]
@@ -96,7 +97,7 @@ def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
     speed = (sampler.n0 + sampler.n) / (time.perf_counter() - start)
 
     n = int(np.clip(_PILOT_SECONDS * speed / len(images), *_PILOT_SAMPLES)) // CHUNK * CHUNK
-    pilot = _sampler(job, n=n)
+    pilot = _sampler(job, found, n=n)
     counted = list(pilot.sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
     radii = job.sampling.radii or [job.sigma]
     statements = job.statements or Statements(job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha)
@@ -106,20 +107,17 @@ def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
     fixed, sequential = job.sampling.n0 + job.sampling.n, job.sampling.n0 + expected
     shown = ", ".join(f"{radius:g}" for radius in statements.radii)
     return [
-        f"speed     {speed:,.0f} samples/s, batches of {sampler.batch_size}",
+        f"speed     {speed:,.0f} samples/s, batches of {found.batch_size}",
         f"fixed     {fixed:,} samples an image: {_hours(total * fixed / speed, timing)}",
         f"sequential {sequential:,.0f} samples an image to decide radius {shown}, by {len(images)} images: "
         f"{_hours(total * sequential / speed, timing)}",
     ]
 
 
-def _sampler(job: Job, n: int) -> Sampler:
+def _sampler(job: Job, found: Probe, n: int) -> Sampler:
     sampling, device = job.sampling, worker_device()
-    network: BaseClassifier = prepare_for_inference(
-        job.base_classifier,
-        precision=resolve_precision(sampling.precision, device),
-        device=device,
-        compile=sampling.compile,
+    network = prepare_for_inference(
+        job.base_classifier, precision=found.precision, device=device, compile=sampling.compile
     )
     return Sampler(
         network,
@@ -127,7 +125,7 @@ def _sampler(job: Job, n: int) -> Sampler:
         n0=sampling.n0,
         n=n,
         seed=sampling.seed,
-        batch_size=sampling.batch_size,
+        batch_size=found.batch_size,
         rules=job.rules,
         device=device,
     )

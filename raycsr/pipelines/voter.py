@@ -32,6 +32,7 @@ class Voter:
         sigma: float,
         sampling: SamplingOptions,
         precision: Precision,
+        batch_size: int,
         rules: tuple[Rule, ...],
         threads: int,
         run: str,
@@ -45,8 +46,9 @@ class Voter:
         Args:
             model: the base classifier, in the object store.
             sigma: the run's noise level.
-            sampling: n0, n, seed, batch size and compilation.
+            sampling: n0, n, seed and compilation.
             precision: as resolved by the probe.
+            batch_size: rows of a forward pass.
             rules: decision rules to count votes for.
             threads: torch threads.
             run: location of the run.
@@ -64,7 +66,7 @@ class Voter:
         self._device_name = device_name(self._device)
         self._statements = statements
         self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
-        self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, rules)
+        self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, batch_size, rules)
         self._num_classes = base_classifier.num_classes
         self._metrics = Metrics(self._run.run_id)
         self._owner = owner
@@ -77,6 +79,7 @@ class Voter:
         sigma: float,
         sampling: SamplingOptions,
         precision: Precision,
+        batch_size: int,
         rules: tuple[Rule, ...],
     ) -> Sampler:
         network = prepare_for_inference(
@@ -88,7 +91,7 @@ class Voter:
             n0=sampling.n0,
             n=sampling.most,
             seed=sampling.seed,
-            batch_size=sampling.batch_size,
+            batch_size=batch_size,
             rules=rules,
             device=self._device,
             checks=looks(sampling.most, CHUNK) if self._statements is not None else (),

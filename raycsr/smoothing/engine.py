@@ -210,7 +210,7 @@ class Sampler:
                 try:
                     self._forward(batch)
                 except RuntimeError as error:
-                    if not _is_out_of_memory(error) or self.batch_size == 1:
+                    if not is_out_of_memory(error) or self.batch_size == 1:
                         raise
                     self._halve()
                     again.extend((flight.position, flight.request) for flight in flights)  # all over, in smaller passes
@@ -423,6 +423,6 @@ def _parsed(spec: str, network: object) -> list[Rule]:
     )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """CUDA has a type for it; the CPU allocator says it in words."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

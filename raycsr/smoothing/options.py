@@ -21,7 +21,8 @@ class SamplingOptions:
             them (the standard one, and the cost-sensitive one under each of the costs), which most images need few
             samples for. Its certificates then hold whatever said when to stop, and it can go on later.
         seed: Of the noise.
-        batch_size: Rows of a forward pass, a power of two; halved where memory runs out.
+        batch_size: Rows of a forward pass, a power of two; by default as many as a short search finds fastest. Halved
+            where memory runs out.
         precision: Of the network; `auto` is bf16 where the workers' device is fast at it, else fp32.
             Noise is always drawn and added in fp32.
         compile: Compile the network with torch.compile: slower to start, faster after.
@@ -32,7 +33,7 @@ class SamplingOptions:
     n: int = 10_000
     radii: list[float] | None = None
     seed: int = 0
-    batch_size: int = 64
+    batch_size: int | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
 

@@ -20,7 +20,7 @@ IMAGES, ACTORS, BLOCK = 80, 2, 10  # a block is a quarter of an actor's fair sha
 CONFIG = f"""
 data: {{source: digits, limit: {IMAGES}}}
 model: {{name: cifar_resnet8, num_classes: 10, input_size: 8}}
-sampling: {{sigma: 0.5, n0: 64, n: 6144, precision: fp32}}
+sampling: {{sigma: 0.5, n0: 64, n: 6144, precision: fp32, batch_size: 64}}
 pool: {{actors: {ACTORS}, elastic: true, gpus_per_actor: 1}}
 costs: [uniform]
 """

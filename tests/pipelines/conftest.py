@@ -16,7 +16,7 @@ def make_job(cluster):
         return {
             "data": DataOptions(source="digits", limit=limit),
             "model": ModelOptions(name="cifar_resnet8", num_classes=10, input_size=8),
-            "sampling": SamplingOptions(sigma=0.5, n0=32, n=n, precision="fp32"),
+            "sampling": SamplingOptions(sigma=0.5, n0=32, n=n, precision="fp32", batch_size=64),
             "pool": PoolOptions(actors=actors, cpus_per_actor=0.5),
             "results": str(folder / "results"),
             **more,

@@ -1,8 +1,9 @@
 import pytest
 import ray
+import torch
 
 from raycsr import UserError
-from raycsr.pipelines.pool import PoolOptions, check_location, check_pool, user_errors_of_workers
+from raycsr.pipelines.pool import PoolOptions, check_location, check_pool, fastest_batch_size, user_errors_of_workers
 
 
 def test_actors_on_gpus_reserve_no_cpu():
@@ -36,3 +37,21 @@ def test_what_a_worker_raised_for_the_user_arrives_as_one_line(cluster):
     assert str(caught.value) == "the disk is full; free some; what is committed is kept, run the same command to go on"
     with pytest.raises(ray.exceptions.RayTaskError, match="a bug"), user_errors_of_workers():
         ray.get(fails.remote(ValueError("a bug")))
+
+
+def test_the_batch_is_doubled_while_that_is_faster():
+    rates = {8: 100.0, 16: 180.0, 32: 250.0, 64: 252.0, 128: 900.0}  # twice 32 is no faster, and looked no further
+    assert fastest_batch_size(rates.__getitem__, most=10_000) == (32, 250.0)
+
+
+def test_the_batch_holds_no_more_than_there_are_samples():
+    assert fastest_batch_size(float, most=100) == (64, 64.0)
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_not_taken():
+    def rate(batch_size):
+        if batch_size > 256:
+            raise torch.OutOfMemoryError
+        return float(batch_size)
+
+    assert fastest_batch_size(rate, most=10_000) == (256, 256.0)

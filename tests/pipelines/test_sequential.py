@@ -8,31 +8,52 @@ from test_sample import comparable, dense
 
 from raycsr import UserError, load_certificates, load_votes
 from raycsr.certification import Statements, looks
+from raycsr.data import DataOptions
+from raycsr.models import ModelOptions
 from raycsr.pipelines.sample import sample
+from raycsr.pipelines.train import train
 from raycsr.smoothing import CHUNK, SamplingOptions
+from raycsr.training import TrainingOptions, ValidationOptions
 
 N = 2048
+SIGMA = 0.25
+COSTS = ["seed:4", "pair:7/0"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A classifier that is right about most digits, so that there is something to decide."""
+    trained = train(
+        data=DataOptions("digits", split="train"),
+        model=ModelOptions("cifar_resnet8", input_size=8),
+        sigma=SIGMA,
+        results=str(tmp_path_factory.mktemp("trained")),
+        training=TrainingOptions(epochs=12, batch_size=64, lr=0.05),
+        validation=ValidationOptions(every=12, images=20, sensitive=10, n0=8, n=64),
+        threads=1,
+    )
+    return ModelOptions(trained.checkpoint)
 
 
 @pytest.fixture
-def sequential(job):
+def sequential(job, model):
     """`sequential(radii, ...)` is a small sequential job."""
 
-    def make(radii=(0.1,), *, n=N, **more):
-        sampling = SamplingOptions(sigma=0.5, n0=32, n=n, radii=list(radii), precision="fp32")
-        return job(sampling=sampling, costs=["seed:4", "pair:7/0"], **more)
+    def make(radii=(0.3,), *, n=N, **more):
+        sampling = SamplingOptions(sigma=SIGMA, n0=32, n=n, radii=list(radii), precision="fp32", batch_size=64)
+        return job(model=model, sampling=sampling, costs=COSTS, **{"limit": 40, **more})
 
     return make
 
 
 def statements_of(run, radii):
-    matrices = [run.costs(spec) for spec in ("seed:4", "pair:7/0")]
-    return Statements(matrices, radii, sigma=0.5, alpha=0.001)
+    matrices = [run.costs(spec) for spec in COSTS]
+    return Statements(matrices, radii, sigma=SIGMA, alpha=0.001)
 
 
 def test_each_image_stops_at_the_first_look_that_decides_it(sequential):
-    (outcome,) = sample(**sequential(limit=40))
-    votes, statements = load_votes(outcome.run.location), statements_of(outcome.run, [0.1])
+    (outcome,) = sample(**sequential())
+    votes, statements = load_votes(outcome.run.location), statements_of(outcome.run, [0.3])
     assert set(votes["sampling"]) == {"sequential"} and votes["n"].nunique() > 2
     assert votes["n"].isin(looks(N, CHUNK)).all()
     for _, row in votes.iterrows():
@@ -45,9 +66,10 @@ def test_each_image_stops_at_the_first_look_that_decides_it(sequential):
     assert outcome.run.finished()
 
 
-def test_votes_are_a_beginning_of_those_of_a_fixed_n(sequential, job):
+def test_votes_are_a_beginning_of_those_of_a_fixed_n(sequential):
     (stopped,) = sample(**sequential(limit=8))
-    (whole,) = sample(**job(limit=8, n=64))
+    options = sequential(limit=8)
+    (whole,) = sample(**options | {"sampling": replace(options["sampling"], radii=None, n=CHUNK)})
     first = load_votes(stopped.run.location).set_index("image_id")
     for image_id, row in load_votes(whole.run.location).set_index("image_id").iterrows():
         assert (dense(first.loc[image_id, "selection"]) == dense(row["selection"])).all()
@@ -55,15 +77,15 @@ def test_votes_are_a_beginning_of_those_of_a_fixed_n(sequential, job):
 
 
 def test_more_radii_go_on_where_each_image_stopped_to_the_votes_of_having_asked_at_once(sequential, tmp_path, capsys):
-    (first,) = sample(**sequential([0.1]))
-    before = load_votes(first.run.location).set_index("image_id")
-    (second,) = sample(**sequential([0.1, 0.3]))
-    assert second.run.location == first.run.location and 0 < second.sampled < 12
-    (again,) = sample(**sequential([0.1, 0.3]))
+    (first,) = sample(**sequential([0.3]))
+    before = load_votes(first.run.location).set_index("image_id").sort_index()
+    (second,) = sample(**sequential([0.3, 0.45]))
+    assert second.run.location == first.run.location and 0 < second.sampled < 40
+    (again,) = sample(**sequential([0.3, 0.45]))
     assert again.sampled == 0 and "all sampled" in capsys.readouterr().out.rsplit("run ", 1)[1]
-    after = load_votes(first.run.location).set_index("image_id")
+    after = load_votes(first.run.location).set_index("image_id").sort_index()
     assert (after["n"] >= before["n"]).all() and (after["n"] > before["n"]).sum() == second.sampled
-    (at_once,) = sample(**sequential([0.1, 0.3], results=str(tmp_path / "at once")))
+    (at_once,) = sample(**sequential([0.3, 0.45], results=str(tmp_path / "at once")))
     expected = load_votes(at_once.run.location)
     assert comparable(after.reset_index()) == comparable(expected)
     ours, theirs = (load_certificates(run.location, costs="seed:4") for run in (second.run, at_once.run))
@@ -90,14 +112,14 @@ def test_a_rule_that_is_added_is_sampled_until_its_own_statements_are_decided(se
     (second,) = sample(**sequential(rules=[rule]))
     votes = load_votes(second.run.location)
     assert comparable(votes[votes["rule"] == "argmax"]) == comparable(before)
-    assert len(votes[votes["rule"] != "argmax"]) == 12 and votes["decided"].notna().sum() > 12
+    assert len(votes[votes["rule"] != "argmax"]) == 40 and votes["decided"].notna().sum() > 40
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"n": 32}, "n=32 is below the first look at 64 samples"),
-        ({"radii": [0.1, 9.0]}, "never radius 9; leave it out of sampling.radii, or raise sampling.n"),
+        ({"radii": [0.3, 9.0]}, "never radius 9; leave it out of sampling.radii, or raise sampling.n"),
         ({"radii": []}, r"radii to decide are \[\]"),
         ({"radii": [0.0]}, r"radii to decide are \[0.0\]; give positive numbers"),
     ],
