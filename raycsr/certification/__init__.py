@@ -4,10 +4,11 @@ from raycsr.certification.bounds import BOUNDS, binomial_lower, binomial_upper, 
 from raycsr.certification.by_class import class_recalls, costliest_images, pairwise_robustness
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
 from raycsr.certification.metrics import METRICS, summarize
-from raycsr.certification.statements import Statements, looks
+from raycsr.certification.statements import HOPELESS_LEVEL, Statements, looks
 
 __all__ = [
     "BOUNDS",
+    "HOPELESS_LEVEL",
     "METRICS",
     "SparseVotes",
     "Statements",

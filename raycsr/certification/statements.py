@@ -34,7 +34,15 @@ class Statements:
     will: its answer is wrong (standard) or costly (cost-sensitive), or an optimistic bound on the radius is below r.
     """
 
-    def __init__(self, costs: Iterable[CostMatrix], radii: Iterable[float], *, sigma: float, alpha: float) -> None:
+    def __init__(
+        self,
+        costs: Iterable[CostMatrix],
+        radii: Iterable[float],
+        *,
+        sigma: float,
+        alpha: float,
+        hopeless_level: float = HOPELESS_LEVEL,
+    ) -> None:
         """Takes the statements.
 
         Args:
@@ -42,12 +50,13 @@ class Statements:
             radii: L2, in [0, 1] pixel units.
             sigma: noise level, in the same units.
             alpha: failure probability of one image's certificate.
+            hopeless_level: of the optimistic bounds by which an image is given up.
 
         Raises:
             UserError: no radius, or one that is not positive.
         """
         self.costs, self.radii = tuple(costs), tuple(sorted(set(radii)))
-        self.sigma, self.alpha = sigma, alpha
+        self.sigma, self.alpha, self._hopeless = sigma, alpha, hopeless_level
         if not self.radii or not all(np.isfinite(r) and r > 0 for r in self.radii):
             raise UserError(f"radii to decide are {list(radii)}; give positive numbers of [0, 1] pixel units")
 
@@ -82,7 +91,7 @@ class Statements:
         if not right:
             return True
         reached = self.sigma * _quantile("lower", votes, n, self.alpha)
-        reachable = self.sigma * _quantile("upper", votes, n, HOPELESS_LEVEL)
+        reachable = self.sigma * _quantile("upper", votes, n, self._hopeless)
         return not any(reached < r <= reachable for r in self.radii)
 
     def _cost_sensitive(self, votes: np.ndarray, n: int, top: int, label: int) -> bool:
@@ -94,8 +103,8 @@ class Statements:
             low = _quantile("lower", int(votes[top]), n, SHARE_OF_P_A * self.alpha)
             level = float(level_of_target(self.alpha, np.array(len(targets))))
             reached = self.sigma / 2 * (low - min(_quantile("upper", most, n, level), -low))
-            best = _quantile("upper", int(votes[top]), n, HOPELESS_LEVEL)
-            reachable = self.sigma / 2 * (best - _quantile("lower", most, n, HOPELESS_LEVEL))
+            best = _quantile("upper", int(votes[top]), n, self._hopeless)
+            reachable = self.sigma / 2 * (best - _quantile("lower", most, n, self._hopeless))
             if any(reached < r <= reachable for r in self.radii):
                 return False
         return True

@@ -1,0 +1,268 @@
+"""What sequential sampling saves, and what it loses, on a real model's own votes.
+
+    python -m jobs.bench_sequential --path DIR --model gaussian.pt [--published TSV] [--out DIR]
+
+DIR holds CIFAR-10 as Parquet; TSV is a table of locuslab/smoothing for ImageNet, by whose radii all 50,000 validation
+images are priced.
+"""
+
+import functools
+import statistics
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from jsonargparse import auto_cli
+from matplotlib.figure import Figure
+from scipy.special import ndtr
+
+from jobs.bench import ROUNDS, show
+from raycsr.certification import HOPELESS_LEVEL, Statements, certify_counts, looks
+from raycsr.costs import CostMatrix
+from raycsr.data import DataOptions, open_source, read_pixels
+from raycsr.errors import UserError
+from raycsr.models import ModelOptions, load_base_classifier, prepare_for_inference, resolve_precision
+from raycsr.pipelines.validate import expected_samples
+from raycsr.progress import Progress
+from raycsr.results import Store, read_locuslab_tsv
+from raycsr.results.plots import STYLE, png
+from raycsr.smoothing import CHUNK, Request, Sampler
+
+SIGMA, ALPHA, N0 = 0.25, 0.001, 100
+N = 100_032  # whole chunks
+COSTS = ("uniform", "seed:cat", "pair:cat/dog")
+# what is to be decided: (cost matrices, radii), the standard radius always among it
+DESIGNS = {
+    "one radius, uniform": (COSTS[:1], (0.25,)),
+    "one radius, seed:cat": (COSTS[1:2], (0.25,)),
+    "one radius, pair:cat/dog": (COSTS[2:], (0.25,)),
+    "one radius, three matrices": (COSTS, (0.25,)),
+    "three radii, three matrices": (COSTS, (0.1, 0.25, 0.5)),
+}
+BEYOND_DOUBT = 1e-6  # a radius that is excluded at this level counts as not certified at any n
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+Trace = list[np.ndarray]  # estimation votes (m,) of an image at each look
+
+
+class Model:
+    """A base classifier, images of CIFAR-10's test split, and the engine."""
+
+    def __init__(self, path: str, model: str, images: int, batch_size: int) -> None:
+        """Reads every so many-th image, so that there are `images` of them."""
+        base_classifier = load_base_classifier(ModelOptions(model))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        source = open_source(DataOptions("parquet", path=path, split="test", class_names=CLASSES))
+        listed = source.list().images
+        rows = listed.iloc[:: max(1, len(listed) // images)].head(images)
+        self.pixels = read_pixels(source, rows, base_classifier.preprocessing)
+        network = prepare_for_inference(base_classifier, precision=resolve_precision("auto", device), device=device)
+        self.sampler = functools.partial(
+            Sampler, network, sigma=SIGMA, n0=N0, seed=0, batch_size=batch_size, device=device
+        )
+
+    def requests(self, images: int | None = None) -> list[Request]:
+        """Images whose label is their position: that is how `enough` knows them."""
+        chosen = zip(self.pixels.images[:images], self.pixels.image_ids[:images], strict=True)
+        return [Request(torch.from_numpy(image).permute(2, 0, 1), name, i) for i, (image, name) in enumerate(chosen)]
+
+
+def statements(design: str, hopeless_level: float = HOPELESS_LEVEL) -> Statements:
+    """What a design decides."""
+    costs, radii = DESIGNS[design]
+    matrices = [CostMatrix.from_spec(spec, 10, CLASSES) for spec in costs]
+    return Statements(matrices, radii, sigma=SIGMA, alpha=ALPHA, hopeless_level=hopeless_level)
+
+
+def traces(model: Model) -> tuple[np.ndarray, list[Trace]]:
+    """Samples each image until the statements of all designs are beyond doubt.
+
+    Returns:
+        Selection votes (N, m), and each image's estimation votes at each look that there was.
+    """
+    labels, union = model.pixels.labels, statements("three radii, three matrices", BEYOND_DOUBT)
+    seen: dict[int, Trace] = defaultdict(list)
+
+    def enough(counts0: np.ndarray, counts: np.ndarray, position: int) -> bool:
+        seen[position].append(counts[0].copy())
+        return union.decided(counts0, counts, int(labels[position]))
+
+    sampler = model.sampler(n=N, checks=looks(N, CHUNK), enough=enough)
+    selection, samples = np.zeros((len(labels), 10), np.int64), 0
+    with Progress(len(labels), "trace", "images", lambda: f"{samples:,} samples") as progress:
+        for counted in sampler.sample(model.requests()):
+            selection[counted.position] = counted.counts0[0]
+            if counted.counts.sum() == N:  # the last look is not asked about
+                seen[counted.position].append(counted.counts[0])
+            samples += counted.drawn
+            progress.update(1)
+    return selection, [seen[i] for i in range(len(labels))]
+
+
+def certified(
+    selection: np.ndarray, counts: np.ndarray, labels: np.ndarray, design: str, sampling: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which statements of a design are about an image, and which its certificates make: bool (N, statements) each."""
+    (costs, radii), about, made = DESIGNS[design], [], []
+    for place, spec in enumerate(costs):
+        matrix = CostMatrix.from_spec(spec, 10, CLASSES)
+        table = certify_counts(selection, counts, labels, costs=matrix, sigma=SIGMA, alpha=ALPHA, sampling=sampling)
+        sensitive = table["cost_sensitive_radius"].to_numpy(np.float64, na_value=np.nan)
+        sides = [(np.ones(len(labels), bool), table["standard_radius"] * (table["prediction"] == labels))]
+        for is_about, radius in [*(sides if place == 0 else []), (~np.isnan(sensitive), np.nan_to_num(sensitive))]:
+            for r in radii:
+                about.append(is_about)
+                made.append((radius > 0) & (radius >= r))
+    return np.stack(about, axis=1), np.stack(made, axis=1)
+
+
+def saved(model: Model) -> tuple[list[dict], dict[str, np.ndarray]]:
+    """Each design against n = N for every image.
+
+    Returns:
+        Rows of samples an image and statements lost, and each design's n of each image.
+    """
+    selection, seen = traces(model)
+    labels = model.pixels.labels
+    last = np.stack([trace[-1] for trace in seen])
+    whole = last.sum(axis=1) == N
+    rows, taken = [], {}
+    for design in DESIGNS:
+        of_design = statements(design)
+        stops = [
+            next((at for at in trace if of_design.decided([first], [at], int(label))), trace[-1])
+            for first, trace, label in zip(selection, seen, labels, strict=True)
+        ]
+        n = taken[design] = np.array([stop.sum() for stop in stops])
+        about, ours = certified(selection, np.stack(stops), labels, design, "sequential")
+        # of an image that has not all N samples, what is not certified by now is beyond doubt
+        _, fixed = certified(selection, last, labels, design, "sequential")
+        fixed[whole] |= certified(selection[whole], last[whole], labels[whole], design, "fixed")[1]
+        lost = fixed & ~ours
+        rows.append(
+            {
+                "what": design,
+                "samples_an_image": float(n.mean()),
+                "median": float(np.median(n)),
+                "ratio": N / float(n.mean()),
+                "statements": int(about.sum()),
+                "certified": int(ours.sum()),
+                "lost": int(lost.sum()),
+                "points_lost": 100 * float(lost.sum() / about.sum()),
+            }
+        )
+    return rows, taken
+
+
+def engine(model: Model, n: int = 1024, images: int = 8) -> list[dict]:
+    """The engine with images mixed and votes looked at, against one image after the other at a fixed n."""
+    of_design, labels = statements("one radius, three matrices"), model.pixels.labels
+    requests = model.requests(images)
+    alone = model.sampler(n=n)
+
+    def one_by_one() -> int:
+        for request in requests:
+            alone.count(request.image, request.image_id)
+        return len(requests) * (N0 + n)
+
+    def enough(counts0: np.ndarray, counts: np.ndarray, position: int) -> bool:
+        of_design.decided(counts0, counts, int(labels[position]))
+        return False  # the work of deciding, and the same samples
+
+    mixed = model.sampler(n=n, checks=looks(n // CHUNK * CHUNK, CHUNK), enough=enough)
+
+    def together() -> int:
+        return sum(counted.drawn for counted in mixed.sample(requests))
+
+    rates: dict[str, list[float]] = {"one image after the other": [], "images mixed, votes looked at": []}
+    for turn in range(ROUNDS + 1):  # the first round warms up
+        for name, contender in zip(rates, (one_by_one, together), strict=True):
+            start = time.perf_counter()
+            samples = contender()
+            if turn:
+                rates[name].append(samples / (time.perf_counter() - start))
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    first = next(iter(middle.values()))
+    return [{"what": name, "samples_per_second": rate, "ratio": rate / first} for name, rate in middle.items()]
+
+
+def imagenet(published: str, radius: float, samples_per_second: float) -> list[dict]:
+    """All 50,000 validation images of ImageNet by the published radii of a network.
+
+    The table's radii give each image's share of votes; samples are drawn from it again. A wrong answer is decided at
+    the first look.
+
+    Args:
+        published: a table of locuslab/smoothing, .../sigma_SIGMA.
+        radius: to be decided, the standard one.
+        samples_per_second: of one device, for a network like that.
+    """
+    sigma = float(Path(published).name.removesuffix(".tsv").removeprefix("sigma_"))
+    table = read_locuslab_tsv(published)
+    shares = np.where(table["abstain"], 0.5, ndtr(table["standard_radius"] / sigma))
+    votes = np.round(np.stack([shares, 1 - shares], axis=1)[:, None] * N).astype(np.int64)
+    labels = np.where(table["abstain"] | (table["prediction"] == table["label"]), 0, 1)
+    what = Statements([], [radius], sigma=sigma, alpha=ALPHA)
+    n = expected_samples(votes, labels, what, n0=N0, n=N)
+    rows = []
+    for name, each in (("n = 100,000", N0 + N), (f"sequential, radius {radius:g}", N0 + n)):
+        hours = 50_000 * each / samples_per_second / 3600
+        rows.append({"what": f"ImageNet, {name}", "samples_an_image": each, "ratio": (N0 + N) / each, "hours": hours})
+    return rows
+
+
+def plot(taken: dict[str, np.ndarray]) -> bytes:
+    """Each design's n over the images, those that took least first."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
+        axis = figure.subplots()
+        for dashes, (design, n) in zip(("-", "--", ":", "-.", (0, (5, 1))), taken.items(), strict=True):
+            share = 100 * np.arange(1, len(n) + 1) / len(n)
+            axis.plot(share, np.sort(n), linestyle=dashes, label=f"{design}: {n.mean():,.0f} on average")
+        axis.axhline(N, color="black", linewidth=0.8)
+        axis.annotate("a fixed n", (1, N), va="bottom", fontsize=8)
+        axis.set(xlabel="% of the images", ylabel="samples until decided", yscale="log", xlim=(0, 100))
+        axis.legend(frameon=False, fontsize=8)
+        return png(figure)
+
+
+def main(
+    path: str,
+    model: str,
+    images: int = 200,
+    batch_size: int = 64,
+    published: str | None = None,
+    samples_per_second: float = 40.0,
+    out: str | None = None,
+) -> None:
+    """Runs the benchmark and prints a table.
+
+    Args:
+        path: CIFAR-10 as Parquet.
+        model: Checkpoint of a network that was trained under noise of SIGMA.
+        images: Of the test split.
+        batch_size: Rows of a forward pass.
+        published: A table of locuslab/smoothing for ImageNet, .../sigma_0.50: prices its validation images.
+        samples_per_second: Of a device with a network like the table's (`python -m jobs.bench --only engine`).
+        out: Folder for sequential.json and sequential.png.
+    """
+    one = Model(path, model, images, batch_size)
+    results = {"engine": engine(one)}
+    results["saved"], taken = saved(one)
+    if published is not None:
+        results["imagenet"] = imagenet(published, 0.5, samples_per_second)
+    if out is not None:
+        Store(out).write("sequential.png", plot(taken))
+    show(results, f"{out}/sequential.json" if out else None)
+
+
+if __name__ == "__main__":
+    try:
+        auto_cli(main, as_positional=False)
+    except UserError as error:
+        print(f"jobs.bench_sequential: {error}", file=sys.stderr)
+        sys.exit(2)
