@@ -1,5 +1,6 @@
 """The `raycsr` command: one verb, one function; typed options from its signature, YAML by --config."""
 
+import functools
 import importlib
 import inspect
 import json
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        return _report_errors(_call(verb, rest))
+        return _report_errors(command(verb, rest)())
     except UserError as error:
         print(f"raycsr {verb}: {error}", file=sys.stderr)
         return 2
@@ -95,15 +96,19 @@ def parser(verb: str, function: Callable) -> ArgumentParser:
     return made
 
 
-def _call(verb: str, rest: list[str]) -> Any:
+def command(verb: str, rest: list[str]) -> functools.partial:
+    """What a command line calls, with its arguments.
+
+    Raises:
+        UserError: naming what is wrong with it.
+    """
     if verb not in VERBS:
         raise UserError(f"no such verb; use one of {', '.join(VERBS)}")
-    function = _function(verb)
     _refuse_credentials(rest)
+    function = _function(verb)
     if verb == "validate":
-        return _validate(function, rest)
-    parsed = _parsed(parser(verb, function), function, rest)
-    return function(**{key: value for key, value in vars(parsed).items() if key != "config"})
+        return _validation(function, rest)
+    return functools.partial(function, **_arguments(parser(verb, function), function, rest))
 
 
 def _function(verb: str) -> Callable:
@@ -111,7 +116,7 @@ def _function(verb: str) -> Callable:
     return getattr(importlib.import_module(module), name)
 
 
-def _validate(validate: Callable, rest: list[str]) -> None:
+def _validation(validate: Callable, rest: list[str]) -> functools.partial:
     """The options of the verb that is to be validated, and those of its timing beside them."""
     verb = rest[0] if rest else ""
     if verb in ("-h", "--help"):
@@ -124,15 +129,16 @@ def _validate(validate: Callable, rest: list[str]) -> None:
     options = parser(f"validate {verb}", function)
     timing = inspect.signature(validate).parameters["timing"].annotation
     options.add_class_arguments(timing, as_group=False)
-    given = {key: value for key, value in vars(_parsed(options, function, rest[1:])).items() if key != "config"}
-    names = [field.name for field in fields(timing)]
-    validate(verb, given, timing(**{name: given.pop(name) for name in names}))
+    given = _arguments(options, function, rest[1:])
+    of_timing = timing(**{field.name: given.pop(field.name) for field in fields(timing)})
+    return functools.partial(validate, verb, given, of_timing)
 
 
-def _parsed(options: ArgumentParser, function: Callable, rest: list[str]) -> Any:
+def _arguments(options: ArgumentParser, function: Callable, rest: list[str]) -> dict[str, Any]:
     single = [name for name, one in inspect.signature(function).parameters.items() if one.annotation is str]
     lists = [option for option in _LISTS if option.removeprefix("--") not in single]  # `train` has one --costs
-    return options.instantiate(options.parse_args(_join_lists(rest, lists)))
+    parsed = options.instantiate(options.parse_args(_join_lists(rest, lists)))
+    return {key: value for key, value in vars(parsed).items() if key != "config"}
 
 
 def _refuse_credentials(rest: list[str]) -> None:
