@@ -13,6 +13,7 @@ import torch
 from raycsr import UserError, count_votes, load_certificates, load_votes
 from raycsr.data import DataOptions, digits_arrays
 from raycsr.models import ModelOptions, load_base_classifier, save_checkpoint
+from raycsr.pipelines import pool
 from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.sample import sample
 from raycsr.smoothing import SamplingOptions
@@ -223,3 +224,12 @@ def test_bad_input_is_refused_before_anything_is_written(job, change, message):
 def test_n_of_10_is_the_least_that_certifies_at_alpha_001(job):
     options = job(limit=1)
     sample(**options | {"sampling": replace(options["sampling"], n=10)})
+
+
+def test_a_run_keeps_the_batch_size_that_was_found_first(job, monkeypatch):
+    sampling = replace(job()["sampling"], batch_size=None)
+    for limit, found in ((2, 32), (4, 16)):
+        monkeypatch.setattr(pool, "fastest_batch_size", lambda rate, most, found=found: (found, 1000.0))
+        (outcome,) = sample(**job(limit=limit, sampling=sampling))
+    votes = load_votes(outcome.run.location)
+    assert len(votes) == 4 and set(votes["batch_size"]) == {32}
