@@ -160,7 +160,9 @@ def check(
         for sigma in sigmas:
             statements = None
             if sampling.radii is not None:
-                statements = Statements(matrices.values(), sampling.radii, sigma=float(sigma), alpha=alpha)
+                statements = Statements(
+                    matrices.values(), sampling.radii, sigma=float(sigma), alpha=alpha, n=sampling.most
+                )
             _warn_of_training_sigma(base_classifier, model.name, sigma)
             jobs.append(
                 Job(

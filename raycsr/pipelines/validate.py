@@ -100,7 +100,9 @@ def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
     pilot = _sampler(job, found, n=n)
     counted = list(pilot.sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
     radii = job.sampling.radii or [job.sigma]
-    statements = job.statements or Statements(job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha)
+    statements = job.statements or Statements(
+        job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha, n=job.sampling.most
+    )
     votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
     expected = expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0, n=job.sampling.most)
     total = len(job.listing.images)
