@@ -22,7 +22,7 @@ from raycsr.errors import UserError
 
 # Level of the optimistic shares by which an image is given up. It costs statements, never soundness: about this share
 # of the images near a radius that more samples would have certified.
-HOPELESS_LEVEL = 0.01
+HOPELESS_LEVEL = 0.001
 
 _GROWTH = 1.1  # of n between looks: an eleventh of an image's samples come after they would have been enough, at most
 _TABLES = 1024  # kept: a few levels at the looks of a design
