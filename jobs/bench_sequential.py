@@ -228,6 +228,7 @@ def plot(taken: dict[str, np.ndarray]) -> bytes:
         axis.axhline(N, color="black", linewidth=0.8)
         axis.annotate("a fixed n", (1, N), va="bottom", fontsize=8)
         axis.set(xlabel="% of the images", ylabel="samples until decided", yscale="log", xlim=(0, 100))
+        axis.yaxis.set_major_formatter("{x:,.0f}")
         axis.legend(frameon=False, fontsize=8)
         return png(figure)
 
