@@ -74,7 +74,8 @@ class Statements:
     def __str__(self) -> str:
         """The statements in words."""
         radii = ", ".join(f"{radius:g}" for radius in self.radii)
-        return f"whether radius {radii} is reached: the standard one, and that of {len(self.costs)} cost matrices"
+        matrices = f"under {len(self.costs)} cost {'matrix' if len(self.costs) == 1 else 'matrices'}"
+        return f"whether radius {radii} is reached: the standard one, and {matrices}"
 
     def decided(self, counts0: ArrayLike, counts: ArrayLike, label: int) -> bool:
         """Whether all statements about an image are decided, for every decision rule.
