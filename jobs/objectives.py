@@ -116,7 +116,7 @@ def tuned(checkpoint: str, costs: str) -> str | None:
 
 
 def runs(checkpoint: str, matrices: list[str], path: str, results: str) -> tuple[str, str]:
-    """Samples cats at n = 1000 and images of all classes at n = 200, and returns the two runs."""
+    """Samples cats at n = 500 and images of all classes at n = 200, and returns the two runs."""
     test = DataOptions("parquet", path=path, split="test", class_names=CLASSES)
     rules = ["tuned", *(f"offset:0.5,1,1.5,2,3*{costs}" for costs in matrices)]
     common: dict[str, Any] = {
@@ -129,7 +129,7 @@ def runs(checkpoint: str, matrices: list[str], path: str, results: str) -> tuple
     }
     robust, accurate = (
         sample(data=data, sampling=SamplingOptions(sigma=SIGMA, n0=64, n=n), **common)[0].run.location
-        for data, n in ((replace(test, classes=["cat"]), 1000), (replace(test, limit=2000), 200))
+        for data, n in ((replace(test, classes=["cat"]), 500), (replace(test, limit=2000), 200))
     )
     return robust, accurate
 
