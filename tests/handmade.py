@@ -8,7 +8,7 @@ from PIL import Image
 
 from raycsr.data import decode_images
 from raycsr.models import Preprocessing
-from raycsr.results import Run, Store, histograms, votes_table
+from raycsr.results import SCHEMA_VERSION, Run, Store, histograms, votes_table
 
 IDS = ["a/0.png", "a/1.png", "b/0.png", "b/1.png", "c/0.png", "c/1.png"]
 OFFSETS = {f"offset:{strength:g}*pair:a/b": f"offset-{i:010d}" for i, strength in enumerate([0.5, 1, 1.5, 2, 4], 1)}
@@ -37,7 +37,14 @@ def write_run(
     """Writes {rule: answers to the six images}, on which all votes agree, so all radii of a run are alike."""
     folder = Store(results).at(experiment)
     run = Run(folder.at(f"runs/{len(folder.names('runs')):016d}"))
-    facts = {"schema_version": 1, "experiment": experiment, "model": model, "sigma": sigma, "n0": 1000, "n": 1000}
+    facts = {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": experiment,
+        "model": model,
+        "sigma": sigma,
+        "n0": 1000,
+        "n": 1000,
+    }
     facts |= {"sampling": "fixed", "precision": "fp32", "num_classes": 3, "class_names": class_names}
     facts |= {"preprocessing": PREPROCESSING.to_dict()}
     facts["config"] = {"data": {"source": "imagefolder", "path": str(photographs)}}

@@ -5,7 +5,7 @@ import pytest
 from handmade import NEVER_B, NO_B, PLAIN, write_run, write_sweep
 
 from raycsr import CostMatrix, UserError, collect_certificates, collect_trials, summarize
-from raycsr.results import Store
+from raycsr.results import SCHEMA_VERSION, Store
 from raycsr.results.schema import CERTIFICATES
 
 
@@ -57,9 +57,11 @@ def test_what_is_not_there_is_named(store):
 
 def test_runs_of_another_schema_are_refused_by_name(store):
     write_run(store.location, "a.pt", {"argmax": PLAIN})
-    write_run(store.location, "b.pt", {"argmax": PLAIN}, schema_version=2)
+    write_run(store.location, "b.pt", {"argmax": PLAIN}, schema_version=1)
     write_run(store.location, "c.pt", {"argmax": PLAIN}, schema_version=None)
-    message = "reads schema_version 1, but run 0{15}1 has 2, run 0{15}2 has None; read them by the raycsr"
+    message = (
+        f"reads schema_version {SCHEMA_VERSION}, but run 0{{15}}1 has 1, run 0{{15}}2 has None; read them by the raycsr"
+    )
     with pytest.raises(UserError, match=message):
         collect_certificates(store.location)
 
