@@ -120,7 +120,7 @@ def test_a_source_that_goes_away_while_sampling_is_one_line_and_keeps_what_is_do
     options = job(**photographs)
     sample(**options | {"data": replace(options["data"], limit=2)})
 
-    def vanish(*_):
+    def vanish(*_, **__):
         folder.rename(folder.with_name("away"))
         return "plan"
 

@@ -305,6 +305,7 @@ def test_doubles_are_dropped_as_by_a_plain_loop(rows):
     table = keys(*(row[:2] for row in rows))
     table = table.append_column("error", pa.array([row[2] for row in rows], pa.string()))
     table = table.append_column("part", pa.array(names, pa.string()))
+    table = table.append_column("continues", pa.nulls(len(rows), pa.string()))
     kept = {}
     for (image_id, rule, error), name in zip(rows, names, strict=True):
         before = kept.setdefault((image_id, rule), (error, name))
