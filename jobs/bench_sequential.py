@@ -209,7 +209,7 @@ def imagenet(published: str, radius: float, samples_per_second: float) -> list[d
     votes = np.round(np.stack([shares, 1 - shares], axis=1)[:, None] * N).astype(np.int64)
     labels = np.where(table["abstain"] | (table["prediction"] == table["label"]), 0, 1)
     what = Statements([], [radius], sigma=sigma, alpha=ALPHA, n=N)
-    n = expected_samples(votes, labels, what, n0=N0, n=N)
+    n = expected_samples(votes, labels, what, n0=N0)
     rows = []
     for name, each in (("n = 100,000", N0 + N), (f"sequential, radius {radius:g}", N0 + n)):
         hours = 50_000 * each / samples_per_second / 3600

@@ -1,5 +1,6 @@
 """`raycsr validate`: all that can be checked before paying, and the plan, with its hours and its price."""
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,7 +16,7 @@ from raycsr.pipelines import sweep as sweeping
 from raycsr.pipelines import train as training
 from raycsr.pipelines.fit import trainer_of
 from raycsr.pipelines.plan import Plan, TrainConfig, prepare
-from raycsr.pipelines.pool import Probe, check_location, device_name, probe_here, worker_device
+from raycsr.pipelines.pool import check_location, device_name, probe_here, worker_device
 from raycsr.pipelines.sample import Job, check, describe
 from raycsr.pipelines.workers import check_workers
 from raycsr.progress import duration
@@ -86,25 +87,36 @@ def _sample(options: Mapping[str, Any], timing: TimingOptions) -> None:
 
 def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
     """The engine's speed here, and what a fixed and a sequential design would take."""
-    found = probe_here(job.base_classifier, job.sampling, torch.get_num_threads())
-    sampler = _sampler(job, found, n=_BATCHES * max(found.batch_size, CHUNK))
+    found, device = probe_here(job.base_classifier, job.sampling, torch.get_num_threads()), worker_device()
+    sampler = functools.partial(
+        Sampler,
+        prepare_for_inference(
+            job.base_classifier, precision=found.precision, device=device, compile=job.sampling.compile
+        ),
+        sigma=job.sigma,
+        n0=job.sampling.n0,
+        seed=job.sampling.seed,
+        batch_size=found.batch_size,
+        rules=job.rules,
+        device=device,
+    )
     rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, _PILOT_IMAGES).astype(int)]
     pixels = read_pixels(job.source, rows.drop_duplicates("image_id"), job.base_classifier.preprocessing)
     images = [torch.from_numpy(image).permute(2, 0, 1) for image in pixels.images]
-    sampler.count(images[0], "warm-up")
+    timed = sampler(n=_BATCHES * max(found.batch_size, CHUNK))
+    timed.count(images[0], "warm-up")
     start = time.perf_counter()
-    sampler.count(images[0], "timed")
-    speed = (sampler.n0 + sampler.n) / (time.perf_counter() - start)
+    timed.count(images[0], "timed")
+    speed = (timed.n0 + timed.n) / (time.perf_counter() - start)
 
     n = int(np.clip(_PILOT_SECONDS * speed / len(images), *_PILOT_SAMPLES)) // CHUNK * CHUNK
-    pilot = _sampler(job, found, n=n)
-    counted = list(pilot.sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
+    counted = list(sampler(n=n).sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
     radii = job.sampling.radii or [job.sigma]
     statements = job.statements or Statements(
         job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha, n=job.sampling.most
     )
     votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
-    expected = expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0, n=job.sampling.most)
+    expected = expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0)
     total = len(job.listing.images)
     fixed, sequential = job.sampling.n0 + job.sampling.n, job.sampling.n0 + expected
     shown = ", ".join(f"{radius:g}" for radius in statements.radii)
@@ -116,24 +128,7 @@ def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
     ]
 
 
-def _sampler(job: Job, found: Probe, n: int) -> Sampler:
-    sampling, device = job.sampling, worker_device()
-    network = prepare_for_inference(
-        job.base_classifier, precision=found.precision, device=device, compile=sampling.compile
-    )
-    return Sampler(
-        network,
-        sigma=job.sigma,
-        n0=sampling.n0,
-        n=n,
-        seed=sampling.seed,
-        batch_size=found.batch_size,
-        rules=job.rules,
-        device=device,
-    )
-
-
-def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statements, *, n0: int, n: int) -> float:
+def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statements, *, n0: int) -> float:
     """Estimation samples that an image of a sequential run takes on average, by sampling a pilot's again on paper.
 
     Args:
@@ -141,10 +136,9 @@ def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statemen
         labels: int (N,).
         statements: what is to be decided.
         n0: selection samples an image.
-        n: estimation samples at most.
     """
     generator = np.random.default_rng(0)
-    steps = looks(n, CHUNK)
+    steps = looks(statements.n, CHUNK)
     taken = []
     for of_image, label in zip(votes, labels.tolist(), strict=True):
         for _ in range(_TIMES_ON_PAPER):

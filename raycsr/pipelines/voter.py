@@ -64,7 +64,7 @@ class Voter:
         base_classifier = ray.get(model)
         self._device = worker_device()
         self._device_name = device_name(self._device)
-        self._statements = statements
+        self._statements, self._design = statements, sampling.design
         self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
         self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, batch_size, rules)
         self._num_classes = base_classifier.num_classes
@@ -165,7 +165,7 @@ class Voter:
                     "estimation": histograms(counts[1, r]),
                     "n0": counts[0, r].sum(axis=1),
                     "n": counts[1, r].sum(axis=1),
-                    "sampling": ["fixed" if self._statements is None else "sequential"] * images,
+                    "sampling": [self._design] * images,
                     "decided": self._digests(counts[:, self._wanted], block["label"], counted_rows),
                     "continues": [continues or None] * images,
                     "image_sha": _texts(block["image_sha"]),

@@ -74,8 +74,8 @@ def test_what_is_wrong_is_one_line(validate, capsys):
 
 
 def test_expected_samples_of_clear_and_of_close_images():
-    statements = Statements([CostMatrix.seedwise(3, [0])], [0.25], sigma=0.5, alpha=0.001, n=100_000)
+    statements = Statements([CostMatrix.seedwise(3, [0])], [0.25], sigma=0.5, alpha=0.001, n=10_048)
     clear, close = np.array([[[1000, 0, 0]]]), np.array([[[700, 300, 0]]])  # radius .25 needs p_A = .691
-    few = expected_samples(clear, np.array([0]), statements, n0=64, n=10_048)
-    many = expected_samples(close, np.array([0]), statements, n0=64, n=10_048)
+    few = expected_samples(clear, np.array([0]), statements, n0=64)
+    many = expected_samples(close, np.array([0]), statements, n0=64)
     assert 64 <= few < 200 < 3000 < many <= 10_048
