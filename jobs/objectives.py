@@ -111,12 +111,12 @@ def tuned(checkpoint: str, costs: str) -> str | None:
         return [entry for entry in entries if entry["costs"] == costs]
 
     if not stored():
-        tune_rule(model=checkpoint, costs=costs, budget=BUDGETS[costs], recall_budget=0.3, images=800, n=256)
+        tune_rule(model=checkpoint, costs=costs, budget=BUDGETS[costs], recall_budget=0.3, images=400, n=128)
     return stored()[0]["id"] if stored() else None
 
 
 def runs(checkpoint: str, matrices: list[str], path: str, results: str) -> tuple[str, str]:
-    """Samples cats at n = 500 and images of all classes at n = 200, and returns the two runs."""
+    """Samples 600 cats at n = 256 and 1,000 images of all classes at n = 128, and returns the two runs."""
     test = DataOptions("parquet", path=path, split="test", class_names=CLASSES)
     rules = ["tuned", *(f"offset:0.5,1,1.5,2,3*{costs}" for costs in matrices)]
     common: dict[str, Any] = {
@@ -128,8 +128,8 @@ def runs(checkpoint: str, matrices: list[str], path: str, results: str) -> tuple
         "costs": matrices,
     }
     robust, accurate = (
-        sample(data=data, sampling=SamplingOptions(sigma=SIGMA, n0=64, n=n), **common)[0].run.location
-        for data, n in ((replace(test, classes=["cat"]), 500), (replace(test, limit=2000), 200))
+        sample(data=data, sampling=SamplingOptions(sigma=SIGMA, n0=64, n=n, batch_size=64), **common)[0].run.location
+        for data, n in ((replace(test, classes=["cat"], limit=600), 256), (replace(test, limit=1000), 128))
     )
     return robust, accurate
 
