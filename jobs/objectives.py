@@ -149,7 +149,7 @@ def compared(costs: str, of_objective: dict[str, str], path: str, results: str, 
     ]
     robust, accurate = (report(run=list(side), costs=[costs], radii=[radius]) for side in zip(*pairs, strict=True))
     points = joined(robust, accurate)
-    objectives = {Path(checkpoint).name: objective for objective, checkpoint in of_objective.items()}
+    objectives = {f"{Path(checkpoint).name} σ={SIGMA:g}": objective for objective, checkpoint in of_objective.items()}
     points["objective"] = points["run"].map(objectives)
     points["seconds"] = points["objective"].map({o: seconds(one) for o, one in of_objective.items()})
     return points

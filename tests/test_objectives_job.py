@@ -4,9 +4,11 @@ import functools
 
 import pytest
 import torch
+from handmade import NO_B, PLAIN, write_run
 from torch import nn
 
-from jobs.objectives import MATRICES, PASSES, RECIPES, options_of, schedule
+from jobs import objectives
+from jobs.objectives import MATRICES, PASSES, RECIPES, compared, options_of, schedule, table_rows
 from raycsr.costs import CostMatrix
 from raycsr.training.objectives import OBJECTIVES, resolve_objective
 
@@ -34,3 +36,28 @@ def test_trainings_have_as_many_passes(name):
     epochs, images = schedule(RECIPES[name], 49_500)
     assert images <= 49_500
     assert 0.999 * PASSES <= epochs * images * RECIPES[name].passes <= PASSES
+
+
+def test_rows_are_named_by_objective(tmp_path, monkeypatch):
+    """The robust run of each objective and its accurate one differ, as do the objectives' checkpoints."""
+    rule = "offset:1*pair:a/b"
+    checkpoints = {"gaussian": f"{tmp_path}/gaussian.pt", "margin_cs": f"{tmp_path}/margin_cs-cat.pt"}
+    stored = {}
+    for checkpoint, answers in zip(checkpoints.values(), (PLAIN, NO_B), strict=True):
+        model = checkpoint.rsplit("/", 1)[1]
+        pair = [
+            write_run(tmp_path, model, {"argmax": answers, rule: NO_B}, sigma=objectives.SIGMA, experiment=side)
+            for side in ("robust", "accurate")
+        ]
+        stored[checkpoint] = tuple(run.location for run in pair)
+    monkeypatch.setattr(objectives, "runs", lambda checkpoint, *_: stored[checkpoint])
+    monkeypatch.setattr(objectives, "seconds", len)
+    points = compared("pair:a/b", checkpoints, "", "", radius=0.25)
+    assert points["objective"].tolist() == ["gaussian", "gaussian", "margin_cs", "margin_cs"]
+    rows = table_rows(points.assign(tuned=points["rule_id"] != "argmax"))
+    assert [row[:4] for row in rows[1:]] == [
+        ["gaussian", "argmax", "0.833", "0.500"],
+        ["gaussian", f"tuned: {rule}", "0.833", "1.000"],
+        ["margin_cs", "argmax", "0.833", "1.000"],
+        ["margin_cs", f"tuned: {rule}", "0.833", "1.000"],
+    ]
