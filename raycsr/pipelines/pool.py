@@ -75,9 +75,20 @@ class Probe:
 
 
 def connect() -> None:
-    """Attaches to the running Ray cluster, or starts one on this machine."""
+    """Attaches to the running Ray cluster, or starts one on this machine.
+
+    Raises:
+        UserError: where the cluster does not answer.
+    """
     if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR, include_dashboard=False)
+        try:
+            ray.init(logging_level=logging.ERROR, include_dashboard=False)
+        except ConnectionError as error:
+            where = os.environ.get("RAY_ADDRESS", "the address that it left on this machine")
+            raise UserError(
+                f"no Ray cluster answers at {where}: {error}; start it again, "
+                "or set RAY_ADDRESS=local for one that ends with this command"
+            ) from error
     context = ray.data.DataContext.get_current()
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # after ray.data's own configuration; errors are raised
     context.enable_progress_bars = False

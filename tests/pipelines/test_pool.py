@@ -3,7 +3,14 @@ import ray
 import torch
 
 from raycsr import UserError
-from raycsr.pipelines.pool import PoolOptions, check_location, check_pool, fastest_batch_size, user_errors_of_workers
+from raycsr.pipelines.pool import (
+    PoolOptions,
+    check_location,
+    check_pool,
+    connect,
+    fastest_batch_size,
+    user_errors_of_workers,
+)
 
 
 def test_actors_on_gpus_reserve_no_cpu():
@@ -16,6 +23,17 @@ def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
     with pytest.raises(UserError, match=r"wants 8 GPUs and the cluster has 0; .*set pool.elastic to wait for nodes"):
         check_pool(PoolOptions(actors=8, gpus_per_actor=1))
     check_pool(PoolOptions(actors=8, elastic=True, gpus_per_actor=1))
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch):
+    def init(**options):
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(UserError, match=r"no Ray cluster answers at 10.0.0.1:6379: .*; .* set RAY_ADDRESS=local"):
+        connect()
 
 
 def test_relative_results_are_refused_in_a_submitted_job_alone(monkeypatch):
