@@ -92,12 +92,20 @@ def options_of(objective: str, costs: str) -> dict[str, Any]:
     }
 
 
+def trained_for(objective: str, costs: str) -> str:
+    """Returns the matrix that a training is given: margin_cs alone tells costly answers apart.
+
+    The others weigh images by their class, which is one and the same under both matrices, or know no costs.
+    """
+    return costs if objective == "margin_cs" else "seed:cat"
+
+
 def checkpoints(path: str, start: str, results: str) -> dict[tuple[str, str], str]:
     """Trains what is not trained yet, and returns (costs, objective) -> checkpoint."""
     found = {}
     for objective in RECIPES:
         for costs in MATRICES:
-            options = options_of(objective, costs if objective.endswith("_cs") else "seed:cat")
+            options = options_of(objective, trained_for(objective, costs))
             options["data"] = replace(options["data"], path=path)
             found[costs, objective] = train(**options, model=ModelOptions(start), results=results).checkpoint
     return found
@@ -143,10 +151,8 @@ def seconds(checkpoint: str) -> float:
 
 def compared(costs: str, of_objective: dict[str, str], path: str, results: str, radius: float) -> pd.DataFrame:
     """Returns a row an objective and decision rule under a cost matrix, given each objective's checkpoint."""
-    pairs = [
-        runs(checkpoint, [costs] if objective.endswith("_cs") else list(MATRICES), path, results)
-        for objective, checkpoint in of_objective.items()
-    ]
+    matrices = {o: [m for m in MATRICES if trained_for(o, m) == trained_for(o, costs)] for o in of_objective}
+    pairs = [runs(checkpoint, matrices[o], path, results) for o, checkpoint in of_objective.items()]
     robust, accurate = (report(run=list(side), costs=[costs], radii=[radius]) for side in zip(*pairs, strict=True))
     points = joined(robust, accurate)
     objectives = {f"{Path(checkpoint).name} σ={SIGMA:g}": objective for objective, checkpoint in of_objective.items()}
