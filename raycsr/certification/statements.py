@@ -74,8 +74,9 @@ class Statements:
     def __str__(self) -> str:
         """The statements in words."""
         radii = ", ".join(f"{radius:g}" for radius in self.radii)
-        matrices = f"under {len(self.costs)} cost {'matrix' if len(self.costs) == 1 else 'matrices'}"
-        return f"whether radius {radii} is reached: the standard one, and {matrices}"
+        number = len(self.costs)
+        costs = f", and under {number} cost {'matrix' if number == 1 else 'matrices'}" if number else ""
+        return f"whether radius {radii} is reached: the standard one{costs}"
 
     def decided(self, counts0: ArrayLike, counts: ArrayLike, label: int) -> bool:
         """Whether all statements about an image are decided, for every decision rule.

@@ -295,11 +295,11 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
             committed = run.committed()
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # parts whose actor died before it certified them
-        outcome = Outcome(run, len(wanted), len(missing), _errors(committed, wanted, ids))
+        outcome = Outcome(run, len(wanted), len(missing), _errors(job, run, committed, wanted, ids))
         rules = list(run.rules())
         left = _to_sample(job, run, committed, images, rules, retry_errors=False)
         if (len(missing) or not run.finished()) and not len(left):
-            errors = _errors(committed, images, rules)
+            errors = _errors(job, run, committed, images, rules)
             run.finish(num_images=len(images), num_errors=len(errors), seconds=time.monotonic() - start)
     return outcome
 
@@ -315,7 +315,12 @@ def _to_sample(
     missing = _missing(committed, wanted, rules, retry_errors).assign(continues="")
     if job.statements is None:
         return missing
-    return pd.concat([missing, undecided(run, wanted, rules, job.statements, job.sampling.most)], ignore_index=True)
+    going_on = undecided(run, wanted, rules, job.statements, job.sampling.most)
+    if not retry_errors:
+        tried = committed.filter(committed["error"].is_valid()).to_pandas()
+        keys = ["image_id", "continues"]
+        going_on = going_on[~pd.MultiIndex.from_frame(going_on[keys]).isin(pd.MultiIndex.from_frame(tried[keys]))]
+    return pd.concat([missing, going_on], ignore_index=True)
 
 
 def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], retry_errors: bool) -> pd.DataFrame:
@@ -451,9 +456,9 @@ def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:
         )
 
 
-def _errors(committed: pa.Table, wanted: pd.DataFrame, rules: list[str]) -> dict[str, str]:
-    """Images that have no votes under some rule -> why."""
-    lacking = set(_missing(committed, wanted, rules, retry_errors=True)["image_id"])
+def _errors(job: Job, run: Run, committed: pa.Table, wanted: pd.DataFrame, rules: list[str]) -> dict[str, str]:
+    """Images that lack votes under some rule, or that could not go on -> why."""
+    left = set(_to_sample(job, run, committed, wanted, rules, retry_errors=True)["image_id"])
     errored = committed.filter(committed["error"].is_valid())
     reasons = dict(zip(errored["image_id"].to_pylist(), errored["error"].to_pylist(), strict=True))
-    return {i: reasons[i] for i in wanted["image_id"] if i in reasons and i in lacking}
+    return {i: reasons[i] for i in wanted["image_id"] if i in reasons and i in left}

@@ -168,8 +168,8 @@ class Run:
         self.store.write_table(f"votes/{name}", votes)
 
     def committed(self) -> pa.Table:
-        """Keys of all committed rows: image_id, rule, error; doubles included."""
-        return self._read("votes", self.vote_parts(), ["image_id", "rule", "error"])
+        """Keys of all committed rows: image_id, rule, continues, error; doubles included."""
+        return self._read("votes", self.vote_parts(), ["image_id", "rule", "continues", "error"])
 
     def latest(self) -> pa.Table:
         """How far each (image_id, rule) is, once: error, n, decided, and the part with all of its votes."""

@@ -122,3 +122,15 @@ def test_an_image_is_given_up_by_what_the_samples_that_are_left_can_do():
     votes, counts0 = [4544, 1856, 0, 0], [9, 1, 0, 0]
     assert not Statements([], [0.25], n=100_000, **SETTING).decided([counts0], [votes], 0)
     assert Statements([], [0.25], n=6_464, **SETTING).decided([counts0], [votes], 0)
+
+
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ([], "whether radius 0.1, 0.25 is reached: the standard one"),
+        ([SEED_0], "whether radius 0.1, 0.25 is reached: the standard one, and under 1 cost matrix"),
+        ([SEED_0, PAIR], "whether radius 0.1, 0.25 is reached: the standard one, and under 2 cost matrices"),
+    ],
+)
+def test_statements_in_words(costs, words):
+    assert str(Statements(costs, (0.1, 0.25), n=N, **SETTING)) == words

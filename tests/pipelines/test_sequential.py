@@ -1,6 +1,7 @@
 """Sequential runs: images stop when their statements are decided, and go on when there are more."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +116,32 @@ def test_a_rule_that_is_added_is_sampled_until_its_own_statements_are_decided(se
     votes = load_votes(second.run.location)
     assert comparable(votes[votes["rule"] == "argmax"]) == comparable(before)
     assert len(votes[votes["rule"] != "argmax"]) == 40 and votes["decided"].notna().sum() > 40
+
+
+def test_an_image_that_cannot_go_on_is_named_keeps_its_votes_and_is_tried_again_if_asked(job, photographs):
+    def options(radii):
+        sampling = SamplingOptions(sigma=0.02, n0=32, n=N, radii=radii, precision="fp32", batch_size=64)
+        return job(**photographs, sampling=sampling)
+
+    (first,) = sample(**options([0.024]))
+    votes = load_votes(first.run.location)
+    files = sorted(Path(photographs["data"].path).glob("*/*.png"))
+    pixels = {file: file.read_bytes() for file in files}
+    for file in files:
+        file.write_bytes(b"\0" * len(pixels[file]))  # of the same length: the listing does not tell
+    (broken,) = sample(**options([0.04]))
+    stuck = {image_id for image_id in broken.errors if image_id not in first.errors}
+    assert stuck and broken.sampled == len(stuck) and broken.run.location == first.run.location
+    assert comparable(load_votes(broken.run.location)) == comparable(votes)
+    (again,) = sample(**options([0.04]))
+    assert again.sampled == 0 and again.errors == broken.errors
+
+    for file in files:
+        file.write_bytes(pixels[file])
+    (mended,) = sample(**options([0.04]), retry_errors=True)
+    assert mended.errors.keys() == first.errors.keys()
+    before, after = (some.set_index("image_id")["n"][list(stuck)] for some in (votes, load_votes(mended.run.location)))
+    assert (after > before).all()
 
 
 @pytest.mark.parametrize(
