@@ -12,7 +12,7 @@ from raycsr.smoothing import SamplingOptions
 def make_job(cluster):
     """A small job on the digits, as keyword arguments of `sample`, into a folder."""
 
-    def make(folder, *, limit=12, n=128, actors=2, **more):
+    def make(folder, *, limit=12, n=128, actors=1, **more):
         return {
             "data": DataOptions(source="digits", limit=limit),
             "model": ModelOptions(name="cifar_resnet8", num_classes=10, input_size=8),

@@ -156,7 +156,7 @@ def test_training_at_another_sigma_draws_a_warning(job, tmp_path):
 
 def test_a_killed_actor_costs_nothing_but_time(job, tmp_path):
     # n is large enough for the actors to be killed while they work
-    options = job(limit=40, n=4096)
+    options = job(limit=40, n=4096, actors=2)
     (undisturbed,) = sample(**job(limit=40, n=4096, results=str(tmp_path / "undisturbed")))
     killed: list[int] = []
     thread = threading.Thread(target=_kill_a_voter, args=(Path(options["results"]), killed))
