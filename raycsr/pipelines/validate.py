@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -82,11 +82,11 @@ def _sample(options: Mapping[str, Any], timing: TimingOptions) -> None:
         print(describe(job, on=f"{precision} on {device_name(device)}", images=len(job.listing.images)))
         if timing.time_one_batch:
             for line in _price_of_sampling(job, timing):
-                print(line)
+                print(line, flush=True)
 
 
-def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
-    """The engine's speed here, and what a fixed and a sequential design would take."""
+def _price_of_sampling(job: Job, timing: TimingOptions) -> Iterator[str]:
+    """The engine's speed here, and what a fixed and a sequential design would take; each line once it is known."""
     found, device = probe_here(job.base_classifier, job.sampling, torch.get_num_threads()), worker_device()
     sampler = functools.partial(
         Sampler,
@@ -108,6 +108,9 @@ def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
     start = time.perf_counter()
     timed.count(images[0], "timed")
     speed = (timed.n0 + timed.n) / (time.perf_counter() - start)
+    total, fixed = len(job.listing.images), job.sampling.n0 + job.sampling.n
+    yield f"speed     {speed:,.0f} samples/s, batches of {found.batch_size}"
+    yield f"fixed     {fixed:,} samples an image: {_hours(total * fixed / speed, timing)}"
 
     n = int(np.clip(_PILOT_SECONDS * speed / len(images), *_PILOT_SAMPLES)) // CHUNK * CHUNK
     counted = list(sampler(n=n).sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
@@ -116,16 +119,12 @@ def _price_of_sampling(job: Job, timing: TimingOptions) -> list[str]:
         job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha, n=job.sampling.most
     )
     votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
-    expected = expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0)
-    total = len(job.listing.images)
-    fixed, sequential = job.sampling.n0 + job.sampling.n, job.sampling.n0 + expected
+    sequential = job.sampling.n0 + expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0)
     shown = ", ".join(f"{radius:g}" for radius in statements.radii)
-    return [
-        f"speed     {speed:,.0f} samples/s, batches of {found.batch_size}",
-        f"fixed     {fixed:,} samples an image: {_hours(total * fixed / speed, timing)}",
+    yield (
         f"sequential {sequential:,.0f} samples an image to decide radius {shown}, by {len(images)} images: "
-        f"{_hours(total * sequential / speed, timing)}",
-    ]
+        f"{_hours(total * sequential / speed, timing)}"
+    )
 
 
 def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statements, *, n0: int) -> float:
