@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from raycsr.models import BaseClassifier, Precision, prepare_for_inference, reso
 from raycsr.progress import LINE_SECONDS
 from raycsr.smoothing import SamplingOptions, is_out_of_memory
 
+_LISTENS_SECONDS = 10.0  # that a cluster's head may take to accept a connection
 _PROBE_SECONDS = 0.3  # of each batch size that is tried
 _BATCH_SIZES = (8, 4096)  # the least and the most that are tried
 _WORTH = 1.02  # a batch twice as large must be this much faster
@@ -82,6 +84,7 @@ def connect() -> None:
     """
     if not ray.is_initialized():
         try:
+            _check_that_it_listens()
             ray.init(logging_level=logging.ERROR, include_dashboard=False)
         except ConnectionError as error:
             where = os.environ.get("RAY_ADDRESS", "the address that it left on this machine")
@@ -95,6 +98,27 @@ def connect() -> None:
     # an image at n = 100,000 on a slow CPU is an hour without a finished block, and waiting for spot
     # capacity can take longer: neither is a stall
     context.execution_no_progress_timeout_s = -1
+
+
+def _check_that_it_listens() -> None:
+    """Ray itself tries an address for minutes before it says that nobody is there.
+
+    Raises:
+        ConnectionError: where the cluster that Ray would attach to has no address, or accepts no connection there.
+    """
+    if "://" in os.environ.get("RAY_ADDRESS", ""):
+        return  # a Ray Client server, which Ray asks in another way
+    try:
+        address = ray._private.services.canonicalize_bootstrap_address(None)
+    except ValueError as error:
+        raise ConnectionError(str(error)) from error
+    if address is None:
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(f"{address}: {error.strerror or error}") from error
 
 
 def check_location(results: str) -> None:

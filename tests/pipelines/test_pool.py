@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 import ray
 import torch
@@ -25,15 +27,27 @@ def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
     check_pool(PoolOptions(actors=8, elastic=True, gpus_per_actor=1))
 
 
-def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch):
+def test_a_cluster_that_is_gone_is_one_line_at_once(monkeypatch):
+    with socket.create_server(("", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was asked, and tries for minutes"))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=rf"no Ray cluster answers at {address}: .*refused; .* set RAY_ADDRESS=local"):
+        connect()
+
+
+def test_what_listens_and_is_no_cluster_is_one_line(monkeypatch):
     def init(**options):
-        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+        raise ConnectionError("Failed to connect to Ray cluster")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(UserError, match=r"no Ray cluster answers at 10.0.0.1:6379: .*; .* set RAY_ADDRESS=local"):
-        connect()
+    with socket.create_server(("", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UserError, match=rf"no Ray cluster answers at {address}: Failed to connect"):
+            connect()
 
 
 def test_relative_results_are_refused_in_a_submitted_job_alone(monkeypatch):
