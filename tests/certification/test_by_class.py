@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raycsr.certification import class_recalls, costliest_images, pairwise_robustness, summarize
+from raycsr.certification import certify_counts, class_recalls, costliest_images, pairwise_robustness, summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -120,3 +120,14 @@ def test_classes_that_do_not_fit_are_refused(seven_images):
         class_recalls(seven_images, 2)
     with pytest.raises(UserError, match="image 'a0' has 2 pair-wise radii, the costs 1 targets"):
         pairwise_robustness(seven_images, costs=CostMatrix.pairwise(3, {0: [1], 2: [1]}), radius=0.1)
+
+
+def test_intervals_of_recalls_are_over_groups_where_images_have_some():
+    votes = np.eye(2, dtype=int)[[0, 0, 0, 1, 1, 1, 0, 0]]
+    certificates = certify_counts(
+        10 * votes, 1000 * votes, [0] * 8, costs=CostMatrix.uniform(2), sigma=0.5, sampling="fixed"
+    )
+    alone = class_recalls(certificates, 2)
+    grouped = class_recalls(certificates.assign(group=["a", "a", "a", "b", "b", "b", "c", None]), 2)
+    assert grouped["recall"].equals(alone["recall"])
+    assert grouped["recall_low"][0] < alone["recall_low"][0] and grouped["recall_high"][0] > alone["recall_high"][0]
