@@ -3,6 +3,7 @@
 from raycsr.certification.bounds import BOUNDS, binomial_lower, binomial_upper, largest_radius
 from raycsr.certification.by_class import class_recalls, costliest_images, pairwise_robustness
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
+from raycsr.certification.groups import group_column, group_numbers
 from raycsr.certification.metrics import METRICS, summarize
 from raycsr.certification.statements import HOPELESS_LEVEL, Statements, looks
 
@@ -18,6 +19,8 @@ __all__ = [
     "certify_votes",
     "class_recalls",
     "costliest_images",
+    "group_column",
+    "group_numbers",
     "largest_radius",
     "looks",
     "pairwise_robustness",
