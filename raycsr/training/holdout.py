@@ -99,7 +99,7 @@ def hold_out(
     others = others[sensitive[others]]
     extra = others[: first_whole(groups[others], wanted)]
     held = np.flatnonzero(np.isin(groups, groups[np.concatenate([mixed, extra])]))
-    together = ", for a group is held out whole" if groups.max() + 1 < len(groups) else ""
+    together = ", for a group is held out whole" if len(np.unique(groups)) < len(groups) else ""
     for what, all_images, taken in (
         ("images", len(labels), len(held)),
         ("images of seed classes", int(sensitive.sum()), int(sensitive[held].sum())),
