@@ -12,9 +12,10 @@ Images = list[Image]
 MAX_BYTES = 2**28  # of an encoded image: a larger one is an error of its row, and is not read
 
 
-def frame(image_id: Sequence[str], label: Any, size: Any, version: Any) -> pd.DataFrame:
-    """The rows of a listing: its columns, or one value for all rows."""
-    rows = pd.DataFrame({"image_id": image_id, "label": label, "size": size, "version": version})
+def frame(image_id: Sequence[str], label: Any, size: Any, version: Any, group: Any = None) -> pd.DataFrame:
+    """The rows of a listing: its columns, or one value for all rows; without groups there is no column of them."""
+    columns = {"image_id": image_id, "label": label, "size": size, "version": version}
+    rows = pd.DataFrame(columns if group is None else {**columns, "group": group})
     return rows.astype({"label": "int32", "size": "int64"})
 
 

@@ -63,8 +63,10 @@ class TestList:
 
     def test_missing_columns(self, source: Callable[..., Source], tmp_path: Path) -> None:
         pq.write_table(pa.table({"img": [b"x"], "label": [0]}), tmp_path / "0.parquet")
-        with pytest.raises(UserError, match=r"needs columns image.*has img: binary, label: int64"):
+        with pytest.raises(UserError, match=r"no column known to be the image: name one by data.image_column, of 'img'"):
             source("parquet", tmp_path).list()
+        with pytest.raises(UserError, match=r"needs columns label: struct.*or binary, .*has img: binary, label: int64"):
+            source("parquet", tmp_path, image_column="label").list()
 
     def test_not_parquet_and_empty(self, source: Callable[..., Source], tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"no images in"):
