@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from raycsr.certification import group_numbers
 from raycsr.errors import UserError
 from raycsr.pipelines.report_page import report_page
 from raycsr.results import (
@@ -162,6 +163,12 @@ def _notes(
         notes.append(
             f"Curves: where a run has more than {MOST_DRAWN} rules beside argmax, argmax and of each kind the "
             f"largest rob_cs on the front at radius {radius:g} that loses at most {DRAWN_LOSS:g} of argmax's accuracy."
+        )
+    for run, one in {one.run: one for one in sets if "group" in one.certificates}.items():
+        groups = len(np.unique(group_numbers(one.certificates["group"])))
+        notes.append(
+            f"The images of {run} come in {groups:,} groups (such as one a patient), which are not independent within: "
+            "its intervals are over groups, not over images."
         )
     errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)
     if errors:
