@@ -31,7 +31,9 @@ class Columns(NamedTuple):
     group: str | None
 
 
-def find_columns(options: DataOptions, columns: Sequence[str], where: str, common: Mapping[str, Sequence[str]]) -> Columns:
+def find_columns(
+    options: DataOptions, columns: Sequence[str], where: str, common: Mapping[str, Sequence[str]]
+) -> Columns:
     """The columns that the options name, or else the only one of each kind that has a common name.
 
     Args:
@@ -62,15 +64,15 @@ def find_columns(options: DataOptions, columns: Sequence[str], where: str, commo
         if found or not optional:
             several = f"several columns that may be the {kind}" if found else f"no column known to be the {kind}"
             none = ", or none" if optional else ""
-            raise UserError(f"{where} has {several}: name one by data.{kind}_column{none}, of {shown(found or columns)}")
+            raise UserError(
+                f"{where} has {several}: name one by data.{kind}_column{none}, of {shown(found or columns)}"
+            )
         return None
 
     return Columns(str(find("image")), str(find("label")), find("split"), find("group"))
 
 
-def class_labels(
-    cells: Sequence[str], column: str, place: Callable[[int], str]
-) -> tuple[np.ndarray, list[str] | None]:
+def class_labels(cells: Sequence[str], column: str, place: Callable[[int], str]) -> tuple[np.ndarray, list[str] | None]:
     """Labels as text -> the index of each class, and the names of the classes where labels are names.
 
     Whole numbers are indices, anything else names, whose sorted order is that of the classes. A mixture is refused,

@@ -112,7 +112,9 @@ def checked_roots(path: str, roots: Sequence[str] | None) -> list[str] | None:
         raise UserError("image_roots is an empty list: name the folders of the images, or leave it out")
     for inner, outer in itertools.permutations(absolute, 2):
         if inner.startswith(f"{outer}/"):
-            raise UserError(f"image_roots has {outer!r} and {inner!r} within it: an image would have two names; drop one")
+            raise UserError(
+                f"image_roots has {outer!r} and {inner!r} within it: an image would have two names; drop one"
+            )
     return absolute
 
 
@@ -265,7 +267,8 @@ def _groups(table: _Table, column: str, splits: list[str] | None, rows: np.ndarr
     alone = sum(group is None for group in groups[rows])
     if alone:
         warnings.warn(
-            f"{alone} of {len(rows)} images of {table.path!r} have no {column!r}: each is a group of its own", stacklevel=2
+            f"{alone} of {len(rows)} images of {table.path!r} have no {column!r}: each is a group of its own",
+            stacklevel=2,
         )
     return groups
 
@@ -309,7 +312,9 @@ def _find_files(options: DataOptions, table: _Table, paths: list[str], rows: np.
     if missing:
         wanted = {_relative(paths[row], roots) for row in missing}
         elsewhere = _folders(wanted, {path: within[path][0] for path in found}, posixpath.dirname(table.path))
-        fix = f"give data.image_roots [{', '.join(elsewhere[:4])}]" if elsewhere else "mend data.image_roots or the rows"
+        fix = (
+            f"give data.image_roots [{', '.join(elsewhere[:4])}]" if elsewhere else "mend data.image_roots or the rows"
+        )
         raise UserError(
             f"{len(missing)} of {len(rows)} images of {table.path!r} are not in {', '.join(map(repr, roots[:4]))}, the "
             f"first {paths[missing[0]]!r} in line {table.lines[missing[0]]}: {fix}"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from raycsr.certification import group_column
 from raycsr.data.csv import checked_roots, list_csv, read_csv
 from raycsr.data.files import reason
 from raycsr.data.imagefolder import EXTENSIONS, list_imagefolder, read_imagefolder
@@ -47,6 +48,13 @@ class Listing:
     images: pd.DataFrame
     class_names: list[str]
     identity: dict[str, str]
+
+    def groups_in_words(self) -> list[str]:
+        """The line of a plan that says how many groups the images come in; none where there are none."""
+        groups = group_column(self.images)
+        if groups is None:
+            return []
+        return [f"groups    {len(np.unique(groups)):,}, whose images stay together; intervals are over groups"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,9 @@ def open_source(options: DataOptions) -> Source:
     for name in _COLUMNS:
         if getattr(options, name) is not None and name not in kind.columns:
             having = ", ".join(other for other, one in _KINDS.items() if name in one.columns)
-            raise UserError(f"source {options.source} has no {name} (got {getattr(options, name)!r}): only {having} has")
+            raise UserError(
+                f"source {options.source} has no {name} (got {getattr(options, name)!r}): only {having} has"
+            )
     if options.skip < 1:
         raise UserError(f"skip is {options.skip}: give 1 (every image) or more")
     if options.limit is not None and options.limit < 1:

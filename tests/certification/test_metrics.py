@@ -220,7 +220,9 @@ class TestGroups:
         hits, groups = self.draw(np.random.default_rng(1), 40)
         drawn = self.certificates(hits, groups)
         by_column = summarize(drawn, costs=COSTS, radii=[0.5])
-        given = summarize(drawn.drop(columns="group"), costs=COSTS, radii=[0.5], groups=[f"patient {g}" for g in groups])
+        given = summarize(
+            drawn.drop(columns="group"), costs=COSTS, radii=[0.5], groups=[f"patient {g}" for g in groups]
+        )
         pd.testing.assert_frame_equal(by_column, given)
         assert by_column["num_groups"][0] == 40
         over_images = summarize(drawn.drop(columns="group"), costs=COSTS, radii=[0.5])
@@ -252,7 +254,9 @@ class TestGroups:
         assert low - 0.02 < summary["rob_cs_low"] < low and summary["rob_cs_high"] == pytest.approx(1)
 
     def test_one_group_alone_says_nothing(self):
-        (summary,) = summarize(self.certificates(np.ones(9, bool), [1] * 9), costs=COSTS, radii=[0.5]).to_dict("records")
+        (summary,) = summarize(self.certificates(np.ones(9, bool), [1] * 9), costs=COSTS, radii=[0.5]).to_dict(
+            "records"
+        )
         assert (summary["rob_cs"], summary["rob_cs_low"], summary["rob_cs_high"]) == (1, 0, 1)
         assert np.isnan(summary["rob_cost_low"]) and np.isnan(summary["acr_high"])
 

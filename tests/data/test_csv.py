@@ -79,7 +79,9 @@ class TestHam:
         assert after.images.drop(columns="version").equals(before.images.drop(columns="version"))
 
     def test_without_roots_the_message_names_them(self, source: Callable[..., Source], ham: Path) -> None:
-        with pytest.raises(UserError, match=r"7 of 7 images.*'ISIC_0027419' in line 2: give data.image_roots") as caught:
+        with pytest.raises(
+            UserError, match=r"7 of 7 images.*'ISIC_0027419' in line 2: give data.image_roots"
+        ) as caught:
             source("csv", ham / "HAM10000_metadata.csv").list()
         assert ", ".join(PARTS) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -123,13 +125,18 @@ class TestIlsvrc:
 
     def test_kaggles_solution_file(self, source: Callable[..., Source], val: Path) -> None:
         lines = ["ImageId,PredictionString", "ILSVRC2012_val_00000002,n01751748 111 108 306 356"]
-        lines += ["ILSVRC2012_val_00000001,n01440764 1 2 3 4 n01440764 5 6 7 8 ", "ILSVRC2012_val_00000003,n01751748 9 9 9 9"]
+        lines += [
+            "ILSVRC2012_val_00000001,n01440764 1 2 3 4 n01440764 5 6 7 8 ",
+            "ILSVRC2012_val_00000003,n01751748 9 9 9 9",
+        ]
         (val / "LOC_val_solution.csv").write_text("\n".join(lines))
         listing = source("csv", val / "LOC_val_solution.csv", image_roots=["val"]).list()
         assert listing.class_names == ["n01440764", "n01751748"] and listing.images.label.tolist() == [0, 1, 1]
 
     @pytest.mark.parametrize("name", ["ILSVRC2012_val_0000000{}.JPEG {}\n", "ILSVRC2012_val_0000000{}.JPEG,{}\r\n"])
-    def test_lines_of_path_and_label_without_a_header(self, source: Callable[..., Source], val: Path, name: str) -> None:
+    def test_lines_of_path_and_label_without_a_header(
+        self, source: Callable[..., Source], val: Path, name: str
+    ) -> None:
         (val / "val.txt").write_text("".join(name.format(i, label) for i, label in [(1, 65), (2, 970), (3, 0)]))
         listing = source("csv", val / "val.txt", image_roots=["val"]).list()
         assert listing.images.label.tolist() == [65, 970, 0] and len(listing.class_names) == 971
@@ -216,7 +223,9 @@ class TestTable:
     def test_two_files_that_a_path_may_mean(self, source: Callable[..., Source], table: Callable[..., Path]) -> None:
         path = table("path,label\na,0\n")
         (path.parent / "a.png").write_bytes(b"another")
-        with pytest.raises(UserError, match=r"image 'a' in line 2 of .* may be .*a\.\w+ or .*a\.\w+: write its extension"):
+        with pytest.raises(
+            UserError, match=r"image 'a' in line 2 of .* may be .*a\.\w+ or .*a\.\w+: write its extension"
+        ):
             source("csv", path).list()
         (path.parent / "a.png").unlink()
         (path.parent / "sub" / "a.jpg").write_bytes(b"another")
@@ -286,7 +295,11 @@ class TestOptions:
             ("csv", {"image_roots": ["/a", "/a/b"]}, "'/a' and '/a/b' within it"),
             ("csv", {"image_roots": ["http://x/y"]}, "unknown scheme of image root 'http://x/y'"),
             ("csv", {"image_roots": ["s3://key:secret@bucket/x"]}, "carries credentials"),
-            ("imagefolder", {"label_column": "dx"}, "imagefolder has no label_column .got 'dx'.: only csv, parquet has"),
+            (
+                "imagefolder",
+                {"label_column": "dx"},
+                "imagefolder has no label_column .got 'dx'.: only csv, parquet has",
+            ),
             ("parquet", {"image_roots": ["x"]}, "source parquet has no image_roots"),
         ],
     )

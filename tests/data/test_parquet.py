@@ -64,7 +64,9 @@ class TestList:
 
     def test_missing_columns(self, source: Callable[..., Source], tmp_path: Path) -> None:
         pq.write_table(pa.table({"img": [b"x"], "label": [0]}), tmp_path / "0.parquet")
-        with pytest.raises(UserError, match=r"no column known to be the image: name one by data.image_column, of 'img'"):
+        with pytest.raises(
+            UserError, match=r"no column known to be the image: name one by data.image_column, of 'img'"
+        ):
             source("parquet", tmp_path).list()
         with pytest.raises(UserError, match=r"needs columns label: struct.*or binary, .*has img: binary, label: int64"):
             source("parquet", tmp_path, image_column="label").list()
@@ -190,7 +192,9 @@ class TestColumns:
         assert listing.images.label.tolist() == [10, 2, 0] and len(listing.class_names) == 11
 
     def test_groups_may_be_numbers_or_none(self, source: Callable[..., Source], tmp_path: Path) -> None:
-        pq.write_table(pa.table({"image": [b"a"] * 3, "label": [0] * 3, "patient": [7, 7, None]}), tmp_path / "0.parquet")
+        pq.write_table(
+            pa.table({"image": [b"a"] * 3, "label": [0] * 3, "patient": [7, 7, None]}), tmp_path / "0.parquet"
+        )
         assert source("parquet", tmp_path).list().images.group.tolist()[:2] == ["7", "7"]
         assert "group" not in source("parquet", tmp_path, group_column="none").list().images
 
@@ -206,10 +210,19 @@ class TestColumns:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({}, "no column known to be the image: name one by data.image_column, of 'photo', 'dx', 'lesion_id', 'age'"),
+            (
+                {},
+                "no column known to be the image: name one by data.image_column, of 'photo', 'dx', 'lesion_id', 'age'",
+            ),
             ({"image_column": "photo"}, "no column known to be the label: name one by data.label_column"),
-            ({"image_column": "img", "label_column": "dx"}, "no column 'img' for data.image_column: choose from 'photo'"),
-            ({"image_column": "dx", "label_column": "dx"}, "needs columns dx: struct<bytes, path> or binary, dx: int or"),
+            (
+                {"image_column": "img", "label_column": "dx"},
+                "no column 'img' for data.image_column: choose from 'photo'",
+            ),
+            (
+                {"image_column": "dx", "label_column": "dx"},
+                "needs columns dx: struct<bytes, path> or binary, dx: int or",
+            ),
             ({"image_column": "photo", "label_column": "age"}, "age: int or text.*has photo: binary, dx: string"),
             ({"image_column": "photo", "label_column": "dx", "group_column": "photo"}, "and photo: int or text, has"),
         ],
