@@ -15,8 +15,10 @@ _WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")  # spreadsheets and pandas write 
 _BOXES = re.compile(r"(\S+)(?: [0-9]+){4}(?: \1(?: [0-9]+){4})*")
 
 # What people call them, in lower case.
-IMAGE = ("image", "image_id", "image_name", "image_path", "imageid", "img", "path", "file", "file_name", "filename")
-IMAGE += ("file_path", "filepath")
+IMAGE = (
+    *("image", "image_id", "image_name", "image_path", "imageid", "img"),
+    *("path", "file", "file_name", "filename", "file_path", "filepath"),
+)
 LABEL = ("label", "labels", "class", "class_name", "category", "target", "diagnosis", "dx", "predictionstring")
 SPLIT = ("split", "subset", "partition")
 GROUP = ("group", "group_id", "patient", "patient_id", "lesion", "lesion_id", "subject", "subject_id")

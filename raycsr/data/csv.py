@@ -236,8 +236,8 @@ def _of_split(table: _Table, column: str | None, splits: list[str] | None, split
     chosen = np.flatnonzero([value == split for value in splits])
     if not len(chosen):
         raise UserError(
-            f"unknown split {split!r}: column {column!r} of {table.path!r} has {shown(sorted(set(splits)))}; choose one "
-            "by data.split, or all rows by data.split_column none"
+            f"unknown split {split!r}: column {column!r} of {table.path!r} has {shown(sorted(set(splits)))}; "
+            "choose one by data.split, or all rows by data.split_column none"
         )
     return chosen
 
@@ -338,7 +338,7 @@ def _folders(wanted: set[str], found: dict[str, str], base: str) -> list[str]:
         found: paths of files, and the root of each.
         base: the table's folder.
     """
-    folders = {}
+    folders: dict[str, None] = {}
     for path, root in found.items():
         for name in (path, posixpath.splitext(path)[0]):
             parts = name.split("/")

@@ -141,8 +141,8 @@ def _columns(schema: pa.Schema, path: str, options: DataOptions) -> _Columns:
     if not has_bytes or not all(pa.types.is_integer(kind) or _is_text(kind) for kind in names):
         group = "" if found.group is None else f", and {found.group}: int or text"
         raise UserError(
-            f"{path!r} needs columns {found.image}: struct<bytes, path> or binary, {found.label}: int or text{group}, has "
-            f"{', '.join(f'{field.name}: {field.type}' for field in schema)}; name others by data.image_column, "
+            f"{path!r} needs columns {found.image}: struct<bytes, path> or binary, {found.label}: int or text{group}, "
+            f"has {', '.join(f'{field.name}: {field.type}' for field in schema)}; name others by data.image_column, "
             "label_column and group_column"
         )
     return _Columns(f"{found.image}.bytes" if is_struct else found.image, found.label, found.group)

@@ -118,7 +118,8 @@ class Run:
     def images(self) -> pd.DataFrame:
         """The listing: image_id, label, size, version; the source of `num_images` and of "missing".
 
-        Where the data has groups of images that belong together, there is a column `group`, null where one stands alone.
+        Where the data has groups of images that belong together, there is a column `group`; an image without one
+        stands alone.
 
         Raises:
             UserError: where it is damaged.
@@ -172,9 +173,9 @@ class Run:
         unseen = np.setdiff1d(np.flatnonzero(known.notna()), rows)
         if changed.any() and len(unseen):
             raise UserError(
-                f"{changed.sum()} images of run {self.run_id} are in other groups than when they were listed, the first "
-                f"{before['image_id'][changed].iloc[0]!r}, and {len(unseen)} others are not listed now: list them all "
-                "(no skip, limit or classes), or give the data.group_column of before"
+                f"{changed.sum()} images of run {self.run_id} are in other groups than when they were listed, the "
+                f"first {before['image_id'][changed].iloc[0]!r}, and {len(unseen)} others are not listed now: list "
+                "them all (no skip, limit or classes), or give the data.group_column of before"
             )
         return before if groups.equals(known) and "group" in before else before.assign(group=groups)
 

@@ -126,7 +126,7 @@ def first_whole(groups: IntArray, number: int) -> int:
         number: Of images.
     """
     ends = np.flatnonzero(np.diff(groups, append=-1)) + 1  # where a group ends
-    return int(ends[min(np.searchsorted(ends, number), len(ends) - 1)]) if number > 0 and len(ends) else 0
+    return int(ends[min(int(np.searchsorted(ends, number)), len(ends) - 1)]) if number > 0 and len(ends) else 0
 
 
 def certified_metrics(

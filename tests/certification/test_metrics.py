@@ -184,7 +184,7 @@ class TestGroups:
 
     @staticmethod
     def certificates(hits, groups):
-        """Images of class 0 of COSTS, certified far beyond any radius where they are hits; else both mistakes are left."""
+        """Images of class 0 of COSTS, certified beyond any radius where they are hits; else both mistakes are left."""
         radius = np.where(hits, 0.6, 0.0)
         return pd.DataFrame(
             {
