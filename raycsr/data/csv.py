@@ -16,7 +16,17 @@ import numpy as np
 import pandas as pd
 
 from raycsr.data.columns import GROUP, IMAGE, LABEL, SPLIT, class_labels, find_columns, shown
-from raycsr.data.files import READ_THREADS, File, natural, one_image_failed, open_filesystem, reason, retried, walk
+from raycsr.data.files import (
+    READ_THREADS,
+    File,
+    folder_of,
+    natural,
+    one_image_failed,
+    open_filesystem,
+    reason,
+    retried,
+    walk,
+)
 from raycsr.data.imagefolder import EXTENSIONS, read_file
 from raycsr.data.images import Image, Images, frame
 from raycsr.data.options import DataOptions
@@ -229,8 +239,13 @@ def _refuse_doubled(table: _Table, names: Sequence[str], rows: Sequence[int] | n
         )
 
 
-def _of_split(table: _Table, column: str | None, splits: list[str] | None, split: str) -> np.ndarray:
+def _of_split(table: _Table, column: str | None, splits: list[str] | None, split: str | None) -> np.ndarray:
     """Positions of the rows of the split; of all where the table has no splits."""
+    if splits is None and split not in (None, "train", "test"):  # those are what is meant where none is named
+        raise UserError(
+            f"unknown split {split!r}: no column of {table.path!r} is known to be the split; name one by "
+            f"data.split_column, of {shown(table.columns)}"
+        )
     if splits is None:
         return np.arange(len(table.rows))
     chosen = np.flatnonzero([value == split for value in splits])
@@ -283,13 +298,12 @@ def _find_files(options: DataOptions, table: _Table, paths: list[str], rows: np.
     within: dict[str, list[str]] = {}  # the roots that have it
     with_extension: dict[str, list[str]] = {}  # path without extension -> paths
     for root in roots:
-        filesystem, place = open_filesystem(root)
-        if retried(partial(filesystem.get_file_info, place)).is_file:
-            raise UserError(f"image root {root!r} is a file: name the folder that the paths of {table.path!r} begin in")
         for file in walk(root):
             if not file.path.endswith("/"):
                 found[file.path] = file
                 within.setdefault(file.path, []).append(root)
+        if folder_of(root) != root:
+            raise UserError(f"image root {root!r} is a file: name the folder that the paths of {table.path!r} begin in")
     for path in found:
         stem, extension = posixpath.splitext(path)
         if extension.lower() in EXTENSIONS:

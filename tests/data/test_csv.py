@@ -254,6 +254,10 @@ class TestSplits:
     def test_an_unknown_split(self, source: Callable[..., Source], table: Callable[..., Path]) -> None:
         with pytest.raises(UserError, match="unknown split 'val': column 'split' of .* has 'test', 'train'; choose"):
             source("csv", table(self.TEXT), split="val").list()
+        with pytest.raises(
+            UserError, match="unknown split 'val': no column .* known to be the split; name one .* of 'path'"
+        ):
+            source("csv", table("path,label\na.jpg,0\n"), split="val").list()
 
     def test_images_of_the_other_splits_need_not_be_there(
         self, source: Callable[..., Source], table: Callable[..., Path]
@@ -323,6 +327,8 @@ class TestOptions:
             source("csv", path.parent / "absent.csv").list()
         with pytest.raises(UserError, match=r"image root '.*images.csv' is a file"):
             source("csv", path, image_roots=["images.csv"]).list()
+        with pytest.raises(UserError, match="cannot list .*: embedded null byte"):
+            source("csv", path, image_roots=["\0"]).list()
         with pytest.raises(UserError, match=r"there is no '.*/absent'"):
             source("csv", path, image_roots=["absent"]).list()
 
