@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from raycsr.certification.bounds import BOUNDS, Bounds, FloatArray, IntArray, distinct_triples
+from raycsr.certification.bounds import BOUNDS, MOST_SAMPLES, Bounds, FloatArray, IntArray, distinct_triples
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 
@@ -48,6 +48,7 @@ class SparseVotes:
             )
         if len(self.counts) and self.counts.min() < 0:
             raise UserError(f"a class has {self.counts.min()} votes; votes cannot be negative")
+        _refuse_too_many(self.counts)  # so that no sum of an image's votes wraps
         descends = self.classes[1:] <= self.classes[:-1]
         starts = self.offsets[(self.offsets > 0) & (self.offsets < len(self.classes))]
         descends[starts - 1] = False  # the first class of the next image may be any
@@ -60,6 +61,7 @@ class SparseVotes:
         array = np.asarray(counts)
         if array.dtype.kind not in "iu" or array.ndim != 2:
             raise UserError(f"votes of type {array.dtype} and shape {array.shape}; give integers (N, m)")
+        _refuse_too_many(array)
         voted = array != 0
         offsets = np.concatenate([[0], np.cumsum(np.count_nonzero(voted, axis=1))])
         classes = np.broadcast_to(np.arange(array.shape[1], dtype=np.int32), array.shape)[voted]
@@ -89,6 +91,11 @@ class SparseVotes:
         return np.diff(np.concatenate([[0], np.cumsum(self.counts)])[self.offsets])
 
 
+def _refuse_too_many(counts: NDArray[np.integer]) -> None:
+    if counts.size and counts.max() > MOST_SAMPLES:
+        raise UserError(f"a class has {counts.max():,} votes; an image has {MOST_SAMPLES:,} samples at most")
+
+
 def certify_counts(
     counts0: ArrayLike,
     counts: ArrayLike,
@@ -96,8 +103,8 @@ def certify_counts(
     *,
     costs: CostMatrix,
     sigma: float,
+    sampling: str | Iterable[str],
     alpha: float = 0.001,
-    sampling: str | Iterable[str] = "fixed",
     image_ids: Iterable[str] | None = None,
     rules: Iterable[str] | None = None,
     errors: Iterable[str | None] | None = None,
@@ -110,11 +117,12 @@ def certify_counts(
         labels: int (N,), the true classes.
         costs: the cost matrix, (m, m).
         sigma: standard deviation of the noise in [0, 1] pixel units, which are the units of all radii (L2).
+        sampling: how n was chosen, for all rows or for each, which must agree: `fixed`, where it was settled before
+            any vote was seen, or `sequential`, where votes may have said when to stop. It decides on the bounds:
+            Clopper-Pearson's, or those of a confidence sequence, which hold at every n at once. It has no default,
+            since Clopper-Pearson's bounds on votes that said when to stop are none.
         alpha: failure probability of one image's certificate in total. The standard certificate
             (standard_radius, p_a_lower_standard) and the cost-sensitive one are two statements at alpha each.
-        sampling: how n was chosen, for all rows or for each, who must agree: `fixed`, where it was settled before
-            any vote was seen, or `sequential`, where votes may have said when to stop. It decides on the bounds:
-            Clopper-Pearson's, or those of a confidence sequence, which hold at every n at once.
         image_ids: (N,) names of the images; their positions if None.
         rules: (N,) the decision rule of each row; `argmax` if None.
         errors: (N,) why an image has no votes worth having, or None: its row certifies nothing.
@@ -159,8 +167,8 @@ def certify_votes(
     *,
     costs: CostMatrix,
     sigma: float,
+    sampling: str | Iterable[str],
     alpha: float = 0.001,
-    sampling: str | Iterable[str] = "fixed",
     image_ids: Iterable[str] | None = None,
     rules: Iterable[str] | None = None,
     errors: Iterable[str | None] | None = None,
@@ -310,7 +318,7 @@ def _checked_labels(labels: ArrayLike, num_images: int, num_classes: int) -> Int
 
 def _bounds_of(sampling: NDArray[np.object_]) -> Bounds:
     """The bounds that hold for votes of this design; refuses one that is unknown, and two at once."""
-    designs = list(dict.fromkeys(sampling)) or ["fixed"]
+    designs = list(dict.fromkeys(sampling)) or ["fixed"]  # no rows need no bounds
     if len(designs) > 1:
         raise UserError(f"votes sampled by {' and '.join(map(repr, designs))}; certify those of one design at a time")
     if designs[0] not in BOUNDS:

@@ -85,6 +85,7 @@ def certify_images(
             truth,
             costs=costs,
             sigma=sigma,
+            sampling="fixed",
             alpha=alpha,
             image_ids=ids,
             rules=[rule.id] * len(truth),

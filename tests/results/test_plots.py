@@ -25,7 +25,7 @@ def figures(monkeypatch):
 
 
 def summary(radii, run="a", costs="pair:0/1", rule_id="argmax", **numbers):
-    certificates = certify_counts(COUNTS, COUNTS, [0, 1, 2], costs=COSTS, sigma=0.5, alpha=0.01)
+    certificates = certify_counts(COUNTS, COUNTS, [0, 1, 2], costs=COSTS, sigma=0.5, sampling="fixed", alpha=0.01)
     named = {"run": run, "costs": costs, "rule": rule_id, "rule_id": rule_id, **numbers}
     return summarize(certificates, costs=COSTS, radii=radii).assign(**named)
 

@@ -27,7 +27,7 @@ def unanimous(answers, labels, rule, costs=PAIR):
     """Certificates of images on which all 1000 samples agree."""
     votes = np.eye(costs.num_classes, dtype=int)[answers]
     return certify_counts(
-        10 * votes, 1000 * votes, labels, costs=costs, sigma=0.5, rules=[rule] * len(labels),
+        10 * votes, 1000 * votes, labels, costs=costs, sigma=0.5, sampling="fixed", rules=[rule] * len(labels),
         image_ids=[str(i) for i in range(len(labels))],
     )  # fmt: skip
 
