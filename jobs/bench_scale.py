@@ -106,8 +106,12 @@ class _Idle(Sampler):
     def __init__(self, rules: tuple[Rule, ...], num_classes: int) -> None:
         """Settles what each image gets."""
         self.rules, self.n0, self.n, self.batch_size = rules, N0, N, 64
+        self.out_of_memory = 0
         self._counts = np.zeros((2, len(rules), num_classes), np.int64)
         self._counts[0, :, 0], self._counts[1, :, 0] = N0, N
+
+    def set_batch_size(self, batch_size: int) -> None:
+        """Nothing has a shape here."""
 
     def count(self, image: torch.Tensor, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         """The votes of any image."""
@@ -165,7 +169,8 @@ def _flow(folder: str, images: int, pool: PoolOptions, gpus: int) -> dict:
     run = open_run(job, found)
     start, began = time.perf_counter(), time.time()
     with Ownership(run.store) as owner:
-        missing = missing_images(run.add_images(listed), run.committed(), ["argmax"]).assign(continues="")
+        missing = missing_images(run.add_images(listed), run.committed(), ["argmax"])
+        missing = missing.assign(continues="", batch_size=0)
         listing_seconds = time.perf_counter() - start
         stream(job, run, found, pool, owner, missing, _IdleVoter)
     seconds = time.perf_counter() - start

@@ -3,7 +3,7 @@
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.checkpoints import is_raycsr_checkpoint, load_checkpoint, load_training_state, save_checkpoint
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.prepare import Precision, prepare_for_inference, resolve_precision
+from raycsr.models.prepare import Precision, prepare_for_inference, refuse_batch_dependence, resolve_precision
 from raycsr.models.rules import ARGMAX, Decisions, Rule, parse_rules
 from raycsr.models.spec import ModelOptions, Preprocessing
 
@@ -21,6 +21,7 @@ __all__ = [
     "load_training_state",
     "parse_rules",
     "prepare_for_inference",
+    "refuse_batch_dependence",
     "resolve_precision",
     "save_checkpoint",
 ]

@@ -199,7 +199,8 @@ def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: Pool
         wanted = ", ".join(f"{value:g} {name.removeprefix('num_').upper()}" for name, value in pool.resources.items())
         nodes = sum(node["Alive"] for node in ray.nodes())
         print(f"waiting for a node with {wanted}; the cluster has {nodes} nodes", file=sys.stderr, flush=True)
-    return ray.get(found)
+    with user_errors_of_workers():
+        return ray.get(found)
 
 
 def worker_device() -> torch.device:
@@ -212,6 +213,11 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu {_cpu_model()}, {torch.get_num_threads()} threads"
+
+
+def device_kind(name: str) -> str:
+    """The kind of a device that `device_name` names, whatever its threads: all of a kind round alike."""
+    return name.split(",")[0]
 
 
 def _cpu_model() -> str:

@@ -29,6 +29,7 @@ from raycsr.pipelines.pool import (
     check_location,
     check_pool,
     connect,
+    device_kind,
     probe,
     user_errors_of_workers,
 )
@@ -86,6 +87,7 @@ def sample(
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,
+    begin_anew: bool = False,
 ) -> list[Outcome]:
     """Draws the votes of a base classifier on noisy copies of images, on a pool of Ray actors.
 
@@ -108,6 +110,9 @@ def sample(
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.
+        begin_anew: Sample into a run of its own for this kind of device and batch size, where the run that there is
+            was begun on others and its images cannot go on here. Votes of the two are never mixed; to quote the better
+            of two certificates of an image doubles the chance that it is false.
 
     Returns:
         One outcome a run.
@@ -120,7 +125,7 @@ def sample(
     jobs = check(data, models, sampling, costs or [], alpha, experiment, results, rules or [])
     connect()
     check_pool(pool)
-    return [_sample_run(job, pool, retry_errors) for job in jobs]
+    return [_sample_run(job, pool, retry_errors, begin_anew) for job in jobs]
 
 
 def check(
@@ -231,14 +236,16 @@ def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: f
         )
 
 
-def identity(job: Job, precision: str) -> dict:
+def identity(job: Job, found: Probe, begin_anew: bool = False) -> dict:
     """What determines the votes of an image; its digest is the run's id."""
+    anew = {"device": device_kind(found.device), "batch_size": job.sampling.batch_size, "schema": SCHEMA_VERSION}
     return {
+        **({"begun_anew": anew} if begin_anew else {}),
         "preprocessing": job.base_classifier.preprocessing.to_dict(),
         "components": job.base_classifier.components,
         "sigma": job.sigma,
         "seed": job.sampling.seed,
-        "precision": precision,
+        "precision": found.precision,
         "compile": job.sampling.compile,
         "noise_scheme": NOISE_SCHEME,
         "n0": job.sampling.n0,
@@ -248,9 +255,13 @@ def identity(job: Job, precision: str) -> dict:
     }
 
 
-def open_run(job: Job, found: Probe) -> Run:
-    """The job's run, whose manifest is written where there is none."""
-    facts = identity(job, found.precision)
+def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
+    """The job's run, whose manifest is written where there is none.
+
+    Raises:
+        UserError: an earlier version of raycsr began it.
+    """
+    facts = identity(job, found, begin_anew)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     run = Run(Store(job.results, PATIENCE).at(f"{job.experiment}/runs/{digest[:16]}"))
     manifest = {
@@ -268,12 +279,18 @@ def open_run(job: Job, found: Probe) -> Run:
         },
     }
     run.store.create("manifest.json", json.dumps(manifest, indent=1).encode())
+    schema = run.manifest()["schema_version"]
+    if schema != SCHEMA_VERSION:
+        raise UserError(
+            f"run {run.location} was begun under schema_version {schema} and can be read, but goes on under that "
+            "alone; give --begin_anew true for a run of its own, or another --results"
+        )
     return run
 
 
-def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
+def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: bool) -> Outcome:
     found = probe(job.base_classifier, job.sampling, pool)
-    run = open_run(job, found)
+    run = open_run(job, found, begin_anew)
     if job.sampling.batch_size is None:
         found = replace(found, batch_size=run.manifest()["batch_size"])  # votes are bit-equal at equal batches only
     with Ownership(run.store) as owner:
@@ -283,6 +300,7 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
         ids = [rule.id for rule in job.rules]
         committed = run.committed()
         missing = _to_sample(job, run, committed, wanted, ids, retry_errors)
+        _refuse_elsewhere(missing, found, job.sampling.batch_size)
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
         seconds = len(missing) * (job.sampling.n0 + job.sampling.most) / found.samples_per_second / pool.actors
@@ -310,9 +328,10 @@ def _to_sample(
     """What is to be drawn: images that lack rules' votes, and of a sequential run those that are to go on.
 
     Returns:
-        image_id, label, rules (with a space between), continues (the part with the votes from before, or "").
+        image_id, label, rules (with a space between), continues (the part with the votes from before, or ""), and the
+        device and batch_size that drew those ("" and 0 where there are none).
     """
-    missing = _missing(committed, wanted, rules, retry_errors).assign(continues="")
+    missing = _missing(committed, wanted, rules, retry_errors).assign(continues="", device="", batch_size=0)
     if job.statements is None:
         return missing
     going_on = undecided(run, wanted, rules, job.statements, job.sampling.most)
@@ -321,6 +340,35 @@ def _to_sample(
         keys = ["image_id", "continues"]
         going_on = going_on[~pd.MultiIndex.from_frame(going_on[keys]).isin(pd.MultiIndex.from_frame(tried[keys]))]
     return pd.concat([missing, going_on], ignore_index=True)
+
+
+def _refuse_elsewhere(to_sample: pd.DataFrame, found: Probe, batch_size: int | None) -> None:
+    """Refuses to go on with images where logits may round in another way than where they were begun.
+
+    To begin them again there would be no better: of two certificates of an image one is then the luckier.
+
+    Args:
+        to_sample: as `_to_sample` returns it.
+        found: what a worker of the pool is.
+        batch_size: rows of a forward pass, where the user named them.
+
+    Raises:
+        UserError: naming both devices, or both batch sizes.
+    """
+    going_on = to_sample[to_sample["continues"] != ""]
+    here, anew = device_kind(found.device), "give --begin_anew true for a run of its own"
+    elsewhere = going_on["device"][going_on["device"].map(device_kind) != here]
+    if len(elsewhere):
+        raise UserError(
+            f"{len(elsewhere)} images were begun on {device_kind(elsewhere.iloc[0])!r} and go on on such a device "
+            f"alone, and this one is {here!r}; sample there, or {anew}"
+        )
+    others = going_on["batch_size"][going_on["batch_size"] != (batch_size or going_on["batch_size"])]
+    if len(others):
+        raise UserError(
+            f"{len(others)} images were begun in batches of {others.iloc[0]} and go on in such alone, not in batches "
+            f"of {batch_size}; leave sampling.batch_size out, or {anew}"
+        )
 
 
 def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], retry_errors: bool) -> pd.DataFrame:
@@ -379,11 +427,11 @@ def stream(
         missing: image_id, label and rules of the images to sample.
         voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
     """
-    columns = ["image_id", "label", "rules", "continues"]
-    alike = [rows for _, rows in missing[columns].groupby(["rules", "continues"], sort=False)]
+    columns = ["image_id", "label", "rules", "continues", "batch_size"]
+    alike = [rows for _, rows in missing[columns].groupby(["rules", "continues", "batch_size"], sort=False)]
     blocks = [
         pa.Table.from_pandas(rows[start:stop], preserve_index=False)
-        for rows in alike  # a block's images lack the same rules, and go on from one part
+        for rows in alike  # a block's images lack the same rules, and go on from one part as it was drawn
         for start, stop in pairwise(_block_edges(job, found, pool, len(rows)))
     ]
     votes = (
@@ -433,7 +481,7 @@ def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: 
             _stop_if_broken(block, seen)
             seen = True
             samples += int(block["samples"].sum())
-            if (least := int(block["batch_size"].min())) < batch_size:
+            if block["halved"].any() and (least := int(block["batch_size"].min())) < batch_size:
                 warnings.warn(f"out of memory: the batch was halved from {batch_size} to {least}", stacklevel=2)
                 batch_size = least
             progress.update(len(block))

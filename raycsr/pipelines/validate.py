@@ -99,6 +99,7 @@ def _price_of_sampling(job: Job, timing: TimingOptions) -> Iterator[str]:
         batch_size=found.batch_size,
         rules=job.rules,
         device=device,
+        purpose="pilot",  # an n that is chosen by what it prints is chosen without the certificates' votes
     )
     rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, _PILOT_IMAGES).astype(int)]
     pixels = read_pixels(job.source, rows.drop_duplicates("image_id"), job.base_classifier.preprocessing)

@@ -1,6 +1,6 @@
 """Stored results: their schema, where they are, reading and writing them, tables and plots. Knows no Ray."""
 
-from raycsr.results.api import load_certificates, load_votes
+from raycsr.results.api import certify_stored, load_certificates, load_votes
 from raycsr.results.certified import (
     Certified,
     certified_curves,
@@ -39,6 +39,7 @@ __all__ = [
     "at_equal_accuracy",
     "certificate_set",
     "certified_curves",
+    "certify_stored",
     "certify_table",
     "collect_certificates",
     "collect_trials",

@@ -11,7 +11,6 @@ import pandas as pd
 from raycsr.certification import pairwise_robustness, summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
-from raycsr.results.collect import refuse_other_schemas
 from raycsr.results.locations import resolve_run
 from raycsr.results.ranking import BUDGET, rank_points
 from raycsr.results.runs import Run
@@ -95,7 +94,6 @@ def load_certified(
     """
     with ThreadPoolExecutor(_READERS) as pool:
         sources = list({source.location: source for source in pool.map(_open, runs)}.values())
-        refuse_other_schemas([source.run for source in sources if source.run is not None])
         ids = _rule_ids(rules, sources)
         labels = distinct_labels([(source.model, source.after, source.run_id) for source in sources])
         loaded = pool.map(lambda source, label: _load(source, label, costs, ids, allow_missing), sources, labels)

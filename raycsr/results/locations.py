@@ -85,7 +85,7 @@ def _siblings(folder: str) -> list[Run]:
 
 
 def _row(run: Run) -> dict:
-    manifest, finished = run.manifest(), run.finished()
+    manifest, finished = run.manifest(any_schema=True), run.finished()
     state = run_state(run, finished)
     return {
         "location": run.location,
@@ -95,5 +95,5 @@ def _row(run: Run) -> dict:
         "state": state.word,
         "owner": state.owner,
         "since": state.since,
-        **{name: manifest[name] for name in ("experiment", "model", "sigma", "n0", "n", "precision")},
+        **{name: manifest.get(name) for name in ("experiment", "model", "sigma", "n0", "n", "precision")},
     }

@@ -1,5 +1,6 @@
 """Several runs side by side: what reports and notebooks begin with."""
 
+import json
 import math
 import subprocess
 import sys
@@ -52,7 +53,8 @@ def test_runs_without_such_certificates_are_refused_or_left_out_by_name(tmp_path
 
 
 def test_runs_of_another_schema_are_refused(tmp_path):
-    run = write_run(tmp_path, "a.pt", {"argmax": PLAIN}, schema_version=7)
+    run = write_run(tmp_path, "a.pt", {"argmax": PLAIN})
+    run.store.write("manifest.json", json.dumps(run.manifest() | {"schema_version": 7}).encode())
     with pytest.raises(UserError, match="run 0{16} has 7"):
         load_certified([run.location])
 
