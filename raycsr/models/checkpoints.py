@@ -268,7 +268,7 @@ def _of_raycsr(path: str, content: dict[str, Any]) -> Contents:
             training_info=_of_type(content["training"], dict),
             rules=tuple(Rule.from_dict(rule) for rule in content.get("rules", ())),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise UserError(f"{path} is damaged: {reason}: give another checkpoint.") from error
 

@@ -94,6 +94,13 @@ def test_weights_that_do_not_fit_are_named_with_their_shapes(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_whatever_a_files_names_hold_the_message_is_one_line(tmp_path):
+    torch.save({**network().state_dict(), "a\nb\x1b[31m": torch.zeros(1)}, tmp_path / "odd.pth")
+    with pytest.raises(UserError) as caught:
+        own(tmp_path / "odd.pth")
+    assert r"unexpected a\nb\x1b[31m (1,)" in str(caught.value) and str(caught.value).isprintable()
+
+
 def test_another_number_of_classes_is_refused(tmp_path):
     torch.save(network().state_dict(), tmp_path / "own7.pth")
     with pytest.raises(UserError, match=r"has 7 classes, model\.num_classes says 3.*raycsr train"):
