@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from raycsr.data import Pixels, read_pixels
+from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, load_base_classifier, save_checkpoint
 from raycsr.pipelines.plan import Plan
 from raycsr.pipelines.stream import StreamedBatches
@@ -45,7 +46,7 @@ def fit_share(
     batches, held, num_mixed = _split(plan, pixels)
     trainer = trainer_of(plan, model, batches)
     if state is not None:
-        trainer.load_state_dict(state)
+        _go_on(trainer, state)
 
     def after(epoch: Epoch) -> None:
         metrics = None
@@ -64,6 +65,16 @@ def fit_share(
         after_epoch(epoch, metrics, trainer.model, trainer.state_dict())
 
     trainer.run(after, progress=progress)
+
+
+def _go_on(trainer: Trainer, state: dict[str, Any]) -> None:
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"the checkpoint's training state is not of this training ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}): begin anew under another --name, or with it as model.name."
+        ) from error
 
 
 def trainer_of(plan: Plan, model: BaseClassifier, batches: Batches) -> Trainer:
@@ -137,8 +148,15 @@ def save(plan: Plan, model: BaseClassifier, state: dict[str, Any], history: list
 
 
 def load_history(checkpoint: str) -> list[dict]:
-    """The epochs that a checkpoint has seen, one entry each (`entry_of`)."""
-    return load_base_classifier(checkpoint).training_info["history"]
+    """The epochs that a checkpoint has seen, one entry each (`entry_of`).
+
+    Raises:
+        UserError: It is none of a training.
+    """
+    history = load_base_classifier(checkpoint).training_info.get("history")
+    if not history:
+        raise UserError(f"{checkpoint} is there and none that `raycsr train` wrote: give another --name.")
+    return history
 
 
 def entry_of(epoch: Epoch, metrics: dict[str, float] | None) -> dict:

@@ -1,11 +1,10 @@
 """A training as it is planned: its options, checked against its data before anything is paid for."""
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source
@@ -96,12 +95,8 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
     source = open_source(config.data)
     listing = listing or source.list()
     costs, objective, held_out = check(config, listing)
-    options, classes = config.model, len(listing.class_names)
-    if options.pretrained and options.num_classes is None:
-        options = replace(options, num_classes=classes)
-    model = load_base_classifier(options, num_classes=classes)
+    model = load_base_classifier(config.model, num_classes=len(listing.class_names), new_head=True)
     model.rules = ()  # those of a checkpoint were tuned for its weights
-    _try_forward(model, options)
     stream = config.stream
     if stream is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -123,15 +118,3 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     costs = CostMatrix.from_spec(config.costs, len(listing.class_names), listing.class_names)
     objective = resolve_objective(config.objective.name, config.objective.args, costs=costs)
     return costs, objective, hold_out(listing.images["label"].to_numpy(np.int64), costs, config.validation)
-
-
-def _try_forward(model: BaseClassifier, options: ModelOptions) -> None:
-    height, width = model.preprocessing.input_size
-    try:
-        with torch.inference_mode():
-            model(torch.zeros((1, 3, height, width)))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"model {options.name!r} cannot take images of {height} x {width}: {str(error).splitlines()[0]}; "
-            "set model.input_size to a size it can take"
-        ) from error

@@ -20,7 +20,7 @@ from raycsr.certification import Statements, largest_radius
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, ModelOptions, Rule, load_base_classifier, parse_rules
+from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_base_classifier, parse_rules
 from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.pool import (
     PoolOptions,
@@ -153,6 +153,7 @@ def check(
     for model in models:
         base_classifier = load_base_classifier(model)
         _check_classes(listing, base_classifier, model.name)
+        _warn_of_random_weights(model)
         matrices = {
             spec: CostMatrix.from_spec(spec, base_classifier.num_classes, listing.class_names) for spec in costs
         }
@@ -223,6 +224,15 @@ def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str)
         raise UserError(
             f"model {name!r} has {m} classes and the data has {classes}; they do not belong together, or "
             "data.class_names must list the model's"
+        )
+
+
+def _warn_of_random_weights(model: ModelOptions) -> None:
+    if not has_weights(model):
+        warnings.warn(
+            f"model {model.name!r} has random weights, of init_seed {model.init_seed}: for its own, set "
+            "model.pretrained to true or to a file of them",
+            stacklevel=2,
         )
 
 

@@ -79,7 +79,7 @@ def tune_rule(
     allowed = Budget(budget, recall_budget)
     options = ModelOptions(model) if isinstance(model, str) else model
     base_classifier = load_base_classifier(options, device=worker_device())
-    path = _path(options.name, out)
+    path = _path(options, out)
     sigma = _sigma(base_classifier, options.name, sigma)
     radius = _radius(radius, sigma, n)
     grid = STRENGTHS if strengths is None else strengths
@@ -143,10 +143,13 @@ def tune_rule(
     return tuned.rule
 
 
-def _path(name: str, out: str | None) -> str:
+def _path(options: ModelOptions, out: str | None) -> str:
     """The checkpoint to write."""
+    name, size = options.name, options.input_size
     if out is None and not is_raycsr_checkpoint(name):
         raise UserError(f"model {name!r} is no checkpoint of raycsr and cannot hold a rule; give --out CHECKPOINT")
+    if out is None and size is not None:
+        raise UserError(f"model.input_size {size} would change {name} itself: leave it out, or give --out CHECKPOINT")
     return out or name
 
 

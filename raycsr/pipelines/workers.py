@@ -17,7 +17,7 @@ from ray.util.queue import Empty, Queue
 
 from raycsr.data import Pixels
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, load_base_classifier, load_training_state
+from raycsr.models import BaseClassifier, load_base_classifier, load_training_state, load_weights
 from raycsr.pipelines.fit import AfterEpoch, fit_share
 from raycsr.pipelines.plan import Plan
 from raycsr.pipelines.pool import connect, user_errors_of_workers, worker_device
@@ -83,7 +83,8 @@ def fit(
     """
     state = None
     if resume is not None:
-        plan.model.load_state_dict(load_base_classifier(resume).state_dict())
+        saved = load_base_classifier(resume, num_classes=plan.model.num_classes)
+        load_weights(resume, plan.model.arch, plan.model, saved.state_dict())
         state = load_training_state(resume)
     if workers.number == 1:
         fit_share(plan, pixels, state=state, device=worker_device(), after_epoch=after_epoch, progress=progress)
