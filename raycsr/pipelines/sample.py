@@ -22,6 +22,7 @@ from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, Rule, load_base_classifier, parse_rules
 from raycsr.pipelines.certify import certify_run
+from raycsr.pipelines.classes import check_classes, check_same_names
 from raycsr.pipelines.pool import (
     PoolOptions,
     Probe,
@@ -147,7 +148,7 @@ def check(
     jobs = []
     for model in models:
         base_classifier = load_base_classifier(model)
-        _check_classes(listing, base_classifier, model.name)
+        check_classes(listing, base_classifier, model.name)
         matrices = {
             spec: CostMatrix.from_spec(spec, base_classifier.num_classes, listing.class_names) for spec in costs
         }
@@ -212,15 +213,6 @@ def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: lis
             )
 
 
-def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> None:
-    m, classes = base_classifier.num_classes, len(listing.class_names)
-    if m != classes:
-        raise UserError(
-            f"model {name!r} has {m} classes and the data has {classes}; they do not belong together, or "
-            "data.class_names must list the model's"
-        )
-
-
 def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: float) -> None:
     trained = base_classifier.training_sigma
     if trained is not None and not math.isclose(trained, sigma, rel_tol=1e-6):
@@ -249,7 +241,11 @@ def identity(job: Job, precision: str) -> dict:
 
 
 def open_run(job: Job, found: Probe) -> Run:
-    """The job's run, whose manifest is written where there is none."""
+    """The job's run, whose manifest is written where there is none.
+
+    Raises:
+        UserError: the run was begun with other names of its classes.
+    """
     facts = identity(job, found.precision)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     run = Run(Store(job.results, PATIENCE).at(f"{job.experiment}/runs/{digest[:16]}"))
@@ -267,7 +263,8 @@ def open_run(job: Job, found: Probe) -> Run:
             "python": platform.python_version(),
         },
     }
-    run.store.create("manifest.json", json.dumps(manifest, indent=1).encode())
+    if not run.store.create("manifest.json", json.dumps(manifest, indent=1).encode()):
+        check_same_names(run.manifest()["class_names"], job.listing.class_names, run.run_id)
     return run
 
 
@@ -351,6 +348,7 @@ def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
             f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
             *([f"decided   {job.statements}"] if job.statements is not None else []),
+            *job.listing.notes,
         ]
     )
 

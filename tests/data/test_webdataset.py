@@ -201,7 +201,7 @@ class TestRefused:
         [
             ([("a.jpg", b"")], "image 'a' of '0.tar' has no label: add a.cls, or a.json with a label"),
             ([("a.jpg", b""), ("a.json", b'{"caption": "x"}')], "image 'a' of '0.tar' has no label"),
-            ([("a.cls", b"0")], "'0.tar' has 'a.cls' without an image: add one named .jpg"),
+            ([("a.cls", b"0")], "'0.tar' has 'a.cls' without an image: add a.jpg"),
             ([("a.jpg", b""), ("a.cls", b"cat")], "'a.cls' of '0.tar' has no integer label"),
             ([("a.jpg", b""), ("a.cls", b"4294967296")], "'a.cls' of '0.tar' has no integer label"),
             ([("a.jpg", b""), ("a.json", b'{"label": 1.5}')], "'a.json' of '0.tar' has no integer label"),
