@@ -111,14 +111,13 @@ class _Classes:
 
     def find(self, name: str) -> int | None:
         """The class of a name, in quotes or not, or of an index; None where there is none."""
-        name = tidy(name)
-        if name in self.index:
-            return self.index[name]
-        for quote in "\"'":
-            if len(name) > 1 and name[0] == name[-1] == quote and quote not in name[1:-1].replace(quote * 2, ""):
-                return self.find(name[1:-1].replace(quote * 2, quote))
-        if self.by_index and _is_number(name) and len(name) < 10 and int(name) < self.num_classes:
-            return int(name)
+        meant = [tidy(one) for one in (*_unquoted(name.strip()), name)]
+        for one in meant:
+            if one in self.index:
+                return self.index[one]
+        for one in meant:
+            if self.by_index and _is_number(one) and len(one) < 10 and int(one) < self.num_classes:
+                return int(one)
         return None
 
     def write(self, k: int) -> str:
@@ -139,6 +138,15 @@ class _Classes:
         names = ", ".join(self.write(folded[known]) for known in near[:_NEAREST])
         index = f" (or use 0 to {last})" if self.by_index else ""
         return UserError(f"unknown class {shown(name)}; nearest names: {names}{index}")
+
+
+def _unquoted(text: str) -> list[str]:
+    """What a text in quotes says, those within written twice as in a CSV; nothing for one that is not in quotes."""
+    for quote in "\"'":
+        inner = text[1:-1].replace(quote * 2, "")
+        if len(text) > 1 and text[0] == text[-1] == quote and quote not in inner:
+            return [text[1:-1].replace(quote * 2, quote)]
+    return []
 
 
 def _is_number(name: str) -> bool:

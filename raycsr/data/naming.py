@@ -153,6 +153,8 @@ def _given(options: DataOptions) -> list[str] | None:
 
 def _read(path: str) -> list[str]:
     """The lines of a file of names; blank ones may end it."""
+    if path.lstrip().startswith("["):  # a list that is none of texts
+        raise UserError(f"class_names {shown(path)} are not all text; put quotes around 1, no, null and the like")
     try:
         with open(os.path.expanduser(path), "rb") as file:
             content = file.read(_MAX_FILE + 1)
@@ -162,7 +164,7 @@ def _read(path: str) -> list[str]:
         lines = content.decode("utf-16" if utf16 else "utf-8-sig").rstrip().split("\n")
     except (OSError, ValueError) as error:  # ValueError: also a path or a text that cannot be one
         raise UserError(
-            f"cannot read class_names {shown(path)}: {reason(error)}; give a text file, one name a line"
+            f"cannot read class_names {shown(path)}: {reason(error)}; give a list [cat, dog], or a text file with a name a line"
         ) from None
     blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
     if blank is not None:

@@ -23,7 +23,7 @@ def check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) 
     """
     m, names = base_classifier.num_classes, listing.class_names
     if m != len(names):
-        why = "".join(f"; {note.strip()}" for note in listing.notes)
+        why = "".join(f"; {' '.join(note.split())}" for note in listing.notes if note.startswith("classes"))
         raise UserError(
             f"model {name!r} has {m} classes and the data has {len(names)} ({_some(names)}); they do not belong "
             f"together, or data.class_names must list the model's{why}"
