@@ -110,11 +110,19 @@ class _Classes:
         self.by_index = not self.names or not are_numbers(self.names)
 
     def find(self, name: str) -> int | None:
-        """The class of a name, in quotes or not, or of an index; None where there is none."""
+        """The class of a name, in quotes or not, or of an index; None where there is none.
+
+        Raises:
+            UserError: the name in quotes is a class, and that without them another.
+        """
         meant = [tidy(one) for one in (*_unquoted(name.strip()), name)]
-        for one in meant:
-            if one in self.index:
-                return self.index[one]
+        known = [one for one in meant if one in self.index]
+        if len({self.index[one] for one in known}) > 1:
+            raise UserError(
+                f"{shown(name)} can be read in two ways, as class {known[0]} in quotes or as class {known[1]}"
+            )
+        if known:
+            return self.index[known[0]]
         for one in meant:
             if self.by_index and _is_number(one) and len(one) < 10 and int(one) < self.num_classes:
                 return int(one)

@@ -37,7 +37,9 @@ class TestClasses:
     def test_quotes_within_a_name_are_written_twice(self):
         names = ['the "big" one, red', "'s Gravenhage", "cat", '"cat"']
         assert read_classes('"the ""big"" one, red",\'s Gravenhage', 4, names) == [0, 1]
-        assert read_classes('the "big" one, red,"cat","""cat"""', 4, names) == [0, 2, 3]
+        assert read_classes('the "big" one, red,cat,"""cat"""', 4, names) == [0, 2, 3]
+        with refused('can be read in two ways, as class cat in quotes or as class "cat"'):
+            read_classes('"cat"', 4, names)
 
     def test_two_readings_are_refused_by_name(self):
         with refused("'crane, bird' can be read in two ways, by class 'crane' or by class 'crane, bird'; put quotes"):
@@ -48,7 +50,7 @@ class TestClasses:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("tench", 'unknown class \'tench\'; nearest names: "tench, Tinca tinca"'),
+            ("tench", "unknown class 'tench'; nearest names: \"tench, Tinca tinca\""),
             ("cat,Cat", "unknown class 'Cat'; nearest names: cat"),
             ("cat,", "unknown class ''"),
             ("", "unknown class ''"),

@@ -163,9 +163,8 @@ def _read(path: str) -> list[str]:
         utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # as editors mark it
         lines = content.decode("utf-16" if utf16 else "utf-8-sig").rstrip().split("\n")
     except (OSError, ValueError) as error:  # ValueError: also a path or a text that cannot be one
-        raise UserError(
-            f"cannot read class_names {shown(path)}: {reason(error)}; give a list [cat, dog], or a text file with a name a line"
-        ) from None
+        why = f"cannot read class_names {shown(path)}: {reason(error)}"
+        raise UserError(f"{why}; give a list [cat, dog], or a text file with a name a line") from None
     blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
     if blank is not None:
         raise UserError(f"class_names {shown(path)} has no name in line {blank}; give one name a line")

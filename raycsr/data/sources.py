@@ -100,7 +100,9 @@ class Source:
 
 def _left_out(found: Found) -> list[str]:
     """A line about the files that are no images of the source, where there are any."""
-    counts = [(what, count) for what, count in found.left_out.most_common() if count]
+    counts = sorted(
+        ((what, count) for what, count in found.left_out.items() if count), key=lambda one: (-one[1], one[0])
+    )
     if not counts:
         return []
     shown = ", ".join(f"{what} {count:,}" for what, count in counts[:_SHOWN])
