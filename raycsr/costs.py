@@ -1,7 +1,6 @@
 """Cost matrices: which mistakes are costly, and how much each one costs."""
 
 import csv
-import difflib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from raycsr.class_names import read_classes, read_pairs, shown
 from raycsr.errors import UserError
 
 
@@ -87,8 +87,9 @@ class CostMatrix:
 
         Args:
             spec: `uniform`, `seed:cat,dog`, `pair:cat/dog,3/8` (true class / costly target) or the path of a
-                `.csv` file. A class is given by name, or by index where no class has that name. Costs are 1
-                but for a CSV.
+                `.csv` file. A class is given by name, or by index where no class has that name. Quotes say
+                where a name ends that holds a comma or a slash: `seed:"crane, bird",cat`. Costs are 1 but for
+                a CSV.
             num_classes: the number m of classes of the data.
             class_names: their names, where the data has them.
 
@@ -99,21 +100,13 @@ class CostMatrix:
         kind, _, rest = spec.partition(":")
         if spec == "uniform":
             return cls.uniform(num_classes, class_names)
+        if kind in ("seed", "pair"):  # before a path: a class may be named like a file
+            try:
+                return _SPECS[kind](rest, num_classes, class_names)
+            except UserError as error:
+                raise UserError(f"costs {shown(spec)}: {error}") from None
         if spec.endswith(".csv"):
             return _agreeing(cls.from_csv(spec), spec, num_classes, class_names)
-        if kind == "seed":
-            seeds = [find_class(name, num_classes, class_names) for name in rest.split(",")]
-            return cls.seedwise(num_classes, seeds, class_names=class_names)
-        if kind == "pair":
-            pairs: dict[int, list[int]] = {}
-            for pair in rest.split(","):
-                seed, slash, target = pair.partition("/")
-                if not slash:
-                    raise UserError(f"pair {pair!r} in costs {spec!r} has no target; write seed/target")
-                pairs.setdefault(find_class(seed, num_classes, class_names), []).append(
-                    find_class(target, num_classes, class_names)
-                )
-            return cls.pairwise(num_classes, pairs, class_names=class_names)
         raise UserError(f"costs {spec!r} not understood; use uniform, seed:3,5, pair:3/5,3/8 or a path to a .csv")
 
     @property
@@ -198,22 +191,18 @@ def _checked_class(k: int, num_classes: int) -> int:
     return int(k)
 
 
-def find_class(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:
-    """The index of a class that a person named, by its name first and by its index otherwise.
+def _seeds(text: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:
+    return CostMatrix.seedwise(num_classes, read_classes(text, num_classes, class_names), class_names=class_names)
 
-    Raises:
-        UserError: no class is meant; the message names the nearest.
-    """
-    name = name.strip()
-    names = list(class_names or [])
-    if name in names:
-        return names.index(name)
-    if name.isdecimal():
-        return _checked_class(int(name), num_classes)
-    if not names:
-        raise UserError(f"class {name!r} given by name, but the data has no class names; use 0 to {num_classes - 1}")
-    near = difflib.get_close_matches(name, names) or names[:3]
-    raise UserError(f"unknown class {name!r}; nearest names: {', '.join(near)} (or use 0 to {num_classes - 1})")
+
+def _pairs(text: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:
+    pairs: dict[int, list[int]] = {}
+    for seed, target in read_pairs(text, num_classes, class_names):
+        pairs.setdefault(seed, []).append(target)
+    return CostMatrix.pairwise(num_classes, pairs, class_names=class_names)
+
+
+_SPECS = {"seed": _seeds, "pair": _pairs}
 
 
 def _agreeing(costs: CostMatrix, path: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:

@@ -186,7 +186,7 @@ def test_spec_of_a_csv_takes_the_names_of_the_data(csv):
         ("seed:zzz", "unknown class 'zzz'; nearest names: bird, cat, dog (or use 0 to 2)"),
         ("seed:3", "class 3 is not one of the 3 classes"),
         ("seed:", "unknown class ''"),
-        ("pair:cat", "pair 'cat' in costs 'pair:cat' has no target; write seed/target"),
+        ("pair:cat", "costs 'pair:cat': pair 'cat' has no target; write seed/target"),
         ("pair:cat/cat", "cost at [1, 1] is 1.0"),
     ],
 )

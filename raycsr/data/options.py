@@ -17,9 +17,10 @@ class DataOptions:
         skip: Take every skip-th image of the sorted listing.
         limit: Take at most this many images.
         classes: Take only these classes, by index or by name.
-        class_names: The names of the classes in the order of their labels, or a text file with one a line;
-            where absent, the names that the source itself gives. Where they are more than the source has
-            (a folder of ten of ImageNet's classes, say) and hold all of its names, labels follow them.
+        class_names: The names of the classes in the order of the labels, or a text file with one a line; where
+            absent, the names that the source itself gives. Where they hold all of the source's own names, labels
+            follow them: in another order, or more of them (a folder of ten of ImageNet's classes, say). Other
+            names are matched by position, which the plan says.
         download: Let torchvision download CIFAR-10 where it is missing.
     """
 

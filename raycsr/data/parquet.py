@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,27 +28,50 @@ from raycsr.data.files import (
     retried,
     walk,
 )
-from raycsr.data.images import MAX_BYTES, Image, Images, frame, too_large
+from raycsr.data.images import MAX_BYTES, Found, Image, Images, extension, frame, too_large
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 
 _BUFFER = 2**23  # bytes of a column read at once
 
 
-def list_parquet(options: DataOptions) -> tuple[pd.DataFrame, list[str] | None]:
+def list_parquet(options: DataOptions) -> Found:
     """All rows of the split, in natural order of the files, and the class names where the files give them."""
     root = str(options.path)
-    files = sorted((f for f in walk(root) if f.path.endswith(".parquet")), key=lambda f: natural(f.path))
+    left_out: Counter[str] = Counter()
+    files = []
+    for file in walk(root, left_out):
+        if file.path.endswith(".parquet"):
+            files.append(file)
+        elif not file.path.endswith("/"):
+            left_out[extension(file.path)] += 1
+    files.sort(key=lambda file: natural(file.path))
     with _parquet_errors(root):
         folder = folder_of(root)
         filesystem, path = open_filesystem(folder)
     if folder == root:
-        files = _of_split(files, options.split)
+        chosen = _of_split(files, options.split)
+        left_out["of other splits"] += len(files) - len(chosen)
+        files = chosen
     with ThreadPoolExecutor(READ_THREADS) as pool:
         parts = list(pool.map(lambda file: _list_parquet_file(filesystem, path, file), files))
-    if not parts:
-        return frame([], [], [], []), None
-    return pd.concat([images for images, _ in parts], ignore_index=True), parts[0][1]
+    images = pd.concat([frame([], [], [], []), *(images for images, _ in parts)], ignore_index=True)
+    return Found(images, _names_of_all(files, [names for _, names in parts]), left_out)
+
+
+def _names_of_all(files: list[File], names: list[list[str] | None]) -> list[str] | None:
+    """The class names that all files give; refuses files that differ, for one label would be two classes."""
+    for file, theirs in zip(files, names, strict=True):
+        if theirs != names[0]:
+            raise UserError(
+                f"{files[0].path!r} and {file.path!r} name their classes {_some(names[0])} and {_some(theirs)}: "
+                "write them alike, or certify them one by one"
+            )
+    return names[0] if names else None
+
+
+def _some(names: list[str] | None) -> str:
+    return "not at all" if names is None else repr(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 @contextmanager
@@ -101,8 +125,12 @@ def _image_bytes(group: Any) -> int:
 
 def _hub_class_names(schema: pa.Schema) -> list[str] | None:
     """The names of a ClassLabel feature, which the hub's writers leave in the schema's metadata."""
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return described.get("info", {}).get("features", {}).get("label", {}).get("names")
+    try:
+        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = described["info"]["features"]["label"]["names"]
+    except (ValueError, LookupError, TypeError, RecursionError):  # as of a file without names: they are no part of it
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def read_parquet(options: DataOptions, image_ids: Sequence[str]) -> Images:

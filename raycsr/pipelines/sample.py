@@ -22,6 +22,7 @@ from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_base_classifier, parse_rules
 from raycsr.pipelines.certify import certify_run
+from raycsr.pipelines.classes import check_classes, check_same_names
 from raycsr.pipelines.pool import (
     PoolOptions,
     Probe,
@@ -152,7 +153,7 @@ def check(
     jobs = []
     for model in models:
         base_classifier = load_base_classifier(model)
-        _check_classes(listing, base_classifier, model.name)
+        check_classes(listing, base_classifier, model.name)
         _warn_of_random_weights(model)
         matrices = {
             spec: CostMatrix.from_spec(spec, base_classifier.num_classes, listing.class_names) for spec in costs
@@ -218,15 +219,6 @@ def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: lis
             )
 
 
-def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> None:
-    m, classes = base_classifier.num_classes, len(listing.class_names)
-    if m != classes:
-        raise UserError(
-            f"model {name!r} has {m} classes and the data has {classes}; they do not belong together, or "
-            "data.class_names must list the model's"
-        )
-
-
 def _warn_of_random_weights(model: ModelOptions) -> None:
     if not has_weights(model):
         warnings.warn(
@@ -269,7 +261,7 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
     """The job's run, whose manifest is written where there is none.
 
     Raises:
-        UserError: an earlier version of raycsr began it.
+        UserError: the run was begun by an earlier version of raycsr, or with other names of its classes.
     """
     facts = identity(job, found, begin_anew)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -288,13 +280,14 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
             "python": platform.python_version(),
         },
     }
-    run.store.create("manifest.json", json.dumps(manifest, indent=1).encode())
-    schema = run.manifest()["schema_version"]
-    if schema != SCHEMA_VERSION:
-        raise UserError(
-            f"run {run.location} was begun under schema_version {schema} and can be read, but goes on under that "
-            "alone; give --begin_anew true for a run of its own, or another --results"
-        )
+    if not run.store.create("manifest.json", json.dumps(manifest, indent=1).encode()):
+        begun = run.manifest()
+        if begun["schema_version"] != SCHEMA_VERSION:
+            raise UserError(
+                f"run {run.location} was begun under schema_version {begun['schema_version']} and can be read, but goes "
+                "on under that alone; give --begin_anew true for a run of its own, or another --results"
+            )
+        check_same_names(begun["class_names"], job.listing.class_names, run.run_id)
     return run
 
 
@@ -409,6 +402,7 @@ def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
             f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
             *([f"decided   {job.statements}"] if job.statements is not None else []),
+            *job.listing.notes,
         ]
     )
 

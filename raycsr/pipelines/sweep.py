@@ -167,7 +167,7 @@ def sweep(
     concurrent = _concurrent(search, num_trials(space, search))
     pixels = _pixels_of_each_backbone(corners, listing)
     _claim(folder, config, space, search)
-    print(describe(space, search, folder, f"{concurrent} at a time, "))
+    print(describe(space, search, folder, f"{concurrent} at a time, "), *listing.notes, sep="\n")
     start = time.monotonic()
     longest = max(corner.training.epochs for corner in corners)
     grid = _run(folder, config, space, search, longest, concurrent, callbacks, listing, pixels)

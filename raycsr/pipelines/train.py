@@ -138,6 +138,7 @@ def describe(plan: Plan, checkpoint: str, workers: WorkerOptions) -> str:
             f"costs {config.costs}",
             f"images    {len(plan.held_out.left):,} to train on, {held:,} held out"
             f"{', streamed' if plan.stream else ''}; {training.epochs} epochs of batches of {training.batch_size}",
+            *plan.listing.notes,
         ]
     )
 

@@ -20,6 +20,7 @@ from raycsr.models import (
     load_training_state,
     save_checkpoint,
 )
+from raycsr.pipelines.classes import check_classes
 from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
 from raycsr.results import markdown_table
@@ -88,11 +89,7 @@ def tune_rule(
     source = open_source(_data(base_classifier, options.name, data))
     listing = source.list()
     _refuse_test_images(source.options, listing)
-    if len(listing.class_names) != base_classifier.num_classes:
-        raise UserError(
-            f"model {options.name!r} has {base_classifier.num_classes} classes and the data has "
-            f"{len(listing.class_names)}; they do not belong together"
-        )
+    check_classes(listing, base_classifier, options.name)
     matrix = CostMatrix.from_spec(costs, base_classifier.num_classes, listing.class_names)
     if not matrix.sensitive.any():
         raise UserError(f"costs {costs!r} have no costly mistake, so no rule can avoid one; give a positive cost")
@@ -103,7 +100,9 @@ def tune_rule(
     of_seeds = int(matrix.sensitive[pixels.labels].sum())
     print(
         f"tune      {options.name} for costs {costs}: rob_cs at radius {radius:g} under sigma {sigma:g}\n"
-        f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice"
+        f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice",
+        *listing.notes,
+        sep="\n",
     )
 
     def certify(rules: list[Rule]) -> pd.DataFrame:

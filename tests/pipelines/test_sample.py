@@ -205,7 +205,7 @@ def test_a_pool_that_would_take_every_cpu_is_refused(job):
         ({"model": ModelOptions(name="resnet5", num_classes=10)}, "resnet50"),
         (
             {"model": ModelOptions(name="cifar_resnet8", num_classes=5)},
-            "model 'cifar_resnet8' has 5 classes and the data has 10; .*data.class_names must list",
+            "model 'cifar_resnet8' has 5 classes and the data has 10 .*data.class_names must list",
         ),
         (
             {"model": ModelOptions(name="cifar_resnet8", num_classes=12)},
