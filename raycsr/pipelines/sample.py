@@ -34,7 +34,7 @@ from raycsr.pipelines.pool import (
 )
 from raycsr.pipelines.sequential import undecided
 from raycsr.pipelines.voter import Voter
-from raycsr.progress import Progress, duration
+from raycsr.progress import Progress, Speed, duration
 from raycsr.results import PATIENCE, SCHEMA_VERSION, Ownership, Run, Store, missing_images
 from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, check_sampling
 
@@ -422,17 +422,18 @@ def stream(
 
 def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:
     """Shows images done, samples a second, actors and what time is left, and warns of what is wrong on the way."""
-    start, samples, seen = time.monotonic(), 0, False
+    samples, seen = Speed(), False
 
     def note() -> str:
-        return f"{samples / (time.monotonic() - start):,.0f} samples/s, {alive_actors()} actors alive"
+        speed = samples.per_second()
+        return ("" if speed is None else f"{speed:,.0f} samples/s, ") + f"{alive_actors()} actors alive"
 
     with Progress(images, "sample", "images", note) as progress:
         for block in votes.iter_batches(batch_size=None, batch_format="pandas"):
             owner.check()
             _stop_if_broken(block, seen)
             seen = True
-            samples += int(block["samples"].sum())
+            samples.add(int(block["samples"].sum()))
             if (least := int(block["batch_size"].min())) < batch_size:
                 warnings.warn(f"out of memory: the batch was halved from {batch_size} to {least}", stacklevel=2)
                 batch_size = least

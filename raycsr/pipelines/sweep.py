@@ -399,7 +399,10 @@ class _Progress(tune.Callback):
         self._trials = trials
         self._metric = metric
         self._done = 0
-        self._start = time.monotonic()
+        self._start: float | None = None
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._start = self._start or time.monotonic()  # the cluster's start and the decoding are no trial's time
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
         if "error" in result:
@@ -417,6 +420,8 @@ class _Progress(tune.Callback):
         print(f"trial {trial.trial_id} failed; {self._words()}", flush=True)
 
     def _words(self) -> str:
+        if self._start is None:
+            return f"{self._done} trials done"
         minutes = (time.monotonic() - self._start) / 60
         if self._trials is None:
             return f"{self._done} trials done in {minutes:.1f} min"
