@@ -385,8 +385,8 @@ def _train(
             return
         with tempfile.TemporaryDirectory() as folder:
             save(plan, model, state, history, f"{folder}/{_CHECKPOINT}")
-            facts = {"epoch": epoch.number, "loss": epoch.loss, "images_per_second": epoch.images_per_second}
-            tune.report({**metrics, **facts}, checkpoint=Checkpoint.from_directory(folder))
+            facts = {name: getattr(epoch, name) for name in ("loss", "images_per_second", "precision")}
+            tune.report({**metrics, "epoch": epoch.number, **facts}, checkpoint=Checkpoint.from_directory(folder))
 
     held = None if plan.stream else pixels[plan.model.preprocessing]
     fit(plan, held, resume=resume, after_epoch=after, progress=False, workers=workers)
@@ -464,6 +464,7 @@ def _rows(grid: ResultGrid, config: TrainConfig, search: SearchOptions, start: f
                 "model": one.model.name,
                 "point": json.dumps(point),
                 "epoch": metrics.get("epoch"),
+                "precision": metrics.get("precision"),
                 "seconds": metrics.get("time_total_s"),
                 **{name: metrics.get(name) for name in METRICS},
                 "checkpoint": checkpoint,

@@ -11,10 +11,11 @@ import torch
 
 from raycsr.data import DataOptions, read_pixels
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, ModelOptions
+from raycsr.models import BaseClassifier, ModelOptions, resolve_precision
 from raycsr.pipelines.fit import entry_of, load_history, save
 from raycsr.pipelines.plan import ObjectiveOptions, Plan, TrainConfig, prepare
 from raycsr.pipelines.pool import check_location, connect, worker_device
+from raycsr.pipelines.space import first_difference
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
 from raycsr.results import Store
 from raycsr.training import AugmentationOptions, Epoch, TrainingOptions, ValidationOptions
@@ -90,9 +91,9 @@ def train(
     name = name or default_name(config)
     checkpoint = f"{folder.location}/{name}.pt"
     _claim(folder, name, config)
-    print(describe(plan, checkpoint, workers))
     resume = checkpoint if folder.exists(f"{name}.pt") else None
     history = load_history(resume) if resume else []
+    print(describe(plan, checkpoint, workers, begun_in=history[-1]["precision"] if history else None))
     if len(history) == training.epochs:
         print(f"finished before: {_words(history[-1])}")
         return Trained(checkpoint, history[-1]["metrics"])
@@ -123,8 +124,8 @@ def default_name(config: TrainConfig) -> str:
     return f"{config.objective.name}-{model}-sigma{config.sigma:g}-{digest}"
 
 
-def describe(plan: Plan, checkpoint: str, workers: WorkerOptions) -> str:
-    """The plan, in words."""
+def describe(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str | None = None) -> str:
+    """The plan, in words; `begun_in` is the precision of a training that goes on."""
     config, (height, width) = plan.config, plan.model.preprocessing.input_size
     training, held = config.training, len(plan.held_out.mixed) + len(plan.held_out.extra)
     parameters = sum(p.numel() for p in plan.model.parameters())
@@ -132,8 +133,8 @@ def describe(plan: Plan, checkpoint: str, workers: WorkerOptions) -> str:
     return "\n".join(
         [
             f"train     {checkpoint}",
-            f"model     {config.model.name}, {parameters:,} parameters, {height} x {width} px, {training.precision} on "
-            + (str(worker_device()) if workers.number == 1 else f"{workers.number} workers"),
+            f"model     {config.model.name}, {parameters:,} parameters, {height} x {width} px, "
+            + _where(begun_in or training.precision, workers),
             f"objective {config.objective.name}{f'({arguments})' if arguments else ''} at sigma {config.sigma:g}, "
             f"costs {config.costs}",
             f"images    {len(plan.held_out.left):,} to train on, {held:,} held out"
@@ -142,11 +143,18 @@ def describe(plan: Plan, checkpoint: str, workers: WorkerOptions) -> str:
     )
 
 
+def _where(precision: str, workers: WorkerOptions) -> str:
+    """Precision and device; what auto is on other workers is known after their first epoch."""
+    if workers.number > 1:
+        return f"{precision} on {workers.number} workers"
+    return f"{resolve_precision(precision, worker_device())} on {worker_device()}"
+
+
 def _words(entry: dict) -> str:
     """One line about an epoch."""
     text = (
         f"epoch {entry['number']:>3}: loss {entry['loss']:.4f}, lr {entry['lr']:.2g}, "
-        f"{entry['images_per_second']:,.0f} images/s"
+        f"{entry['images_per_second']:,.0f} images/s in {entry['precision']}"
     )
     if entry["metrics"] is not None:
         text += "; " + ", ".join(f"{name} {'-' if v is None else f'{v:.3f}'}" for name, v in entry["metrics"].items())
@@ -157,9 +165,12 @@ def _claim(folder: Store, name: str, config: TrainConfig) -> None:
     """Writes the options down; refuses a name that another training has, and a folder that cannot be written."""
     if not folder.exists(f"{name}.json"):
         folder.write(f"{name}.json", _history_json(config, []))
-    elif json.loads(folder.read(f"{name}.json"))["config"] != json.loads(_config_json(config)):
+        return
+    begun = json.loads(folder.read(f"{name}.json"))["config"]
+    changed = first_difference(begun, json.loads(_config_json(config)))
+    if changed is not None:
         raise UserError(
-            f"{folder.location}/{name}.pt was trained with other options; give another --name, or leave it out"
+            f"{folder.location}/{name}.pt was trained with {changed}; put it back to go on, or give another --name"
         )
 
 

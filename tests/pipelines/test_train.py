@@ -1,5 +1,6 @@
 """`raycsr train`: from options to a checkpoint, resumed by the same command."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -76,6 +77,48 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(options, monkeyp
     assert [epoch["loss"] for epoch in one] == [epoch["loss"] for epoch in other] and again.metrics == whole.metrics
 
 
+@pytest.fixture
+def cpu(monkeypatch):
+    """`cpu(True)` makes this machine's CPU one with bf16 arithmetic, `cpu(False)` one without."""
+
+    def make(bf16):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
+
+    return make
+
+
+def test_auto_is_fp32_on_a_cpu_without_bf16_arithmetic_and_bf16_on_one_with_it(options, cpu, capsys):
+    options["training"] = TrainingOptions(epochs=1, batch_size=64)
+    for bf16, precision in ((False, "fp32"), (True, "bf16")):
+        cpu(bf16)
+        trained = train(**options, name=precision)
+        out = capsys.readouterr().out
+        assert f"8 x 8 px, {precision} on cpu" in out and f"images/s in {precision}" in out
+        assert [epoch["precision"] for epoch in module.load_history(trained.checkpoint)] == [precision]
+
+
+def test_a_training_keeps_the_precision_that_it_began_in(options, cpu, capsys, monkeypatch):
+    """Killed on a CPU with bf16 arithmetic and gone on with on one without: the weights are those of one go."""
+    cpu(True)
+    whole = train(**options, name="whole")
+    with monkeypatch.context() as killed:
+        killed.setattr(module, "save", functools.partial(save_and_die, module.save, after=2))
+        with pytest.raises(KeyboardInterrupt):
+            train(**options, name="moved")
+    cpu(False)
+    capsys.readouterr()
+    moved = train(**options, name="moved")
+    assert "px, bf16 on cpu" in capsys.readouterr().out
+    assert [epoch["precision"] for epoch in module.load_history(moved.checkpoint)] == ["bf16"] * 3
+    assert load_base_classifier(moved.checkpoint).components == load_base_classifier(whole.checkpoint).components
+
+
+def save_and_die(save, plan, model, state, history, path, *, after):
+    save(plan, model, state, history, path)
+    if len(history) == after:
+        raise KeyboardInterrupt
+
+
 def test_fine_tuning_starts_from_a_checkpoints_weights(options):
     first = train(**options, name="first")
     model = load_base_classifier(first.checkpoint)
@@ -92,7 +135,7 @@ def test_fine_tuning_starts_from_a_checkpoints_weights(options):
 
 def test_a_name_belongs_to_one_set_of_options(options):
     train(**options, name="taken")
-    with pytest.raises(UserError, match=r"taken\.pt was trained with other options; give another --name"):
+    with pytest.raises(UserError, match=r"taken\.pt was trained with sigma = 0.25, now it is 0.5; .*another --name"):
         train(**{**options, "sigma": 0.5}, name="taken")
 
 
