@@ -116,9 +116,7 @@ class Progress:
         return f"{self._what}: {', '.join(part for part in (share, self._note(), left) if part)}"
 
     def _new_bar(self) -> tqdm:
-        return tqdm(
-            total=self._total, initial=self._speed.done, desc=self._what, unit=f" {self._units}", leave=False
-        )
+        return tqdm(total=self._total, initial=self._speed.done, desc=self._what, unit=f" {self._units}", leave=False)
 
     def _write_lines(self) -> None:
         while not self._stop.wait(LINE_SECONDS):
