@@ -62,13 +62,13 @@ def _cifar10(path: str, split: str, download: bool) -> CIFAR10:
 
 def list_digits(options: DataOptions) -> tuple[pd.DataFrame, list[str]]:
     """All digits of the split, and the names of their classes."""
-    images, labels = digits_arrays(options.split)
+    images, labels = digits_arrays(str(options.split))
     return frame(_indices(options, images), labels, images[0].size, "scikit-learn"), list("0123456789")
 
 
 def list_cifar10(options: DataOptions) -> tuple[pd.DataFrame, list[str]]:
     """All images of the split, and the names of their classes."""
-    dataset = _cifar10(str(options.path), options.split, options.download)
+    dataset = _cifar10(str(options.path), str(options.split), options.download)
     ids = _indices(options, dataset.data)
     return frame(ids, dataset.targets, dataset.data[0].size, dataset.tgz_md5), dataset.classes
 
@@ -79,13 +79,13 @@ def _indices(options: DataOptions, images: np.ndarray) -> list[str]:
 
 def read_digits(options: DataOptions, image_ids: Sequence[str]) -> Images:
     """The pixels of each digit."""
-    return _at_indices(digits_arrays(options.split)[0], image_ids)
+    return _at_indices(digits_arrays(str(options.split))[0], image_ids)
 
 
 def read_cifar10(options: DataOptions, image_ids: Sequence[str]) -> Images:
     """The pixels of each image."""
     # Never downloads: many tasks of a node would write the same folder at once.
-    return _at_indices(cifar10_arrays(str(options.path), options.split)[0], image_ids)
+    return _at_indices(cifar10_arrays(str(options.path), str(options.split))[0], image_ids)
 
 
 def _at_indices(images: np.ndarray, image_ids: Sequence[str]) -> Images:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from raycsr.costs import CostMatrix
-from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source
+from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source, refuse_test_images, with_split
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
 from raycsr.training import (
@@ -55,6 +55,7 @@ class TrainConfig:
         validation: What the training is judged by.
         seed: Of the order, the augmentation, the noise and the network's own randomness.
         stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+        allow_test_images: Take images although they are named test, val or validation.
     """
 
     data: DataOptions
@@ -67,6 +68,11 @@ class TrainConfig:
     validation: ValidationOptions = ValidationOptions()
     seed: int = 0
     stream: bool | None = None
+    allow_test_images: bool = False
+
+    def __post_init__(self) -> None:
+        """Settles the split, so that it is what is shown, stored and part of a training's name."""
+        object.__setattr__(self, "data", with_split(self.data, "train"))
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     Raises:
         UserError: naming what is wrong.
     """
+    refuse_test_images(open_source(config.data).options, listing, allowed=config.allow_test_images)
     check_training(config.training)
     if not config.sigma > 0:
         raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {config.sigma}")

@@ -51,6 +51,7 @@ def train(
     validation: ValidationOptions = ValidationOptions(),
     seed: int = 0,
     stream: bool | None = None,
+    allow_test_images: bool = False,
     workers: WorkerOptions = WorkerOptions(),
     threads: int | None = None,
 ) -> Trained:
@@ -59,7 +60,7 @@ def train(
     The same command continues a training that was interrupted, from its last finished epoch.
 
     Args:
-        data: The images to train on; some are held out for validation. Give the training split.
+        data: The images to train on; some are held out for validation.
         model: The architecture, or a checkpoint to fine-tune.
         sigma: Noise level in [0, 1] pixel units.
         results: Folder of results, local or s3://bucket/prefix.
@@ -72,6 +73,7 @@ def train(
         validation: What the training is judged by.
         seed: Of the order, the augmentation, the noise and the network's own randomness.
         stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
         workers: Workers that train together, on a Ray cluster; by default this process alone.
         threads: Torch threads on a CPU; by default all cores. Tiny networks are faster with 1.
 
@@ -81,7 +83,19 @@ def train(
     Raises:
         UserError: where anything is wrong that can be known before training starts, or the loss is not finite.
     """
-    config = TrainConfig(data, model, sigma, costs, objective, training, augmentation, validation, seed, stream)
+    config = TrainConfig(
+        data,
+        model,
+        sigma,
+        costs,
+        objective,
+        training,
+        augmentation,
+        validation,
+        seed,
+        stream,
+        allow_test_images,
+    )
     if threads is not None:
         torch.set_num_threads(threads)
     check_workers(workers, training.batch_size)
@@ -137,6 +151,7 @@ def describe(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str 
             + _where(begun_in or training.precision, workers),
             f"objective {config.objective.name}{f'({arguments})' if arguments else ''} at sigma {config.sigma:g}, "
             f"costs {config.costs}",
+            f"data      {plan.source}",
             f"images    {len(plan.held_out.left):,} to train on, {held:,} held out"
             f"{', streamed' if plan.stream else ''}; {training.epochs} epochs of batches of {training.batch_size}",
         ]

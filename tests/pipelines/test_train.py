@@ -15,6 +15,7 @@ from raycsr.pipelines import plan as planning
 from raycsr.pipelines import train as module
 from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, prepare
 from raycsr.pipelines.stream import StreamedBatches
+from raycsr.pipelines.sweep import SearchOptions, check_sweep
 from raycsr.pipelines.train import train
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
@@ -117,6 +118,28 @@ def save_and_die(save, plan, model, state, history, path, *, after):
     save(plan, model, state, history, path)
     if len(history) == after:
         raise KeyboardInterrupt
+
+
+def test_without_a_split_it_is_the_training_images(options, capsys):
+    """It was the test split, and nothing said so."""
+    one = TrainingOptions(epochs=1, batch_size=64)
+    named, unnamed = (
+        train(**{**options, "data": data, "training": one})
+        for data in (DataOptions("digits", split="train"), DataOptions("digits"))
+    )
+    assert unnamed == named  # and its name is the same: what is meant is what it is a digest of
+    assert load_base_classifier(unnamed.checkpoint).training_info["data"]["split"] == "train"
+    assert "data      digits, split train\nimages    1," in capsys.readouterr().out
+
+
+def test_test_images_are_refused_and_taken_only_where_they_are_allowed(options, tmp_path, capsys):
+    test = {**options, "data": DataOptions("digits", split="test"), "training": TrainingOptions(epochs=1)}
+    with pytest.raises(UserError, match="data.split 'test' is named 'test'.* --allow_test_images true"):
+        train(**test)
+    train(**test, allow_test_images=True)
+    assert "data      digits, split test" in capsys.readouterr().out
+    with pytest.raises(UserError, match="is named 'test'"):
+        check_sweep(TrainConfig(test["data"], options["model"], 0.25), {}, SearchOptions())
 
 
 def test_fine_tuning_starts_from_a_checkpoints_weights(options):

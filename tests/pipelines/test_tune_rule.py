@@ -102,7 +102,7 @@ def test_where_no_rule_can_help_argmax_stays_and_nothing_is_written(checkpoint, 
         ({"radius": 2.0}, r"radius is 2, and n=128 samples certify one above 0 and up to 0.8\d+ at sigma 0.5"),
         ({"radius": 0.0}, "radius is 0"),
         ({"strengths": [1.0, -1.0]}, r"strengths must be positive numbers, got \[1.0, -1.0\]"),
-        ({"data": DataOptions("digits")}, "a rule picked on images that are then certified has no valid alpha"),
+        ({"data": DataOptions("digits", split="test")}, "data.split 'test' is named 'test'.* --allow_test_images true"),
         ({"costs": "seed:44"}, "class 44"),
         ({"data": DataOptions("digits", split="train", classes=[1])}, "none of the 1.. images is of a class"),
     ],
@@ -111,6 +111,13 @@ def test_what_cannot_be_tuned_is_said(checkpoint, change, message):
     with pytest.raises(UserError, match=message) as caught:
         tune(checkpoint, **change)
     assert "\n" not in str(caught.value) and load_checkpoint(checkpoint).rules == ()
+
+
+def test_without_a_split_it_is_the_training_images_and_others_must_be_allowed(checkpoint, capsys):
+    tune(checkpoint, costs="seed:8", images=40, data=DataOptions("digits"))
+    assert "data      digits, split train" in capsys.readouterr().out
+    tune(checkpoint, costs="seed:8", images=40, data=DataOptions("digits", split="test"), allow_test_images=True)
+    assert "data      digits, split test" in capsys.readouterr().out
 
 
 def test_costs_without_a_costly_mistake_are_refused(checkpoint, tmp_path):
