@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source, refuse_test_images, with_split
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
+from raycsr.results import ImageSet
 from raycsr.training import (
     AugmentationOptions,
     HeldOut,
@@ -87,6 +89,13 @@ class Plan:
     held_out: HeldOut
     model: BaseClassifier
     stream: bool
+
+    @cached_property
+    def trained_on(self) -> list[dict[str, Any]]:
+        """The images of the training, held-out ones among them, and those of what it starts from (`ImageSet`)."""
+        ours = ImageSet.of(self.listing.images, self.listing.identity).to_dict()
+        earlier = self.model.training_info.get("trained_on", [])
+        return [*(one for one in earlier if one != ours), ours]
 
 
 def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:

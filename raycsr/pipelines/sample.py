@@ -35,7 +35,17 @@ from raycsr.pipelines.pool import (
 from raycsr.pipelines.sequential import undecided
 from raycsr.pipelines.voter import Voter
 from raycsr.progress import Progress, Speed, duration
-from raycsr.results import PATIENCE, SCHEMA_VERSION, Ownership, Run, Store, missing_images
+from raycsr.results import (
+    PATIENCE,
+    SCHEMA_VERSION,
+    Ownership,
+    Run,
+    Store,
+    known_sets,
+    missing_images,
+    note_known_sets,
+    seen_images,
+)
 from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, check_sampling
 
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
@@ -157,6 +167,8 @@ def check(
             class_names=listing.class_names,
             stored=base_classifier.rules,
         )
+        for line in seen_images(_known_sets(base_classifier, parsed), lambda: listing.images, listing.identity):
+            warnings.warn(f"model {model.name!r}: {line}", stacklevel=2)
         for sigma in sigmas:
             statements = None
             if sampling.radii is not None:
@@ -181,6 +193,10 @@ def check(
                 )
             )
     return jobs
+
+
+def _known_sets(base_classifier: BaseClassifier, rules: Iterable[Rule]) -> list[dict]:
+    return known_sets(base_classifier.training_info, [(rule.id, rule.spec) for rule in rules])
 
 
 def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float) -> None:
@@ -280,6 +296,7 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
         images = run.add_images(job.listing.images)
         wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
         run.add_rules(rule.to_dict() for rule in job.rules)
+        note_known_sets(run, _known_sets(job.base_classifier, job.rules))
         ids = [rule.id for rule in job.rules]
         committed = run.committed()
         missing = _to_sample(job, run, committed, wanted, ids, retry_errors)

@@ -21,7 +21,7 @@ from raycsr.models import (
 )
 from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
-from raycsr.results import markdown_table
+from raycsr.results import ImageSet, markdown_table
 from raycsr.training.tuning import STRENGTHS, Budget, Tuned, draw_images, tune, weights_of
 from raycsr.training.validation import certify_images
 
@@ -140,7 +140,7 @@ def tune_rule(
         print("argmax stays, and nothing is stored: no rule within the budgets has a larger rob_cs")
         return tuned.rule
     facts = {"costs": costs, "radius": radius, "sigma": sigma, "budget": budget, "recall_budget": recall_budget}
-    _store(base_classifier, options.name, path, tuned, facts)
+    _store(base_classifier, options.name, path, tuned, facts, ImageSet.of(drawn, listing.identity))
     print(f"stored {tuned.rule.spec} in {path}; certify it on other images by `raycsr sample ... --rules tuned`")
     return tuned.rule
 
@@ -197,10 +197,12 @@ def _order(rule: Rule) -> tuple[str, float]:
     return rule.kind, rule.tau - min(rule.offsets, default=0.0)
 
 
-def _store(base_classifier: BaseClassifier, name: str, path: str, tuned: Tuned, facts: dict[str, Any]) -> None:
+def _store(
+    base_classifier: BaseClassifier, name: str, path: str, tuned: Tuned, facts: dict[str, Any], images: ImageSet
+) -> None:
     """Adds the rule to the checkpoint, in the place of one that was tuned for the same."""
     before, after = (tuned.table.iloc[i] for i in (0, tuned.chosen))
-    entry = {"id": tuned.rule.id, **facts}
+    entry = {"id": tuned.rule.id, **facts, "tuned_on": images.to_dict()}
     entry |= {f"{key}_before": float(before[key]) for key in ("accuracy", "rob_cs")}
     entry |= {f"{key}_after": float(after[key]) for key in ("accuracy", "rob_cs")}
     earlier = base_classifier.training_info.get("tuned_rules", [])

@@ -17,6 +17,7 @@ from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, prepare
 from raycsr.pipelines.stream import StreamedBatches
 from raycsr.pipelines.sweep import SearchOptions, check_sweep
 from raycsr.pipelines.train import train
+from raycsr.results import ImageSet
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
 
@@ -140,6 +141,19 @@ def test_test_images_are_refused_and_taken_only_where_they_are_allowed(options, 
     assert "data      digits, split test" in capsys.readouterr().out
     with pytest.raises(UserError, match="is named 'test'"):
         check_sweep(TrainConfig(test["data"], options["model"], 0.25), {}, SearchOptions())
+
+
+def test_the_images_of_a_training_and_of_what_it_started_from_are_known(options):
+    short = {**options, "training": TrainingOptions(epochs=1, batch_size=64)}
+    first = train(**short, name="first").checkpoint
+    other = DataOptions("digits", split="train", classes=[1, 4, 7])
+    second = train(**{**short, "model": ModelOptions(first), "data": other}, name="second").checkpoint
+    again = train(**{**short, "model": ModelOptions(second)}, name="again").checkpoint
+    infos = [load_base_classifier(path).training_info["trained_on"] for path in (first, second, again)]
+    (alone,), (earlier, ours) = infos[:2]
+    assert alone == earlier and alone["num_images"] == 1078 and infos[2] == [ours, alone]  # each set once
+    listing = open_source(other).list()
+    assert ours == ImageSet.of(listing.images, listing.identity).to_dict()
 
 
 def test_fine_tuning_starts_from_a_checkpoints_weights(options):
