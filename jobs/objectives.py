@@ -86,7 +86,7 @@ def options_of(objective: str, costs: str) -> dict[str, Any]:
         "name": f"{objective}-{MATRICES[costs]}" if cost_sensitive else objective,
         "costs": costs,  # of validation alone where the objective has none
         "objective": ObjectiveOptions(objective, recipe.args | recipe.args_of_costs.get(costs, {})),
-        "training": TrainingOptions(epochs=epochs, batch_size=128, lr=0.02, precision="bf16"),
+        "training": TrainingOptions(epochs=epochs, batch_size=128, lr=0.02),
         "augmentation": AugmentationOptions(crop_padding=4, flip=True),
         "validation": ValidationOptions(every=epochs, images=300, sensitive=200),
     }

@@ -11,9 +11,9 @@ class DataOptions:
         source: One of digits, cifar10, imagefolder, parquet, webdataset.
         path: Folder or file, local or s3://bucket/prefix; for cifar10 the local folder that torchvision
             keeps it in.
-        split: Part of the data, where the source has parts: digits, cifar10, and Parquet folders with files
-            named <split>-*. An imagefolder or a webdataset has none: its path names the folder of classes,
-            or of tars.
+        split: Part of the data, where the source has parts: digits, cifar10, and Parquet folders with files named
+            <split>-* or <split>.parquet, or in folders <split>. By default test for sampling, and train for training
+            and tuning. An imagefolder or a webdataset has none: its path names the folder of classes, or of tars.
         skip: Take every skip-th image of the sorted listing.
         limit: Take at most this many images.
         classes: Take only these classes, by index or by name.
@@ -26,7 +26,7 @@ class DataOptions:
 
     source: str
     path: str | None = None
-    split: str = "test"
+    split: str | None = None
     skip: int = 1
     limit: int | None = None
     classes: list[int | str] | None = None

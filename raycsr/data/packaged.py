@@ -62,14 +62,14 @@ def _cifar10(path: str, split: str, download: bool) -> CIFAR10:
 
 def list_digits(options: DataOptions) -> Found:
     """All digits of the split, and the names of their classes."""
-    images, labels = digits_arrays(options.split)
+    images, labels = digits_arrays(str(options.split))
     found = frame(_indices(options, images), labels, images[0].size, "scikit-learn")
     return Found(found, list("0123456789"), Counter())
 
 
 def list_cifar10(options: DataOptions) -> Found:
     """All images of the split, and the names of their classes."""
-    dataset = _cifar10(str(options.path), options.split, options.download)
+    dataset = _cifar10(str(options.path), str(options.split), options.download)
     ids = _indices(options, dataset.data)
     found = frame(ids, dataset.targets, dataset.data[0].size, dataset.tgz_md5)
     return Found(found, dataset.classes, Counter())
@@ -81,13 +81,13 @@ def _indices(options: DataOptions, images: np.ndarray) -> list[str]:
 
 def read_digits(options: DataOptions, image_ids: Sequence[str]) -> Images:
     """The pixels of each digit."""
-    return _at_indices(digits_arrays(options.split)[0], image_ids)
+    return _at_indices(digits_arrays(str(options.split))[0], image_ids)
 
 
 def read_cifar10(options: DataOptions, image_ids: Sequence[str]) -> Images:
     """The pixels of each image."""
     # Never downloads: many tasks of a node would write the same folder at once.
-    return _at_indices(cifar10_arrays(str(options.path), options.split)[0], image_ids)
+    return _at_indices(cifar10_arrays(str(options.path), str(options.split))[0], image_ids)
 
 
 def _at_indices(images: np.ndarray, image_ids: Sequence[str]) -> Images:

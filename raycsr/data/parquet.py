@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +30,7 @@ from raycsr.data.files import (
 )
 from raycsr.data.images import MAX_BYTES, Found, Image, Images, extension, frame, too_large
 from raycsr.data.options import DataOptions
+from raycsr.data.split_names import TEST, TRAIN
 from raycsr.errors import UserError
 
 _BUFFER = 2**23  # bytes of a column read at once
@@ -49,7 +50,7 @@ def list_parquet(options: DataOptions) -> Found:
     with _parquet_errors(root):
         folder = folder_of(root)
         filesystem, path = open_filesystem(folder)
-    if folder == root:
+    if folder == root and options.split is not None:
         chosen = _of_split(files, options.split)
         left_out["of other splits"] += len(files) - len(chosen)
         files = chosen
@@ -83,13 +84,23 @@ def _parquet_errors(path: str) -> Iterator[None]:
 
 
 def _of_split(files: list[File], split: str) -> list[File]:
-    """The files named <split>-*; all files where none is named by a split."""
-    name = {file: os.path.basename(file.path) for file in files}
-    chosen = [file for file in files if name[file].startswith(f"{split}-")]
-    splits = {match[1] for file in files if (match := re.match(r"(.+)-\d+-of-\d+", name[file]))}
+    """The files of a split, by their names or their folders'; all files where none is named by a split."""
+    chosen = [file for file in files if _split_named(file.path, {split}) or _base(file.path).startswith(f"{split}-")]
+    sharded = {match[1] for file in files if (match := re.match(r"(.+)-\d+-of-\d+", _base(file.path)))}
+    splits = sharded | {name for file in files if (name := _split_named(file.path, TRAIN | TEST))}
     if splits and not chosen:
         raise UserError(f"unknown split {split!r}: the files are of {', '.join(sorted(splits))}")
     return chosen or files
+
+
+def _base(path: str) -> str:
+    return os.path.basename(path)
+
+
+def _split_named(path: str, splits: Set[str]) -> str | None:
+    """The split that a file is of by its whole name, <split>.parquet, or by that of a folder, <split>/0000.parquet."""
+    *folders, name = path.split("/")
+    return next((part for part in [name.removesuffix(".parquet"), *reversed(folders)] if part in splits), None)
 
 
 def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: File) -> tuple[pd.DataFrame, list[str] | None]:

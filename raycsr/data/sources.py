@@ -6,9 +6,9 @@ Every kind of source is a pair of functions, one that lists and one that reads: 
 import difflib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -57,6 +57,11 @@ class Source:
     """
 
     options: DataOptions
+
+    def __str__(self) -> str:
+        """What a plan says: kind, path and split."""
+        path, split = self.options.path, self.options.split
+        return self.options.source + (f" {path!r}" if path else "") + (f", split {split}" if split else "")
 
     def read(self, image_ids: Sequence[str]) -> Images:
         """Reads images, given their ids in any order.
@@ -114,12 +119,21 @@ def _left_out(found: Found) -> list[str]:
 def open_source(options: DataOptions) -> Source:
     """Checks the options and returns the source they name; touches no data.
 
+    Where no split is named it is test, as certificates are for; `with_split` before gives another.
+
     Raises:
-        UserError: An unknown source or split, a path missing or superfluous, skip or limit below 1.
+        UserError: An unknown source or split, a split of a source that has none, a path missing or superfluous, skip or
+            limit below 1.
     """
     kind = _KINDS.get(options.source)
     if kind is None:
         raise UserError(f"unknown source {options.source!r}{_nearest(options.source, list(_KINDS))}")
+    if options.split is not None and not _has_splits(options):
+        raise UserError(
+            f"{_describe(options)} has no splits (data.split is {options.split!r}): leave data.split out, and let "
+            "data.path name the part that you mean"
+        )
+    options = with_split(options, "test")
     if kind.splits and options.split not in kind.splits:
         raise UserError(f"unknown split {options.split!r} of {options.source}: choose one of {', '.join(kind.splits)}")
     if options.skip < 1:
@@ -127,6 +141,23 @@ def open_source(options: DataOptions) -> Source:
     if options.limit is not None and options.limit < 1:
         raise UserError(f"limit is {options.limit}: give 1 or more, or leave it out for all images")
     return Source(replace(options, path=_checked_path(options, kind.layout)))
+
+
+def with_split(options: DataOptions, default: str) -> DataOptions:
+    """The options with a default split, where none is named and the source has splits."""
+    return replace(options, split=default) if options.split is None and _has_splits(options) else options
+
+
+def stored_options(stored: Mapping[str, Any]) -> DataOptions:
+    """Options as a manifest or a checkpoint has them; of older ones, the split that a source without splits ignored."""
+    options = DataOptions(**stored)
+    return options if _has_splits(options) else replace(options, split=None)
+
+
+def _has_splits(options: DataOptions) -> bool:
+    kind = _KINDS.get(options.source)
+    one_file = str(options.path).endswith(".parquet")  # which is of one split or of none
+    return kind is not None and kind.splits is not None and not one_file
 
 
 def _checked_path(options: DataOptions, layout: str) -> str | None:
@@ -180,14 +211,14 @@ class _Kind(NamedTuple):
     list: Callable[[DataOptions], Found]
     read: Callable[[DataOptions, Sequence[str]], Images]
     layout: str
-    splits: tuple[str, ...] = ()
+    splits: tuple[str, ...] | None = None  # None: it has none; empty: they may have any name
 
 
 _KINDS = {
     "digits": _Kind(list_digits, read_digits, "it comes with scikit-learn", ("train", "test")),
     "cifar10": _Kind(list_cifar10, read_cifar10, "the folder that torchvision keeps CIFAR-10 in", ("train", "test")),
     "imagefolder": _Kind(list_imagefolder, read_imagefolder, f"a folder laid out <class>/<image>{PICTURES}"),
-    "parquet": _Kind(list_parquet, read_parquet, "a file, or a folder of files, named *.parquet"),
+    "parquet": _Kind(list_parquet, read_parquet, "a file, or a folder of files, named *.parquet", ()),
     "webdataset": _Kind(
         list_webdataset, read_webdataset, f"a .tar, or a folder of them, of <key>{PICTURES}, and <key>.cls"
     ),

@@ -136,6 +136,7 @@ def save(plan: Plan, model: BaseClassifier, state: dict[str, Any], history: list
         "sigma": config.sigma,
         "costs": config.costs,
         "data": asdict(plan.source.options),
+        "trained_on": plan.trained_on,
         "history": history,
     }
     save_checkpoint(

@@ -2,14 +2,16 @@
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from raycsr.costs import CostMatrix
-from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source
+from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source, refuse_test_images, with_split
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
+from raycsr.results import ImageSet
 from raycsr.training import (
     AugmentationOptions,
     HeldOut,
@@ -54,6 +56,7 @@ class TrainConfig:
         validation: What the training is judged by.
         seed: Of the order, the augmentation, the noise and the network's own randomness.
         stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+        allow_test_images: Take images although they are named test, val or validation.
     """
 
     data: DataOptions
@@ -66,6 +69,11 @@ class TrainConfig:
     validation: ValidationOptions = ValidationOptions()
     seed: int = 0
     stream: bool | None = None
+    allow_test_images: bool = False
+
+    def __post_init__(self) -> None:
+        """Settles the split, so that it is what is shown, stored and part of a training's name."""
+        object.__setattr__(self, "data", with_split(self.data, "train"))
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,13 @@ class Plan:
     held_out: HeldOut
     model: BaseClassifier
     stream: bool
+
+    @cached_property
+    def trained_on(self) -> list[dict[str, Any]]:
+        """The images of the training, held-out ones among them, and those of what it starts from (`ImageSet`)."""
+        ours = ImageSet.of(self.listing.images, self.listing.identity).to_dict()
+        earlier = self.model.training_info.get("trained_on", [])
+        return [*(one for one in earlier if one != ours), ours]
 
 
 def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
@@ -110,6 +125,7 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     Raises:
         UserError: naming what is wrong.
     """
+    refuse_test_images(open_source(config.data).options, listing, allowed=config.allow_test_images)
     check_training(config.training)
     if not config.sigma > 0:
         raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {config.sigma}")

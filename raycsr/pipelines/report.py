@@ -21,6 +21,7 @@ from raycsr.results import (
     front,
     legible,
     load_certified,
+    seen_images_of,
     summaries,
 )
 from raycsr.results.certified import DRAWN_LOSS, MOST_DRAWN
@@ -137,6 +138,15 @@ def _write_locuslab_tables(sets: list[Certified], store: Store) -> list[str]:
     return written
 
 
+def _seen(sets: list[Certified]) -> list[str]:
+    """Which runs stand on images that their models were trained on, or their rules tuned on."""
+    rules: dict[str, list[str]] = {}
+    for one in sets:
+        rules.setdefault(one.run, []).append(one.rule_id)
+    runs = {one.run: one.origin for one in sets if one.origin is not None}
+    return [f"{label}: {line}." for label, run in runs.items() for line in seen_images_of(run, rules[label])]
+
+
 def _notes(
     sets: list[Certified], left_out: list[str], radius: float, compared: pd.DataFrame | None, some_drawn: bool
 ) -> list[str]:
@@ -163,6 +173,7 @@ def _notes(
             f"Curves: where a run has more than {MOST_DRAWN} rules beside argmax, argmax and of each kind the "
             f"largest rob_cs on the front at radius {radius:g} that loses at most {DRAWN_LOSS:g} of argmax's accuracy."
         )
+    notes += _seen(sets)
     errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)
     if errors:
         notes.append(f"{errors} rows have an error: they count as failing.")

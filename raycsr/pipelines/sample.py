@@ -36,8 +36,18 @@ from raycsr.pipelines.pool import (
 )
 from raycsr.pipelines.sequential import undecided
 from raycsr.pipelines.voter import Voter
-from raycsr.progress import Progress, duration
-from raycsr.results import PATIENCE, SCHEMA_VERSION, Ownership, Run, Store, missing_images
+from raycsr.progress import Progress, Speed, duration
+from raycsr.results import (
+    PATIENCE,
+    SCHEMA_VERSION,
+    Ownership,
+    Run,
+    Store,
+    known_sets,
+    missing_images,
+    note_known_sets,
+    seen_images,
+)
 from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, check_sampling
 
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
@@ -164,6 +174,8 @@ def check(
             class_names=listing.class_names,
             stored=base_classifier.rules,
         )
+        for line in seen_images(_known_sets(base_classifier, parsed), lambda: listing.images, listing.identity):
+            warnings.warn(f"model {model.name!r}: {line}", stacklevel=2)
         for sigma in sigmas:
             statements = None
             if sampling.radii is not None:
@@ -188,6 +200,10 @@ def check(
                 )
             )
     return jobs
+
+
+def _known_sets(base_classifier: BaseClassifier, rules: Iterable[Rule]) -> list[dict]:
+    return known_sets(base_classifier.training_info, [(rule.id, rule.spec) for rule in rules])
 
 
 def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float) -> None:
@@ -284,8 +300,8 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
         begun = run.manifest()
         if begun["schema_version"] != SCHEMA_VERSION:
             raise UserError(
-                f"run {run.location} was begun under schema_version {begun['schema_version']} and can be read, but goes "
-                "on under that alone; give --begin_anew true for a run of its own, or another --results"
+                f"run {run.location} was begun under schema_version {begun['schema_version']} and can be read, but "
+                "goes on under that alone; give --begin_anew true for a run of its own, or another --results"
             )
         check_same_names(begun["class_names"], job.listing.class_names, run.run_id)
     return run
@@ -300,6 +316,7 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
         images = run.add_images(job.listing.images)
         wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
         run.add_rules(rule.to_dict() for rule in job.rules)
+        note_known_sets(run, _known_sets(job.base_classifier, job.rules))
         ids = [rule.id for rule in job.rules]
         committed = run.committed()
         missing = _to_sample(job, run, committed, wanted, ids, retry_errors)
@@ -474,17 +491,18 @@ def stream(
 
 def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:
     """Shows images done, samples a second, actors and what time is left, and warns of what is wrong on the way."""
-    start, samples, seen = time.monotonic(), 0, False
+    samples, seen = Speed(), False
 
     def note() -> str:
-        return f"{samples / (time.monotonic() - start):,.0f} samples/s, {alive_actors()} actors alive"
+        speed = samples.per_second()
+        return ("" if speed is None else f"{speed:,.0f} samples/s, ") + f"{alive_actors()} actors alive"
 
     with Progress(images, "sample", "images", note) as progress:
         for block in votes.iter_batches(batch_size=None, batch_format="pandas"):
             owner.check()
             _stop_if_broken(block, seen)
             seen = True
-            samples += int(block["samples"].sum())
+            samples.add(int(block["samples"].sum()))
             if block["halved"].any() and (least := int(block["batch_size"].min())) < batch_size:
                 warnings.warn(f"out of memory: the batch was halved from {batch_size} to {least}", stacklevel=2)
                 batch_size = least

@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from raycsr.certification import METRICS
-from raycsr.data import DataOptions, Listing, Pixels, open_source, read_pixels
+from raycsr.data import DataOptions, Listing, Pixels, Source, open_source, read_pixels
 from raycsr.errors import UserError, nearest
 from raycsr.models import BaseClassifier, ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
 from raycsr.pipelines.asha import AshaByGroup
@@ -117,6 +117,7 @@ def sweep(
     validation: ValidationOptions = ValidationOptions(),
     seed: int = 0,
     stream: bool | None = None,
+    allow_test_images: bool = False,
     search: SearchOptions = SearchOptions(),
     tracking: TrackingOptions = TrackingOptions(),
     test: DataOptions | None = None,
@@ -130,7 +131,7 @@ def sweep(
     files (TensorBoard's among them), trials.parquet, leaderboard.md and best/<sigma>-<costs>.pt.
 
     Args:
-        data: The images to train on; some are held out for validation. Give the training split.
+        data: The images to train on; some are held out for validation.
         model: The architecture, or a checkpoint to fine-tune.
         space: What differs between trials: dotted option -> {grid: [...]}, {choice: [...]}, {uniform: [low, high]} or
             {log_uniform: [low, high]}. A group of options may be a value: `objective: {grid: [{name: gaussian}]}`.
@@ -145,6 +146,7 @@ def sweep(
         validation: What trials are judged by.
         seed: Of the order, the augmentation, the noise and the networks' own randomness.
         stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
         search: How the space is searched, and with what resources.
         tracking: Trackers of experiments that follow the trials.
         test: Images to evaluate the winners on at full n, with `sampling` and `pool`; by default none.
@@ -158,7 +160,19 @@ def sweep(
     Raises:
         UserError: where anything is wrong that can be known before paying for a trial.
     """
-    config = TrainConfig(data, model, sigma, costs, objective, training, augmentation, validation, seed, stream)
+    config = TrainConfig(
+        data,
+        model,
+        sigma,
+        costs,
+        objective,
+        training,
+        augmentation,
+        validation,
+        seed,
+        stream,
+        allow_test_images,
+    )
     check_location(results)
     folder = Store(results).at(f"{experiment}/sweeps/{name}")
     corners, listing = check_sweep(config, space, search)
@@ -167,7 +181,8 @@ def sweep(
     concurrent = _concurrent(search, num_trials(space, search))
     pixels = _pixels_of_each_backbone(corners, listing)
     _claim(folder, config, space, search)
-    print(describe(space, search, folder, f"{concurrent} at a time, "), *listing.notes, sep="\n")
+    plan = describe(open_source(config.data), space, search, folder, f"{concurrent} at a time, ")
+    print(plan, *listing.notes, sep="\n")
     start = time.monotonic()
     longest = max(corner.training.epochs for corner in corners)
     grid = _run(folder, config, space, search, longest, concurrent, callbacks, listing, pixels)
@@ -385,8 +400,8 @@ def _train(
             return
         with tempfile.TemporaryDirectory() as folder:
             save(plan, model, state, history, f"{folder}/{_CHECKPOINT}")
-            facts = {"epoch": epoch.number, "loss": epoch.loss, "images_per_second": epoch.images_per_second}
-            tune.report({**metrics, **facts}, checkpoint=Checkpoint.from_directory(folder))
+            facts = {name: getattr(epoch, name) for name in ("loss", "images_per_second", "precision")}
+            tune.report({**metrics, "epoch": epoch.number, **facts}, checkpoint=Checkpoint.from_directory(folder))
 
     held = None if plan.stream else pixels[plan.model.preprocessing]
     fit(plan, held, resume=resume, after_epoch=after, progress=False, workers=workers)
@@ -399,7 +414,10 @@ class _Progress(tune.Callback):
         self._trials = trials
         self._metric = metric
         self._done = 0
-        self._start = time.monotonic()
+        self._start: float | None = None
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._start = self._start or time.monotonic()  # the cluster's start and the decoding are no trial's time
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
         if "error" in result:
@@ -417,6 +435,8 @@ class _Progress(tune.Callback):
         print(f"trial {trial.trial_id} failed; {self._words()}", flush=True)
 
     def _words(self) -> str:
+        if self._start is None:
+            return f"{self._done} trials done"
         minutes = (time.monotonic() - self._start) / 60
         if self._trials is None:
             return f"{self._done} trials done in {minutes:.1f} min"
@@ -459,6 +479,7 @@ def _rows(grid: ResultGrid, config: TrainConfig, search: SearchOptions, start: f
                 "model": one.model.name,
                 "point": json.dumps(point),
                 "epoch": metrics.get("epoch"),
+                "precision": metrics.get("precision"),
                 "seconds": metrics.get("time_total_s"),
                 **{name: metrics.get(name) for name in METRICS},
                 "checkpoint": checkpoint,
@@ -483,7 +504,7 @@ def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> di
     return best
 
 
-def describe(space: Space, search: SearchOptions, folder: Store, concurrent: str = "") -> str:
+def describe(source: Source, space: Space, search: SearchOptions, folder: Store, concurrent: str = "") -> str:
     """The plan, in words; `concurrent` says how many trials run at a time."""
     domains = [f"{key} {kind} {_short(v)}" for key, d in space.items() for kind, v in d.items()]
     count = num_trials(space, search)
@@ -491,6 +512,7 @@ def describe(space: Space, search: SearchOptions, folder: Store, concurrent: str
     return "\n".join(
         [
             f"sweep     {folder.location}",
+            f"data      {source}",
             f"space     {'; '.join(domains)}",
             f"trials    {trials}, {concurrent}{search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
             f"GPUs each, {search.scheduler}"

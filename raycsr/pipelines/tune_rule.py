@@ -1,6 +1,5 @@
 """Tuning a decision rule: training images -> the strength that is worth its loss, stored in the checkpoint."""
 
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 
 from raycsr.certification import largest_radius
 from raycsr.costs import CostMatrix
-from raycsr.data import DataOptions, Listing, open_source, read_pixels
+from raycsr.data import DataOptions, open_source, read_pixels, refuse_test_images, stored_options, with_split
 from raycsr.errors import UserError
 from raycsr.models import (
     ARGMAX,
@@ -23,7 +22,7 @@ from raycsr.models import (
 from raycsr.pipelines.classes import check_classes
 from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
-from raycsr.results import markdown_table
+from raycsr.results import ImageSet, markdown_table
 from raycsr.training.tuning import STRENGTHS, Budget, Tuned, draw_images, tune, weights_of
 from raycsr.training.validation import certify_images
 
@@ -46,6 +45,7 @@ def tune_rule(
     strengths: list[float] | None = None,
     seed: int = 0,
     out: str | None = None,
+    allow_test_images: bool = False,
 ) -> Rule:
     """Tunes a decision rule on training images and stores it in the checkpoint, for `--rules tuned` to certify.
 
@@ -70,6 +70,7 @@ def tune_rule(
             tau = (e^strength - 1) / largest cost. By default 0.25 to 3.
         seed: Of the draw and of the noise.
         out: Checkpoint to write; by default the model's own file, where it is one of raycsr's.
+        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
 
     Returns:
         The rule; argmax, which is not stored, where no other within the budgets has a larger rob_cs.
@@ -86,9 +87,9 @@ def tune_rule(
     grid = STRENGTHS if strengths is None else strengths
     if not grid or not all(np.isfinite(s) and s > 0 for s in grid):
         raise UserError(f"strengths must be positive numbers, got {grid}")
-    source = open_source(_data(base_classifier, options.name, data))
+    source = open_source(with_split(_data(base_classifier, options.name, data), "train"))
     listing = source.list()
-    _refuse_test_images(source.options, listing)
+    refuse_test_images(source.options, listing, allowed=allow_test_images)
     check_classes(listing, base_classifier, options.name)
     matrix = CostMatrix.from_spec(costs, base_classifier.num_classes, listing.class_names)
     if not matrix.sensitive.any():
@@ -100,6 +101,7 @@ def tune_rule(
     of_seeds = int(matrix.sensitive[pixels.labels].sum())
     print(
         f"tune      {options.name} for costs {costs}: rob_cs at radius {radius:g} under sigma {sigma:g}\n"
+        f"data      {source}\n"
         f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice",
         *listing.notes,
         sep="\n",
@@ -137,7 +139,7 @@ def tune_rule(
         print("argmax stays, and nothing is stored: no rule within the budgets has a larger rob_cs")
         return tuned.rule
     facts = {"costs": costs, "radius": radius, "sigma": sigma, "budget": budget, "recall_budget": recall_budget}
-    _store(base_classifier, options.name, path, tuned, facts)
+    _store(base_classifier, options.name, path, tuned, facts, ImageSet.of(drawn, listing.identity))
     print(f"stored {tuned.rule.spec} in {path}; certify it on other images by `raycsr sample ... --rules tuned`")
     return tuned.rule
 
@@ -177,17 +179,7 @@ def _data(base_classifier: BaseClassifier, name: str, data: DataOptions | None) 
             f"model {name!r} does not say what it was trained on; give training images: --data.source, --data.path, "
             "--data.split"
         )
-    return DataOptions(**base_classifier.training_info["data"])
-
-
-def _refuse_test_images(options: DataOptions, listing: Listing) -> None:
-    """Images are split#index, a Parquet folder's are in files <split>-*; other sources have no splits."""
-    first = PurePath(listing.images["image_id"].iloc[0]).name
-    if options.source in ("digits", "cifar10", "parquet") and options.split == "test" and first.startswith("test"):
-        raise UserError(
-            f"data are the test images of {options.source}: a rule picked on images that are then certified has no "
-            "valid alpha; give --data.split train"
-        )
+    return stored_options(base_classifier.training_info["data"])
 
 
 def _shown(tuned: Tuned, class_names: list[str]) -> str:
@@ -207,10 +199,12 @@ def _order(rule: Rule) -> tuple[str, float]:
     return rule.kind, rule.tau - min(rule.offsets, default=0.0)
 
 
-def _store(base_classifier: BaseClassifier, name: str, path: str, tuned: Tuned, facts: dict[str, Any]) -> None:
+def _store(
+    base_classifier: BaseClassifier, name: str, path: str, tuned: Tuned, facts: dict[str, Any], images: ImageSet
+) -> None:
     """Adds the rule to the checkpoint, in the place of one that was tuned for the same."""
     before, after = (tuned.table.iloc[i] for i in (0, tuned.chosen))
-    entry = {"id": tuned.rule.id, **facts}
+    entry = {"id": tuned.rule.id, **facts, "tuned_on": images.to_dict()}
     entry |= {f"{key}_before": float(before[key]) for key in ("accuracy", "rob_cs")}
     entry |= {f"{key}_after": float(after[key]) for key in ("accuracy", "rob_cs")}
     earlier = base_classifier.training_info.get("tuned_rules", [])

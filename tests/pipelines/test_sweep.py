@@ -17,7 +17,7 @@ from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier, load_training_state
 from raycsr.pipelines.plan import ObjectiveOptions
 from raycsr.pipelines.pool import PoolOptions
-from raycsr.pipelines.sweep import SearchOptions, _concurrent, sweep
+from raycsr.pipelines.sweep import SearchOptions, _concurrent, _Progress, sweep
 from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
 from raycsr.training import TrainingOptions, ValidationOptions
@@ -153,3 +153,15 @@ def test_trials_on_gpus_wait_for_nodes_only_where_their_number_is_given(cluster,
         _concurrent(SearchOptions(gpus_per_trial=1), trials=8)
     assert _concurrent(SearchOptions(gpus_per_trial=1, max_concurrent=8), trials=8) == 8
     assert "the cluster has 0 GPUs; of 8 trials at a time some wait" in capsys.readouterr().out
+
+
+def test_the_time_left_of_a_sweep_counts_from_its_first_trial(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = _Progress(trials=4, metric="rob_cs")
+    now[0] += 600  # the cluster starts, and the images are decoded
+    progress.on_trial_start(0, [], None)
+    now[0] += 120
+    progress.on_trial_start(1, [], None)
+    progress.on_trial_complete(1, [], None)
+    assert capsys.readouterr().out == "1 of 4 trials done in 2.0 min, about 6.0 min left\n"

@@ -1,12 +1,13 @@
 """Tuning a rule on digits, from the checkpoint to the checkpoint. No Ray."""
 
+import warnings
 from dataclasses import asdict
 
 import pytest
 import torch
 
 from raycsr.cli import main
-from raycsr.data import DataOptions, digits_arrays
+from raycsr.data import DataOptions, digits_arrays, open_source
 from raycsr.errors import UserError
 from raycsr.models import (
     ARGMAX,
@@ -16,7 +17,10 @@ from raycsr.models import (
     load_training_state,
     save_checkpoint,
 )
+from raycsr.pipelines.sample import check
 from raycsr.pipelines.tune_rule import tune_rule
+from raycsr.results import ImageSet
+from raycsr.smoothing import SamplingOptions
 
 TRAIN = DataOptions("digits", split="train")
 
@@ -102,7 +106,7 @@ def test_where_no_rule_can_help_argmax_stays_and_nothing_is_written(checkpoint, 
         ({"radius": 2.0}, r"radius is 2, and n=128 samples certify one above 0 and up to 0.8\d+ at sigma 0.5"),
         ({"radius": 0.0}, "radius is 0"),
         ({"strengths": [1.0, -1.0]}, r"strengths must be positive numbers, got \[1.0, -1.0\]"),
-        ({"data": DataOptions("digits")}, "a rule picked on images that are then certified has no valid alpha"),
+        ({"data": DataOptions("digits", split="test")}, "data.split 'test' is named 'test'.* --allow_test_images true"),
         ({"costs": "seed:44"}, "class 44"),
         ({"data": DataOptions("digits", split="train", classes=[1])}, "none of the 1.. images is of a class"),
     ],
@@ -111,6 +115,35 @@ def test_what_cannot_be_tuned_is_said(checkpoint, change, message):
     with pytest.raises(UserError, match=message) as caught:
         tune(checkpoint, **change)
     assert "\n" not in str(caught.value) and load_checkpoint(checkpoint).rules == ()
+
+
+def test_without_a_split_it_is_the_training_images_and_others_must_be_allowed(checkpoint, capsys):
+    tune(checkpoint, costs="seed:8", images=40, data=DataOptions("digits"))
+    assert "data      digits, split train" in capsys.readouterr().out
+    tune(checkpoint, costs="seed:8", images=40, data=DataOptions("digits", split="test"), allow_test_images=True)
+    assert "data      digits, split test" in capsys.readouterr().out
+
+
+def test_sampling_warns_of_images_that_the_model_and_its_rules_have_seen(checkpoint, trained, tmp_path):
+    """Before a sample is paid for."""
+    listing = open_source(TRAIN).list()
+    trained_on = [ImageSet.of(listing.images, listing.identity).to_dict()]
+    save_checkpoint(checkpoint, trained, training_info={"sigma": 0.5, "data": asdict(TRAIN), "trained_on": trained_on})
+    rule = tune(checkpoint, costs="seed:8", images=100, strengths=[2.0])
+    (entry,) = load_checkpoint(checkpoint).training_info["tuned_rules"]
+    assert entry["tuned_on"]["num_images"] == 100 and entry["tuned_on"]["listing"] == listing.identity
+
+    def warned(data, rules=()):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check(data, [ModelOptions(checkpoint)], SamplingOptions(), [], 0.001, "e", str(tmp_path), rules)
+        return [str(one.message) for one in caught]
+
+    (of_model,) = warned(TRAIN)
+    assert of_model.startswith(f"model '{checkpoint}': 1,078 of 1,078 images are, by name and size, among those that")
+    of_model, of_rule = warned(TRAIN, ["tuned"])
+    assert f"100 of 1,078 images are, by name and size, among those that rule {rule.spec} was tuned on" in of_rule
+    assert warned(DataOptions("digits"), ["tuned"]) == []  # the test split
 
 
 def test_costs_without_a_costly_mistake_are_refused(checkpoint, tmp_path):
