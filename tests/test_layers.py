@@ -13,6 +13,7 @@ PACKAGE = Path(raycsr.__file__).parent
 LAYERS = [
     "errors",
     "progress",
+    "options",
     "costs",
     "certification",
     "models",

@@ -7,6 +7,7 @@ import ray
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
+from raycsr.options import Spec
 from raycsr.pipelines.pool import connect, user_errors_of_workers
 from raycsr.progress import Progress
 from raycsr.results import Run, resolve_run
@@ -15,7 +16,7 @@ FEW_PARTS = 256  # are certified by this process before Ray has started
 _PARTS_PER_TASK = 64  # about a second of work
 
 
-def certify(*, run: list[str], costs: list[str], alpha: float = 0.001) -> dict[str, list[str]]:
+def certify(*, run: list[str], costs: list[Spec], alpha: float = 0.001) -> dict[str, list[str]]:
     """Certifies the votes of runs under cost matrices, and stores the certificates beside the votes.
 
     Args:

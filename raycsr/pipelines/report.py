@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from raycsr.errors import UserError
+from raycsr.options import Spec
 from raycsr.pipelines.report_page import report_page
 from raycsr.results import (
     Certified,
@@ -31,9 +32,9 @@ from raycsr.results.tables import write_locuslab_tsv
 def report(
     *,
     run: list[str],
-    costs: list[str] | None = None,
+    costs: list[Spec] | None = None,
     radii: list[float] | None = None,
-    rules: list[str] | None = None,
+    rules: list[Spec] | None = None,
     out: str | None = None,
     allow_missing: bool = False,
 ) -> pd.DataFrame:

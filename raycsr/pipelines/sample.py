@@ -21,6 +21,7 @@ from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, Rule, load_base_classifier, parse_rules
+from raycsr.options import Spec
 from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.pool import (
     PoolOptions,
@@ -81,8 +82,8 @@ def sample(
     pool: PoolOptions,
     results: str,
     experiment: str = "default",
-    rules: list[str] | None = None,
-    costs: list[str] | None = None,
+    rules: list[Spec] | None = None,
+    costs: list[Spec] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,
