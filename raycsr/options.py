@@ -379,6 +379,11 @@ def _of_option(word: str, name: str) -> Any:
         raise UserError(f"{name} is {shown(word)}: {error}") from None
 
 
+def listed(values: Any) -> Any:
+    """The values of a list that a program may give as one, as a command line may: `costs="seed:8"`, `radii=0.5`."""
+    return [values] if isinstance(values, str | os.PathLike | int | float) else values
+
+
 # Command lines --------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from raycsr.results.certified import (
     summaries,
 )
 from raycsr.results.collect import collect_certificates, collect_trials
-from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run
+from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run, runs_at
 from raycsr.results.owners import Ownership
 from raycsr.results.ranking import rank_points, rank_trials
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
@@ -64,6 +64,7 @@ __all__ = [
     "read_locuslab_tsv",
     "reference_and_best",
     "resolve_run",
+    "runs_at",
     "sparse_votes",
     "summaries",
     "votes_table",
