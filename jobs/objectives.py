@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jsonargparse import auto_cli
 
 from jobs.front import joined
+from raycsr.cli import run_job
 from raycsr.data import DataOptions
-from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier
 from raycsr.pipelines.plan import ObjectiveOptions
 from raycsr.pipelines.pool import PoolOptions
@@ -161,7 +160,7 @@ def compared(costs: str, of_objective: dict[str, str], path: str, results: str, 
     return points
 
 
-def main(path: str, start: str, results: str, radius: float = 0.25) -> None:
+def main(*, path: str, start: str, results: str, radius: float = 0.25) -> None:
     """Trains, tunes, samples and compares.
 
     Args:
@@ -199,8 +198,4 @@ def table_rows(points: pd.DataFrame) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    try:
-        auto_cli(main, as_positional=False)
-    except UserError as error:
-        print(f"jobs.objectives: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_job(main))

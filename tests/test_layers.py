@@ -14,6 +14,7 @@ LAYERS = [
     "errors",
     "progress",
     "class_names",
+    "options",
     "costs",
     "certification",
     "models",

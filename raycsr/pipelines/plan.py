@@ -11,6 +11,7 @@ from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source, refuse_test_images, with_split
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
+from raycsr.options import Spec
 from raycsr.results import ImageSet
 from raycsr.training import (
     AugmentationOptions,
@@ -62,7 +63,7 @@ class TrainConfig:
     data: DataOptions
     model: ModelOptions
     sigma: float
-    costs: str = "uniform"
+    costs: Spec = "uniform"
     objective: ObjectiveOptions = ObjectiveOptions()
     training: TrainingOptions = TrainingOptions()
     augmentation: AugmentationOptions = AugmentationOptions()

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from raycsr.errors import UserError
+from raycsr.options import Spec, listed
 from raycsr.pipelines.report_page import report_page
 from raycsr.results import (
     Certified,
@@ -32,9 +33,9 @@ from raycsr.results.tables import write_locuslab_tsv
 def report(
     *,
     run: list[str],
-    costs: list[str] | None = None,
+    costs: list[Spec] | None = None,
     radii: list[float] | None = None,
-    rules: list[str] | None = None,
+    rules: list[Spec] | None = None,
     out: str | None = None,
     allow_missing: bool = False,
 ) -> pd.DataFrame:
@@ -44,7 +45,8 @@ def report(
     its alpha. The front shows what accuracy a rule or a model pays for its rob_cs.
 
     Args:
-        run: Runs: folders, s3://bucket/prefix, or unique prefixes; or .tsv tables of locuslab/smoothing.
+        run: Runs: folders, s3://bucket/prefix, or unique prefixes; folders of runs, for all in them; or .tsv tables of
+            locuslab/smoothing.
         costs: Show only these certificate sets; by default all that are stored.
         radii: L2 radii of the table, in [0, 1] pixel units; by default four up to the largest certified one. The
             front is at the smallest that is not 0.
@@ -61,6 +63,7 @@ def report(
     Raises:
         UserError: where a run has no certificates, or lacks images and may not; or no run has a rule.
     """
+    costs, radii, rules = listed(costs), listed(radii), listed(rules)
     if radii is not None and not (radii and all(np.isfinite(radius) and radius >= 0 for radius in radii)):
         raise UserError(f"radii must be non-negative numbers, got {radii}")
     sets, left_out = load_certified(run, costs=costs, rules=rules, allow_missing=allow_missing)

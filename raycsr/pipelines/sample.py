@@ -21,6 +21,7 @@ from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_base_classifier, parse_rules
+from raycsr.options import Spec, listed
 from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.classes import check_classes, check_same_names
 from raycsr.pipelines.pool import (
@@ -93,8 +94,8 @@ def sample(
     pool: PoolOptions,
     results: str,
     experiment: str = "default",
-    rules: list[str] | None = None,
-    costs: list[str] | None = None,
+    rules: list[Spec] | None = None,
+    costs: list[Spec] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,
@@ -132,8 +133,8 @@ def sample(
         UserError: where anything is wrong that can be known before paying for samples; or a network's logits
             are not finite from the start.
     """
-    models = [replace(model, name=name) for name in (model.name, *(further_models or []))]
-    jobs = check(data, models, sampling, costs or [], alpha, experiment, results, rules or [])
+    models = [replace(model, name=name) for name in (model.name, *listed(further_models or []))]
+    jobs = check(data, models, sampling, listed(costs or []), alpha, experiment, results, listed(rules or []))
     connect()
     check_pool(pool)
     return [_sample_run(job, pool, retry_errors, begin_anew) for job in jobs]

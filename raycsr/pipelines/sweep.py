@@ -23,6 +23,7 @@ from raycsr.certification import METRICS
 from raycsr.data import DataOptions, Listing, Pixels, Source, open_source, read_pixels
 from raycsr.errors import UserError, nearest
 from raycsr.models import BaseClassifier, ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
+from raycsr.options import Spec
 from raycsr.pipelines.asha import AshaByGroup
 from raycsr.pipelines.evaluate import evaluate
 from raycsr.pipelines.fit import entry_of, load_history, save
@@ -110,7 +111,7 @@ def sweep(
     experiment: str = "default",
     name: str = "sweep",
     sigma: float = 0.25,
-    costs: str = "uniform",
+    costs: Spec = "uniform",
     objective: ObjectiveOptions = ObjectiveOptions(),
     training: TrainingOptions = TrainingOptions(),
     augmentation: AugmentationOptions = AugmentationOptions(),

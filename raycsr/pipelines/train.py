@@ -12,6 +12,7 @@ import torch
 from raycsr.data import DataOptions, read_pixels
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, resolve_precision
+from raycsr.options import Spec
 from raycsr.pipelines.fit import entry_of, load_history, save
 from raycsr.pipelines.plan import ObjectiveOptions, Plan, TrainConfig, prepare
 from raycsr.pipelines.pool import check_location, connect, worker_device
@@ -44,7 +45,7 @@ def train(
     results: str,
     experiment: str = "default",
     name: str | None = None,
-    costs: str = "uniform",
+    costs: Spec = "uniform",
     objective: ObjectiveOptions = ObjectiveOptions(),
     training: TrainingOptions = TrainingOptions(),
     augmentation: AugmentationOptions = AugmentationOptions(),

@@ -19,6 +19,7 @@ from raycsr.models import (
     load_training_state,
     save_checkpoint,
 )
+from raycsr.options import Spec
 from raycsr.pipelines.classes import check_classes
 from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
@@ -32,7 +33,7 @@ ALPHA = 0.001  # of the certificates that rules are compared by; what `raycsr ce
 def tune_rule(
     *,
     model: str | ModelOptions,
-    costs: str,
+    costs: Spec,
     budget: float = 0.02,
     recall_budget: float = 0.15,
     radius: float | None = None,

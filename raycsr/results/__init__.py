@@ -13,7 +13,7 @@ from raycsr.results.certified import (
 )
 from raycsr.results.collect import collect_certificates, collect_trials
 from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, seen_images, seen_images_of
-from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run
+from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run, runs_at
 from raycsr.results.owners import Ownership
 from raycsr.results.ranking import rank_points, rank_trials
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
@@ -69,6 +69,7 @@ __all__ = [
     "read_locuslab_tsv",
     "reference_and_best",
     "resolve_run",
+    "runs_at",
     "seen_images",
     "seen_images_of",
     "sparse_votes",

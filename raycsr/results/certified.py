@@ -11,7 +11,7 @@ import pandas as pd
 from raycsr.certification import pairwise_robustness, summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
-from raycsr.results.locations import resolve_run
+from raycsr.results.locations import resolve_run, runs_at
 from raycsr.results.ranking import BUDGET, rank_points
 from raycsr.results.runs import Run
 from raycsr.results.store import Store
@@ -80,7 +80,8 @@ def load_certified(
     """Reads the stored certificates of some runs: one entry a run, cost matrix and decision rule.
 
     Args:
-        runs: folders, `s3://bucket/prefix`, or unique prefixes; or .tsv tables of locuslab/smoothing.
+        runs: folders, `s3://bucket/prefix`, or unique prefixes; folders of runs, for all in them; or .tsv tables of
+            locuslab/smoothing.
         costs: only these certificate sets, by their specs; by default all that are stored.
         rules: only these decision rules, as they were written or by their ids; by default all that the runs have.
         allow_missing: whether to take what is there where listed images have no certificate yet.
@@ -93,7 +94,7 @@ def load_certified(
             all; or a run is of another schema.
     """
     with ThreadPoolExecutor(_READERS) as pool:
-        sources = list({source.location: source for source in pool.map(_open, runs)}.values())
+        sources = list({source.location: source for source in pool.map(_open, runs_at(runs))}.values())
         ids = _rule_ids(rules, sources)
         labels = distinct_labels([(source.model, source.after, source.run_id) for source in sources])
         loaded = pool.map(lambda source, label: _load(source, label, costs, ids, allow_missing), sources, labels)

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from raycsr.results import (
     load_certified,
     pairwise_tables,
     reference_and_best,
+    runs_at,
     summaries,
 )
 
@@ -50,6 +52,16 @@ def test_runs_without_such_certificates_are_refused_or_left_out_by_name(tmp_path
     assert [one.run for one in sets] == ["a.pt σ=0.5"] and left_out == ["b.pt σ=0.5"]
     with pytest.raises(UserError, match="there are 0 certificates to report on"):
         load_certified(runs[1:], allow_missing=True)
+
+
+def test_a_folder_of_runs_stands_for_all_in_it_each_once(tmp_path):
+    one, two = (write_run(tmp_path, name, {"argmax": PLAIN}).location for name in ("a.pt", "b.pt"))
+    for given in ([str(tmp_path)], str(tmp_path), [f"{tmp_path}/hand"], [one, str(tmp_path)], [two[:-1] + "0", two]):
+        assert runs_at(given) == [one, two]
+        assert [made.run for made in load_certified(given)[0]] == ["a.pt σ=0.5", "b.pt σ=0.5"]
+    table = f"{tmp_path}/published.tsv"
+    Path(table).write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n")
+    assert runs_at([table, one]) == [table, one]
 
 
 def test_runs_of_another_schema_are_refused(tmp_path):
