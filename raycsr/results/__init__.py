@@ -13,6 +13,7 @@ from raycsr.results.certified import (
 )
 from raycsr.results.collect import collect_certificates, collect_trials
 from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run
+from raycsr.results.locuslab import read_locuslab_tsv
 from raycsr.results.owners import Ownership
 from raycsr.results.ranking import rank_points, rank_trials
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
@@ -26,7 +27,6 @@ from raycsr.results.tables import (
     format_summary,
     front,
     markdown_table,
-    read_locuslab_tsv,
 )
 
 __all__ = [
