@@ -174,7 +174,7 @@ def _sweep(options: Mapping[str, Any], timing: TimingOptions) -> None:
     check_location(options["results"])
     folder = Store(options["results"]).at(f"{options['experiment']}/sweeps/{options['name']}")
     corners, listing = sweeping.check_sweep(config, space, search)
-    print(sweeping.describe(space, search, folder))
+    print(sweeping.describe(space, search, folder, sweeping.metrics_of(corners, listing, search)))
     trials = sweeping.num_trials(space, search)
     plans = [prepare(corner, listing) for corner in corners]
     if timing.time_one_batch and trials is not None:

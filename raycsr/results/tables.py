@@ -64,7 +64,8 @@ def collapse_line(rows: pd.DataFrame, label: Sequence[str] = ("run", "rule")) ->
         label: columns that name a row; argmax goes without saying.
     """
     marked = rows[rows["collapsed"] != ""]
-    names = [" · ".join(str(row[key]) for key in label if row[key] != "argmax") for row in marked.to_dict("records")]
+    parts = [[row[key] for key in label if row[key] != "argmax"] for row in marked.to_dict("records")]
+    names = [" · ".join(of_row) or "argmax" for of_row in parts]
     said = list(dict.fromkeys(f"{name}: {why}" for name, why in zip(names, marked["collapsed"], strict=True)))
     more = f"; and {len(said) - _EXPLAINED} more" if len(said) > _EXPLAINED else ""
     meaning = "some class is hardly ever answered rightly, which flatters the numbers about others"
