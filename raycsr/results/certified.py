@@ -298,7 +298,7 @@ def _load_set(
     matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
     size = tuple(manifest["preprocessing"]["input_size"])
     folder = run.store.at(f"certificates/{name}")
-    plain = certificates[certificates["rule"] == "argmax"]
+    of_argmax = certificates[certificates["rule"] == "argmax"]
     sets = []
     for rule_id, rule in rules.items():
         rows = certificates[certificates["rule"] == rule_id].reset_index(drop=True)
@@ -312,7 +312,8 @@ def _load_set(
         if len(rows):
             missing = num_images - len(rows)
             positions = rows["image_id"].map(position)
-            collapsed = collapsed_classes(rows, matrix.num_classes, plain if len(plain) else None)
+            plain = of_argmax if rule_id != "argmax" and len(of_argmax) else None
+            collapsed = collapsed_classes(rows, matrix.num_classes, plain)
             of_run = (missing, size, run, folder, positions)
             sets.append(Certified(label, spec, rule, rule_id, run.location, matrix, rows, collapsed, *of_run))
     return sets

@@ -136,7 +136,9 @@ def compare_rules(certificates: pd.DataFrame, *, costs: CostMatrix, radius: floa
                 "accuracy_loss": np.average(lost, weights=weights),
                 "recall_loss": losses.max(initial=0.0),
                 "recall_class": int(judged[losses.argmax()]) if len(judged) else -1,
-                "collapsed": collapse_in_words(collapsed_classes(theirs, costs.num_classes, plain), costs.class_names),
+                "collapsed": collapse_in_words(
+                    collapsed_classes(theirs, costs.num_classes, None if rule == "argmax" else plain), costs.class_names
+                ),
             }
         )
     return pd.DataFrame(rows)

@@ -53,6 +53,7 @@ def test_every_estimate_by_hand(six_images):
             "num_images": [6, 6],
             "num_errors": [1, 1],
             "num_sensitive": [5, 5],
+            "num_target": [3, 3],  # of 1 and 2
             "accuracy": [3 / 6, 3 / 6],  # images 0, 3, 5
             "certified_accuracy": [3 / 6, 2 / 6],  # image 3 only up to 0.2
             "acr": [1.3 / 6, 1.3 / 6],  # 0.6 + 0.2 + 0.5
