@@ -1,6 +1,5 @@
 """Fitting a plan's model on this process's device, as one of the workers of a training or the only one."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -15,10 +14,10 @@ from raycsr.models import BaseClassifier, load_base_classifier, save_checkpoint
 from raycsr.pipelines.plan import Plan
 from raycsr.pipelines.stream import StreamedBatches
 from raycsr.progress import Progress
-from raycsr.training import Batches, Epoch, InMemoryBatches, Trainer, augmentation, certified_metrics, rank
+from raycsr.training import Batches, Epoch, InMemoryBatches, Metrics, Trainer, augmentation, certified_metrics, rank
 
 # (epoch, certified metrics where it was validated, the classifier to keep, what a later process needs to go on)
-AfterEpoch = Callable[[Epoch, dict[str, float] | None, BaseClassifier, dict[str, Any]], None]
+AfterEpoch = Callable[[Epoch, Metrics | None, BaseClassifier, dict[str, Any]], None]
 
 
 def fit_share(
@@ -160,7 +159,7 @@ def load_history(checkpoint: str) -> list[dict]:
     return history
 
 
-def entry_of(epoch: Epoch, metrics: dict[str, float] | None) -> dict:
+def entry_of(epoch: Epoch, metrics: Metrics | None) -> dict:
     """One epoch of a history, in JSON values: a metric that is about no image is null."""
-    shown = None if metrics is None else {name: None if math.isnan(v) else v for name, v in metrics.items()}
+    shown = None if metrics is None else {name: None if v != v else v for name, v in metrics.items()}
     return {**asdict(epoch), "metrics": shown}

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
 
@@ -285,6 +286,7 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
     run = Run(Store(job.results, PATIENCE).at(f"{job.experiment}/runs/{digest[:16]}"))
     manifest = {
         "schema_version": SCHEMA_VERSION,
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "experiment": job.experiment,
         "model": job.name,
         "num_classes": job.base_classifier.num_classes,

@@ -19,7 +19,8 @@ from ray.tune import Checkpoint, CheckpointConfig, FailureConfig, ResultGrid, Ru
 from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from raycsr.certification import METRICS
+from raycsr.certification import METRICS, metric_of
+from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Listing, Pixels, Source, open_source, read_pixels
 from raycsr.errors import UserError, nearest
 from raycsr.models import BaseClassifier, ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
@@ -37,7 +38,7 @@ from raycsr.pipelines.tracking import TrackingOptions, trackers
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
 from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
-from raycsr.training import AugmentationOptions, Epoch, TrainingOptions, ValidationOptions
+from raycsr.training import AugmentationOptions, Epoch, Metrics, TrainingOptions, ValidationOptions
 
 _CHECKPOINT = "checkpoint.pt"
 _WAITING = 0.001  # CPUs of a trial whose workers train: Tune refuses none
@@ -48,7 +49,8 @@ class SearchOptions:
     """How the space is searched.
 
     Attributes:
-        metric: Certified metric of the held-out images that trials compete in: rob_cs, rob_cost, acr, ...
+        metric: Certified metric of the held-out images that trials compete in: rob_cs, rob_cost, acr, ... By default
+            rob_cs, and rob_cost under costs that differ in size.
         budget: The best trial is sought among those whose accuracy is at most this much below that of the most
             accurate one of the same sigma and costs: rob_cs alone is won by answering with seed classes only.
         samples: Draws of the random hyper-parameters, for each point of the grid; -1 goes on until `max_hours`.
@@ -64,7 +66,7 @@ class SearchOptions:
         seed: Of the random hyper-parameters.
     """
 
-    metric: str = "rob_cs"
+    metric: str | None = None
     budget: float = 0.05
     samples: int = 1
     scheduler: Literal["fifo", "asha"] = "fifo"
@@ -177,22 +179,24 @@ def sweep(
     check_location(results)
     folder = Store(results).at(f"{experiment}/sweeps/{name}")
     corners, listing = check_sweep(config, space, search)
-    callbacks = [_Progress(num_trials(space, search), search.metric), *trackers(tracking, f"{experiment}/{name}")]
+    metrics = metrics_of(corners, listing, search)
+    progress = _Progress(num_trials(space, search), config.costs, metrics)
+    callbacks = [progress, *trackers(tracking, f"{experiment}/{name}")]
     connect()
     concurrent = _concurrent(search, num_trials(space, search))
     pixels = _pixels_of_each_backbone(corners, listing)
     _claim(folder, config, space, search)
-    plan = describe(open_source(config.data), space, search, folder, f"{concurrent} at a time, ")
+    plan = describe(open_source(config.data), space, search, folder, metrics, f"{concurrent} at a time, ")
     print(plan, *listing.notes, sep="\n")
     start = time.monotonic()
     longest = max(corner.training.epochs for corner in corners)
-    grid = _run(folder, config, space, search, longest, concurrent, callbacks, listing, pixels)
-    trials = _rows(grid, config, search, start)
+    grid = _run(folder, config, space, search, longest, concurrent, callbacks, metrics, listing, pixels)
+    trials = _rows(grid, config, search, metrics, start)
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
     folder.write_table("trials.parquet", pa.Table.from_pandas(trials, preserve_index=False))
     best = _keep_best(trials, folder, search)
-    text = leaderboard(trials, list(space), best, search.metric, search.budget)
+    text = leaderboard(trials, list(space), best, search.budget)
     folder.write("leaderboard.md", text.encode())
     print(text)
     outcomes = []
@@ -232,10 +236,17 @@ def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> tup
 
 
 def _check_search(search: SearchOptions) -> None:
-    if search.metric not in METRICS:
+    if search.metric is not None and search.metric not in METRICS:
         raise UserError(f"unknown metric {search.metric!r}: {nearest(search.metric, METRICS)}")
     if (search.samples == -1 and search.max_hours is None) or search.samples == 0 or search.samples < -1:
         raise UserError(f"search.samples is {search.samples}: give 1 or more, or -1 with search.max_hours")
+
+
+def metrics_of(corners: list[TrainConfig], listing: Listing, search: SearchOptions) -> dict[str, str]:
+    """Cost spec -> the metric that its trials compete in: the one that the user named, else that of the costs."""
+    m, names = len(listing.class_names), listing.class_names
+    specs = dict.fromkeys(corner.costs for corner in corners)
+    return {spec: search.metric or metric_of(CostMatrix.from_spec(spec, m, names)) for spec in specs}
 
 
 def num_trials(space: Space, search: SearchOptions) -> int | None:
@@ -314,6 +325,7 @@ def _run(
     longest: int,
     concurrent: int,
     callbacks: list[tune.Callback],
+    metrics: dict[str, str],
     listing: Listing,
     pixels: dict[Preprocessing, Pixels],
 ) -> ResultGrid:
@@ -330,12 +342,14 @@ def _run(
     storage, name = folder.location.rsplit("/", 1)
     scheduler = None
     if search.scheduler == "asha":
-        mode = "max" if METRICS[search.metric] else "min"
+
+        def costs_of(trial: Trial) -> str:
+            return trial.config.get("costs", config.costs)
+
         scheduler = AshaByGroup(
-            group=lambda trial: (trial.config.get("sigma", config.sigma), trial.config.get("costs", config.costs)),
+            group=lambda trial: (trial.config.get("sigma", config.sigma), costs_of(trial)),
+            metric=lambda trial: metrics[costs_of(trial)],
             time_attr="epoch",
-            metric=search.metric,
-            mode=mode,
             max_t=longest,
             grace_period=search.grace_epochs,
             reduction_factor=search.reduction,
@@ -395,7 +409,7 @@ def _train(
     resume: str | None,
     history: list[dict],
 ) -> None:
-    def after(epoch: Epoch, metrics: dict[str, float] | None, model: BaseClassifier, state: dict[str, Any]) -> None:
+    def after(epoch: Epoch, metrics: Metrics | None, model: BaseClassifier, state: dict[str, Any]) -> None:
         history.append(entry_of(epoch, metrics))
         if metrics is None:
             return
@@ -411,9 +425,9 @@ def _train(
 class _Progress(tune.Callback):
     """A line for each validation of a trial, with what is done and what time is left."""
 
-    def __init__(self, trials: int | None, metric: str) -> None:
+    def __init__(self, trials: int | None, costs: str, metrics: dict[str, str]) -> None:
         self._trials = trials
-        self._metric = metric
+        self._costs, self._metrics = costs, metrics
         self._done = 0
         self._start: float | None = None
 
@@ -424,7 +438,8 @@ class _Progress(tune.Callback):
         if "error" in result:
             print(f"trial {trial.trial_id} failed: {result['error']}", flush=True)
             return
-        shown = ", ".join(f"{name} {result[name]:.3f}" for name in dict.fromkeys(["accuracy", self._metric]))
+        metric = self._metrics[trial.config.get("costs", self._costs)]
+        shown = ", ".join(f"{name} {result[name]:.3f}" for name in dict.fromkeys(["accuracy", metric]))
         print(f"trial {trial.trial_id} {_short(trial.config.values())}: epoch {result['epoch']}, {shown}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -452,7 +467,9 @@ def _short(values: Iterable[Any]) -> str:
 # What came of them ----------------------------------------------------------------------------------------
 
 
-def _rows(grid: ResultGrid, config: TrainConfig, search: SearchOptions, start: float) -> pd.DataFrame:
+def _rows(
+    grid: ResultGrid, config: TrainConfig, search: SearchOptions, metrics_by: dict[str, str], start: float
+) -> pd.DataFrame:
     """One row a trial: what it was, what became of it, its certified metrics at its last validation."""
     out_of_time = search.max_hours is not None and time.monotonic() - start >= search.max_hours * 3600
     rows = []
@@ -482,7 +499,9 @@ def _rows(grid: ResultGrid, config: TrainConfig, search: SearchOptions, start: f
                 "epoch": metrics.get("epoch"),
                 "precision": metrics.get("precision"),
                 "seconds": metrics.get("time_total_s"),
+                "metric": metrics_by[one.costs],
                 **{name: metrics.get(name) for name in METRICS},
+                "collapsed": metrics.get("collapsed", ""),
                 "checkpoint": checkpoint,
             }
         )
@@ -496,7 +515,7 @@ def _last_line(error: Exception) -> str:
 def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> dict[tuple[float, str], str]:
     """Copies the best checkpoint of each sigma and costs, without what it took to train on."""
     best = {}
-    for _, group in ranked(trials, search.metric, search.budget).groupby(["sigma", "costs"]):
+    for _, group in ranked(trials, budget=search.budget).groupby(["sigma", "costs"]):
         sigma, costs = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0])
         slug = "".join(c if c.isalnum() else "-" for c in costs)[:60]
         path = f"{folder.location}/best/sigma{sigma:g}-{slug}.pt"
@@ -505,10 +524,19 @@ def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> di
     return best
 
 
-def describe(source: Source, space: Space, search: SearchOptions, folder: Store, concurrent: str = "") -> str:
+def describe(
+    source: Source,
+    space: Space,
+    search: SearchOptions,
+    folder: Store,
+    metrics: dict[str, str],
+    concurrent: str = "",
+) -> str:
     """The plan, in words; `concurrent` says how many trials run at a time."""
     domains = [f"{key} {kind} {_short(v)}" for key, d in space.items() for kind, v in d.items()]
     count = num_trials(space, search)
+    by = {name: [costs for costs, metric in metrics.items() if metric == name] for name in metrics.values()}
+    judged = ", ".join(f"{name} ({', '.join(costs)})" if len(by) > 1 else name for name, costs in by.items())
     trials = "trials until the time is up" if count is None else f"{count} trials"
     return "\n".join(
         [
@@ -518,6 +546,6 @@ def describe(source: Source, space: Space, search: SearchOptions, folder: Store,
             f"trials    {trials}, {concurrent}{search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
             f"GPUs each, {search.scheduler}"
             + (f", at most {search.max_hours:g} h" if search.max_hours is not None else ""),
-            f"judged by {search.metric} on held-out images",
+            f"judged by {judged} on held-out images",
         ]
     )

@@ -19,7 +19,7 @@ from raycsr.pipelines.pool import check_location, connect, worker_device
 from raycsr.pipelines.space import first_difference
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
 from raycsr.results import Store
-from raycsr.training import AugmentationOptions, Epoch, TrainingOptions, ValidationOptions
+from raycsr.training import AugmentationOptions, Epoch, Metrics, TrainingOptions, ValidationOptions
 
 _LINE_SECONDS = 30.0  # at least between lines about epochs that were not validated
 
@@ -34,7 +34,7 @@ class Trained:
     """
 
     checkpoint: str
-    metrics: dict[str, float]
+    metrics: Metrics
 
 
 def train(
@@ -118,7 +118,7 @@ def train(
 
     shown = time.monotonic()
 
-    def after(epoch: Epoch, metrics: dict[str, float] | None, model: BaseClassifier, state: dict[str, Any]) -> None:
+    def after(epoch: Epoch, metrics: Metrics | None, model: BaseClassifier, state: dict[str, Any]) -> None:
         nonlocal shown
         history.append(entry_of(epoch, metrics))
         if metrics is not None or time.monotonic() - shown > _LINE_SECONDS:
@@ -174,7 +174,10 @@ def _words(entry: dict) -> str:
         f"{entry['images_per_second']:,.0f} images/s in {entry['precision']}"
     )
     if entry["metrics"] is not None:
-        text += "; " + ", ".join(f"{name} {'-' if v is None else f'{v:.3f}'}" for name, v in entry["metrics"].items())
+        numbers = {name: v for name, v in entry["metrics"].items() if name != "collapsed"}
+        text += "; " + ", ".join(f"{name} {'-' if v is None else f'{v:.3f}'}" for name, v in numbers.items())
+        if entry["metrics"].get("collapsed"):  # histories of before have none
+            text += f"; collapsed: {entry['metrics']['collapsed']}"
     return text
 
 

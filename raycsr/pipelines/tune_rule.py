@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import largest_radius
+from raycsr.certification import largest_radius, metric_of
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, open_source, read_pixels, refuse_test_images, stored_options, with_split
 from raycsr.errors import UserError
@@ -24,6 +24,8 @@ from raycsr.pipelines.classes import check_classes
 from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
 from raycsr.results import ImageSet, markdown_table
+from raycsr.results.ranking import metric_in_words
+from raycsr.results.tables import FLATTERED, MARK, collapse_line
 from raycsr.training.tuning import STRENGTHS, Budget, Tuned, draw_images, tune, weights_of
 from raycsr.training.validation import certify_images
 
@@ -51,7 +53,8 @@ def tune_rule(
     """Tunes a decision rule on training images and stores it in the checkpoint, for `--rules tuned` to certify.
 
     A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass; a second, finer one
-    follows around the best. Chosen is the largest rob_cs at the radius within both budgets. The rule is fixed
+    follows around the best. Chosen is the largest rob_cs at the radius within both budgets, or where costs differ in
+    size the smallest rob_cost. The rule is fixed
     before any image that it is certified on is seen, so its certificates hold at their alpha. The budgets are kept on
     the images that it is tuned on; on others its losses are near, not bounded: report shows them.
 
@@ -60,7 +63,7 @@ def tune_rule(
         costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv.
         budget: Accuracy that may be lost against argmax, as a share of all images.
         recall_budget: Recall that any one class may lose, of those with at least 20 of the drawn images.
-        radius: L2 radius of rob_cs, in [0, 1] pixel units; by default sigma.
+        radius: L2 radius of rob_cs and rob_cost, in [0, 1] pixel units; by default sigma.
         data: Images to tune on, never those to be certified; by default those that the checkpoint was trained on.
         sigma: Noise level in [0, 1] pixel units; by default that of the training.
         images: Images to draw: half of seed classes, the rest of target classes and of all others alike.
@@ -74,7 +77,7 @@ def tune_rule(
         allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
 
     Returns:
-        The rule; argmax, which is not stored, where no other within the budgets has a larger rob_cs.
+        The rule; argmax, which is not stored, where no other within the budgets is better.
 
     Raises:
         UserError: where anything is wrong that can be known before sampling.
@@ -101,7 +104,8 @@ def tune_rule(
     pixels = read_pixels(source, drawn, base_classifier.preprocessing)
     of_seeds = int(matrix.sensitive[pixels.labels].sum())
     print(
-        f"tune      {options.name} for costs {costs}: rob_cs at radius {radius:g} under sigma {sigma:g}\n"
+        f"tune      {options.name} for costs {costs} under sigma {sigma:g}\n"
+        f"by        {metric_in_words(metric_of(matrix))} at radius {radius:g}\n"
         f"data      {source}\n"
         f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice",
         *listing.notes,
@@ -137,7 +141,7 @@ def tune_rule(
     )
     print(_shown(tuned, listing.class_names))
     if tuned.rule == ARGMAX:
-        print("argmax stays, and nothing is stored: no rule within the budgets has a larger rob_cs")
+        print(f"argmax stays, and nothing is stored: no rule within the budgets has a better {tuned.metric}")
         return tuned.rule
     facts = {"costs": costs, "radius": radius, "sigma": sigma, "budget": budget, "recall_budget": recall_budget}
     _store(base_classifier, options.name, path, tuned, facts, ImageSet.of(drawn, listing.identity))
@@ -183,17 +187,28 @@ def _data(base_classifier: BaseClassifier, name: str, data: DataOptions | None) 
     return stored_options(base_classifier.training_info["data"])
 
 
+_SHOWN = {
+    "accuracy": "accuracy",
+    "accuracy_loss": "accuracy loss",
+    "rob_cs": "rob_cs",
+    "rob_cost": "rob_cost",
+    "seed_recall": "seed recall",
+    "target_recall": "target recall",
+}
+
+
 def _shown(tuned: Tuned, class_names: list[str]) -> str:
     """The grid as a table, by kind and strength, the chosen rule marked."""
-    rows = [["rule", "accuracy", "accuracy loss", "rob_cs", "seed recall", "target recall", "worst recall loss", ""]]
+    rows = [["rule", *_SHOWN.values(), "worst recall loss", ""]]
     by_strength = sorted(range(len(tuned.rules)), key=lambda i: _order(tuned.rules[i]))
     for i in by_strength:
         row = tuned.table.iloc[i]
         worst = f" ({class_names[row['recall_class']]})" if row["recall_loss"] > 0 else ""
-        numbers = [f"{row[k]:.3f}" for k in ("accuracy", "accuracy_loss", "rob_cs", "seed_recall", "target_recall")]
+        cells = [f"{row[k]:.3f}" + (f" {MARK}" if k in FLATTERED and row["collapsed"] else "") for k in _SHOWN]
         mark = "<- chosen" if i == tuned.chosen else ""
-        rows.append([tuned.rules[i].spec, *numbers, f"{row['recall_loss']:.3f}{worst}", mark])
-    return markdown_table(rows)
+        rows.append([tuned.rules[i].spec, *cells, f"{row['recall_loss']:.3f}{worst}", mark])
+    line = collapse_line(tuned.table.assign(rule=[rule.spec for rule in tuned.rules]), ["rule"])
+    return "\n".join([markdown_table(rows), *([line] if line else [])])
 
 
 def _order(rule: Rule) -> tuple[str, float]:
@@ -206,8 +221,8 @@ def _store(
     """Adds the rule to the checkpoint, in the place of one that was tuned for the same."""
     before, after = (tuned.table.iloc[i] for i in (0, tuned.chosen))
     entry = {"id": tuned.rule.id, **facts, "tuned_on": images.to_dict()}
-    entry |= {f"{key}_before": float(before[key]) for key in ("accuracy", "rob_cs")}
-    entry |= {f"{key}_after": float(after[key]) for key in ("accuracy", "rob_cs")}
+    entry |= {f"{key}_before": float(before[key]) for key in ("accuracy", "rob_cs", "rob_cost")}
+    entry |= {f"{key}_after": float(after[key]) for key in ("accuracy", "rob_cs", "rob_cost")}
     earlier = base_classifier.training_info.get("tuned_rules", [])
     replaced = {one["id"] for one in earlier if facts.items() <= one.items()} | {tuned.rule.id}
     base_classifier.rules = (*(rule for rule in base_classifier.rules if rule.id not in replaced), tuned.rule)

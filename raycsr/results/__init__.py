@@ -14,6 +14,7 @@ from raycsr.results.certified import (
 from raycsr.results.collect import collect_certificates, collect_trials
 from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, seen_images, seen_images_of
 from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run, runs_at
+from raycsr.results.locuslab import read_locuslab_tsv
 from raycsr.results.owners import Ownership
 from raycsr.results.ranking import rank_points, rank_trials
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
@@ -27,7 +28,6 @@ from raycsr.results.tables import (
     format_summary,
     front,
     markdown_table,
-    read_locuslab_tsv,
 )
 
 __all__ = [

@@ -177,6 +177,10 @@ class Run:
         """Keys of all committed rows: image_id, rule, continues, error; doubles included."""
         return self._read("votes", self.vote_parts(), ["image_id", "rule", "continues", "error"])
 
+    def devices(self) -> list[str]:
+        """The kinds of device that counted the committed votes."""
+        return sorted({*self._read("votes", self.vote_parts(), ["device"])["device"].to_pylist()} - {None, ""})
+
     def latest(self) -> pa.Table:
         """How far each (image_id, rule) is, once: error, n, decided, device, batch_size, the part with all votes."""
         columns = ["image_id", "rule", "error", "n", "decided", "continues", "device", "batch_size", "part"]

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,9 +69,29 @@ def test_the_rule_is_stored_with_what_it_gains_and_costs(checkpoint, trained, ca
     assert "160, of which 80 of seed classes; 64 + 128 samples an image, twice" in out
     (line,) = [line for line in out.splitlines() if "<- chosen" in line]
     assert f"| {rule.spec} " in line and f" {facts['rob_cs_after']:.3f} " in line
+    assert "by        rob_cs at radius 0.5" in out and facts["rob_cost_after"] < facts["rob_cost_before"]
     # all else is as it was
     assert loaded.components == trained.components and loaded.training_info["data"]["split"] == "train"
     assert load_training_state(checkpoint)["epoch"] == 3
+
+
+def test_costs_that_differ_in_size_are_tuned_by_what_is_left_of_them(checkpoint, tmp_path, capsys):
+    values = np.zeros((10, 10))
+    values[4, 9], values[3, 8] = 10, 1
+    np.savetxt(tmp_path / "dear.csv", values, delimiter=",")
+    tune(checkpoint, costs=str(tmp_path / "dear.csv"), budget=0.03, strengths=[1.0])
+    (facts,) = load_checkpoint(checkpoint).training_info["tuned_rules"]
+    assert facts["rob_cost_after"] < facts["rob_cost_before"]
+    assert "by        rob_cost (less is better; the costs differ in size) at radius 0.5" in capsys.readouterr().out
+
+
+def test_a_rule_that_starves_a_class_is_marked_in_the_table(checkpoint, capsys):
+    tune(checkpoint, costs="pair:4/9", strengths=[0.5, 40.0], budget=0.9, recall_budget=0.99)
+    out = capsys.readouterr().out
+    (row,) = [line for line in out.splitlines() if line.startswith("| offset:40*")]
+    assert row.count("†") == 4  # accuracy, rob_cs, rob_cost, seed recall
+    (line,) = [line for line in out.splitlines() if line.startswith("†")]
+    assert "offset:40*pair:4/9: 9 0 of " in line and "right (argmax 0." in line
 
 
 def test_tuning_again_for_the_same_replaces_and_for_other_costs_adds(checkpoint):
