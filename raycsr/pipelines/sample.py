@@ -454,13 +454,14 @@ def stream(
 
 def blocks_of(job: Job, found: Probe, pool: PoolOptions, missing: pd.DataFrame) -> list[pa.Table]:
     """What an actor samples and commits at once: images that lack the same rules, and go on from one part as drawn."""
-    columns = ["image_id", "label", "rules", "continues", "batch_size"]
-    alike = [rows for _, rows in missing[columns].groupby(["rules", "continues", "batch_size"], sort=False)]
-    return [
-        pa.Table.from_pandas(rows[start:stop], preserve_index=False)
-        for rows in alike
-        for start, stop in pairwise(_block_edges(job, found, pool, len(rows)))
-    ]
+    alike = ["rules", "continues", "batch_size"]
+    size = _block_size(job, found, pool, len(missing))
+    blocks: list[pa.Table] = []
+    for _, rows in missing[["image_id", "label", *alike]].groupby(alike, sort=False):
+        single = min(max(pool.actors - len(blocks), 0), len(rows))  # each actor's first holds one image, to see it soon
+        edges = [*range(single), *range(single, len(rows), size), len(rows)]
+        blocks += [pa.Table.from_pandas(rows[start:stop], preserve_index=False) for start, stop in pairwise(edges)]
+    return blocks
 
 
 def voter_arguments(
@@ -502,13 +503,12 @@ def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: 
             progress.update(len(block))
 
 
-def _block_edges(job: Job, found: Probe, pool: PoolOptions, images: int) -> list[int]:
-    """Where blocks begin, and where the last one ends. Each actor's first holds one image, to see it soon."""
+def _block_size(job: Job, found: Probe, pool: PoolOptions, images: int) -> int:
+    """Images of a block at most, of so many images in all."""
     chunks = -(-job.sampling.n0 // CHUNK) + -(-job.sampling.n // CHUNK)
     seconds = chunks * CHUNK / found.samples_per_second * (1 if job.statements is None else _EXPECTED_SHARE)
     fair = -(-images // (_BLOCKS_PER_ACTOR * pool.actors))
-    size = int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
-    return sorted({*range(min(pool.actors, images)), *range(pool.actors, images, size), images})
+    return int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
 
 
 def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:
