@@ -1,16 +1,18 @@
 """Sampling: images -> votes, on Ray Data; the same command again samples only what is missing."""
 
+import functools
 import hashlib
 import json
 import math
 import platform
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -451,13 +453,8 @@ def stream(
         missing: image_id, label and rules of the images to sample.
         voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
     """
-    columns = ["image_id", "label", "rules", "continues", "batch_size"]
-    alike = [rows for _, rows in missing[columns].groupby(["rules", "continues", "batch_size"], sort=False)]
-    blocks = [
-        pa.Table.from_pandas(rows[start:stop], preserve_index=False)
-        for rows in alike  # a block's images lack the same rules, and go on from one part as it was drawn
-        for start, stop in pairwise(_block_edges(job, found, pool, len(rows)))
-    ]
+    blocks = blocks_of(job, found, pool, missing)
+    model = functools.partial(ray.get, ray.put(job.base_classifier))
     votes = (
         ray.data.from_arrow(blocks)
         .map_batches(
@@ -467,20 +464,7 @@ def stream(
         )
         .map_batches_internal(  # map_batches refuses whole blocks on GPUs; a batch size would merge blocks
             voter,
-            fn_constructor_kwargs={
-                "model": ray.put(job.base_classifier),
-                "sigma": job.sigma,
-                "sampling": job.sampling,
-                "precision": found.precision,
-                "batch_size": found.batch_size,
-                "rules": job.rules,
-                "threads": pool.threads,
-                "run": run.location,
-                "owner": owner.number,
-                "costs": job.costs,
-                "statements": job.statements,
-                "alpha": job.alpha,
-            },
+            fn_constructor_kwargs=voter_arguments(job, run, found, pool, owner, model),
             batch_size=None,
             # All actors at once: those that find no place yet are what an autoscaler brings nodes for, and the others
             # begin. One block in flight: a queue at one actor while another has none makes the tail twice as long.
@@ -490,6 +474,38 @@ def stream(
     )
     with user_errors_of_workers():
         _follow(votes, owner, len(missing), found.batch_size)
+
+
+def blocks_of(job: Job, found: Probe, pool: PoolOptions, missing: pd.DataFrame) -> list[pa.Table]:
+    """What an actor samples and commits at once: images that lack the same rules, and go on from one part as drawn."""
+    alike = ["rules", "continues", "batch_size"]
+    size = _block_size(job, found, pool, len(missing))
+    blocks: list[pa.Table] = []
+    for _, rows in missing[["image_id", "label", *alike]].groupby(alike, sort=False):
+        single = min(max(pool.actors - len(blocks), 0), len(rows))  # each actor's first holds one image, to see it soon
+        edges = [*range(single), *range(single, len(rows), size), len(rows)]
+        blocks += [pa.Table.from_pandas(rows[start:stop], preserve_index=False) for start, stop in pairwise(edges)]
+    return blocks
+
+
+def voter_arguments(
+    job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, model: Callable[[], BaseClassifier]
+) -> dict[str, Any]:
+    """What the pool's actors are made with; `model` gives the base classifier."""
+    return {
+        "model": model,
+        "sigma": job.sigma,
+        "sampling": job.sampling,
+        "precision": found.precision,
+        "batch_size": found.batch_size,
+        "rules": job.rules,
+        "threads": pool.threads,
+        "run": run.location,
+        "owner": owner.number,
+        "costs": job.costs,
+        "statements": job.statements,
+        "alpha": job.alpha,
+    }
 
 
 def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:
@@ -512,13 +528,12 @@ def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: 
             progress.update(len(block))
 
 
-def _block_edges(job: Job, found: Probe, pool: PoolOptions, images: int) -> list[int]:
-    """Where blocks begin, and where the last one ends. Each actor's first holds one image, to see it soon."""
+def _block_size(job: Job, found: Probe, pool: PoolOptions, images: int) -> int:
+    """Images of a block at most, of so many images in all."""
     chunks = -(-job.sampling.n0 // CHUNK) + -(-job.sampling.n // CHUNK)
     seconds = chunks * CHUNK / found.samples_per_second * (1 if job.statements is None else _EXPECTED_SHARE)
     fair = -(-images // (_BLOCKS_PER_ACTOR * pool.actors))
-    size = int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
-    return sorted({*range(min(pool.actors, images)), *range(pool.actors, images, size), images})
+    return int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
 
 
 def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:

@@ -2,11 +2,11 @@
 
 import socket
 import time
+from collections.abc import Callable
 from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 
 from raycsr.certification import Statements, looks
@@ -28,7 +28,7 @@ class Voter:
     def __init__(
         self,
         *,
-        model: ray.ObjectRef,
+        model: Callable[[], BaseClassifier],
         sigma: float,
         sampling: SamplingOptions,
         precision: Precision,
@@ -44,7 +44,7 @@ class Voter:
         """Prepares the network on this worker's device.
 
         Args:
-            model: the base classifier, in the object store.
+            model: gives the base classifier; on a cluster from the object store.
             sigma: the run's noise level.
             sampling: n0, n, seed and compilation.
             precision: as resolved by the probe.
@@ -61,7 +61,7 @@ class Voter:
         self._run = Run(Store(run, PATIENCE))
         if not self._run.store.exists("manifest.json"):
             raise UserError(f"node {socket.gethostname()} does not see {run}; give --results s3://, or a shared folder")
-        base_classifier = ray.get(model)
+        base_classifier = model()
         self._device = worker_device()
         self._device_name = device_name(self._device)
         self._statements, self._design = statements, sampling.design
