@@ -1,5 +1,6 @@
 """The `raycsr` command: one verb, one function; typed options from its signature, YAML by --config."""
 
+import atexit
 import functools
 import importlib
 import inspect
@@ -16,6 +17,7 @@ from jsonargparse import ArgumentParser
 
 from raycsr.errors import UserError
 from raycsr.options import hints_of, read_words
+from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
 
 # verb -> module and function, and what it does; a module is imported only when its verb is asked for
 VERBS = {
@@ -59,8 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         print(_help())
         return 0
     verb, rest = args[0], args[1:]
-    # as Ray's own handler does, which takes its place: what is under way unwinds, and its run is released
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+    handle_stops()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         return _report_errors(command(verb, rest)())
@@ -69,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return _stopped(verb, signal.SIGINT)
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:
+    except SystemExit:
+        if not was_terminated():
             raise
         return _stopped(verb, signal.SIGTERM)
     except Exception as error:
@@ -78,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
         reason = str(error).strip().splitlines() or [""]
         print(f"raycsr {verb}: failed by {type(error).__name__}: {reason[-1]}", file=sys.stderr)
         return 1
+    finally:
+        atexit.register(ignore_stops)  # before Ray's own, which was registered when the verb imported it
 
 
 def run_job(function: Callable) -> int:
@@ -101,7 +104,7 @@ def _stopped(verb: str, number: signal.Signals) -> int:
         file=sys.stderr,
         flush=True,
     )
-    return 128 + number
+    return status(number)
 
 
 def parser(name: str, function: Callable, *groups: type) -> ArgumentParser:

@@ -331,6 +331,8 @@ def _run(
 ) -> ResultGrid:
     """Runs the trials that are left."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; `_Progress` says what matters
+    # Tune's own handler of Ctrl-C ends the sweep as if it were done, with winners among trials that are not
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     alone = search.workers_per_trial == 1  # else the trial only waits for its workers, which reserve their own
     trainable = tune.with_resources(
         tune.with_parameters(_trial, config=config, listing=listing, pixels=pixels, workers=search.workers),
