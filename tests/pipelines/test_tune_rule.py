@@ -113,6 +113,12 @@ def test_what_cannot_be_tuned_is_said(checkpoint, change, message):
     assert "\n" not in str(caught.value) and load_checkpoint(checkpoint).rules == ()
 
 
+def test_the_models_own_file_keeps_its_input_size(checkpoint, tmp_path):
+    resized = ModelOptions(checkpoint, input_size=16)
+    with pytest.raises(UserError, match=r"input_size 16 would change .*model\.pt itself: leave it out, or give --out"):
+        tune(resized)
+
+
 def test_costs_without_a_costly_mistake_are_refused(checkpoint, tmp_path):
     (tmp_path / "nothing.csv").write_text("\n".join([",".join(["0"] * 10)] * 10))
     with pytest.raises(UserError, match="have no costly mistake"):
