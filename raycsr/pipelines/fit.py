@@ -155,7 +155,7 @@ def load_history(checkpoint: str) -> list[dict]:
     """
     history = load_base_classifier(checkpoint).training_info.get("history")
     if not history:
-        raise UserError(f"{checkpoint} is there and none that `raycsr train` wrote: give another --name.")
+        raise UserError(f"{checkpoint} is there and none that `raycsr train` wrote; give another --name.")
     return history
 
 

@@ -170,6 +170,32 @@ def test_fine_tuning_starts_from_a_checkpoints_weights(options):
     assert b.training_info["objective"] == "margin_cs" and b.training_info["objective_args"] == {"k": 2}
 
 
+def test_a_checkpoint_of_other_classes_gets_a_new_head_and_that_is_said(options, tmp_path):
+    theirs = load_base_classifier(ModelOptions("cifar_resnet8", init_seed=7), num_classes=3)
+    save_checkpoint(tmp_path / "three.pt", theirs, class_names=["cat", "dog", "owl"])
+    config = {k: v for k, v in options.items() if k not in ("results", "threads")}
+    with pytest.warns(UserWarning, match=r"of 3 classes, so that of 10 is new and untrained: fc\.weight, fc\.bias"):
+        plan = prepare(TrainConfig(**{**config, "model": ModelOptions(str(tmp_path / "three.pt"), input_size=8)}))
+    assert plan.model.num_classes == 10 and plan.model.class_names is None
+    assert torch.equal(plan.model.network.conv1.weight, theirs.network.conv1.weight)
+
+
+def test_a_training_goes_on_from_its_own_checkpoint_only(options, tmp_path):
+    train(**options, name="taken")
+    taken = tmp_path / "results" / "default" / "checkpoints" / "taken.pt"
+    content = torch.load(taken, weights_only=True)
+    content["training"]["history"] = content["training"]["history"][:2]
+    torch.save({**content, "training_state": {"epoch": 2}}, taken)
+    with pytest.raises(UserError, match="training state is not of this training .*begin anew under another --name"):
+        train(**options, name="taken")
+    save_checkpoint(taken, load_base_classifier("cifar_resnet8", num_classes=3), training_info={"history": [{}]})
+    with pytest.raises(UserError, match="3 classes, 10 are needed"):
+        train(**options, name="taken")
+    save_checkpoint(taken, load_base_classifier("cifar_resnet8"))
+    with pytest.raises(UserError, match=r"taken\.pt is there and none that `raycsr train` wrote; give another --name"):
+        train(**options, name="taken")
+
+
 def test_a_name_belongs_to_one_set_of_options(options):
     train(**options, name="taken")
     with pytest.raises(UserError, match=r"taken\.pt was trained with sigma = 0.25, now it is 0.5; .*another --name"):

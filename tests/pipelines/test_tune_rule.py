@@ -167,6 +167,12 @@ def test_sampling_warns_of_images_that_the_model_and_its_rules_have_seen(checkpo
     assert warned(DataOptions("digits"), ["tuned"]) == []  # the test split
 
 
+def test_the_models_own_file_keeps_its_input_size(checkpoint, tmp_path):
+    resized = ModelOptions(checkpoint, input_size=16)
+    with pytest.raises(UserError, match=r"input_size 16 would change .*model\.pt itself: leave it out, or give --out"):
+        tune(resized)
+
+
 def test_costs_without_a_costly_mistake_are_refused(checkpoint, tmp_path):
     (tmp_path / "nothing.csv").write_text("\n".join([",".join(["0"] * 10)] * 10))
     with pytest.raises(UserError, match="have no costly mistake"):
