@@ -76,8 +76,15 @@ def test_what_is_damaged_is_refused(damage):
     with pytest.raises(UserError, match="write the checkpoint again") as caught:
         seen_images(known_sets({"trained_on": [stored]}, []), lambda: images("abc"), LISTING)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{"trained_on": "nonsense"}, {"trained_on": [1]}, {"tuned_rules": 1}, {"tuned_rules": [{"tuned_on": 1}]}],
+)
+def test_so_is_what_has_no_such_note_at_all(info):
     with pytest.raises(UserError, match="write the checkpoint again"):
-        known_sets({"trained_on": "nonsense"}, [])
+        known_sets(info, [])
 
 
 class TestReport:
