@@ -90,6 +90,8 @@ def _of_split(files: list[File], split: str) -> list[File]:
     splits = sharded | {name for file in files if (name := _split_named(file.path, TRAIN | TEST))}
     if splits and not chosen:
         raise UserError(f"unknown split {split!r}: the files are of {', '.join(sorted(splits))}")
+    if files and not chosen and split not in ("train", "test"):  # those are what is meant where none is named
+        raise UserError(f"unknown split {split!r}: no file is named by a split; leave data.split out to take all")
     return chosen or files
 
 

@@ -29,14 +29,14 @@ def refuse_test_images(options: DataOptions, listing: Listing, *, allowed: bool)
     named = None if allowed else _named_test(options, listing)
     if named is not None:
         raise UserError(
-            f"{named}, and figures on images that a model was trained or a rule was tuned on say nothing about others; "
-            "give training images (data.path, data.split), or --allow_test_images true to take these"
+            f"{named}, and numbers on images that a model was trained on, or a rule tuned on, say nothing about "
+            "others; give training images (data.path, data.split), or --allow_test_images true to take these"
         )
 
 
 def _named_test(options: DataOptions, listing: Listing) -> str | None:
-    if options.split is not None and (found := _test_word([options.split])):
-        return f"data.split {options.split!r} is named {found[1]!r}"
+    if options.split is not None and _test_word([options.split]):
+        return f"data.split is {options.split!r}"
     path = _path_parts(options.path)
     classes = set(listing.class_names)
     for inside in dict.fromkeys(_without_last(image_id) for image_id in listing.images["image_id"]):

@@ -12,7 +12,7 @@ from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source, re
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
 from raycsr.options import Spec
-from raycsr.results import ImageSet
+from raycsr.results import ImageSet, trained_on
 from raycsr.training import (
     AugmentationOptions,
     HeldOut,
@@ -94,8 +94,7 @@ class Plan:
     def trained_on(self) -> list[dict[str, Any]]:
         """The images of the training, held-out ones among them, and those of what it starts from (`ImageSet`)."""
         ours = ImageSet.of(self.listing.images, self.listing.identity).to_dict()
-        earlier = self.model.training_info.get("trained_on", [])
-        return [*(one for one in earlier if one != ours), ours]
+        return [*(one for one in trained_on(self.model.training_info) if one != ours), ours]
 
 
 def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:

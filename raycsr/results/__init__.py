@@ -12,7 +12,7 @@ from raycsr.results.certified import (
     summaries,
 )
 from raycsr.results.collect import collect_certificates, collect_trials
-from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, seen_images, seen_images_of
+from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, seen_images, seen_images_of, trained_on
 from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run, runs_at
 from raycsr.results.locuslab import read_locuslab_tsv
 from raycsr.results.owners import Ownership
@@ -74,5 +74,6 @@ __all__ = [
     "seen_images_of",
     "sparse_votes",
     "summaries",
+    "trained_on",
     "votes_table",
 ]

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from raycsr.errors import UserError
 from raycsr.results.runs import Run
 
 KEPT = 16_384  # hashes of a set, 8 bytes each
+_AGAIN = "write the checkpoint again with raycsr"
 _FOLDER = "known_sets"  # of a run
 
 
@@ -48,13 +50,28 @@ class ImageSet:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "ImageSet":
-        """The reverse of `to_dict`."""
-        hashes = np.frombuffer(base64.b64decode(stored["hashes"]), "<u8")
-        return cls(stored["listing"], stored["num_images"], hashes)
+        """The reverse of `to_dict`.
+
+        Raises:
+            UserError: It is no such description.
+        """
+        try:
+            hashes = np.frombuffer(base64.b64decode(stored["hashes"]), "<u8")
+            found = cls(dict(stored["listing"]), int(stored["num_images"]), hashes)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"what is noted of the images of a training or a tuning is damaged: {_AGAIN}") from error
+        if not 0 < len(hashes) <= found.num_images:
+            raise UserError(f"{len(hashes)} hashes are noted of {found.num_images} images of a training: {_AGAIN}")
+        return found
+
+    @property
+    def whole(self) -> bool:
+        """Whether every image is known, rather than a sample of them."""
+        return len(self.hashes) == self.num_images
 
     def share_of(self, hashes: np.ndarray) -> float:
-        """The share of other images, by their hashes, that are of this set; exact where it has at most `KEPT`."""
-        if self.num_images > KEPT:
+        """The share of other images, by their hashes, that are of this set; an estimate where this is not whole."""
+        if not self.whole:
             hashes = hashes[hashes <= self.hashes[-1]]  # of these, and no others, it is known
         return float(np.isin(hashes, self.hashes).mean()) if len(hashes) else 0.0
 
@@ -66,6 +83,16 @@ def hashes_of(images: pd.DataFrame) -> np.ndarray:
     return np.sort(np.frombuffer(digests, "<u8"))
 
 
+def trained_on(training_info: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sets (`ImageSet.to_dict`) of a checkpoint's training, and of those that it started from.
+
+    Raises:
+        UserError: One is damaged.
+    """
+    noted = training_info.get("trained_on", [])
+    return [ImageSet.from_dict(one).to_dict() for one in (noted if isinstance(noted, list) else [noted])]
+
+
 def known_sets(training_info: Mapping[str, Any], rules: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
     """What is known of the images that a model was trained on, and some of its rules tuned on.
 
@@ -75,9 +102,15 @@ def known_sets(training_info: Mapping[str, Any], rules: Iterable[tuple[str, str]
 
     Returns:
         A set each (`ImageSet.to_dict`), with `what` these images were for, and the `rule`, None of the training.
+
+    Raises:
+        UserError: One is damaged.
     """
-    tuned = {one["id"]: one["tuned_on"] for one in training_info.get("tuned_rules", []) if "tuned_on" in one}
-    trained = [{"what": "the model was trained on", "rule": None, **one} for one in training_info.get("trained_on", [])]
+    try:
+        tuned = {one["id"]: one["tuned_on"] for one in training_info.get("tuned_rules", []) if "tuned_on" in one}
+    except (TypeError, KeyError) as error:
+        raise UserError(f"what is noted of the tuning of rules is damaged: {_AGAIN}") from error
+    trained = [{"what": "the model was trained on", "rule": None, **one} for one in trained_on(training_info)]
     return trained + [
         {"what": f"rule {spec} was tuned on", "rule": rule_id, **tuned[rule_id]}
         for rule_id, spec in rules
@@ -107,13 +140,13 @@ def seen_images(
 def _line(what: str, seen: ImageSet, hashes: np.ndarray, listing: Mapping[str, str]) -> str | None:
     share, total = seen.share_of(hashes), len(hashes)
     if share:
-        number = f"{share * total:,.0f}" if seen.num_images <= KEPT else f"about {100 * share:.2g} %"
+        number = f"{share * total:,.0f}" if seen.whole else f"about {100 * share:.2g} %"
         return (
             f"{number} of {total:,} images are, by name and size, among those that {what}: numbers on them say nothing "
             "about other images"
         )
     if dict(seen.listing) == dict(listing):
-        return f"these are the data that {what}, though other images of them"
+        return f"these are the data that {what}" + (", though other images of them" if seen.whole else "")
     return None
 
 

@@ -86,7 +86,7 @@ def test_classes_and_single_images_may_have_any_name():
 
 @pytest.mark.parametrize("split", ["test", "val", "validation", "test_clean"])
 def test_splits_to_test_on_are_refused(split):
-    with pytest.raises(UserError, match=f"data.split '{split}' is named"):
+    with pytest.raises(UserError, match=f"data.split is '{split}', "):
         check("/data/all", ["part.parquet#1"], split, "parquet")
 
 
@@ -146,6 +146,15 @@ class TestParquet:
             images = source("parquet", folder, split=split).list().images
             assert images.image_id.tolist() == [f"{name}#0", f"{name}#1"]
         with pytest.raises(UserError, match="unknown split 'val': the files are of test, train"):
+            source("parquet", folder, split="val").list()
+
+    def test_a_split_of_files_that_no_split_names_is_refused(
+        self, source: Callable[..., Source], named: Callable[..., Path]
+    ) -> None:
+        """All were taken."""
+        folder = named("0.parquet", "1.parquet")
+        assert len(source("parquet", folder).list().images) == 4
+        with pytest.raises(UserError, match="unknown split 'val': no file is named by a split; leave data.split out"):
             source("parquet", folder, split="val").list()
 
     def test_one_file_has_no_split(self, source: Callable[..., Source], named: Callable[..., Path]) -> None:

@@ -59,9 +59,11 @@ def test_a_trial_that_fails_is_named_and_the_rest_is_kept(cluster, s3, tmp_path,
     assert sorted(trials["state"]) == ["failed"] * groups + ["finished"] * groups
     assert all(why.startswith("the loss is nan at step") for why in found.failures.values())
     assert (trials.loc[trials["state"] == "finished", "accuracy"] > 0).all()
+    assert set(trials.loc[trials["state"] == "finished", "precision"]) <= {"bf16", "fp32"}
     for (sigma, costs), checkpoint in found.best.items():
         model = load_base_classifier(checkpoint)
         assert (sigma, model.training_info["costs"]) == (0.25, costs) and load_training_state(checkpoint) is None
+        assert [images["num_images"] for images in model.training_info["trained_on"]] == [1078]
     board = folder.read("leaderboard.md").decode()
     assert board.count("Best: ") == groups and board.count("the loss is nan") == groups
     assert board in capsys.readouterr().out

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from handmade import IDS, OFFSETS, PLAIN, write_run
 
+from raycsr.errors import UserError
 from raycsr.pipelines.report import report
 from raycsr.results import ImageSet, image_sets, known_sets, note_known_sets, seen_images, seen_images_of
 
@@ -48,6 +49,7 @@ def test_of_many_images_a_sample_is_kept_and_shares_are_estimated(monkeypatch):
     assert seen.share_of(image_sets.hashes_of(images(["a", "b"]))) == 0
     (line,) = lines(many, images_=half)
     assert line.startswith("about ") and "% of 20,000 images are" in line
+    assert lines(many, LISTING, images("a")) == ["these are the data that the model was trained on"]
 
 
 def test_a_set_is_the_same_after_it_was_written():
@@ -63,6 +65,26 @@ def test_earlier_checkpoints_say_nothing():
     assert known_sets({}, [("argmax", "argmax")]) == []
     assert known_sets({"tuned_rules": [{"id": "offset-1"}]}, [("offset-1", "offset:1*seed:0")]) == []
     assert seen_images([], lambda: pytest.fail("nothing is known, so nothing is to be hashed"), LISTING) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"hashes": "!"}, {"hashes": ""}, {"hashes": None}, {"num_images": 1}, {"listing": 3}, {"num_images": "x"}],
+)
+def test_what_is_damaged_is_refused(damage):
+    stored = ImageSet.of(images("abc"), LISTING).to_dict() | damage
+    with pytest.raises(UserError, match="write the checkpoint again") as caught:
+        seen_images(known_sets({"trained_on": [stored]}, []), lambda: images("abc"), LISTING)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{"trained_on": "nonsense"}, {"trained_on": [1]}, {"tuned_rules": 1}, {"tuned_rules": [{"tuned_on": 1}]}],
+)
+def test_so_is_what_has_no_such_note_at_all(info):
+    with pytest.raises(UserError, match="write the checkpoint again"):
+        known_sets(info, [])
 
 
 class TestReport:
