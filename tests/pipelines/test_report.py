@@ -217,7 +217,8 @@ def test_the_standard_certificates_are_written_as_locuslab_writes_them(make_run,
     assert certificates["label"].tolist() == [0, 0, 1, 1, 2, 2]
     assert certificates["prediction"].tolist() == NO_B
     stored = run.certificates(run.certify("uniform", run.costs("uniform"), 0.01), OFFSETS["offset:1*pair:a/b"])
-    assert certificates["standard_radius"].tolist() == stored["standard_radius"].tolist()
+    # but for half a unit of the last digit
+    assert certificates["standard_radius"].tolist() == pytest.approx(stored["standard_radius"].tolist(), rel=1e-15)
 
 
 def test_runs_whose_labels_make_the_same_file_name_have_a_file_each(make_run, tmp_path):
@@ -280,7 +281,7 @@ def test_a_model_that_always_says_malignant_is_marked_wherever_it_looks_good(mak
     run = make_run("m.pt", {"argmax": [0] * 6}, class_names=names, certify_under=("pair:malignant/benign",), times=20)
     table = report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
     assert table["rob_cs"].tolist() == [1.0]
-    assert table["collapsed"].tolist() == ["benign 0 of 40 right (argmax 0.000), other 0 of 40 right (argmax 0.000)"]
+    assert table["collapsed"].tolist() == ["benign 0 of 40 right, other 0 of 40 right"]
     for text in (
         capsys.readouterr().out,
         *((tmp_path / "out" / f"report.{end}").read_text() for end in ("md", "html")),
