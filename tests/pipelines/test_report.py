@@ -55,7 +55,7 @@ def test_a_report_covers_runs_and_published_tables_in_one(run, tmp_path, capsys)
     assert "sigma_0.50.tsv: no guaranteed shares" in out and "give it by --table_alpha" in out
     table = report(run=[str(tsv)], radii=[0.25], table_alpha=0.001)
     out = capsys.readouterr().out
-    assert table["certified_accuracy_guaranteed"].tolist() == [0.0] and "--table_alpha" not in out  # 1 less 1 of 1
+    assert table["certified_accuracy_guaranteed"].tolist() == [1.0] and "--table_alpha" not in out
     assert "half a unit of its last digit less than written" in out and "at most 0.001 an image" in out
     with pytest.raises(UserError, match="table_alpha is a probability between 0 and 1, got 2"):
         report(run=[str(tsv)], table_alpha=2.0)
