@@ -5,6 +5,7 @@
 Runs of one model are matched by the checkpoint's name. For one run a model, `raycsr report` draws the same.
 """
 
+import re
 import sys
 
 import pandas as pd
@@ -16,7 +17,7 @@ from raycsr.results import Store, at_equal_accuracy, format_equal_accuracy, form
 from raycsr.results import front as best_of_each
 from raycsr.results.plots import plot_front
 
-OF_ALL_IMAGES = ("accuracy", "certified_accuracy", "acr", "target_recall")
+OF_ALL_IMAGES = ("accuracy", "certified_accuracy", "acr", "target_recall", "num_images", "num_target", "collapsed")
 
 
 def joined(robust: pd.DataFrame, accurate: pd.DataFrame) -> pd.DataFrame:
@@ -26,7 +27,7 @@ def joined(robust: pd.DataFrame, accurate: pd.DataFrame) -> pd.DataFrame:
         UserError: A model, cost matrix or rule of the first is not in the second.
     """
     keys = ["run", "costs", "rule_id"]
-    columns = [name for name in accurate if str(name).removesuffix("_low").removesuffix("_high") in OF_ALL_IMAGES]
+    columns = [name for name in accurate if re.sub("_(low|high|guaranteed)$", "", str(name)) in OF_ALL_IMAGES]
     both = robust.drop(columns=columns).merge(accurate[keys + columns], on=keys, how="left", validate="1:1")
     lone = both[both["accuracy"].isna()]
     if len(lone):

@@ -33,6 +33,7 @@ from raycsr.results import (
     markdown_table,
 )
 from raycsr.results.plots import plot_front
+from raycsr.results.tables import FLATTERED, MARK, collapse_line
 from raycsr.smoothing import SamplingOptions
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
@@ -178,7 +179,12 @@ def main(*, path: str, start: str, results: str, radius: float = 0.25) -> None:
         points = compared(costs, of_objective, path, results, radius)
         points["tuned"] = points["rule_id"] == points["objective"].map({o: tuned_ids[costs, o] for o in of_objective})
         shown = points[points["tuned"] | (points["rule_id"] == "argmax")].sort_values(["objective", "tuned"])
-        parts += [f"costs {costs}", markdown_table(table_rows(shown)), format_front(front(points))]
+        parts += [
+            f"costs {costs}",
+            markdown_table(table_rows(shown)),
+            collapse_line(shown),
+            format_front(front(points)),
+        ]
         parts.append(format_equal_accuracy(at_equal_accuracy(points)))
         store.write(f"front-{MATRICES[costs]}.png", plot_front(points))
     text = "\n\n".join(parts)
@@ -192,7 +198,8 @@ def table_rows(points: pd.DataFrame) -> list[list[str]]:
     rows = [["objective", "rule", *(name.replace("_", " ") if "recall" in name else name for name in names), "s"]]
     for _, point in points.iterrows():
         rule = f"tuned: {point['rule']}" if point["tuned"] else "argmax"
-        numbers = [f"{point[name]:.3f}" for name in names]
+        mark = f" {MARK}" if point["collapsed"] else ""
+        numbers = [f"{point[name]:.3f}{mark if name in FLATTERED else ''}" for name in names]
         rows.append([point["objective"], rule, *numbers, f"{point['seconds']:.0f}"])
     return rows
 

@@ -26,6 +26,7 @@ from raycsr.results.tables import MARK, distinct_labels, front
 
 _READERS = 16  # runs read side by side; it waits for the network
 _CURVE_POINTS = 101
+_EXPLAINED = 4  # sets in the title of a heat map
 _RADII = 4  # where the user names none
 MOST_DRAWN = 4  # rules beside argmax whose curves are still legible
 DRAWN_LOSS = 0.025  # of accuracy against argmax: beyond it, a curve shows a rule that few would use
@@ -206,7 +207,8 @@ def pairwise_tables(sets: Sequence[Certified], radius: float) -> dict[str, pd.Da
     rows = pd.concat([table.iloc[seeds] for table in tables.values()]).set_axis(marked)
     title = f"images of class {next(iter(tables.values())).index[seeds[0]]}"
     why = [f"{one.label}: {one.collapse}" for one in sets if one.collapse]
-    return {_explained(title, "; ".join(why)): rows.rename_axis(columns="target")}
+    more = f"; and {len(why) - _EXPLAINED} more" if len(why) > _EXPLAINED else ""
+    return {_explained(title, "; ".join(why[:_EXPLAINED]) + more): rows.rename_axis(columns="target")}
 
 
 def _marked(table: pd.DataFrame, one: Certified) -> tuple[str, pd.DataFrame]:

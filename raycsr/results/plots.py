@@ -126,7 +126,7 @@ def plot_front(points: pd.DataFrame) -> bytes:
             "recall of target classes": Line2D([], [], color="0.4", marker="o", linestyle="--", fillstyle="none"),
         }
         if (points["collapsed"] != "").any():
-            keys["a class collapsed"] = Line2D([], [], color="black", marker=f"${MARK}$", linestyle="")
+            keys[f"{MARK} a class collapsed"] = Line2D([], [], linestyle="")
         legend_below(figure, list(keys.values()), list(keys))
         return png(figure)
 

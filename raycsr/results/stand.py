@@ -32,9 +32,9 @@ class Stand:
         return [["", *self.facts], *([name, *(of_run[name] for of_run in self.facts.values())] for name in names)]
 
     def brief(self) -> list[str]:
-        """A line for each run with what matters most."""
+        """A line for each run with what matters most, and is known."""
         return [
-            f"{label} stands on " + "; ".join(f"{name} {of_run[name]}" for name in _BRIEF)
+            f"{label} stands on " + "; ".join(f"{name} {of_run[name]}" for name in _BRIEF if of_run[name] != _UNKNOWN)
             for label, of_run in self.facts.items()
         ]
 
@@ -78,7 +78,9 @@ def _facts(sets: Sequence[Certified]) -> dict[str, str]:
 
 
 def _images(sets: Sequence[Certified]) -> str:
-    """How many are certified, under each rule and costs, of those listed."""
+    """How many are certified, under each rule and costs, of those listed; a table lists none but its own."""
+    if sets[0].origin is None:
+        return f"{len(sets[0].certificates):,}"
     listed = len(sets[0].certificates) + sets[0].missing
     done = sorted({len(one.certificates) for one in sets})
     return f"{' to '.join(f'{count:,}' for count in (done[0], *done[1:][-1:]))} of {listed:,} listed"

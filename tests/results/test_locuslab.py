@@ -154,6 +154,12 @@ def test_a_table_is_a_file_whatever_its_name_and_how_its_lines_end(tmp_path):
     assert read_locuslab_tsv(str(tmp_path / "sigma_0.50"))["label"].tolist() == [3]
 
 
+def test_a_table_may_lie_where_runs_may(store):
+    store.write("sigma_0.50", f"{HEADER}\n{FIRST}\n".encode())
+    assert is_table(f"{store.location}/sigma_0.50") and not is_table(store.location)
+    assert read_locuslab_tsv(f"{store.location}/sigma_0.50")["standard_radius"].tolist() == [0.4995]
+
+
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 FIRST = "0\t3\t3\t0.5\t1\t0:1"
 

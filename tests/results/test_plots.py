@@ -112,7 +112,7 @@ def test_a_front_of_costs_that_differ_in_size_has_less_of_them_above_and_marks_a
     joined = front.lines[1]
     assert list(zip(joined.get_xdata(), joined.get_ydata(), strict=True)) == [(0.6, 1.0), (0.7, 3.0)]
     assert [(mark.get_text(), mark.xy) for mark in front.texts] == [("†", (0.6, 1.0))]
-    assert legends(figures[0])[0][-1] == "a class collapsed"
+    assert legends(figures[0])[0][-1] == "† a class collapsed"
 
 
 def test_a_curve_of_a_collapsed_rule_is_marked(figures):

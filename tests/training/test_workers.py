@@ -1,6 +1,5 @@
 """Two workers (gloo, on CPUs) that train together, beside one that has the same batches to itself."""
 
-import math
 from unittest.mock import patch
 
 import numpy as np
@@ -164,6 +163,4 @@ def test_workers_draw_noise_of_their_own(two):
 def test_metrics_are_those_of_one_worker(two):
     expected = judged()
     for found in two:
-        assert {k: v for k, v in found["metrics"].items() if not math.isnan(v)} == {
-            k: v for k, v in expected.items() if not math.isnan(v)
-        }
+        assert {k: v for k, v in found["metrics"].items() if v == v} == {k: v for k, v in expected.items() if v == v}
