@@ -14,6 +14,7 @@ LAYERS = [
     "errors",
     "progress",
     "options",
+    "cost_files",
     "costs",
     "certification",
     "models",
