@@ -154,6 +154,22 @@ class CostMatrix:
         return f"CostMatrix({self.num_classes} classes, {pairs} costly pairs of seeds [{shown}], {self.digest})"
 
 
+def as_cost_matrix(costs: CostMatrix | str, num_classes: int | None = None) -> CostMatrix:
+    """A cost matrix that a program gives, or writes as a command line does where the number of classes is known.
+
+    Raises:
+        UserError: no cost matrix, or a spec whose classes are not known here.
+    """
+    if isinstance(costs, CostMatrix):
+        return costs
+    if isinstance(costs, str) and num_classes is not None:
+        return CostMatrix.from_spec(costs, num_classes)
+    if isinstance(costs, str):
+        how = f"CostMatrix.from_spec({costs!r}, num_classes, class_names)"
+        raise UserError(f"costs {costs!r} needs the number of classes, which is not known here; give raycsr.{how}")
+    raise UserError(f"costs are a {type(costs).__name__}; give a raycsr.CostMatrix, such as CostMatrix(values)")
+
+
 def _checked_values(values: ArrayLike) -> NDArray[np.float64]:
     try:
         array = np.array(values, dtype=np.float64)
