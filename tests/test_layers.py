@@ -16,6 +16,7 @@ LAYERS = [
     "progress",
     "class_names",
     "options",
+    "cost_files",
     "costs",
     "certification",
     "models",

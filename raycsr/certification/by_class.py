@@ -7,7 +7,7 @@ import pandas as pd
 
 from raycsr.certification.bounds import FloatArray, IntArray
 from raycsr.certification.metrics import certified, checked_radii, refuse_mixed, refuse_other_costs, wilson
-from raycsr.costs import CostMatrix
+from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError
 
 # A recall below the first, or below this share of argmax's, has collapsed.
@@ -38,7 +38,7 @@ def pairwise_robustness(certificates: pd.DataFrame, *, costs: CostMatrix, radius
 
     Source: the pair-wise radii of Xin, Chen, Backes & Zhang, ICML 2025; all those of an image hold jointly.
     """
-    threshold = checked_radii(radius)
+    threshold, costs = checked_radii(radius), as_cost_matrix(costs)
     shares = np.full((costs.num_classes, costs.num_classes), np.nan)
     for y, _, pairwise in _by_class(certificates, costs):
         shares[y, costs.targets(y)] = certified(pairwise, threshold)[..., 0].mean(axis=0)
@@ -138,7 +138,7 @@ def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: f
     Raises:
         UserError: no rows, several runs, rules or alphas, a negative radius, or certificates of other costs.
     """
-    threshold = checked_radii(radius)
+    threshold, costs = checked_radii(radius), as_cost_matrix(costs)
     worst, left = np.zeros(len(certificates)), np.zeros(len(certificates))
     reachable = np.full(len(certificates), -1)
     for y, rows, pairwise in _by_class(certificates, costs):

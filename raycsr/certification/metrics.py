@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from raycsr.certification.bounds import FloatArray, IntArray
-from raycsr.costs import CostMatrix
+from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError
 
 # Estimates, in the order of the summary's columns -> whether more is better.
@@ -81,7 +81,7 @@ def summarize(
     Raises:
         UserError: no rows, several rules or alphas, a negative radius, or certificates of other costs.
     """
-    thresholds = checked_radii(radii)
+    thresholds, costs = checked_radii(radii), as_cost_matrix(costs)
     refuse_mixed(certificates)
     labels = certificates["label"].to_numpy(np.int64)
     standard_radius = certificates["standard_radius"].to_numpy(np.float64)

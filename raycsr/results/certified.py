@@ -15,6 +15,7 @@ from raycsr.certification import (
     pairwise_robustness,
     summarize,
 )
+from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 from raycsr.results.locations import resolve_run, runs_at
@@ -295,7 +296,7 @@ def _load_set(
     manifest = run.manifest()
     certificates = run.certificates(name)
     num_images, position = len(listed), pd.Series(listed.index, index=listed)
-    spec = PurePath(facts["spec"]).name if facts["spec"].endswith(".csv") else facts["spec"]
+    spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
     matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
     size = tuple(manifest["preprocessing"]["input_size"])
     folder = run.store.at(f"certificates/{name}")

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from raycsr.cli import main
-from raycsr.data import DataOptions
+from raycsr.data import DataOptions, open_source
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier, load_training_state
 from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig
@@ -55,7 +55,7 @@ def test_trials_compete_in_the_metric_of_their_costs_unless_one_is_named(tmp_pat
         search = SearchOptions(metric=named)
         corners, listing = check_sweep(TrainConfig(**facts), space, search)
         assert metrics_of(corners, listing, search) == metrics
-        judged = describe(space, search, Store(tmp_path), metrics).splitlines()[-1]
+        judged = describe(open_source(DataOptions("digits")), space, search, Store(tmp_path), metrics).splitlines()[-1]
         by = "acr" if named else f"rob_cs (seed:4), rob_cost ({dear})"
         assert judged == f"judged by {by} on held-out images"
 
