@@ -38,9 +38,9 @@ class Audit:
     wrong_votes: list[str] = field(default_factory=list)
     false: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def ask(self, ask: Ask, network: nn.Module | None = None) -> Outcome:
+    def ask(self, ask: Ask, network: nn.Module | None = None, retry_errors: bool = False) -> Outcome:
         """Samples what is asked for, and looks at all that the run holds then."""
-        outcome = self.here.sample(job(ask, self.pictures, self.alpha, self.results, network))
+        outcome = self.here.sample(job(ask, self.pictures, self.alpha, self.results, network), retry_errors)
         self.look(outcome.run, ask)
         return outcome
 
@@ -66,6 +66,9 @@ class Audit:
             drawn = np.full(len(n), self.pictures.n0) if drawn is None else drawn
             for size in np.unique(drawn):
                 rows = np.flatnonzero(drawn == size)
+                if size > trail.shape[1]:
+                    self.wrong_votes.append(f"{rule.spec}: {len(rows)} rows of {size} {phase} votes, too many")
+                    continue
                 expected = self.pictures.votes(rule, trail, place[rows], size)
                 wrong = np.flatnonzero((counts[rows] != expected).any(axis=1))
                 if len(wrong):

@@ -12,13 +12,13 @@ import torch
 
 from raycsr.certification import Statements
 from raycsr.data import Decode
-from raycsr.pipelines.pool import PoolOptions, Probe
+from raycsr.pipelines.pool import PoolOptions, Probe, device_name, worker_device
 from raycsr.pipelines.sample import Job, Outcome, _sample_run, blocks_of, voter_arguments
 from raycsr.pipelines.voter import Voter
 from raycsr.results import Ownership, Run
 from raycsr.smoothing import SamplingOptions
 
-BATCH_SIZE = 2048
+BATCH_SIZE = 1024
 POOL = PoolOptions(actors=1, cpus_per_actor=0.5)
 
 
@@ -45,9 +45,7 @@ def job(ask: Ask, pictures: slabs.Pictures, alpha: float, results: str, network:
     """What `raycsr sample` would make of it."""
     radii = None if ask.radii is None else list(ask.radii)
     matrices = {spec: slabs.costs(spec) for spec in ask.costs}
-    sampling = SamplingOptions(
-        slabs.SIGMA, pictures.n0, ask.n, radii, seed=slabs.SEED, batch_size=BATCH_SIZE, precision="fp32"
-    )
+    sampling = SamplingOptions(slabs.SIGMA, pictures.n0, ask.n, radii, seed=slabs.SEED, precision="fp32")
     return Job(
         base_classifier=slabs.base_classifier(network),
         name="slabs",
@@ -117,12 +115,12 @@ class Here:
     @contextmanager
     def instead_of_ray(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patched:
-            found = Probe("fp32", "this process", BATCH_SIZE, 1e9)
+            found = Probe("fp32", device_name(worker_device()), BATCH_SIZE, 1e9)
             patched.setattr("raycsr.pipelines.sample.probe", lambda *_: found)
             patched.setattr("raycsr.pipelines.sample.stream", self.stream)
             patched.setattr("raycsr.pipelines.certify.FEW_PARTS", 10**6)  # all in this process
             yield
 
-    def sample(self, job: Job) -> Outcome:
+    def sample(self, job: Job, retry_errors: bool = False) -> Outcome:
         with self.instead_of_ray():
-            return _sample_run(job, POOL, retry_errors=False)
+            return _sample_run(job, POOL, retry_errors, begin_anew=False)

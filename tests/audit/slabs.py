@@ -208,22 +208,34 @@ class Pictures(Source):
         return counts
 
 
-def pictures_near_radii(number: int, radii: Sequence[float], **options: Any) -> Pictures:
+def pictures_near_radii(
+    number: int,
+    radii: Sequence[float],
+    of: Sequence[str] = RULES,
+    under: Sequence[str] = COSTS,
+    **options: Any,
+) -> Pictures:
     """Images of which each has a true radius just below one of `radii`: to certify that would be false, and is near.
 
-    Half of them by the standard radius under some rule, the others by the cost-sensitive one under some rule, cost
-    matrix and label; the true label is that of the statement.
+    Args:
+        number: of images.
+        radii: that are to be asked about.
+        of: rules beside argmax; an image is near by one of them.
+        under: cost matrices. Half of the images are near by the standard radius, the others by the cost-sensitive one
+            under one of these, and some label; all by the standard one, where there are none.
+        options: `n0` and `n` of Pictures.
     """
     standard, cost_sensitive = [], []
-    for rule in rules(RULES):
+    for rule in rules(of):
         p = shares(rule, _LINE)
         top, pairs = p.argmax(axis=1), pairwise_radius(p)
         for label, radius in product(range(NUM_CLASSES), radii):
             standard.append((label, _just_below(radius, np.where(top == label, standard_radius(p, top), 0))))
-            for targets in (costs(spec).targets(label) for spec in COSTS):
+            for targets in (costs(spec).targets(label) for spec in under):
                 if len(targets):
                     cost_sensitive.append((label, _just_below(radius, pairs[:, targets].min(axis=1))))
-    return _pictures([(number // 2, standard), (number - number // 2, cost_sensitive)], **options)
+    half = number // 2 if under else number
+    return _pictures([(half, standard), (number - half, cost_sensitive)], **options)
 
 
 def pictures_that_argmax_has_wrong(number: int, radius: float, rule: Rule, **options: Any) -> Pictures:
