@@ -59,7 +59,7 @@ def test_costs_may_be_written_as_a_command_line_does():
 )
 def test_what_is_no_cost_matrix_is_told_how(costs, message):
     votes = SparseVotes.from_dense([[9, 1, 0]])
-    certificates = certify_one([9, 1, 0], [90, 6, 4], CAT, CAT_FOR_DOG, sampling="fixed").to_frame().T
+    certificates = certify_one([9, 1, 0], [90, 6, 4], CAT, CAT_FOR_DOG).to_frame().T
     calls = [
         lambda: certify_votes(votes, votes, [1], costs=costs, sigma=SIGMA, sampling="fixed"),
         lambda: summarize(certificates, costs=costs, radii=0.1),
