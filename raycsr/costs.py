@@ -220,7 +220,7 @@ def find_class(name: str, num_classes: int, class_names: Sequence[str] | None) -
     names = list(class_names or [])
     if name in names:
         return names.index(name)
-    if name.isdecimal():
+    if name.isdecimal() and len(name) < 10:  # Python refuses to read thousands of digits
         return _checked_class(int(name), num_classes)
     if not names:
         raise UserError(f"class {name!r} given by name, but the data has no class names; use 0 to {num_classes - 1}")
