@@ -16,11 +16,12 @@ import pandas as pd
 import pyarrow as pa
 import ray
 import torch
-from jsonargparse import auto_cli
 
 from jobs.bench import show
+from raycsr.cli import run_job
 from raycsr.data import DataOptions, Listing, Source
 from raycsr.data.images import frame
+from raycsr.errors import UserError
 from raycsr.models import ARGMAX, BaseClassifier, ModelOptions, Precision, Rule, load_base_classifier
 from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.pool import PoolOptions, Probe, connect
@@ -257,7 +258,9 @@ BENCHMARKS: dict[str, Callable[[str, int, int], list[dict]]] = {
 }
 
 
-def bench_scale(images: int = IMAGENET, parts: int = 10_000, only: str | None = None, out: str | None = None) -> None:
+def bench_scale(
+    *, images: int = IMAGENET, parts: int = 10_000, only: str | None = None, out: str | None = None
+) -> None:
     """Runs the scale benchmarks one after the other, each in a temporary folder, and prints a table.
 
     Args:
@@ -267,7 +270,7 @@ def bench_scale(images: int = IMAGENET, parts: int = 10_000, only: str | None = 
         out: JSON file to write.
     """
     if only not in (None, *BENCHMARKS):
-        sys.exit(f"no benchmark {only!r}; choose one of {', '.join(BENCHMARKS)}")
+        raise UserError(f"no benchmark {only!r}; choose one of {', '.join(BENCHMARKS)}")
     results = {}
     for name in [only] if only else BENCHMARKS:
         with tempfile.TemporaryDirectory() as folder:
@@ -278,4 +281,4 @@ def bench_scale(images: int = IMAGENET, parts: int = 10_000, only: str | None = 
 if __name__ == "__main__":
     from jobs import bench_scale as importable  # actors cannot find classes of __main__
 
-    auto_cli(importable.bench_scale)
+    sys.exit(run_job(importable.bench_scale))

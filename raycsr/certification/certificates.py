@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from raycsr.certification.bounds import BOUNDS, MOST_SAMPLES, Bounds, FloatArray, IntArray, distinct_triples
-from raycsr.costs import CostMatrix
+from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError, nearest
 
 # How an image's alpha is spent: this share on the lower bound on p_A, the rest on the upper bounds together.
@@ -101,7 +101,7 @@ def certify_counts(
     counts: ArrayLike,
     labels: ArrayLike,
     *,
-    costs: CostMatrix,
+    costs: CostMatrix | str,
     sigma: float,
     sampling: str | Iterable[str],
     alpha: float = 0.001,
@@ -115,7 +115,7 @@ def certify_counts(
         counts0: int (N, m), the votes of the selection samples: they name the top class A.
         counts: int (N, m), the votes of the estimation samples, drawn from other noise: they bound the p_k.
         labels: int (N,), the true classes.
-        costs: the cost matrix, (m, m).
+        costs: the cost matrix, (m, m); or how a command line writes it, with classes by index, such as `seed:8`.
         sigma: standard deviation of the noise in [0, 1] pixel units, which are the units of all radii (L2).
         sampling: how n was chosen, for all rows or for each, which must agree: `fixed`, where it was settled before
             any vote was seen, or `sequential`, where votes may have said when to stop. It decides on the bounds:
@@ -144,6 +144,7 @@ def certify_counts(
     shape = np.shape(counts)
     if np.shape(counts0) != shape:
         raise UserError(f"counts0 has shape {np.shape(counts0)}, counts {shape}; both are (images, classes)")
+    costs = as_cost_matrix(costs, shape[1] if len(shape) == 2 else None)
     if shape[1:] != (costs.num_classes,):
         raise UserError(f"counts has shape {shape}, the cost matrix {costs.num_classes} classes; make them agree")
     return certify_votes(
@@ -174,7 +175,7 @@ def certify_votes(
     errors: Iterable[str | None] | None = None,
 ) -> pd.DataFrame:
     """Certify images from their sparse votes: see `certify_counts`, which takes them dense."""
-    num_images = len(selection)
+    num_images, costs = len(selection), as_cost_matrix(costs)
     if not (np.isfinite(sigma) and sigma > 0):
         raise UserError(f"sigma is {sigma}; give the noise level in [0, 1] pixel units, above 0")
     if not 0 < alpha < 1:

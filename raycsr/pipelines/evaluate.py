@@ -3,6 +3,7 @@
 from raycsr.data import DataOptions
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions
+from raycsr.options import Spec
 from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome, sample
@@ -15,10 +16,10 @@ def evaluate(
     model: ModelOptions,
     sampling: SamplingOptions,
     pool: PoolOptions,
-    costs: list[str],
+    costs: list[Spec],
     results: str,
     experiment: str = "default",
-    rules: list[str] | None = None,
+    rules: list[Spec] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,

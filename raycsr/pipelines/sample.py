@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
@@ -22,8 +23,10 @@ from raycsr.certification import Statements, largest_radius
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, ModelOptions, Rule, load_base_classifier, parse_rules
+from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_base_classifier, parse_rules
+from raycsr.options import Spec, listed
 from raycsr.pipelines.certify import certify_run
+from raycsr.pipelines.classes import check_classes, check_same_names
 from raycsr.pipelines.pool import (
     PoolOptions,
     Probe,
@@ -37,8 +40,18 @@ from raycsr.pipelines.pool import (
 )
 from raycsr.pipelines.sequential import undecided
 from raycsr.pipelines.voter import Voter
-from raycsr.progress import Progress, duration
-from raycsr.results import PATIENCE, SCHEMA_VERSION, Ownership, Run, Store, missing_images
+from raycsr.progress import Progress, Speed, duration
+from raycsr.results import (
+    PATIENCE,
+    SCHEMA_VERSION,
+    Ownership,
+    Run,
+    Store,
+    known_sets,
+    missing_images,
+    note_known_sets,
+    seen_images,
+)
 from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, check_sampling
 
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
@@ -84,8 +97,8 @@ def sample(
     pool: PoolOptions,
     results: str,
     experiment: str = "default",
-    rules: list[str] | None = None,
-    costs: list[str] | None = None,
+    rules: list[Spec] | None = None,
+    costs: list[Spec] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,
@@ -123,8 +136,8 @@ def sample(
         UserError: where anything is wrong that can be known before paying for samples; or a network's logits
             are not finite from the start.
     """
-    models = [replace(model, name=name) for name in (model.name, *(further_models or []))]
-    jobs = check(data, models, sampling, costs or [], alpha, experiment, results, rules or [])
+    models = [replace(model, name=name) for name in (model.name, *listed(further_models or []))]
+    jobs = check(data, models, sampling, listed(costs or []), alpha, experiment, results, listed(rules or []))
     connect()
     check_pool(pool)
     return [_sample_run(job, pool, retry_errors, begin_anew) for job in jobs]
@@ -154,7 +167,8 @@ def check(
     jobs = []
     for model in models:
         base_classifier = load_base_classifier(model)
-        _check_classes(listing, base_classifier, model.name)
+        check_classes(listing, base_classifier, model.name)
+        _warn_of_random_weights(model)
         matrices = {
             spec: CostMatrix.from_spec(spec, base_classifier.num_classes, listing.class_names) for spec in costs
         }
@@ -164,6 +178,8 @@ def check(
             class_names=listing.class_names,
             stored=base_classifier.rules,
         )
+        for line in seen_images(_known_sets(base_classifier, parsed), lambda: listing.images, listing.identity):
+            warnings.warn(f"model {model.name!r}: {line}", stacklevel=2)
         for sigma in sigmas:
             statements = None
             if sampling.radii is not None:
@@ -188,6 +204,10 @@ def check(
                 )
             )
     return jobs
+
+
+def _known_sets(base_classifier: BaseClassifier, rules: Iterable[Rule]) -> list[dict]:
+    return known_sets(base_classifier.training_info, [(rule.id, rule.spec) for rule in rules])
 
 
 def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float) -> None:
@@ -219,12 +239,12 @@ def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: lis
             )
 
 
-def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> None:
-    m, classes = base_classifier.num_classes, len(listing.class_names)
-    if m != classes:
-        raise UserError(
-            f"model {name!r} has {m} classes and the data has {classes}; they do not belong together, or "
-            "data.class_names must list the model's"
+def _warn_of_random_weights(model: ModelOptions) -> None:
+    if not has_weights(model):
+        warnings.warn(
+            f"model {model.name!r} has random weights, of init_seed {model.init_seed}: for its own, set "
+            "model.pretrained to true or to a file of them",
+            stacklevel=2,
         )
 
 
@@ -261,13 +281,14 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
     """The job's run, whose manifest is written where there is none.
 
     Raises:
-        UserError: an earlier version of raycsr began it.
+        UserError: the run was begun by an earlier version of raycsr, or with other names of its classes.
     """
     facts = identity(job, found, begin_anew)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     run = Run(Store(job.results, PATIENCE).at(f"{job.experiment}/runs/{digest[:16]}"))
     manifest = {
         "schema_version": SCHEMA_VERSION,
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "experiment": job.experiment,
         "model": job.name,
         "num_classes": job.base_classifier.num_classes,
@@ -280,13 +301,14 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
             "python": platform.python_version(),
         },
     }
-    run.store.create("manifest.json", json.dumps(manifest, indent=1).encode())
-    schema = run.manifest()["schema_version"]
-    if schema != SCHEMA_VERSION:
-        raise UserError(
-            f"run {run.location} was begun under schema_version {schema} and can be read, but goes on under that "
-            "alone; give --begin_anew true for a run of its own, or another --results"
-        )
+    if not run.store.create("manifest.json", json.dumps(manifest, indent=1).encode()):
+        begun = run.manifest()
+        if begun["schema_version"] != SCHEMA_VERSION:
+            raise UserError(
+                f"run {run.location} was begun under schema_version {begun['schema_version']} and can be read, but "
+                "goes on under that alone; give --begin_anew true for a run of its own, or another --results"
+            )
+        check_same_names(begun["class_names"], job.listing.class_names, run.run_id)
     return run
 
 
@@ -299,6 +321,7 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
         images = run.add_images(job.listing.images)
         wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
         run.add_rules(rule.to_dict() for rule in job.rules)
+        note_known_sets(run, _known_sets(job.base_classifier, job.rules))
         ids = [rule.id for rule in job.rules]
         committed = run.committed()
         missing = _to_sample(job, run, committed, wanted, ids, retry_errors)
@@ -401,6 +424,7 @@ def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
             f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
             *([f"decided   {job.statements}"] if job.statements is not None else []),
+            *job.listing.notes,
         ]
     )
 
@@ -486,17 +510,18 @@ def voter_arguments(
 
 def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:
     """Shows images done, samples a second, actors and what time is left, and warns of what is wrong on the way."""
-    start, samples, seen = time.monotonic(), 0, False
+    samples, seen = Speed(), False
 
     def note() -> str:
-        return f"{samples / (time.monotonic() - start):,.0f} samples/s, {alive_actors()} actors alive"
+        speed = samples.per_second()
+        return ("" if speed is None else f"{speed:,.0f} samples/s, ") + f"{alive_actors()} actors alive"
 
     with Progress(images, "sample", "images", note) as progress:
         for block in votes.iter_batches(batch_size=None, batch_format="pandas"):
             owner.check()
             _stop_if_broken(block, seen)
             seen = True
-            samples += int(block["samples"].sum())
+            samples.add(int(block["samples"].sum()))
             if block["halved"].any() and (least := int(block["batch_size"].min())) < batch_size:
                 warnings.warn(f"out of memory: the batch was halved from {batch_size} to {least}", stacklevel=2)
                 batch_size = least

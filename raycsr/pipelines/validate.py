@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from raycsr.certification import Statements, looks
-from raycsr.data import read_pixels
+from raycsr.data import open_source, read_pixels
 from raycsr.models import prepare_for_inference, resolve_precision
 from raycsr.pipelines import sweep as sweeping
 from raycsr.pipelines import train as training
@@ -175,7 +175,9 @@ def _sweep(options: Mapping[str, Any], timing: TimingOptions) -> None:
     check_location(options["results"])
     folder = Store(options["results"]).at(f"{options['experiment']}/sweeps/{options['name']}")
     corners, listing = sweeping.check_sweep(config, space, search)
-    print(sweeping.describe(space, search, folder))
+    metrics = sweeping.metrics_of(corners, listing, search)
+    plan = sweeping.describe(open_source(config.data), space, search, folder, metrics)
+    print(plan, *listing.notes, sep="\n")
     trials = sweeping.num_trials(space, search)
     plans = [prepare(corner, listing) for corner in corners]
     if timing.time_one_batch and trials is not None:

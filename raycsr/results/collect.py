@@ -71,7 +71,8 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
 
     Returns:
         One row a trial: experiment, sweep, then the columns of `trials.parquet`: trial, state, error, sigma, costs,
-        objective, model, point (JSON), epoch, seconds, the certified metrics, checkpoint.
+        objective, model, point (JSON), epoch, seconds, metric (what the sweep judged it by), the certified metrics,
+        collapsed, checkpoint. Of sweeps that did not store them yet, metric is rob_cs and collapsed empty.
 
     Raises:
         UserError: where there is none.
@@ -89,6 +90,8 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
         tables = list(read)
     names = [(experiment.location.rsplit("/", 1)[-1], name) for experiment, name in sweeps]
     trials = pa.concat_tables(tables, promote_options="permissive").to_pandas()  # a column may be null in one sweep
+    for column, earlier in (("metric", "rob_cs"), ("collapsed", "")):
+        trials[column] = trials[column].fillna(earlier) if column in trials else earlier
     for position, column in enumerate(("experiment", "sweep")):
         values = [of_sweep[position] for of_sweep, table in zip(names, tables, strict=True) for _ in range(len(table))]
         trials.insert(position, column, values)

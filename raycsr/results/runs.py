@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raycsr.certification import BOUNDS, certify_votes
+from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 from raycsr.results.schema import CERTIFICATES, READABLE_SCHEMAS, VOTES, certificates_table, sparse_votes
@@ -176,6 +177,10 @@ class Run:
     def committed(self) -> pa.Table:
         """Keys of all committed rows: image_id, rule, continues, error; doubles included."""
         return self._read("votes", self.vote_parts(), ["image_id", "rule", "continues", "error"])
+
+    def devices(self) -> list[str]:
+        """The kinds of device that counted the committed votes."""
+        return sorted({*self._read("votes", self.vote_parts(), ["device"])["device"].to_pylist()} - {None, ""})
 
     def latest(self) -> pa.Table:
         """How far each (image_id, rule) is, once: error, n, decided, device, batch_size, the part with all votes."""
@@ -376,7 +381,7 @@ def refuse_other_schemas(manifests: Mapping[str, dict]) -> None:
 
 def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str) -> str:
     """Names a certificate set: a legible slug, and a digest of what the certificates depend on."""
-    stem = PurePath(spec).stem if spec.endswith(".csv") else spec
+    stem = PurePath(spec).stem if is_cost_file(spec) else spec
     slug = re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]
     digest = sha256(json.dumps([costs.digest, alpha, BOUNDS[sampling].name]).encode()).hexdigest()
     return f"{slug}-{digest[:10]}"

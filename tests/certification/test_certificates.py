@@ -9,7 +9,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
+from raycsr.certification.by_class import costliest_images, pairwise_robustness
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
+from raycsr.certification.metrics import summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -28,6 +30,45 @@ def certify_one(selection, estimation, label, costs, **options):
     return certify_counts(
         [selection], [estimation], [label], costs=costs, sigma=SIGMA, sampling="fixed", **options
     ).iloc[0]
+
+
+# Costs as a command line writes them
+
+
+def test_costs_may_be_written_as_a_command_line_does():
+    counts = [[[9, 1, 0]], [[90, 6, 4]]]
+    written = certify_counts(*counts, [1], costs="seed:1", sigma=SIGMA, sampling="fixed")
+    pd.testing.assert_frame_equal(
+        written, certify_counts(*counts, [1], costs=CostMatrix.seedwise(3, [1]), sigma=SIGMA, sampling="fixed")
+    )
+    for costs, message in (("seed:8", "class 8 is not one of the 3"), ("seed:cat", "no class names; use 0 to 2")):
+        with pytest.raises(UserError, match=message):
+            certify_counts(*counts, [1], costs=costs, sigma=SIGMA, sampling="fixed")
+
+
+@pytest.mark.parametrize(
+    ("costs", "message"),
+    [
+        (
+            "seed:8",
+            r"costs 'seed:8' needs the number of classes.* CostMatrix.from_spec\('seed:8', num_classes",
+        ),
+        (np.ones((3, 3)), r"costs are a ndarray; give a raycsr.CostMatrix, such as CostMatrix\(values\)"),
+        (None, "costs are a NoneType; give a raycsr.CostMatrix"),
+    ],
+)
+def test_what_is_no_cost_matrix_is_told_how(costs, message):
+    votes = SparseVotes.from_dense([[9, 1, 0]])
+    certificates = certify_one([9, 1, 0], [90, 6, 4], CAT, CAT_FOR_DOG, sampling="fixed").to_frame().T
+    calls = [
+        lambda: certify_votes(votes, votes, [1], costs=costs, sigma=SIGMA, sampling="fixed"),
+        lambda: summarize(certificates, costs=costs, radii=0.1),
+        lambda: pairwise_robustness(certificates, costs=costs, radius=0.1),
+        lambda: costliest_images(certificates, costs=costs, radius=0.1, k=1),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match=message):
+            call()
 
 
 # By hand
@@ -307,7 +348,7 @@ def test_bad_arguments_are_refused(change, message):
 
 def test_how_n_was_chosen_is_never_assumed():
     with pytest.raises(TypeError, match="sampling"):
-        certify_counts([[9, 1, 0]], [[90, 10, 0]], [CAT], costs=CAT_FOR_DOG, sigma=SIGMA)
+        certify_counts([[9, 1, 0]], [[90, 10, 0]], [CAT], costs=CAT_FOR_DOG, sigma=SIGMA, sampling="fixed")
 
 
 @pytest.mark.parametrize("most", [10**12 + 1, 2**61, 2**63, 2**64 - 1])

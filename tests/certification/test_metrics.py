@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from raycsr.certification.certificates import certify_counts
-from raycsr.certification.metrics import summarize
+from raycsr.certification.metrics import metric_of, summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -53,6 +53,7 @@ def test_every_estimate_by_hand(six_images):
             "num_images": [6, 6],
             "num_errors": [1, 1],
             "num_sensitive": [5, 5],
+            "num_target": [3, 3],  # of 1 and 2
             "accuracy": [3 / 6, 3 / 6],  # images 0, 3, 5
             "certified_accuracy": [3 / 6, 2 / 6],  # image 3 only up to 0.2
             "acr": [1.3 / 6, 1.3 / 6],  # 0.6 + 0.2 + 0.5
@@ -170,3 +171,17 @@ def test_bad_radii_and_no_certificates_are_refused(six_images):
         summarize(six_images, costs=COSTS, radii=[0.5, -0.1])
     with pytest.raises(UserError, match="0 certificates to sum up"):
         summarize(six_images[:0], costs=COSTS, radii=[0.5])
+
+
+@pytest.mark.parametrize(
+    ("values", "metric"),
+    [
+        ([[0, 1], [1, 0]], "rob_cs"),
+        ([[0, 10], [0, 0]], "rob_cs"),
+        ([[0, 10], [1, 0]], "rob_cost"),
+        ([[0, 0], [0, 0]], "rob_cs"),
+        ([[0, 0.3], [0.1 + 0.2, 0]], "rob_cs"),  # as equal as floating point has them
+    ],
+)
+def test_where_costs_differ_in_size_what_is_left_of_them_decides(values, metric):
+    assert metric_of(CostMatrix(values)) == metric

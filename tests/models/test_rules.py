@@ -163,7 +163,7 @@ def test_tuned_is_what_the_checkpoint_holds():
         ("offset", r"did you mean offset:1\*COSTS"),
         ("offset:kat=1", "unknown class 'kat'; nearest names: cat"),
         ("offset:1*seed:kat", "unknown class 'kat'; nearest names: cat"),
-        ("offset:cat", "rule 'offset:cat' not understood at 'cat'; write offset:cat=1.5"),
+        ("offset:cat", "rule 'offset:cat' not understood: 'cat' has no number; write cat=1.5"),
         ("offset:cat=much", "'much' is no number; write cat=1.5"),
         ("offset:cat=nan", "offset has offsets"),
         ("offset:1,x*seed:cat", "strength 'x' is no number"),
