@@ -120,6 +120,6 @@ class Audit:
         for statement, (false, most, about) in self.false_rates().items():
             if false > most:
                 found["certificates"].append(
-                    f"{statement}: {false} of {about} certificates are false at alpha {self.alpha}, at most {most} may be"
+                    f"{statement}: {false} of {about} are false at alpha {self.alpha}, at most {most} may be"
                 )
         return dict(found)

@@ -7,7 +7,7 @@ along u: what certificates claim can be compared with what is true.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from itertools import product
 from typing import Any
@@ -129,8 +129,8 @@ def distances(rule: Rule, at: np.ndarray) -> np.ndarray:
     tops = shares(rule, grid).argmax(axis=1)
     borders = [grid[0]]
     for i in np.flatnonzero(np.diff(tops)):
-        a, b = tops[i], tops[i + 1]
-        borders.append(brentq(lambda s: np.diff(shares(rule, np.array([s]))[0, [a, b]])[0], grid[i], grid[i + 1]))
+        two = tops[[i, i + 1]]
+        borders.append(brentq(partial(_lead, rule, two), grid[i], grid[i + 1]))
     answered = tops[np.concatenate([np.flatnonzero(np.diff(tops)), [-1]])]
     lows, highs = np.array(borders), np.array([*borders[1:], grid[-1]])
     found = np.full((len(at), NUM_CLASSES), np.inf)
@@ -138,6 +138,12 @@ def distances(rule: Rule, at: np.ndarray) -> np.ndarray:
         outside = np.maximum(low - at, at - high).clip(0) / LENGTH
         found[:, k] = np.minimum(found[:, k], outside)
     return found
+
+
+def _lead(rule: Rule, two: np.ndarray, at: float) -> float:
+    """By how much the second of two classes is more likely."""
+    first, second = shares(rule, np.array([at]))[0, two]
+    return second - first
 
 
 # Images ----------------------------------------------------------------------------------------------------
