@@ -80,5 +80,5 @@ def stops_held_back() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in arrived:
-            signal.raise_signal(number)
+        for stop in arrived:
+            signal.raise_signal(stop)
