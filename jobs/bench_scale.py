@@ -16,11 +16,12 @@ import pandas as pd
 import pyarrow as pa
 import ray
 import torch
-from jsonargparse import auto_cli
 
 from jobs.bench import show
+from raycsr.cli import run_job
 from raycsr.data import DataOptions, Listing, Source
 from raycsr.data.images import frame
+from raycsr.errors import UserError
 from raycsr.models import ARGMAX, BaseClassifier, ModelOptions, Precision, Rule, load_base_classifier
 from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.pool import PoolOptions, Probe, connect
@@ -106,8 +107,12 @@ class _Idle(Sampler):
     def __init__(self, rules: tuple[Rule, ...], num_classes: int) -> None:
         """Settles what each image gets."""
         self.rules, self.n0, self.n, self.batch_size = rules, N0, N, 64
+        self.out_of_memory = 0
         self._counts = np.zeros((2, len(rules), num_classes), np.int64)
         self._counts[0, :, 0], self._counts[1, :, 0] = N0, N
+
+    def set_batch_size(self, batch_size: int) -> None:
+        """Nothing has a shape here."""
 
     def count(self, image: torch.Tensor, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         """The votes of any image."""
@@ -165,7 +170,8 @@ def _flow(folder: str, images: int, pool: PoolOptions, gpus: int) -> dict:
     run = open_run(job, found)
     start, began = time.perf_counter(), time.time()
     with Ownership(run.store) as owner:
-        missing = missing_images(run.add_images(listed), run.committed(), ["argmax"]).assign(continues="")
+        missing = missing_images(run.add_images(listed), run.committed(), ["argmax"])
+        missing = missing.assign(continues="", batch_size=0)
         listing_seconds = time.perf_counter() - start
         stream(job, run, found, pool, owner, missing, _IdleVoter)
     seconds = time.perf_counter() - start
@@ -252,7 +258,9 @@ BENCHMARKS: dict[str, Callable[[str, int, int], list[dict]]] = {
 }
 
 
-def bench_scale(images: int = IMAGENET, parts: int = 10_000, only: str | None = None, out: str | None = None) -> None:
+def bench_scale(
+    *, images: int = IMAGENET, parts: int = 10_000, only: str | None = None, out: str | None = None
+) -> None:
     """Runs the scale benchmarks one after the other, each in a temporary folder, and prints a table.
 
     Args:
@@ -262,7 +270,7 @@ def bench_scale(images: int = IMAGENET, parts: int = 10_000, only: str | None = 
         out: JSON file to write.
     """
     if only not in (None, *BENCHMARKS):
-        sys.exit(f"no benchmark {only!r}; choose one of {', '.join(BENCHMARKS)}")
+        raise UserError(f"no benchmark {only!r}; choose one of {', '.join(BENCHMARKS)}")
     results = {}
     for name in [only] if only else BENCHMARKS:
         with tempfile.TemporaryDirectory() as folder:
@@ -273,4 +281,4 @@ def bench_scale(images: int = IMAGENET, parts: int = 10_000, only: str | None = 
 if __name__ == "__main__":
     from jobs import bench_scale as importable  # actors cannot find classes of __main__
 
-    auto_cli(importable.bench_scale)
+    sys.exit(run_job(importable.bench_scale))

@@ -17,15 +17,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from jsonargparse import auto_cli
 from matplotlib.figure import Figure
 from scipy.special import ndtr
 
 from jobs.bench import ROUNDS, show
 from raycsr.certification import HOPELESS_LEVEL, Statements, certify_counts, looks
+from raycsr.cli import run_job
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, open_source, read_pixels
-from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier, prepare_for_inference, resolve_precision
 from raycsr.pipelines.validate import expected_samples
 from raycsr.progress import Progress
@@ -234,6 +233,7 @@ def plot(taken: dict[str, np.ndarray]) -> bytes:
 
 
 def main(
+    *,
     path: str,
     model: str,
     images: int = 200,
@@ -264,8 +264,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        auto_cli(main, as_positional=False)
-    except UserError as error:
-        print(f"jobs.bench_sequential: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_job(main))

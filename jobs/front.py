@@ -5,18 +5,19 @@
 Runs of one model are matched by the checkpoint's name. For one run a model, `raycsr report` draws the same.
 """
 
+import re
 import sys
 
 import pandas as pd
-from jsonargparse import ArgumentParser
 
+from raycsr.cli import run_job
 from raycsr.errors import UserError
 from raycsr.pipelines.report import report
 from raycsr.results import Store, at_equal_accuracy, format_equal_accuracy, format_front, format_summary
 from raycsr.results import front as best_of_each
 from raycsr.results.plots import plot_front
 
-OF_ALL_IMAGES = ("accuracy", "certified_accuracy", "acr", "target_recall")
+OF_ALL_IMAGES = ("accuracy", "certified_accuracy", "acr", "target_recall", "num_images", "num_target", "collapsed")
 
 
 def joined(robust: pd.DataFrame, accurate: pd.DataFrame) -> pd.DataFrame:
@@ -26,7 +27,7 @@ def joined(robust: pd.DataFrame, accurate: pd.DataFrame) -> pd.DataFrame:
         UserError: A model, cost matrix or rule of the first is not in the second.
     """
     keys = ["run", "costs", "rule_id"]
-    columns = [name for name in accurate if str(name).removesuffix("_low").removesuffix("_high") in OF_ALL_IMAGES]
+    columns = [name for name in accurate if re.sub("_(low|high|guaranteed)$", "", str(name)) in OF_ALL_IMAGES]
     both = robust.drop(columns=columns).merge(accurate[keys + columns], on=keys, how="left", validate="1:1")
     lone = both[both["accuracy"].isna()]
     if len(lone):
@@ -34,28 +35,23 @@ def joined(robust: pd.DataFrame, accurate: pd.DataFrame) -> pd.DataFrame:
     return both
 
 
-def main() -> int:
-    """Prints the joined tables and writes front.png and front.md."""
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--robust", action="append", required=True, help="run of images of seed classes, n large")
-    parser.add_argument("--accurate", action="append", required=True, help="run of images of all classes")
-    parser.add_argument("--radius", type=float, required=True)
-    parser.add_argument("--out", required=True, help="folder")
-    options = parser.parse_args()
-    try:
-        robust, accurate = (report(run=runs, radii=[options.radius]) for runs in (options.robust, options.accurate))
-        points = joined(robust, accurate)
-        parts = [format_summary(points), format_front(best_of_each(points))]
-        text = "\n\n".join([*parts, format_equal_accuracy(at_equal_accuracy(points))])
-        store = Store(options.out)
-        store.write("front.md", text.encode())
-        store.write("front.png", plot_front(points))
-    except UserError as error:
-        print(f"jobs.front: {error}", file=sys.stderr)
-        return 2
+def main(*, robust: list[str], accurate: list[str], radius: float, out: str) -> None:
+    """Prints the joined tables and writes front.png and front.md.
+
+    Args:
+        robust: Runs of images of seed classes, n large.
+        accurate: Runs of images of all classes.
+        radius: L2 radius, in [0, 1] pixel units.
+        out: Folder to write to.
+    """
+    points = joined(*(report(run=runs, radii=[radius]) for runs in (robust, accurate)))
+    parts = [format_summary(points), format_front(best_of_each(points))]
+    text = "\n\n".join([*parts, format_equal_accuracy(at_equal_accuracy(points))])
+    store = Store(out)
+    store.write("front.md", text.encode())
+    store.write("front.png", plot_front(points))
     print(text)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_job(main))

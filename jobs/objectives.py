@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jsonargparse import auto_cli
 
 from jobs.front import joined
+from raycsr.cli import run_job
 from raycsr.data import DataOptions
-from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier
 from raycsr.pipelines.plan import ObjectiveOptions
 from raycsr.pipelines.pool import PoolOptions
@@ -34,6 +33,7 @@ from raycsr.results import (
     markdown_table,
 )
 from raycsr.results.plots import plot_front
+from raycsr.results.tables import FLATTERED, MARK, collapse_line
 from raycsr.smoothing import SamplingOptions
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
@@ -86,7 +86,7 @@ def options_of(objective: str, costs: str) -> dict[str, Any]:
         "name": f"{objective}-{MATRICES[costs]}" if cost_sensitive else objective,
         "costs": costs,  # of validation alone where the objective has none
         "objective": ObjectiveOptions(objective, recipe.args | recipe.args_of_costs.get(costs, {})),
-        "training": TrainingOptions(epochs=epochs, batch_size=128, lr=0.02, precision="bf16"),
+        "training": TrainingOptions(epochs=epochs, batch_size=128, lr=0.02),
         "augmentation": AugmentationOptions(crop_padding=4, flip=True),
         "validation": ValidationOptions(every=epochs, images=300, sensitive=200),
     }
@@ -161,7 +161,7 @@ def compared(costs: str, of_objective: dict[str, str], path: str, results: str, 
     return points
 
 
-def main(path: str, start: str, results: str, radius: float = 0.25) -> None:
+def main(*, path: str, start: str, results: str, radius: float = 0.25) -> None:
     """Trains, tunes, samples and compares.
 
     Args:
@@ -179,7 +179,12 @@ def main(path: str, start: str, results: str, radius: float = 0.25) -> None:
         points = compared(costs, of_objective, path, results, radius)
         points["tuned"] = points["rule_id"] == points["objective"].map({o: tuned_ids[costs, o] for o in of_objective})
         shown = points[points["tuned"] | (points["rule_id"] == "argmax")].sort_values(["objective", "tuned"])
-        parts += [f"costs {costs}", markdown_table(table_rows(shown)), format_front(front(points))]
+        parts += [
+            f"costs {costs}",
+            markdown_table(table_rows(shown)),
+            collapse_line(shown),
+            format_front(front(points)),
+        ]
         parts.append(format_equal_accuracy(at_equal_accuracy(points)))
         store.write(f"front-{MATRICES[costs]}.png", plot_front(points))
     text = "\n\n".join(parts)
@@ -193,14 +198,11 @@ def table_rows(points: pd.DataFrame) -> list[list[str]]:
     rows = [["objective", "rule", *(name.replace("_", " ") if "recall" in name else name for name in names), "s"]]
     for _, point in points.iterrows():
         rule = f"tuned: {point['rule']}" if point["tuned"] else "argmax"
-        numbers = [f"{point[name]:.3f}" for name in names]
+        mark = f" {MARK}" if point["collapsed"] else ""
+        numbers = [f"{point[name]:.3f}{mark if name in FLATTERED else ''}" for name in names]
         rows.append([point["objective"], rule, *numbers, f"{point['seconds']:.0f}"])
     return rows
 
 
 if __name__ == "__main__":
-    try:
-        auto_cli(main, as_positional=False)
-    except UserError as error:
-        print(f"jobs.objectives: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_job(main))

@@ -11,6 +11,7 @@ _HOMES = {
     "UserError": "raycsr.errors",
     "Votes": "raycsr.smoothing",
     "certify_counts": "raycsr.certification",
+    "certify_stored": "raycsr.results",
     "collect_certificates": "raycsr.results",
     "collect_trials": "raycsr.results",
     "count_votes": "raycsr.smoothing",

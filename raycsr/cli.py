@@ -1,9 +1,9 @@
 """The `raycsr` command: one verb, one function; typed options from its signature, YAML by --config."""
 
+import atexit
 import functools
 import importlib
 import inspect
-import json
 import signal
 import sys
 import traceback
@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from raycsr.errors import UserError, refuse_credentials
+from raycsr.errors import UserError
+from raycsr.options import hints_of, read_words
+from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
 
 # verb -> module and function, and what it does; a module is imported only when its verb is asked for
 VERBS = {
@@ -39,8 +41,12 @@ VERBS = {
 
 VALIDATED = ("sample", "train", "sweep")
 
-# options that may be repeated; each occurrence adds a value, and the command line replaces YAML's list
-_LISTS = ("--run", "--costs", "--radii", "--rules")
+_ORDER = (
+    "Order: the command line goes before --config wherever that stands, a later --config before an earlier one, and "
+    "both before defaults. Lists: `--radii 0.25 0.5`, `--radii 0.25,0.5`, `--radii 0.25 --radii 0.5` and "
+    "`--radii '[0.25, 0.5]'` are one; costs and rules have commas of their own, and are written in the other ways. Of "
+    "another option that is given twice, the last counts."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,8 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         print(_help())
         return 0
     verb, rest = args[0], args[1:]
-    # as Ray's own handler does, which takes its place: what is under way unwinds, and its run is released
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+    handle_stops()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         return _report_errors(command(verb, rest)())
@@ -65,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return _stopped(verb, signal.SIGINT)
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:
+    except SystemExit:
+        if not was_terminated():
             raise
         return _stopped(verb, signal.SIGTERM)
     except Exception as error:
@@ -74,6 +79,23 @@ def main(argv: list[str] | None = None) -> int:
         reason = str(error).strip().splitlines() or [""]
         print(f"raycsr {verb}: failed by {type(error).__name__}: {reason[-1]}", file=sys.stderr)
         return 1
+    finally:
+        atexit.register(ignore_stops)  # before Ray's own, which was registered when the verb imported it
+
+
+def run_job(function: Callable) -> int:
+    """Runs a function as a command of its own, `python -m jobs.NAME`: options as `arguments` reads them.
+
+    Returns:
+        The exit status: 2 where the user can mend something.
+    """
+    name = f"jobs.{Path(inspect.getfile(function)).stem}"  # run so, its module is __main__
+    try:
+        function(**arguments(f"python -m {name}", function, sys.argv[1:]))
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _stopped(verb: str, number: signal.Signals) -> int:
@@ -82,18 +104,55 @@ def _stopped(verb: str, number: signal.Signals) -> int:
         file=sys.stderr,
         flush=True,
     )
-    return 128 + number
+    return status(number)
 
 
-def parser(verb: str, function: Callable) -> ArgumentParser:
-    """The parser of a verb: precedence command line > --config > defaults; an unknown key is an error."""
-    made = _Parser(prog=f"raycsr {verb}", allow_abbrev=False, description=(function.__doc__ or "").split("\n\n")[0])
-    made.add_argument("--config", action="config", help="YAML file of options; the command line goes before it")
-    kinds = {one.kind for one in inspect.signature(function).parameters.values()}
-    made.add_function_arguments(
-        function, as_group=False, as_positional=inspect.Parameter.KEYWORD_ONLY not in kinds, fail_untyped=True
-    )
+def parser(name: str, function: Callable, *groups: type) -> ArgumentParser:
+    """The parser of a function, and of dataclasses whose fields stand beside its options."""
+    about = (function.__doc__ or "").split("\n\n")[0]
+    made = _Parser(prog=name, allow_abbrev=False, description=about, epilog=_ORDER)
+    made.add_argument("--config", action="config", help="YAML file of options, wherever it stands")
+    made.add_function_arguments(function, as_group=False, as_positional=bool(_positionals(function)), fail_untyped=True)
+    for group in groups:
+        made.add_class_arguments(group, as_group=False)
     return made
+
+
+def arguments(name: str, function: Callable, words: Sequence[str], *groups: type) -> dict[str, Any]:
+    """What a command line calls a function with: command line > --config > defaults.
+
+    Args:
+        name: what the command is called, for messages and help.
+        function: the function.
+        words: the command line after that name.
+        groups: dataclasses whose fields are options beside the function's.
+
+    Raises:
+        UserError: naming what is wrong.
+        SystemExit: after --help or --print_config.
+    """
+    options = parser(name, function, *groups)
+    if {"-h", "--help"} & set(words):
+        options.print_help()
+        sys.exit(0)
+    printed = [word for word in words if word.partition("=")[0] == "--print_config"]
+    hints = {key: hint for one in (function, *groups) for key, hint in hints_of(one).items()}
+    given = read_words([word for word in words if word not in printed], hints, _positionals(function))
+    try:
+        parsed = options.parse_object(given)
+        if printed:
+            print(options.dump(parsed, skip_default="skip_default" in printed[-1]), end="")
+            sys.exit(0)
+        made = options.instantiate(parsed)
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        options.error(str(error))
+    return {key: value for key, value in vars(made).items() if key != "config"}
+
+
+def _positionals(function: Callable) -> list[str]:
+    """The options that are given without their names: those of a function that may be called so."""
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name for one in parameters if one.kind is not one.KEYWORD_ONLY and one.default is one.empty]
 
 
 def command(verb: str, rest: list[str]) -> functools.partial:
@@ -104,11 +163,10 @@ def command(verb: str, rest: list[str]) -> functools.partial:
     """
     if verb not in VERBS:
         raise UserError(f"no such verb; use one of {', '.join(VERBS)}")
-    _refuse_credentials(rest)
     function = _function(verb)
     if verb == "validate":
         return _validation(function, rest)
-    return functools.partial(function, **_arguments(parser(verb, function), function, rest))
+    return functools.partial(function, **arguments(f"raycsr {verb}", function, rest))
 
 
 def _function(verb: str) -> Callable:
@@ -126,28 +184,10 @@ def _validation(validate: Callable, rest: list[str]) -> functools.partial:
     if verb not in VALIDATED:
         raise UserError(f"validate what? give one of {', '.join(VALIDATED)}, and its options")
     function = _function(verb)
-    options = parser(f"validate {verb}", function)
     timing = inspect.signature(validate).parameters["timing"].annotation
-    options.add_class_arguments(timing, as_group=False)
-    given = _arguments(options, function, rest[1:])
+    given = arguments(f"raycsr validate {verb}", function, rest[1:], timing)
     of_timing = timing(**{field.name: given.pop(field.name) for field in fields(timing)})
     return functools.partial(validate, verb, given, of_timing)
-
-
-def _arguments(options: ArgumentParser, function: Callable, rest: list[str]) -> dict[str, Any]:
-    single = [name for name, one in inspect.signature(function).parameters.items() if one.annotation is str]
-    lists = [option for option in _LISTS if option.removeprefix("--") not in single]  # `train` has one --costs
-    parsed = options.instantiate(options.parse_args(_join_lists(rest, lists)))
-    return {key: value for key, value in vars(parsed).items() if key != "config"}
-
-
-def _refuse_credentials(rest: list[str]) -> None:
-    """Before the parser repeats them in --print_config or a message."""
-    refuse_credentials(" ".join(rest))
-    pairs = zip(["", *rest], rest, strict=False)
-    for path in [word.removeprefix("--config=") for before, word in pairs if "--config" in (before, word[:8])]:
-        if Path(path).is_file():
-            refuse_credentials(Path(path).read_text(errors="replace"))
 
 
 def _report_errors(result: Any) -> int:
@@ -169,35 +209,6 @@ def _report_errors(result: Any) -> int:
     for outcome in outcomes:
         print(outcome.run.location)
     return 1 if errors or failures else 0
-
-
-def _join_lists(args: list[str], lists: Sequence[str] = _LISTS) -> list[str]:
-    """Gathers repeated list options into one JSON list each; `--radii 0.25,0.5` is a list by itself."""
-    kept: list[str] = []
-    values: dict[str, list] = {}
-    words = iter(args)
-    for word in words:
-        option, equals, value = word.partition("=")
-        if option not in lists:
-            kept.append(word)
-            continue
-        value = value if equals else next(words, "")
-        if value.startswith("["):
-            kept += [option, value]
-        elif option == "--radii":
-            values.setdefault(option, []).extend(_number(part) for part in value.split(","))
-        else:
-            values.setdefault(option, []).append(value)
-    for option, given in values.items():
-        kept += [option, json.dumps(given)]
-    return kept
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text  # the parser says what is wrong with it
 
 
 def _help() -> str:

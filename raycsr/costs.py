@@ -1,7 +1,5 @@
 """Cost matrices: which mistakes are costly, and how much each one costs."""
 
-import csv
-import difflib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from raycsr.errors import UserError
+from raycsr.class_names import read_classes, read_pairs, shown
+from raycsr.cost_files import is_cost_file, read_costs
+from raycsr.errors import UserError, nearest
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,22 +64,18 @@ class CostMatrix:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> "CostMatrix":
-        """Read m rows of m numbers, row = true class.
+        """Read m rows of m numbers, row = true class, from a .csv, .tsv or .npy file.
 
-        A header row of class names, a first column of class names, or both may surround the numbers.
+        A header row of class names, a first column of class names, or both may surround the numbers; columns in
+        another order than the rows are put in that of the rows. What tables may look like: see
+        `raycsr.cost_files.read_costs`.
 
         Raises:
             UserError: a file that cannot be read, a cell that is no number, values that are no cost matrix.
         """
-        try:
-            with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a BOM
-                rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
-            class_names, body = _split_names(rows)
-            return cls([[_number(cell) for cell in row] for row in body], class_names)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"cost matrix {path} cannot be read: {error}; give a local CSV file") from None
-        except UserError as error:
-            raise UserError(f"cost matrix {path}: {error}") from None
+        costs = _of_file(path)
+        indices = tuple(str(k) for k in range(costs.num_classes))  # of a table written with them, not with names
+        return cls(costs.values) if costs.class_names == indices else costs
 
     @classmethod
     def from_spec(cls, spec: str, num_classes: int, class_names: Sequence[str] | None = None) -> "CostMatrix":
@@ -87,33 +83,26 @@ class CostMatrix:
 
         Args:
             spec: `uniform`, `seed:cat,dog`, `pair:cat/dog,3/8` (true class / costly target) or the path of a
-                `.csv` file. A class is given by name, or by index where no class has that name. Costs are 1
-                but for a CSV.
+                `.csv`, `.tsv` or `.npy` file. A class is given by name, or by index where no class has that name.
+                Quotes say where a name ends that holds a comma or a slash: `seed:"crane, bird",cat`. Costs are 1
+                but for a file.
             num_classes: the number m of classes of the data.
             class_names: their names, where the data has them.
 
         Raises:
-            UserError: an unknown form or class, or a CSV that disagrees with the data.
+            UserError: an unknown form or class, or a file that disagrees with the data.
         """
         _checked_names(class_names, num_classes)
         kind, _, rest = spec.partition(":")
         if spec == "uniform":
             return cls.uniform(num_classes, class_names)
-        if spec.endswith(".csv"):
-            return _agreeing(cls.from_csv(spec), spec, num_classes, class_names)
-        if kind == "seed":
-            seeds = [find_class(name, num_classes, class_names) for name in rest.split(",")]
-            return cls.seedwise(num_classes, seeds, class_names=class_names)
-        if kind == "pair":
-            pairs: dict[int, list[int]] = {}
-            for pair in rest.split(","):
-                seed, slash, target = pair.partition("/")
-                if not slash:
-                    raise UserError(f"pair {pair!r} in costs {spec!r} has no target; write seed/target")
-                pairs.setdefault(find_class(seed, num_classes, class_names), []).append(
-                    find_class(target, num_classes, class_names)
-                )
-            return cls.pairwise(num_classes, pairs, class_names=class_names)
+        if kind in ("seed", "pair"):  # before a path: a class may be named like a file
+            try:
+                return _SPECS[kind](rest, num_classes, class_names)
+            except UserError as error:
+                raise UserError(f"costs {shown(spec)}: {error}") from None
+        if is_cost_file(spec):
+            return _of_data(spec, num_classes, class_names)
         raise UserError(f"costs {spec!r} not understood; use uniform, seed:3,5, pair:3/5,3/8 or a path to a .csv")
 
     @property
@@ -158,6 +147,22 @@ class CostMatrix:
         return f"CostMatrix({self.num_classes} classes, {pairs} costly pairs of seeds [{shown}], {self.digest})"
 
 
+def as_cost_matrix(costs: CostMatrix | str, num_classes: int | None = None) -> CostMatrix:
+    """A cost matrix that a program gives, or writes as a command line does where the number of classes is known.
+
+    Raises:
+        UserError: no cost matrix, or a spec whose classes are not known here.
+    """
+    if isinstance(costs, CostMatrix):
+        return costs
+    if isinstance(costs, str) and num_classes is not None:
+        return CostMatrix.from_spec(costs, num_classes)
+    if isinstance(costs, str):
+        how = f"CostMatrix.from_spec({costs!r}, num_classes, class_names)"
+        raise UserError(f"costs {costs!r} needs the number of classes, which is not known here; give raycsr.{how}")
+    raise UserError(f"costs are a {type(costs).__name__}; give a raycsr.CostMatrix, such as CostMatrix(values)")
+
+
 def _checked_values(values: ArrayLike) -> NDArray[np.float64]:
     try:
         array = np.array(values, dtype=np.float64)
@@ -186,8 +191,8 @@ def _checked_names(class_names: Sequence[str] | None, num_classes: int) -> tuple
     names = tuple(class_names)
     if len(names) != num_classes:
         raise UserError(f"{len(names)} class names for {num_classes} classes; give one name a class")
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise UserError(f"class name {twice!r} is given twice; names must differ")
     return names
 
@@ -198,65 +203,48 @@ def _checked_class(k: int, num_classes: int) -> int:
     return int(k)
 
 
-def find_class(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:
-    """The index of a class that a person named, by its name first and by its index otherwise.
+def _seeds(text: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:
+    return CostMatrix.seedwise(num_classes, read_classes(text, num_classes, class_names), class_names=class_names)
+
+
+def _pairs(text: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:
+    pairs: dict[int, list[int]] = {}
+    for seed, target in read_pairs(text, num_classes, class_names):
+        pairs.setdefault(seed, []).append(target)
+    return CostMatrix.pairwise(num_classes, pairs, class_names=class_names)
+
+
+_SPECS = {"seed": _seeds, "pair": _pairs}
+
+
+def _of_file(path: str | Path) -> CostMatrix:
+    names, values = read_costs(path)
+    try:
+        return CostMatrix(values, names)
+    except UserError as error:
+        raise UserError(f"cost matrix {path}: {error}") from None
+
+
+def _of_data(path: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:
+    """The costs of a file in the order of the data's classes and under their names.
 
     Raises:
-        UserError: no class is meant; the message names the nearest.
+        UserError: the file has other classes than the data.
     """
-    name = name.strip()
-    names = list(class_names or [])
-    if name in names:
-        return names.index(name)
-    if name.isdecimal():
-        return _checked_class(int(name), num_classes)
-    if not names:
-        raise UserError(f"class {name!r} given by name, but the data has no class names; use 0 to {num_classes - 1}")
-    near = difflib.get_close_matches(name, names) or names[:3]
-    raise UserError(f"unknown class {name!r}; nearest names: {', '.join(near)} (or use 0 to {num_classes - 1})")
-
-
-def _agreeing(costs: CostMatrix, path: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:
-    """The costs of a CSV under the data's class names, refused where the two do not fit."""
+    costs = _of_file(path)
     if costs.num_classes != num_classes:
         raise UserError(
             f"cost matrix {path} has {costs.num_classes} classes, the data has {num_classes}; make them agree"
         )
-    if class_names is None:
-        return costs
-    for k, (ours, theirs) in enumerate(zip(costs.class_names or class_names, class_names, strict=True)):
-        if ours != theirs:
-            raise UserError(f"cost matrix {path} names class {k} {ours!r}, the data {theirs!r}; reorder the CSV")
-    return CostMatrix(costs.values, class_names)
-
-
-def _split_names(rows: list[list[str]]) -> tuple[list[str] | None, list[list[str]]]:
-    """Part the cells of a CSV into the class names, if it has any, and the rows of numbers."""
-    if not rows:
-        raise UserError("the file is empty; give m rows of m numbers")
-    corner = rows[0][0] == ""  # an empty corner cell: names above and to the left, which may be digits
-    has_header = corner or not any(_is_number(cell) for cell in rows[0][1:])
-    has_column = corner or not any(_is_number(row[0]) for row in rows[1:])
-    header = rows[0][has_column:] if has_header else None
-    body = rows[has_header:]
-    column = [row[0] for row in body] if has_column else None
-    if header is not None and column is not None and header != column:
-        raise UserError(f"names in the header {header} and in the first column {column} differ; use one order")
-    names = header or column
-    if names == [str(k) for k in range(len(body))]:
-        names = None  # a table written with its indices, not names
-    return names, [row[has_column:] for row in body]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(cell: str) -> float:
-    if not _is_number(cell):
-        raise UserError(f"cell {cell!r} is not a number; write costs as 0, 1, 2.5")
-    return float(cell)
+    indices = [str(k) for k in range(num_classes)]
+    theirs = indices if class_names is None else list(class_names)
+    names = theirs if costs.class_names is None else list(costs.class_names)
+    if set(names) == set(indices) != set(theirs):
+        theirs = indices  # a table written with its indices, not names
+    if set(names) != set(theirs):
+        if class_names is None:
+            return costs
+        name = next(name for name in names if name not in theirs)
+        raise UserError(f"cost matrix {path} has a class {name!r}, the data has none; {nearest(name, theirs)}")
+    order = [names.index(name) for name in theirs]
+    return CostMatrix(costs.values[np.ix_(order, order)], class_names)

@@ -8,8 +8,13 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake in the input: one line that says what was wrong, the value, and the fix.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. What it quotes, such as a name in a file,
+    may hold anything: what cannot be printed in a line is escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        """Takes the line."""
+        super().__init__("".join(one if one.isprintable() else repr(one)[1:-1] for one in message))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

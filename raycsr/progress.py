@@ -11,6 +11,41 @@ from tqdm import tqdm
 
 LINE_SECONDS = 60.0
 _WINDOW = 10  # lines that the rate of the time left looks back
+_ENOUGH_SECONDS = 10.0  # of work after the first finished block: before them a rate would be a guess
+
+
+class Speed:
+    """How fast work is done, from its first finished block on: what comes before that is start-up, or part of it.
+
+    Attributes:
+        done: units, those of the first block among them.
+    """
+
+    def __init__(self) -> None:
+        """Knows nothing yet."""
+        self.done = 0
+        self._marks: deque[tuple[float, int]] = deque(maxlen=_WINDOW)  # when, and what was done by then
+        self._last = 0.0
+
+    def add(self, units: int) -> None:
+        """Notes that a block of so many units is done now."""
+        self.done += units
+        self._last = time.monotonic()
+        if not self._marks:
+            self._marks.append((self._last, self.done))
+
+    def mark(self) -> None:
+        """Looks back from now on to the tenth mark before at most; without marks to the first finished block."""
+        if self._marks:
+            self._marks.append((time.monotonic(), self.done))
+
+    def per_second(self) -> float | None:
+        """Units a second up to the last finished block; None while there is nothing to go by."""
+        if not self._marks:
+            return None
+        then, before = self._marks[0]
+        seconds, gained = self._last - then, self.done - before
+        return gained / seconds if gained and seconds >= _ENOUGH_SECONDS else None
 
 
 class Progress:
@@ -18,6 +53,7 @@ class Progress:
 
     A terminal gets tqdm's bar, which goes away when the work is done. A log gets a line a minute, whether work
     comes in or not: `sample: 1,200 of 50,000 images (2 %), 41,300 samples/s, 8 actors alive, 2.3 h left`.
+    What time is left is said once there is a speed to go by (`Speed`).
     """
 
     def __init__(
@@ -35,19 +71,17 @@ class Progress:
         self._total, self._what, self._units = total, what, units
         self._note = note or (lambda: "")
         self._shown = shown
-        self._done = 0
-        self._seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+        self._speed = Speed()
         self._bar: tqdm | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write_lines, daemon=True, name="progress")
 
     def __enter__(self) -> "Progress":
         """Starts the bar, or the minute."""
-        self._seen.append((time.monotonic(), 0))
         if not self._shown:
             return self
         if sys.stderr.isatty():
-            self._bar = tqdm(total=self._total, desc=self._what, unit=f" {self._units}", leave=False)
+            self._bar = self._new_bar()
         else:
             self._thread.start()
         return self
@@ -62,19 +96,27 @@ class Progress:
 
     def update(self, units: int = 1) -> None:
         """Notes that units are done."""
-        self._done += units
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._note(), refresh=False)
+        first = not self._speed.done
+        self._speed.add(units)
+        if self._bar is None:
+            return
+        if first:  # in the place of one whose clock has counted the start-up
+            self._bar.close()
+            self._bar = self._new_bar()
+        else:
             self._bar.update(units)
+        self._bar.set_postfix_str(self._note(), refresh=first)
 
     def line(self) -> str:
         """What there is to say now."""
-        now, (then, before) = time.monotonic(), self._seen[0]
-        self._seen.append((now, self._done))
-        done = f"{self._done:,} of {self._total:,} {self._units} ({100 * self._done / max(self._total, 1):.0f} %)"
-        gained = self._done - before
-        left = f"{duration((self._total - self._done) * (now - then) / gained)} left" if gained else ""
-        return f"{self._what}: {', '.join(part for part in (done, self._note(), left) if part)}"
+        done, speed = self._speed.done, self._speed.per_second()
+        self._speed.mark()
+        share = f"{done:,} of {self._total:,} {self._units} ({100 * done / max(self._total, 1):.0f} %)"
+        left = "" if speed is None else f"{duration((self._total - done) / speed)} left"
+        return f"{self._what}: {', '.join(part for part in (share, self._note(), left) if part)}"
+
+    def _new_bar(self) -> tqdm:
+        return tqdm(total=self._total, initial=self._speed.done, desc=self._what, unit=f" {self._units}", leave=False)
 
     def _write_lines(self) -> None:
         while not self._stop.wait(LINE_SECONDS):

@@ -10,6 +10,7 @@ from raycsr.data import decode_images
 from raycsr.models import Preprocessing
 from raycsr.results import SCHEMA_VERSION, Run, Store, histograms, votes_table
 
+LABELS = [0, 0, 1, 1, 2, 2]
 IDS = ["a/0.png", "a/1.png", "b/0.png", "b/1.png", "c/0.png", "c/1.png"]
 OFFSETS = {f"offset:{strength:g}*pair:a/b": f"offset-{i:010d}" for i, strength in enumerate([0.5, 1, 1.5, 2, 4], 1)}
 SURE = {0: [1000, 0, 0], 1: [0, 1000, 0], 2: [0, 0, 1000]}  # votes that certify 0.5 * Phi^-1(L), over 1.2
@@ -32,9 +33,13 @@ def write_run(
     skip=(),
     photographs=None,
     class_names=("a", "b", "c"),
+    times=1,
     **manifest,
 ):
-    """Writes {rule: answers to the six images}, on which all votes agree, so all radii of a run are alike."""
+    """Writes {rule: answers to the six images}, on which all votes agree, so all radii of a run are alike.
+
+    With `times` there are as many images of each kind, `a/0.png`, then `a/0.png.1`, and so on.
+    """
     folder = Store(results).at(experiment)
     run = Run(folder.at(f"runs/{len(folder.names('runs')):016d}"))
     facts = {
@@ -49,28 +54,30 @@ def write_run(
     facts |= {"preprocessing": PREPROCESSING.to_dict()}
     facts["config"] = {"data": {"source": "imagefolder", "path": str(photographs)}}
     run.store.create("manifest.json", json.dumps({**facts, **manifest}).encode())
-    run.add_images(pd.DataFrame({"image_id": IDS, "label": [0, 0, 1, 1, 2, 2], "size": 1, "version": "v"}))
+    ids = [f"{name}.{time}" if time else name for time in range(times) for name in IDS]
+    run.add_images(pd.DataFrame({"image_id": ids, "label": LABELS * times, "size": 1, "version": "v"}))
     run.add_rules({"id": OFFSETS[rule], "kind": "offset", "spec": rule} for rule in answers if rule != "argmax")
     shas = image_shas(photographs) if photographs else ["0"] * len(IDS)
     for rule, classes in answers.items():
-        rows = [i for i, name in enumerate(IDS) if (rule, name) not in skip]
-        run.write_votes(f"{OFFSETS.get(rule, rule)}.parquet", votes(OFFSETS.get(rule, rule), rows, classes, shas))
+        rows = [i for i, name in enumerate(ids) if (rule, name) not in skip]
+        table = votes(OFFSETS.get(rule, rule), ids, rows, classes, shas)
+        run.write_votes(f"{OFFSETS.get(rule, rule)}.parquet", table)
     for spec in certify_under:
         run.certify(spec, run.costs(spec), 0.01)
     return run
 
 
-def votes(rule_id, rows, classes, shas):
-    counts = np.array([SURE[classes[i]] for i in rows])
+def votes(rule_id, ids, rows, classes, shas):
+    counts = np.array([SURE[classes[i % 6]] for i in rows])
     columns = {"rule": rule_id, "n0": 1000, "n": 1000, "sampling": "fixed", "device": "cpu"}
     columns |= {"batch_size": 64, "seconds": 0.1, "error": None}
     return votes_table(
         {
-            "image_id": [IDS[i] for i in rows],
-            "label": [i // 2 for i in rows],
+            "image_id": [ids[i] for i in rows],
+            "label": [LABELS[i % 6] for i in rows],
             "selection": histograms(counts),
             "estimation": histograms(counts),
-            "image_sha": [shas[i] for i in rows],
+            "image_sha": [shas[i % 6] for i in rows],
             **{name: [value] * len(rows) for name, value in columns.items()},
         }
     )

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from raycsr.cli import VERBS, _join_lists, main
+from raycsr.cli import VERBS, main
 
 
 def run(capsys, *words):
@@ -31,13 +31,6 @@ def test_each_verb_has_help_with_its_options_explained(verb, capsys):
     out = capsys.readouterr().out
     assert f"usage: raycsr {verb}" in out
     assert any(option in out for option in ("results", "--run", "--model"))
-
-
-def test_list_options_may_be_repeated_and_radii_split():
-    assert _join_lists(["--run", "a", "--costs", "pair:1/2,3/4", "--run=b", "--alpha", "0.1", "--radii", "0,0.5"]) == [
-        "--alpha", "0.1", "--run", '["a", "b"]', "--costs", '["pair:1/2,3/4"]', "--radii", "[0.0, 0.5]",
-    ]  # fmt: skip
-    assert _join_lists(["--costs", "[uniform]"]) == ["--costs", "[uniform]"]
 
 
 CONFIG = """

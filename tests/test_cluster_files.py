@@ -19,7 +19,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import raycsr
-from raycsr.cli import VERBS, _join_lists, command, parser
+from raycsr.cli import VERBS, arguments, command
 from raycsr.pipelines.metrics import COUNTERS, GAUGES
 
 ROOT = Path(__file__).parents[1]
@@ -248,7 +248,7 @@ def understood(words):
         case _:
             return False
     function = getattr(importlib.import_module(module), name.replace("-", "_"))
-    return bool(parser(name, function).parse_args(_join_lists(list(rest))))
+    return bool(arguments(module, function, rest))
 
 
 def test_each_block_of_the_readme_is_shell():

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from raycsr.cli import parser
+from raycsr.cli import arguments
 from raycsr.costs import CostMatrix
 from raycsr.models import ModelOptions, load_base_classifier, parse_rules
 from raycsr.pipelines.plan import TrainConfig
@@ -29,8 +30,7 @@ def verb(path):
 
 
 def parsed(path):
-    options = parser("verb", verb(path))
-    return options.instantiate(options.parse_args(["--config", str(path), "--results", "r"]))
+    return SimpleNamespace(**arguments("raycsr", verb(path), ["--config", str(path), "--results", "r"]))
 
 
 def of(function):

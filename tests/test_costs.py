@@ -113,6 +113,9 @@ def test_bad_classes_are_refused():
         CostMatrix.uniform(3).targets(3)
 
 
+TABLE = [[0, 1, 0], [0, 0, 2.5], [0, 0, 0]]  # of bird, cat, dog
+
+
 @pytest.mark.parametrize(
     ("text", "class_names"),
     [
@@ -123,34 +126,128 @@ def test_bad_classes_are_refused():
         ("true, bird, cat, dog\nbird, 0, 1, 0\ncat, 0, 0, 2.5\ndog, 0, 0, 0\n\n", tuple(ANIMALS)),
         (",0,1,2\n0,0,1,0\n1,0,0,2.5\n2,0,0,0\n", None),  # as pandas writes a frame without names
         ("\ufeff0,1,0\r\n0,0,2.5\r\n0,0,0\r\n", None),  # as a spreadsheet writes it
+        ("0;1;0\n0;0;2,5\n0;0;0\n", None),  # where the decimal sign is a comma
+        ("0\t1\t0\n0\t0\t2,5\n0\t0\t0\n", None),
+        ("0\t1\t0\n0\t0\t2.5\n0\t0\t0\n", None),
+        ('0,1,0\n0,0,"2,5"\n0,0,0\n', None),
+        ("sep=;\n0;1;0\n0;0;2,5\n0;0;0\n", None),  # Excel's own first line
+        (",1,0\n0,,2.5\n0,0,\n", None),  # an empty diagonal
+        (",bird,cat,dog\nbird,,1,0\ncat,0,,2.5\ndog,0,0,\n", tuple(ANIMALS)),
+        ("bird;cat;dog\n;1;0\n0;;2,5\n0;0;\n", tuple(ANIMALS)),
+        ("0,1,0,,\n0,0,2.5,,\n0,0,0,,\n,,,,\n,,,,\n", None),  # what was once filled stays around a table
+        (",,\n,bird,cat,dog\n,0,1,0\n,0,0,2.5\n,0,0,0\n", tuple(ANIMALS)),
+        (",bird,cat,dog\n0,0,1,0\n1,0,0,2.5\n2,0,0,0\n", tuple(ANIMALS)),  # a frame's own index
+        ("id,bird,cat,dog\n1,0,1,0\n2,0,0,2.5\n3,0,0,0\n", tuple(ANIMALS)),  # numbered from 1
+        (",cat,dog,bird\nbird,1,0,0\ncat,0,2.5,0\ndog,0,0,0\n", tuple(ANIMALS)),  # columns in another order
+        ('"bird","cat","dog"\n"0","1","0"\n"0","0","2.5"\n"0","0","0"\n', tuple(ANIMALS)),
+        ("0;1;0\n0;0;2,500\n0;0;0,0\n", None),  # the last cell says what the comma is
+        ("0,1,0\n0,0,2.500\n0,0,0\n", None),  # between commas a point is decimal
     ],
 )
-def test_csv_with_and_without_names(csv, text, class_names):
+def test_csv_as_people_and_programs_write_it(csv, text, class_names):
     costs = CostMatrix.from_csv(csv(text))
-    assert costs.values.tolist() == [[0, 1, 0], [0, 0, 2.5], [0, 0, 0]]
+    assert costs.values.tolist() == TABLE
     assert costs.class_names == class_names
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+def test_csv_in_the_encodings_of_spreadsheets(tmp_path, encoding):
+    mark = "\ufeff" if encoding.startswith("utf-16-") else ""
+    (tmp_path / "costs.csv").write_bytes(f"{mark};bär;löwe\nbär;0;1,5\nlöwe;2;0\n".encode(encoding))
+    costs = CostMatrix.from_csv(tmp_path / "costs.csv")
+    assert costs.class_names == ("bär", "löwe") and costs.values.tolist() == [[0, 1.5], [2, 0]]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".npy", ".CSV", ".Tsv"])
+def test_a_file_is_known_by_its_suffix(tmp_path, suffix):
+    path = tmp_path / f"costs{suffix}"
+    if suffix == ".npy":
+        np.save(path, np.array(TABLE))
+    else:
+        path.write_text("0\t1\t0\n0\t0\t2.5\n0\t0\t0\n")
+    assert CostMatrix.from_spec(str(path), 3).values.tolist() == TABLE
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "the file is empty"),
+        (",,\n,,\n", "the file is empty"),
         ("0,1\n1,x\n", "cell 'x' is not a number"),
         ("0,1,2\n1,0,2\n", "this one is (2, 3)"),
         ("0,1\n1,-4\n", "cost at [1, 1] is -4.0"),
-        (",a,b\nb,0,1\na,1,0\n", "names in the header ['a', 'b'] and in the first column ['b', 'a'] differ"),
+        ("0,1\n1,0\n5,5\n", "this one is (3, 2)"),
+        (",a,b\na,0,1\nc,1,0\n", "class 'b' is 1 times in the header and 0 times in the first column"),
+        (",a,a\na,0,1\nb,1,0\n", "class 'a' is 2 times in the header and 1 times in the first column"),
+        ("a,a\n0,1\n1,0\n", "class name 'a' is given twice"),
+        (",a,b\n1,0,1\n0,1,0\n", "class 'a' is 1 times in the header and 0 times"),  # no order of rows
+        ("0,\n1,0\n", "cell [0, 1] is empty; only the diagonal may be"),
+        ("0;1 000\n1;0\n", "cell '1 000' seems to have thousands apart; write it without, as 1000"),
+        ("0;1.000,50\n1;0\n", "cell '1.000,50' seems to have thousands apart"),
+        ("0;1.000.000\n1;0\n", "cell '1.000.000' seems to have thousands apart"),
+        ("0;1\u202f000\n1;0\n", "seems to have thousands apart"),
+        ("0;1.000\n1;0\n", "cell '1.000' may be a fraction or thousands; write 1.0000 or 1000"),
+        ("0;1,000\n1;0\n", "cell '1,000' may be a fraction or thousands; write 1,0000 or 1000"),
+        ('0,"1,000"\n1,0\n', "cell '1,000' may be a fraction or thousands"),
+        ("0;1,5\n2.5;0\n", "cells '1,5' and '2.5' have different decimal signs"),
+        (",0,1\n0,,5\n1,2,\n", "its first row and column may be numbers of classes or costs"),
+        ("0,10 %\n1,0\n", "cell '10 %' is not a number"),
+        ("0,nan\n1,0\n", "cell 'nan' is not a number"),
+        ("0,1_0\n1,0\n", "cell '1_0' is not a number"),
+        ("0,1e999\n1,0\n", "cost at [0, 1] is inf; costs must be finite"),
+        ("0," + "9" * 5000 + "\n1,0\n", "cost at [0, 1] is inf; costs must be finite"),
+        ("0,1,2\n1,0,2\n2," + "x" * 5000 + ",0\n", "(5,000 characters) is not a number"),
+        ('0,"' + "9" * 200_000 + '"\n1,0\n', "cannot be read: field larger than field limit"),
     ],
+    ids=lambda text: re.sub(r"\W+", " ", text[:20]),
 )
 def test_bad_csv_is_refused_with_its_path(csv, text, message):
     path = csv(text)
     with refusal(message) as raised:
         CostMatrix.from_csv(path)
-    assert path in str(raised.value)
+    assert path in str(raised.value) and len(str(raised.value)) < len(path) + 250
 
 
 def test_csv_that_cannot_be_read_is_refused(tmp_path):
-    with refusal("absent.csv cannot be read"):
+    with refusal("absent.csv cannot be read: No such file"):
         CostMatrix.from_csv(tmp_path / "absent.csv")
+    with refusal("cannot be read: Is a directory"):
+        CostMatrix.from_csv(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"\x00\x01\x02", "it is no text"),
+        ("a.csv", b"\x81,\xff", "can't decode byte 0x81"),
+        ("a.csv", b"\xff\xfe0", "cannot be read"),  # half a character of UTF-16
+        ("a.csv", b"PK\x03\x04...", "it is a spreadsheet; save it as CSV"),
+        ("a.xlsx", b"PK\x03\x04...", "it is a spreadsheet; save it as CSV"),
+        ("a.xls", b"\xd0\xcf\x11\xe0...", "it is a spreadsheet; save it as CSV"),
+        ("a.npy", b"0,1\n1,0\n", "it is no array that numpy.save wrote"),
+        ("a.npy", b"\x93NUMPY\x01\x00", "it is no array of numbers"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with refusal(message):
+        CostMatrix.from_spec(str(tmp_path / name), 2)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 3)), "is square"),
+        (np.zeros(4), "is square"),
+        (np.array([["0", "1"], ["1", "0"]]), "an array of <U1"),
+        (np.array([[0, 1j], [1, 0]]), "an array of complex128"),
+        (np.array([[0, print], [1, 0]], dtype=object), "no array of numbers"),
+    ],
+)
+def test_an_array_that_is_no_matrix_is_refused(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    with refusal(message):
+        CostMatrix.from_csv(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +283,7 @@ def test_spec_of_a_csv_takes_the_names_of_the_data(csv):
         ("seed:zzz", "unknown class 'zzz'; nearest names: bird, cat, dog (or use 0 to 2)"),
         ("seed:3", "class 3 is not one of the 3 classes"),
         ("seed:", "unknown class ''"),
-        ("pair:cat", "pair 'cat' in costs 'pair:cat' has no target; write seed/target"),
+        ("pair:cat", "costs 'pair:cat': pair 'cat' has no target; write seed/target"),
         ("pair:cat/cat", "cost at [1, 1] is 1.0"),
     ],
 )
@@ -204,5 +301,33 @@ def test_a_csv_that_does_not_fit_the_data_is_refused(csv):
     path = csv("cat,dog\n0,1\n1,0\n")
     with refusal("has 2 classes, the data has 3"):
         CostMatrix.from_spec(path, 3, ANIMALS)
-    with refusal("names class 0 'cat', the data 'dog'"):
-        CostMatrix.from_spec(path, 2, ["dog", "cat"])
+    with refusal("has a class 'cat', the data has none; choose from dog, frog"):
+        CostMatrix.from_spec(path, 2, ["dog", "frog"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dog,bird,cat\n0,0,0\n0,0,1\n2.5,0,0\n",  # the header says the order of the rows, too
+        "dog,0,0,0\nbird,0,0,1\ncat,2.5,0,0\n",  # as does a first column
+        ",dog,bird,cat\ndog,0,0,0\nbird,0,0,1\ncat,2.5,0,0\n",
+        ",dog,cat,bird\ncat,2.5,0,0\nbird,0,1,0\ndog,0,0,0\n",  # rows and columns differ
+        ",2,0,1\n2,0,0,0\n0,0,0,1\n1,2.5,0,0\n",  # by index, which is no class's name here
+    ],
+)
+def test_a_csv_in_another_order_is_put_in_that_of_the_data(csv, text):
+    costs = CostMatrix.from_spec(csv(text), 3, ANIMALS)
+    assert costs.values.tolist() == TABLE and costs.class_names == tuple(ANIMALS)
+
+
+def test_digits_in_a_csv_are_names_where_the_data_has_such_names(csv):
+    path = csv(",0,1,2\n0,0,1,0\n1,0,0,2.5\n2,0,0,0\n")
+    assert CostMatrix.from_spec(path, 3, ["2", "0", "1"]).values.tolist() == [[0, 0, 0], [0, 0, 1], [2.5, 0, 0]]
+    assert CostMatrix.from_spec(csv(",1,2\n1,0,3\n2,4,0\n"), 2, ["2", "1"]).values.tolist() == [[0, 4], [3, 0]]
+    assert CostMatrix.from_spec(csv(",1,0\n1,0,3\n0,4,0\n"), 2).values.tolist() == [[0, 4], [3, 0]]
+
+
+def test_names_with_commas_stand_in_quotes(csv):
+    names = ["tench, Tinca tinca", "CD/DVD player"]
+    text = ',"CD/DVD player","tench, Tinca tinca"\n"tench, Tinca tinca",1,0\nCD/DVD player,0,2\n'
+    assert CostMatrix.from_spec(csv(text), 2, names).values.tolist() == [[0, 1], [2, 0]]

@@ -14,6 +14,9 @@ def summary(accuracy, rob_cs, rules=("argmax", "offset-1")):
             "rule_id": rule,
             "accuracy": accuracy + i / 10,
             "accuracy_low": accuracy,
+            "certified_accuracy_guaranteed": accuracy,
+            "rob_cs_guaranteed": rob_cs,
+            "collapsed": f"of {accuracy}",
             "rob_cs": rob_cs + i / 10,
             "target_recall": accuracy,
         }
@@ -27,6 +30,9 @@ def test_accuracy_comes_from_many_images_and_rob_cs_from_those_at_large_n():
     assert both["rule"].tolist() == ["argmax", "offset-1"]
     assert both["rob_cs"].tolist() == pytest.approx([0.5, 0.6])
     assert both["accuracy"].tolist() == pytest.approx([0.8, 0.7])  # argmax is the second rule there
+    assert both["certified_accuracy_guaranteed"].tolist() == [0.7, 0.7]
+    assert both["rob_cs_guaranteed"].tolist() == [0.5, 0.5]
+    assert both["collapsed"].tolist() == ["of 0.7"] * 2
     assert both["accuracy_low"].tolist() == both["target_recall"].tolist() == [0.7, 0.7]
 
 

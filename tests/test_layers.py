@@ -12,7 +12,11 @@ PACKAGE = Path(raycsr.__file__).parent
 # Each may import those before it, never one after it.
 LAYERS = [
     "errors",
+    "signals",
     "progress",
+    "class_names",
+    "options",
+    "cost_files",
     "costs",
     "certification",
     "models",

@@ -1,16 +1,25 @@
 """Certificates from votes: bounds, radii and the numbers that sum them up. Needs neither torch nor Ray."""
 
-from raycsr.certification.bounds import BOUNDS, binomial_lower, binomial_upper, largest_radius
-from raycsr.certification.by_class import class_recalls, costliest_images, pairwise_robustness
+from raycsr.certification.bounds import BOUNDS, MOST_SAMPLES, binomial_lower, binomial_upper, largest_radius
+from raycsr.certification.by_class import (
+    TELLING_IMAGES,
+    class_recalls,
+    collapse_in_words,
+    collapsed_classes,
+    costliest_images,
+    pairwise_robustness,
+)
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
 from raycsr.certification.groups import group_column, group_numbers
-from raycsr.certification.metrics import METRICS, summarize
+from raycsr.certification.metrics import METRICS, metric_of, summarize
 from raycsr.certification.statements import HOPELESS_LEVEL, Statements, looks
 
 __all__ = [
     "BOUNDS",
     "HOPELESS_LEVEL",
     "METRICS",
+    "MOST_SAMPLES",
+    "TELLING_IMAGES",
     "SparseVotes",
     "Statements",
     "binomial_lower",
@@ -18,11 +27,14 @@ __all__ = [
     "certify_counts",
     "certify_votes",
     "class_recalls",
+    "collapse_in_words",
+    "collapsed_classes",
     "costliest_images",
     "group_column",
     "group_numbers",
     "largest_radius",
     "looks",
+    "metric_of",
     "pairwise_robustness",
     "summarize",
 ]

@@ -9,7 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize.elementwise import find_root
 from scipy.special import betainccinv, betaincinv, betaln, ndtri
 
+from raycsr.errors import UserError
+
 _TINY = np.finfo(np.float64).tiny
+
+# Of one image. Beta quantiles are computed in float64, which loses single votes above 2^53, and no run counts so many.
+MOST_SAMPLES = 10**12
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -86,7 +91,7 @@ def sequence_upper(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatAr
 
     Arguments and shape as `sequence_lower`; 1 where all votes are for the class.
     """
-    counts, n = np.asarray(counts, np.int64), np.asarray(n, np.int64)
+    counts, n = _checked(counts, n)
     return 1.0 - sequence_lower(n - counts, n, level)  # votes against a class
 
 
@@ -99,17 +104,42 @@ def distinct_triples(
 
     Returns:
         Three arrays (D,), and `inverse` of the broadcast shape with values in [0, D).
+
+    Raises:
+        UserError: counts or n that bounds cannot be given for.
     """
-    counts, n, level = np.asarray(counts, np.int64), np.asarray(n, np.int64), np.asarray(level, np.float64)
+    counts, n = _checked(counts, n)
+    level = np.asarray(level, np.float64)
     n_codes, distinct_n = pd.factorize(n.ravel())
     level_codes, distinct_level = pd.factorize(level.ravel())
     setting = n_codes.reshape(n.shape) * len(distinct_level) + level_codes.reshape(level.shape)
-    stride = counts.max(initial=0) + 1
-    key = np.asarray(setting * stride + counts)
+    count_codes, distinct_counts = pd.factorize(counts.ravel())  # not the counts: products of large ones would wrap
+    stride = max(len(distinct_counts), 1)
+    key = np.asarray(setting * stride + count_codes.reshape(counts.shape))
     inverse, keys = pd.factorize(key.ravel())
-    setting, k = np.divmod(keys, stride)
+    setting, of_count = np.divmod(keys, stride)
     of_n, of_level = np.divmod(setting, len(distinct_level))
-    return (k, distinct_n[of_n], distinct_level[of_level]), inverse.reshape(key.shape)
+    return (distinct_counts[of_count], distinct_n[of_n], distinct_level[of_level]), inverse.reshape(key.shape)
+
+
+def _checked(counts: ArrayLike, n: ArrayLike) -> tuple[IntArray, IntArray]:
+    """Counts and n as int64.
+
+    Raises:
+        UserError: numbers that are no integers, more samples than MOST_SAMPLES, counts below 0 or above n.
+    """
+    counts, n = np.asarray(counts), np.asarray(n)
+    for name, array in (("counts", counts), ("n", n)):
+        if array.dtype.kind not in "iu" and array.size:
+            raise UserError(f"{name} has type {array.dtype}; give integers")
+        if array.max(initial=0) > MOST_SAMPLES:
+            raise UserError(f"{name} is {array.max():,}; an image has {MOST_SAMPLES:,} samples at most")
+    counts, n = counts.astype(np.int64, copy=False), n.astype(np.int64, copy=False)
+    wrong = (counts < 0) | (counts > n)
+    if wrong.any():
+        count, of = (int(np.broadcast_to(array, wrong.shape)[wrong][0]) for array in (counts, n))
+        raise UserError(f"{count:,} votes of {of:,} samples; give 0 to n votes")
+    return counts, n
 
 
 class Bounds(NamedTuple):

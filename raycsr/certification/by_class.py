@@ -1,6 +1,6 @@
 """From certificates to what is behind the summary: robustness by pair of classes, recalls, the costliest images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,17 @@ import pandas as pd
 from raycsr.certification.bounds import FloatArray, IntArray
 from raycsr.certification.groups import group_column
 from raycsr.certification.metrics import certified, checked_radii, refuse_mixed, refuse_other_costs, wilson
-from raycsr.costs import CostMatrix
+from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError
+
+# A recall below the first, or below this share of argmax's, has collapsed.
+COLLAPSED = 0.05
+COLLAPSED_SHARE = 0.5
+
+# A recall of 0 of as many images says that it is below one half (Wilson at 95 %); of fewer it says nothing.
+TELLING_IMAGES = 4
+
+_NAMED = 4  # classes in a line of words
 
 
 def pairwise_robustness(certificates: pd.DataFrame, *, costs: CostMatrix, radius: float) -> pd.DataFrame:
@@ -30,7 +39,7 @@ def pairwise_robustness(certificates: pd.DataFrame, *, costs: CostMatrix, radius
 
     Source: the pair-wise radii of Xin, Chen, Backes & Zhang, ICML 2025; all those of an image hold jointly.
     """
-    threshold = checked_radii(radius)
+    threshold, costs = checked_radii(radius), as_cost_matrix(costs)
     shares = np.full((costs.num_classes, costs.num_classes), np.nan)
     for y, _, pairwise in _by_class(certificates, costs):
         shares[y, costs.targets(y)] = certified(pairwise, threshold)[..., 0].mean(axis=0)
@@ -70,6 +79,51 @@ def class_recalls(certificates: pd.DataFrame, num_classes: int) -> pd.DataFrame:
     return pd.DataFrame(rows, pd.RangeIndex(num_classes, name="class"), columns)
 
 
+def collapsed_classes(certificates: pd.DataFrame, num_classes: int, argmax: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The classes that are hardly answered rightly any more, which flatters what is said of the others.
+
+    A model that always answers "malignant" never takes a malignant image for a benign one: rob_cs is 1. A class has
+    collapsed where its recall is below 0.05, or below half of argmax's. Of few images either may be an accident: it
+    is said only of classes with at least 4 images, and where the upper end of the recall's 95 % interval is below one
+    half, or below argmax's recall.
+
+    Args:
+        certificates: rows of `certify_counts` of one run, decision rule and alpha.
+        num_classes: the number m of classes.
+        argmax: those of the same model by argmax, where there are any.
+
+    Returns:
+        The rows of `class_recalls` of those classes, ascending, with argmax_recall (NaN where it is not known).
+
+    Raises:
+        UserError: as `class_recalls`.
+    """
+    recalls = class_recalls(certificates, num_classes)
+    plain = np.nan if argmax is None else class_recalls(argmax, num_classes)["recall"]
+    recalls = recalls.assign(argmax_recall=plain)
+    recalls = recalls[recalls["num_images"] >= TELLING_IMAGES]
+    hardly_any = (recalls["recall"] < COLLAPSED) & (recalls["recall_high"] < 0.5)
+    of_argmax = recalls["argmax_recall"]
+    less = (recalls["recall"] < COLLAPSED_SHARE * of_argmax) & (recalls["recall_high"] < of_argmax)
+    return recalls[hardly_any | less]
+
+
+def collapse_in_words(collapsed: pd.DataFrame, class_names: Sequence[str] | None = None) -> str:
+    """What `collapsed_classes` found, as `dog 1 of 40 right (argmax 0.550)`; nothing where it found nothing.
+
+    Args:
+        collapsed: its rows.
+        class_names: names of all classes; by default their numbers.
+    """
+    words = []
+    for row in collapsed.head(_NAMED).reset_index(names="class").to_dict("records"):
+        name = class_names[row["class"]] if class_names else row["class"]
+        plain = "" if np.isnan(row["argmax_recall"]) else f" (argmax {row['argmax_recall']:.3f})"
+        words.append(f"{name} {row['recall'] * row['num_images']:.0f} of {row['num_images']:.0f} right{plain}")
+    more = len(collapsed) - _NAMED
+    return ", ".join(words) + (f" and {more} more" if more > 0 else "")
+
+
 def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: float, k: int) -> pd.DataFrame:
     """The images on which an adversary within the radius may do the greatest damage.
 
@@ -88,7 +142,7 @@ def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: f
     Raises:
         UserError: no rows, several runs, rules or alphas, a negative radius, or certificates of other costs.
     """
-    threshold = checked_radii(radius)
+    threshold, costs = checked_radii(radius), as_cost_matrix(costs)
     worst, left = np.zeros(len(certificates)), np.zeros(len(certificates))
     reachable = np.full(len(certificates), -1)
     for y, rows, pairwise in _by_class(certificates, costs):

@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from raycsr.certification.bounds import BOUNDS, Bounds, FloatArray, IntArray, distinct_triples
-from raycsr.costs import CostMatrix
+from raycsr.certification.bounds import BOUNDS, MOST_SAMPLES, Bounds, FloatArray, IntArray, distinct_triples
+from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError, nearest
 
 # How an image's alpha is spent: this share on the lower bound on p_A, the rest on the upper bounds together.
@@ -48,6 +48,7 @@ class SparseVotes:
             )
         if len(self.counts) and self.counts.min() < 0:
             raise UserError(f"a class has {self.counts.min()} votes; votes cannot be negative")
+        _refuse_too_many(self.counts)  # so that no sum of an image's votes wraps
         descends = self.classes[1:] <= self.classes[:-1]
         starts = self.offsets[(self.offsets > 0) & (self.offsets < len(self.classes))]
         descends[starts - 1] = False  # the first class of the next image may be any
@@ -60,6 +61,7 @@ class SparseVotes:
         array = np.asarray(counts)
         if array.dtype.kind not in "iu" or array.ndim != 2:
             raise UserError(f"votes of type {array.dtype} and shape {array.shape}; give integers (N, m)")
+        _refuse_too_many(array)
         voted = array != 0
         offsets = np.concatenate([[0], np.cumsum(np.count_nonzero(voted, axis=1))])
         classes = np.broadcast_to(np.arange(array.shape[1], dtype=np.int32), array.shape)[voted]
@@ -89,15 +91,20 @@ class SparseVotes:
         return np.diff(np.concatenate([[0], np.cumsum(self.counts)])[self.offsets])
 
 
+def _refuse_too_many(counts: NDArray[np.integer]) -> None:
+    if counts.size and counts.max() > MOST_SAMPLES:
+        raise UserError(f"a class has {counts.max():,} votes; an image has {MOST_SAMPLES:,} samples at most")
+
+
 def certify_counts(
     counts0: ArrayLike,
     counts: ArrayLike,
     labels: ArrayLike,
     *,
-    costs: CostMatrix,
+    costs: CostMatrix | str,
     sigma: float,
+    sampling: str | Iterable[str],
     alpha: float = 0.001,
-    sampling: str | Iterable[str] = "fixed",
     image_ids: Iterable[str] | None = None,
     rules: Iterable[str] | None = None,
     errors: Iterable[str | None] | None = None,
@@ -108,13 +115,14 @@ def certify_counts(
         counts0: int (N, m), the votes of the selection samples: they name the top class A.
         counts: int (N, m), the votes of the estimation samples, drawn from other noise: they bound the p_k.
         labels: int (N,), the true classes.
-        costs: the cost matrix, (m, m).
+        costs: the cost matrix, (m, m); or how a command line writes it, with classes by index, such as `seed:8`.
         sigma: standard deviation of the noise in [0, 1] pixel units, which are the units of all radii (L2).
+        sampling: how n was chosen, for all rows or for each, which must agree: `fixed`, where it was settled before
+            any vote was seen, or `sequential`, where votes may have said when to stop. It decides on the bounds:
+            Clopper-Pearson's, or those of a confidence sequence, which hold at every n at once. It has no default,
+            since Clopper-Pearson's bounds on votes that said when to stop are none.
         alpha: failure probability of one image's certificate in total. The standard certificate
             (standard_radius, p_a_lower_standard) and the cost-sensitive one are two statements at alpha each.
-        sampling: how n was chosen, for all rows or for each, who must agree: `fixed`, where it was settled before
-            any vote was seen, or `sequential`, where votes may have said when to stop. It decides on the bounds:
-            Clopper-Pearson's, or those of a confidence sequence, which hold at every n at once.
         image_ids: (N,) names of the images; their positions if None.
         rules: (N,) the decision rule of each row; `argmax` if None.
         errors: (N,) why an image has no votes worth having, or None: its row certifies nothing.
@@ -136,6 +144,7 @@ def certify_counts(
     shape = np.shape(counts)
     if np.shape(counts0) != shape:
         raise UserError(f"counts0 has shape {np.shape(counts0)}, counts {shape}; both are (images, classes)")
+    costs = as_cost_matrix(costs, shape[1] if len(shape) == 2 else None)
     if shape[1:] != (costs.num_classes,):
         raise UserError(f"counts has shape {shape}, the cost matrix {costs.num_classes} classes; make them agree")
     return certify_votes(
@@ -159,14 +168,14 @@ def certify_votes(
     *,
     costs: CostMatrix,
     sigma: float,
+    sampling: str | Iterable[str],
     alpha: float = 0.001,
-    sampling: str | Iterable[str] = "fixed",
     image_ids: Iterable[str] | None = None,
     rules: Iterable[str] | None = None,
     errors: Iterable[str | None] | None = None,
 ) -> pd.DataFrame:
     """Certify images from their sparse votes: see `certify_counts`, which takes them dense."""
-    num_images = len(selection)
+    num_images, costs = len(selection), as_cost_matrix(costs)
     if not (np.isfinite(sigma) and sigma > 0):
         raise UserError(f"sigma is {sigma}; give the noise level in [0, 1] pixel units, above 0")
     if not 0 < alpha < 1:
@@ -310,7 +319,7 @@ def _checked_labels(labels: ArrayLike, num_images: int, num_classes: int) -> Int
 
 def _bounds_of(sampling: NDArray[np.object_]) -> Bounds:
     """The bounds that hold for votes of this design; refuses one that is unknown, and two at once."""
-    designs = list(dict.fromkeys(sampling)) or ["fixed"]
+    designs = list(dict.fromkeys(sampling)) or ["fixed"]  # no rows need no bounds
     if len(designs) > 1:
         raise UserError(f"votes sampled by {' and '.join(map(repr, designs))}; certify those of one design at a time")
     if designs[0] not in BOUNDS:

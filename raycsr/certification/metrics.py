@@ -7,7 +7,7 @@ from scipy.special import stdtrit
 
 from raycsr.certification.bounds import FloatArray, IntArray
 from raycsr.certification.groups import group_column, group_numbers
-from raycsr.costs import CostMatrix
+from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError
 
 # Estimates, in the order of the summary's columns -> whether more is better.
@@ -35,6 +35,22 @@ BLOCK_IMAGES = 1024
 BLOCK_RESAMPLES = 100
 
 
+def metric_of(costs: CostMatrix) -> str:
+    """The metric that models and rules compete in under a cost matrix, where nobody names another.
+
+    rob_cs counts the images on which no costly mistake is possible, whatever it costs; where mistakes cost more or
+    less, it cannot tell those apart, and rob_cost decides: the mean of the costs that are not ruled out.
+
+    Args:
+        costs: the cost matrix.
+
+    Returns:
+        `rob_cost` where two mistakes have different positive costs, else `rob_cs`.
+    """
+    positive = costs.values[costs.values > 0]
+    return "rob_cost" if len(positive) and not np.isclose(positive.min(), positive.max()) else "rob_cs"
+
+
 def summarize(
     certificates: pd.DataFrame,
     *,
@@ -57,7 +73,8 @@ def summarize(
     Returns:
         One row a radius, in the order given, with the columns
 
-        - radius, num_images, num_errors, num_sensitive (images with a cost-sensitive radius), num_groups;
+        - radius, num_images, num_errors, num_sensitive (images with a cost-sensitive radius), num_target (images of
+          target classes), num_groups;
         - accuracy: share of images with prediction == label and not abstained;
         - certified_accuracy: share of images that are correct with standard_radius certified at r;
         - acr: mean of standard_radius where correct, of 0 elsewhere;
@@ -77,7 +94,7 @@ def summarize(
         UserError: no rows, several rules or alphas, a negative radius, certificates of other costs, or not a group an
             image.
     """
-    thresholds = checked_radii(radii)
+    thresholds, costs = checked_radii(radii), as_cost_matrix(costs)
     refuse_mixed(certificates)
     numbers = _group_of_each(certificates, groups)
     labels = certificates["label"].to_numpy(np.int64)
@@ -107,6 +124,7 @@ def summarize(
         "num_images": len(certificates),
         "num_errors": certificates["error"].notna().sum(),
         "num_sensitive": sensitive.sum(),
+        "num_target": of_targets.sum(),
         "num_groups": len(np.unique(numbers)),
     }
     for name in METRICS:

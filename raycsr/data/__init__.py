@@ -4,7 +4,8 @@ from raycsr.data.decode import Decode, decode_images, rgb_image
 from raycsr.data.memory import Pixels, num_bytes, read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import cifar10_arrays, digits_arrays
-from raycsr.data.sources import Listing, Source, open_source
+from raycsr.data.sources import Listing, Source, open_source, stored_options, with_split
+from raycsr.data.splits import refuse_test_images
 
 __all__ = [
     "DataOptions",
@@ -18,5 +19,8 @@ __all__ = [
     "num_bytes",
     "open_source",
     "read_pixels",
+    "refuse_test_images",
     "rgb_image",
+    "stored_options",
+    "with_split",
 ]

@@ -7,6 +7,7 @@ import itertools
 import os
 import posixpath
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ from raycsr.data.files import (
     retried,
     walk,
 )
-from raycsr.data.imagefolder import EXTENSIONS, read_file
-from raycsr.data.images import Image, Images, frame
+from raycsr.data.imagefolder import read_file
+from raycsr.data.images import EXTENSIONS, Found, Image, Images, extension, frame
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError, refuse_credentials
 
@@ -57,7 +58,7 @@ class _Table:
         return [row[position] for row in self.rows]
 
 
-def list_csv(options: DataOptions) -> tuple[pd.DataFrame, list[str] | None]:
+def list_csv(options: DataOptions) -> Found:
     """The rows of the split, in natural order of their files, and the class names where labels are names.
 
     Class names are those of all splits, so that each has its index in all of them.
@@ -83,7 +84,7 @@ def list_csv(options: DataOptions) -> tuple[pd.DataFrame, list[str] | None]:
         [file.version for file in in_order],
         None if groups is None else groups[rows],
     )
-    return images, names
+    return Found(images, names, Counter({"of other splits": len(paths) - len(rows)}))
 
 
 def read_csv(options: DataOptions, image_ids: Sequence[str]) -> Images:
@@ -184,7 +185,7 @@ def _read(path: str) -> _Table:
 
 def _text(path: str) -> str:
     """The file's text: of UTF-8, UTF-16, or else cp1252."""
-    if [file.path for file in itertools.islice(walk(path), 2)] != [posixpath.basename(path)]:
+    if [file.path for file in itertools.islice(walk(path, Counter()), 2)] != [posixpath.basename(path)]:
         raise UserError(f"{path!r} is no file: path names the CSV, and data.image_roots the folders of the images")
     filesystem, place = open_filesystem(path)
 
@@ -220,7 +221,7 @@ def _delimiter(text: str) -> str:
 
 def _names_without_header(first: list[str]) -> list[str] | None:
     """Names for the columns of a file whose first line is an image already; None where it is a header."""
-    images = [position for position, cell in enumerate(first) if cell.lower().endswith(EXTENSIONS)]
+    images = [position for position, cell in enumerate(first) if extension(cell) in EXTENSIONS]
     if len(images) != 1:
         return None
     others = ["label", "label"] if len(first) == 2 else [str(position) for position in range(1, len(first) + 1)]
@@ -298,16 +299,15 @@ def _find_files(options: DataOptions, table: _Table, paths: list[str], rows: np.
     within: dict[str, list[str]] = {}  # the roots that have it
     with_extension: dict[str, list[str]] = {}  # path without extension -> paths
     for root in roots:
-        for file in walk(root):
+        for file in walk(root, Counter()):
             if not file.path.endswith("/"):
                 found[file.path] = file
                 within.setdefault(file.path, []).append(root)
         if folder_of(root) != root:
             raise UserError(f"image root {root!r} is a file: name the folder that the paths of {table.path!r} begin in")
     for path in found:
-        stem, extension = posixpath.splitext(path)
-        if extension.lower() in EXTENSIONS:
-            with_extension.setdefault(stem, []).append(path)
+        if extension(path) in EXTENSIONS:
+            with_extension.setdefault(posixpath.splitext(path)[0], []).append(path)
 
     files, missing = [], []
     for row in rows.tolist():

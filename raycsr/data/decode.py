@@ -13,10 +13,11 @@ import torch
 from PIL import Image, ImageOps
 from timm.data import create_transform
 
+from raycsr.data.images import FORMATS
 from raycsr.data.sources import Source
 from raycsr.models import Preprocessing
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF")  # not those that run a program, as EPS does
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a decompression bomb
 
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -50,8 +51,9 @@ def decode_images(
 ) -> dict[str, np.ndarray]:
     """Decodes images and brings them to one size, as timm does for evaluation but without normalisation.
 
-    Greyscale, palette, CMYK and 16-bit images become RGB, transparency is dropped, and EXIF orientation is
-    applied. Nothing that is wrong with an image raises: it becomes the image's error.
+    Greyscale, palette, CMYK and 16-bit images become RGB, transparency is dropped, EXIF orientation is
+    applied, and of several frames or pages the first is taken. Nothing that is wrong with an image raises: it
+    becomes the image's error, as numbers do whose scale the file does not give (floats, 32-bit and signed integers).
 
     Args:
         encoded: For each image its file's bytes; or pixels, uint8 (H, W) or (H, W, 3), which stay as they are
@@ -104,11 +106,27 @@ def _open(encoded: bytes) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        image = Image.fromarray(_grey(image))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """Grey levels of more than 8 bits, uint8 (H, W): scaled, where Pillow would clip them at 255.
+
+    Raises:
+        ValueError: the file does not say which number is white.
+    """
+    levels, tags = np.asarray(image), getattr(image, "tag_v2", {})  # tags of a TIFF
+    # Pillow stretches a PGM to 16 bits, in a wider type; a 16-bit PNG is one in older versions
+    if image.mode in ("I", "F") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
+        kind = "floats" if image.mode == "F" else "signed or 32-bit integers"
+        raise ValueError(f"its grey levels are {kind}, which have no known white: write it with 8 or 16 bits")
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    grey = (levels >> (bits - 8)).astype(np.uint8)
+    return 255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey
 
 
 @lru_cache

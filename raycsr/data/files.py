@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +16,7 @@ from botocore.config import Config
 
 from raycsr.errors import UserError
 
+_OF_FILE_MANAGERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 READ_THREADS = 16  # an object store answers in tens of milliseconds: read many at once
 RETRY_DELAYS = (0.5, 2.0, 8.0, 30.0, 60.0)  # seconds before each further attempt: a store may restart
 
@@ -29,11 +31,41 @@ class File(NamedTuple):
     version: str
 
 
-def walk(root: str) -> Iterator[File]:
-    """All files below a root, or the root itself where it is a file; hidden ones are left out."""
+def walk(root: str, left_out: Counter[str]) -> Iterator[File]:
+    """All files below a root, or the root itself where it is a file, but hidden ones and those of file managers.
+
+    Args:
+        root: local or s3://.
+        left_out: counts the files that are not yielded, by what they are.
+
+    Raises:
+        UserError: the root cannot be listed, or a name below it is not UTF-8.
+    """
     for file in _walk_s3(root) if root.startswith("s3://") else _walk_local(root):
-        if "/." not in f"/{file.path}":
-            yield file
+        why = not_data(file.path)
+        if why is None:
+            yield _named(file, root)
+        elif not file.path.endswith("/"):
+            left_out[why] += 1
+
+
+def not_data(path: str) -> str | None:
+    """What a file is that nobody put there as data: `hidden`, or the folder it is in; None for all others."""
+    for part in path.split("/"):
+        if part in _OF_FILE_MANAGERS:
+            return f"in {part}"
+        if part.startswith(".") and part != ".":
+            return "hidden"
+    return None
+
+
+def _named(file: File, root: str) -> File:
+    """The file; its name becomes an id, which is stored as UTF-8."""
+    try:
+        file.path.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{file.path!r} below {root!r} has a name that is not UTF-8: rename it") from None
+    return file
 
 
 def _walk_local(root: str) -> Iterator[File]:
@@ -143,9 +175,12 @@ def one_image_failed(error: OSError, filesystem: pafs.FileSystem, root: str) -> 
     return PermissionError("access to the file is denied")
 
 
-def natural(path: str) -> tuple[list[str | int], str]:
+def natural(path: str) -> tuple[list[tuple[int, str]], str]:
     """Sort key under which a2 comes before a10; the path itself decides between a2 and a02."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path)], path
+    parts = re.split(r"([0-9]+)", path)  # text and digits in turn; a number may be longer than Python converts
+    digits = [part.lstrip("0") for part in parts[1::2]]
+    parts[1::2] = digits
+    return [(len(part) if i % 2 else 0, part) for i, part in enumerate(parts)], path
 
 
 def reason(error: Exception) -> str:

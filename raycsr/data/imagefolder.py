@@ -1,41 +1,44 @@
 """The source imagefolder: image files laid out path/<class>/<image>."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import pandas as pd
 import pyarrow.fs as pafs
 
 from raycsr.data.files import READ_THREADS, File, natural, one_image_failed, open_filesystem, retried, walk
-from raycsr.data.images import MAX_BYTES, Image, Images, frame, too_large
+from raycsr.data.images import EXTENSIONS, MAX_BYTES, Found, Image, Images, extension, frame, too_large
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
 
-
-def list_imagefolder(options: DataOptions) -> tuple[pd.DataFrame, list[str]]:
+def list_imagefolder(options: DataOptions) -> Found:
     """All images in natural order, and the names of the classes: those of the folders."""
     root = str(options.path)
     folders: set[str] = set()
     files: list[File] = []
-    for file in walk(root):
+    left_out: Counter[str] = Counter()
+    for file in walk(root, left_out):
         folder, slash, name = file.path.partition("/")
         if "/" in name:
             raise UserError(
                 f"{root!r} has folders inside its class folders ({file.path!r}): "
                 "path must name the folder whose sub-folders are the classes"
             )
+        is_image = extension(file.path) in EXTENSIONS
         if slash:
             folders.add(folder)  # an empty one too: it has its index all the same
-        if name.lower().endswith(EXTENSIONS):
+        if slash and is_image:
             files.append(file)
+        elif name or not slash:  # a file, not a folder
+            left_out["images beside the class folders" if is_image else extension(file.path)] += 1
     names = sorted(folders)
     label = {name: index for index, name in enumerate(names)}
     files.sort(key=lambda file: natural(file.path))
     paths = [file.path for file in files]
     labels = [label[path.partition("/")[0]] for path in paths]
-    return frame(paths, labels, [file.size for file in files], [file.version for file in files]), names
+    images = frame(paths, labels, [file.size for file in files], [file.version for file in files])
+    return Found(images, names, left_out)
 
 
 def read_imagefolder(options: DataOptions, image_ids: Sequence[str]) -> Images:

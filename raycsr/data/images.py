@@ -1,15 +1,49 @@
 """What every kind of source hands over: the rows of a listing, and each image as it was read."""
 
+import posixpath
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image as Pillow
 
 Image = bytes | np.ndarray | Exception  # one image as it was read, or why it could not be
 Images = list[Image]
 
 MAX_BYTES = 2**28  # of an encoded image: a larger one is an error of its row, and is not read
+
+# Formats that tell themselves by a signature, and that Pillow decodes by itself to one picture: none that runs a
+# program (EPS), leaves decoding to others (HDF5, WMF), or holds numbers without a scale (FITS). TGA has no signature
+# and is tried last.
+_FORMATS = (
+    *("JPEG", "MPO", "PNG", "WEBP", "BMP", "PPM", "GIF", "TIFF", "AVIF", "JPEG2000", "DDS", "DIB", "ICO", "MSP"),
+    *("PCX", "PSD", "QOI", "SGI", "SUN", "XBM", "TGA"),
+)
+# by which Pillow registers them, where it was built with their decoder
+EXTENSIONS = frozenset(ext for ext, format_ in Pillow.registered_extensions().items() if format_ in _FORMATS)
+FORMATS = tuple(format_ for format_ in _FORMATS if format_ in Pillow.OPEN)  # all but MPO, which JPEG opens
+PICTURES = ".jpg, .png, .tif or another that Pillow reads"  # what messages call EXTENSIONS
+
+
+class Found(NamedTuple):
+    """What is listed in a source.
+
+    Attributes:
+        images: One row an image, see `frame`.
+        class_names: The source's own names of its classes in the order of the labels; None where it has none.
+        left_out: How many files there are that are no images of the source, by what they are: an extension, or words.
+    """
+
+    images: pd.DataFrame
+    class_names: list[str] | None
+    left_out: Counter[str]
+
+
+def extension(path: str) -> str:
+    """What a file's name ends with, in lower case, with its dot; or the words "no extension"."""
+    return posixpath.splitext(path)[1].lower() or "no extension"
 
 
 def frame(image_id: Sequence[str], label: Any, size: Any, version: Any, group: Any = None) -> pd.DataFrame:

@@ -11,15 +11,17 @@ class DataOptions:
         source: One of digits, cifar10, imagefolder, csv, parquet, webdataset.
         path: Folder or file, local or s3://bucket/prefix; for cifar10 the local folder that torchvision
             keeps it in; for csv the file whose rows are images.
-        split: Part of the data, where the source has parts: digits, cifar10, Parquet folders with files
-            named <split>-*, and a csv with a split column, of which it is a value. An imagefolder or a
-            webdataset has none: its path names the folder of classes, or of tars.
+        split: Part of the data, where the source has parts: digits, cifar10, Parquet folders with files named
+            <split>-* or <split>.parquet, or in folders <split>, and a csv with a split column, of which it is a value.
+            By default test for sampling, and train for training and tuning. An imagefolder or a webdataset has none:
+            its path names the folder of classes, or of tars.
         skip: Take every skip-th image of the sorted listing.
         limit: Take at most this many images.
         classes: Take only these classes, by index or by name.
-        class_names: The names of the classes in the order of their labels, or a text file with one a line;
-            where absent, the names that the source itself gives. Where they are more than the source has
-            (a folder of ten of ImageNet's classes, say) and hold all of its names, labels follow them.
+        class_names: The names of the classes in the order of the labels, or a text file with one a line; where
+            absent, the names that the source itself gives. Where they hold all of the source's own names, labels
+            follow them: in another order, or more of them (a folder of ten of ImageNet's classes, say). Other
+            names are matched by position, which the plan says.
         download: Let torchvision download CIFAR-10 where it is missing.
         image_roots: Folders that a csv's paths begin in, local or s3://; each image is in one of them. A
             relative one is below the folder of the csv, which is also the default.
@@ -38,7 +40,7 @@ class DataOptions:
 
     source: str
     path: str | None = None
-    split: str = "test"
+    split: str | None = None
     skip: int = 1
     limit: int | None = None
     classes: list[int | str] | None = None

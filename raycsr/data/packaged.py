@@ -1,14 +1,14 @@
 """The sources digits and cifar10: packaged data that fits in memory; an image is split#index."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import pandas as pd
 from torchvision.datasets import CIFAR10
 
 from raycsr.data.files import reason
-from raycsr.data.images import Images, frame
+from raycsr.data.images import Found, Images, frame
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 
@@ -60,17 +60,19 @@ def _cifar10(path: str, split: str, download: bool) -> CIFAR10:
         raise UserError(f"no CIFAR-10 in {path!r} ({reason(error)}): set download, or mend the path") from None
 
 
-def list_digits(options: DataOptions) -> tuple[pd.DataFrame, list[str]]:
+def list_digits(options: DataOptions) -> Found:
     """All digits of the split, and the names of their classes."""
-    images, labels = digits_arrays(options.split)
-    return frame(_indices(options, images), labels, images[0].size, "scikit-learn"), list("0123456789")
+    images, labels = digits_arrays(str(options.split))
+    found = frame(_indices(options, images), labels, images[0].size, "scikit-learn")
+    return Found(found, list("0123456789"), Counter())
 
 
-def list_cifar10(options: DataOptions) -> tuple[pd.DataFrame, list[str]]:
+def list_cifar10(options: DataOptions) -> Found:
     """All images of the split, and the names of their classes."""
-    dataset = _cifar10(str(options.path), options.split, options.download)
+    dataset = _cifar10(str(options.path), str(options.split), options.download)
     ids = _indices(options, dataset.data)
-    return frame(ids, dataset.targets, dataset.data[0].size, dataset.tgz_md5), dataset.classes
+    found = frame(ids, dataset.targets, dataset.data[0].size, dataset.tgz_md5)
+    return Found(found, dataset.classes, Counter())
 
 
 def _indices(options: DataOptions, images: np.ndarray) -> list[str]:
@@ -79,13 +81,13 @@ def _indices(options: DataOptions, images: np.ndarray) -> list[str]:
 
 def read_digits(options: DataOptions, image_ids: Sequence[str]) -> Images:
     """The pixels of each digit."""
-    return _at_indices(digits_arrays(options.split)[0], image_ids)
+    return _at_indices(digits_arrays(str(options.split))[0], image_ids)
 
 
 def read_cifar10(options: DataOptions, image_ids: Sequence[str]) -> Images:
     """The pixels of each image."""
     # Never downloads: many tasks of a node would write the same folder at once.
-    return _at_indices(cifar10_arrays(str(options.path), options.split)[0], image_ids)
+    return _at_indices(cifar10_arrays(str(options.path), str(options.split))[0], image_ids)
 
 
 def _at_indices(images: np.ndarray, image_ids: Sequence[str]) -> Images:

@@ -4,7 +4,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -29,8 +30,9 @@ from raycsr.data.files import (
     retried,
     walk,
 )
-from raycsr.data.images import MAX_BYTES, Image, Images, frame, too_large
+from raycsr.data.images import MAX_BYTES, Found, Image, Images, extension, frame, too_large
 from raycsr.data.options import DataOptions
+from raycsr.data.split_names import TEST, TRAIN
 from raycsr.errors import UserError
 
 _BUFFER = 2**23  # bytes of a column read at once
@@ -55,26 +57,33 @@ class _Rows(NamedTuple):
     class_names: list[str] | None
 
 
-def list_parquet(options: DataOptions) -> tuple[pd.DataFrame, list[str] | None]:
+def list_parquet(options: DataOptions) -> Found:
     """All rows of the split, in natural order of the files, and the class names where the files give them."""
     root = str(options.path)
-    files = sorted((f for f in walk(root) if f.path.endswith(".parquet")), key=lambda f: natural(f.path))
+    left_out: Counter[str] = Counter()
+    files = []
+    for file in walk(root, left_out):
+        if file.path.endswith(".parquet"):
+            files.append(file)
+        elif not file.path.endswith("/"):
+            left_out[extension(file.path)] += 1
+    files.sort(key=lambda file: natural(file.path))
     with _parquet_errors(root):
         folder = folder_of(root)
         filesystem, path = open_filesystem(folder)
-    chosen = _of_split(files, options.split) if folder == root else files
+    chosen = _of_split(files, options.split) if folder == root and options.split is not None else files
+    left_out["of other splits"] += len(files) - len(chosen)
     with ThreadPoolExecutor(READ_THREADS) as pool:
 
         def read(some: list[File]) -> list[_Rows]:
             return list(pool.map(lambda file: _list_parquet_file(filesystem, path, file, options), some))
 
         rows = read(chosen)
-        if not rows:
-            return frame([], [], [], []), None
-        if all(pa.types.is_integer(of_file.labels.type) for of_file in rows):
-            return pd.concat([_frame(of_file) for of_file in rows], ignore_index=True), rows[0].class_names
-        others = read([file for file in files if file not in chosen])  # a class has one index in all splits
-    return _with_named_classes(rows, others)
+        if not all(pa.types.is_integer(of_file.labels.type) for of_file in rows):
+            others = read([file for file in files if file not in chosen])  # a class has one index in all splits
+            return Found(*_with_named_classes(rows, others), left_out)
+    images = pd.concat([frame([], [], [], []), *(_frame(of_file) for of_file in rows)], ignore_index=True)
+    return Found(images, _names_of_all(chosen, [of_file.class_names for of_file in rows]), left_out)
 
 
 def _frame(rows: _Rows) -> pd.DataFrame:
@@ -95,6 +104,21 @@ def _with_named_classes(rows: list[_Rows], others: list[_Rows]) -> tuple[pd.Data
     return pd.concat(frames, ignore_index=True), class_names
 
 
+def _names_of_all(files: list[File], names: list[list[str] | None]) -> list[str] | None:
+    """The class names that all files give; refuses files that differ, for one label would be two classes."""
+    for file, theirs in zip(files, names, strict=True):
+        if theirs != names[0]:
+            raise UserError(
+                f"{files[0].path!r} and {file.path!r} name their classes {_some(names[0])} and {_some(theirs)}: "
+                "write them alike, or certify them one by one"
+            )
+    return names[0] if names else None
+
+
+def _some(names: list[str] | None) -> str:
+    return "not at all" if names is None else repr(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
 @contextmanager
 def _parquet_errors(path: str) -> Iterator[None]:
     try:
@@ -104,13 +128,25 @@ def _parquet_errors(path: str) -> Iterator[None]:
 
 
 def _of_split(files: list[File], split: str) -> list[File]:
-    """The files named <split>-*; all files where none is named by a split."""
-    name = {file: os.path.basename(file.path) for file in files}
-    chosen = [file for file in files if name[file].startswith(f"{split}-")]
-    splits = {match[1] for file in files if (match := re.match(r"(.+)-\d+-of-\d+", name[file]))}
+    """The files of a split, by their names or their folders'; all files where none is named by a split."""
+    chosen = [file for file in files if _split_named(file.path, {split}) or _base(file.path).startswith(f"{split}-")]
+    sharded = {match[1] for file in files if (match := re.match(r"(.+)-\d+-of-\d+", _base(file.path)))}
+    splits = sharded | {name for file in files if (name := _split_named(file.path, TRAIN | TEST))}
     if splits and not chosen:
         raise UserError(f"unknown split {split!r}: the files are of {', '.join(sorted(splits))}")
+    if files and not chosen and split not in ("train", "test"):  # those are what is meant where none is named
+        raise UserError(f"unknown split {split!r}: no file is named by a split; leave data.split out to take all")
     return chosen or files
+
+
+def _base(path: str) -> str:
+    return os.path.basename(path)
+
+
+def _split_named(path: str, splits: Set[str]) -> str | None:
+    """The split that a file is of by its whole name, <split>.parquet, or by that of a folder, <split>/0000.parquet."""
+    *folders, name = path.split("/")
+    return next((part for part in [name.removesuffix(".parquet"), *reversed(folders)] if part in splits), None)
 
 
 def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: File, options: DataOptions) -> _Rows:
@@ -160,8 +196,12 @@ def _image_bytes(group: Any, column: str) -> int:
 
 def _hub_class_names(schema: pa.Schema, label: str) -> list[str] | None:
     """The names of a ClassLabel feature, which the hub's writers leave in the schema's metadata."""
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return described.get("info", {}).get("features", {}).get(label, {}).get("names")
+    try:
+        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = described["info"]["features"][label]["names"]
+    except (ValueError, LookupError, TypeError, RecursionError):  # as of a file without names: they are no part of it
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def read_parquet(options: DataOptions, image_ids: Sequence[str]) -> Images:

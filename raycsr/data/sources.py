@@ -6,25 +6,26 @@ Every kind of source is a pair of functions, one that lists and one that reads: 
 import difflib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import group_column
+from raycsr.certification import group_numbers
+from raycsr.class_names import read_classes
 from raycsr.data.csv import checked_roots, list_csv, read_csv
-from raycsr.data.files import reason
-from raycsr.data.imagefolder import EXTENSIONS, list_imagefolder, read_imagefolder
-from raycsr.data.images import Images
+from raycsr.data.imagefolder import list_imagefolder, read_imagefolder
+from raycsr.data.images import PICTURES, Found, Images
+from raycsr.data.naming import name_classes
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import list_cifar10, list_digits, read_cifar10, read_digits
 from raycsr.data.parquet import list_parquet, read_parquet
 from raycsr.data.webdataset import list_webdataset, read_webdataset
 from raycsr.errors import UserError, refuse_credentials
 
-_MAX_UNNAMED = 100_000  # classes of a source that names none: a label beyond is no index, but would be counted up to
+_SHOWN = 6  # kinds of files named in the line about those left out
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,13 @@ class Listing:
         identity: What identifies the data for a run's id: the kind of the source and a digest of all its
             image ids and labels, before any subset. So it changes neither when the data moves, nor with
             classes, skip and limit, but tells two data sets, and two splits of one, apart.
+        notes: Lines of a plan: files that are left out, how the classes came to their names, how many groups there are.
     """
 
     images: pd.DataFrame
     class_names: list[str]
     identity: dict[str, str]
-
-    def groups_in_words(self) -> list[str]:
-        """The line of a plan that says how many groups the images come in; none where there are none."""
-        groups = group_column(self.images)
-        if groups is None:
-            return []
-        return [f"groups    {len(np.unique(groups)):,}, whose images stay together; intervals are over groups"]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,11 @@ class Source:
     """
 
     options: DataOptions
+
+    def __str__(self) -> str:
+        """What a plan says: kind, path and split."""
+        path, split = self.options.path, self.options.split
+        return self.options.source + (f" {path!r}" if path else "") + (f", split {split}" if split else "")
 
     def read(self, image_ids: Sequence[str]) -> Images:
         """Reads images, given their ids in any order.
@@ -92,30 +93,61 @@ class Source:
 
         Raises:
             UserError: The source is missing, unreadable, empty or not laid out as its kind is; a class of the
-                subset is unknown; a label has no class.
+                subset is unknown; names of classes are there twice or do not fit; a label has no class.
         """
-        images, known_names = _KINDS[self.options.source].list(self.options)
-        if images.empty:
-            raise UserError(f"no images in {_describe(self.options)}: {_KINDS[self.options.source].layout}")
-        class_names = _class_names(self.options, known_names, images)
-        if known_names is not None and len(known_names) < len(class_names):
-            # some of the named classes only, as Imagenette has of ImageNet: labels are theirs among the named
-            numbers = np.array([class_names.index(name) for name in known_names], "int32")
-            images = images.assign(label=numbers[images.label])
+        found = _KINDS[self.options.source].list(self.options)
+        where, left_out = _describe(self.options), _left_out(found)
+        if found.images.empty:
+            more = "; " + left_out[0] if left_out else ""
+            raise UserError(f"no images in {where}: {_KINDS[self.options.source].layout}{more}")
+        naming = name_classes(self.options, found, where)
+        images = found.images.assign(label=naming.labels)
         lines = "\n".join(f"{i}\t{label}" for i, label in zip(images.image_id, images.label, strict=True))
         identity = {"source": self.options.source, "images": hashlib.sha256(lines.encode()).hexdigest()}
-        return Listing(_subset(images, class_names, self.options), class_names, identity)
+        chosen = _subset(images, naming.class_names, self.options)
+        notes = (*left_out, *(f"classes   {note}" for note in naming.notes), *_groups_in_words(chosen))
+        return Listing(chosen, naming.class_names, identity, notes)
+
+
+def _groups_in_words(images: pd.DataFrame) -> list[str]:
+    """A line about the groups that the images come in, where they do."""
+    if "group" not in images:
+        return []
+    groups = np.unique(group_numbers(images["group"]))
+    return [f"groups    {len(groups):,}, whose images stay together; intervals are over groups"]
+
+
+def _left_out(found: Found) -> list[str]:
+    """A line about the files that are no images of the source, where there are any."""
+    counts = sorted(
+        ((what, count) for what, count in found.left_out.items() if count), key=lambda one: (-one[1], one[0])
+    )
+    if not counts:
+        return []
+    shown = ", ".join(f"{what} {count:,}" for what, count in counts[:_SHOWN])
+    more = f" and {len(counts) - _SHOWN} other kinds" if len(counts) > _SHOWN else ""
+    files = sum(count for _, count in counts)
+    return [f"left out: {files:,} file{'' if files == 1 else 's'} ({shown}{more})"]
 
 
 def open_source(options: DataOptions) -> Source:
     """Checks the options and returns the source they name; touches no data.
 
+    Where no split is named it is test, as certificates are for; `with_split` before gives another.
+
     Raises:
-        UserError: An unknown source or split, a path missing or superfluous, skip or limit below 1.
+        UserError: An unknown source or split, a split of a source that has none, a path missing or superfluous, skip or
+            limit below 1.
     """
     kind = _KINDS.get(options.source)
     if kind is None:
         raise UserError(f"unknown source {options.source!r}{_nearest(options.source, list(_KINDS))}")
+    if options.split is not None and not _has_splits(options):
+        raise UserError(
+            f"{_describe(options)} has no splits (data.split is {options.split!r}): leave data.split out, and let "
+            "data.path name the part that you mean"
+        )
+    options = with_split(options, "test")
     if kind.splits and options.split not in kind.splits:
         raise UserError(f"unknown split {options.split!r} of {options.source}: choose one of {', '.join(kind.splits)}")
     for name in _COLUMNS:
@@ -130,6 +162,23 @@ def open_source(options: DataOptions) -> Source:
         raise UserError(f"limit is {options.limit}: give 1 or more, or leave it out for all images")
     path = _checked_path(options, kind.layout)
     return Source(replace(options, path=path, image_roots=checked_roots(str(path), options.image_roots)))
+
+
+def with_split(options: DataOptions, default: str) -> DataOptions:
+    """The options with a default split, where none is named and the source has splits."""
+    return replace(options, split=default) if options.split is None and _has_splits(options) else options
+
+
+def stored_options(stored: Mapping[str, Any]) -> DataOptions:
+    """Options as a manifest or a checkpoint has them; of older ones, the split that a source without splits ignored."""
+    options = DataOptions(**stored)
+    return options if _has_splits(options) else replace(options, split=None)
+
+
+def _has_splits(options: DataOptions) -> bool:
+    kind = _KINDS.get(options.source)
+    one_file = str(options.path).endswith(".parquet")  # which is of one split or of none
+    return kind is not None and kind.splits is not None and not one_file
 
 
 def _checked_path(options: DataOptions, layout: str) -> str | None:
@@ -154,49 +203,18 @@ def _checked_path(options: DataOptions, layout: str) -> str | None:
 
 def _subset(images: pd.DataFrame, class_names: list[str], options: DataOptions) -> pd.DataFrame:
     if options.classes is not None:
-        images = images[images.label.isin([_class_index(c, class_names) for c in options.classes])]
+        images = images[images.label.isin([k for c in options.classes for k in _classes_of(c, class_names)])]
     images = images.iloc[:: options.skip].iloc[: options.limit].reset_index(drop=True)
     if images.empty:
         raise UserError(f"no image of {_describe(options)} is in classes {options.classes}: widen the subset")
     return images
 
 
-def _class_index(wanted: int | str, class_names: list[str]) -> int:
-    if isinstance(wanted, str) and wanted in class_names:
-        return class_names.index(wanted)
-    if isinstance(wanted, int) and 0 <= wanted < len(class_names):
-        return wanted
-    hint = _nearest(wanted, class_names) if isinstance(wanted, str) else ""
-    raise UserError(f"unknown class {wanted!r}{hint or f': give a name or an index below {len(class_names)}'}")
-
-
-def _class_names(options: DataOptions, known: list[str] | None, images: pd.DataFrame) -> list[str]:
-    """The user's names, else the source's own, else the indices; refuses labels that have no name."""
-    names = options.class_names
-    if isinstance(names, str):
-        try:
-            with open(os.path.expanduser(names), encoding="utf-8") as file:
-                names = [line.strip() for line in file if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read class_names {options.class_names!r}: {reason(error)}") from None
-    if names is not None and known is not None and len(names) != len(known) and not set(known) <= set(names):
-        raise UserError(
-            f"class_names has {len(names)} names, {_describe(options)} has {len(known)} classes, "
-            "which are not all among them"
-        )
-    if names is None and known is None and images.label.max() >= _MAX_UNNAMED:
-        first = images.iloc[int(images.label.argmax())]
-        raise UserError(f"label {first.label} of {first.image_id!r} is no class index: number the classes from 0")
-    if names is None:
-        names = known if known is not None else [str(label) for label in range(images.label.max() + 1)]
-    outside = images[(images.label < 0) | (images.label >= len(names))]
-    if not outside.empty:
-        first = outside.iloc[0]
-        raise UserError(
-            f"{len(outside)} labels are outside 0..{len(names) - 1}, the first is {first.label} of "
-            f"{first.image_id!r}: choose a labelled split, or give all class_names"
-        )
-    return names
+def _classes_of(wanted: int | str, class_names: list[str]) -> list[int]:
+    """The classes that one of `classes` names: a name as it stands, or a list of names and indices."""
+    if wanted in class_names:
+        return [class_names.index(str(wanted))]
+    return read_classes(str(wanted), len(class_names), class_names)
 
 
 def _nearest(value: str, known: list[str]) -> str:
@@ -211,10 +229,10 @@ def _describe(options: DataOptions) -> str:
 
 
 class _Kind(NamedTuple):
-    list: Callable[[DataOptions], tuple[pd.DataFrame, Any]]
+    list: Callable[[DataOptions], Found]
     read: Callable[[DataOptions, Sequence[str]], Images]
     layout: str
-    splits: tuple[str, ...] = ()
+    splits: tuple[str, ...] | None = None  # None: it has none; empty: they may have any name
     columns: tuple[str, ...] = ()  # of the options that only some kinds have
 
 
@@ -222,17 +240,16 @@ _COLUMNS = ("image_roots", "image_column", "label_column", "split_column", "grou
 _KINDS = {
     "digits": _Kind(list_digits, read_digits, "it comes with scikit-learn", ("train", "test")),
     "cifar10": _Kind(list_cifar10, read_cifar10, "the folder that torchvision keeps CIFAR-10 in", ("train", "test")),
-    "imagefolder": _Kind(
-        list_imagefolder, read_imagefolder, f"a folder laid out <class>/<image>{'|'.join(EXTENSIONS)}"
-    ),
-    "csv": _Kind(list_csv, read_csv, "a CSV file with a column of images and one of labels", columns=_COLUMNS),
+    "imagefolder": _Kind(list_imagefolder, read_imagefolder, f"a folder laid out <class>/<image>{PICTURES}"),
+    "csv": _Kind(list_csv, read_csv, "a CSV file with a column of images and one of labels", (), _COLUMNS),
     "parquet": _Kind(
         list_parquet,
         read_parquet,
         "a file, or a folder of files, named *.parquet",
-        columns=("image_column", "label_column", "group_column"),
+        (),
+        ("image_column", "label_column", "group_column"),
     ),
     "webdataset": _Kind(
-        list_webdataset, read_webdataset, f"a .tar, or a folder of them, of <key>{'|'.join(EXTENSIONS)} and <key>.cls"
+        list_webdataset, read_webdataset, f"a .tar, or a folder of them, of <key>{PICTURES}, and <key>.cls"
     ),
 }

@@ -9,6 +9,7 @@ import json
 import posixpath
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,14 +24,14 @@ from raycsr.data.files import (
     File,
     folder_of,
     natural,
+    not_data,
     one_image_failed,
     open_filesystem,
     reason,
     retried,
     walk,
 )
-from raycsr.data.imagefolder import EXTENSIONS
-from raycsr.data.images import MAX_BYTES, Image, Images, frame, too_large
+from raycsr.data.images import EXTENSIONS, MAX_BYTES, PICTURES, Found, Image, Images, extension, frame, too_large
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 
@@ -48,27 +49,42 @@ class _Sample:
     label: int
 
 
-def list_webdataset(options: DataOptions) -> tuple[pd.DataFrame, None]:
+@dataclass(frozen=True)
+class _Index:
+    """What a tar holds: its images by their keys, and how many other files, by what they are."""
+
+    images: dict[str, _Sample]
+    left_out: Counter[str]
+
+
+def list_webdataset(options: DataOptions) -> Found:
     """All images, tar by tar in natural order of their keys; tars hold no names of classes."""
     root = str(options.path)
-    files = list(walk(root))
-    for file in files:
+    left_out: Counter[str] = Counter()
+    tars = []
+    for file in walk(root, left_out):
         if file.path.endswith(_COMPRESSED):
             raise UserError(f"{file.path!r} is compressed, and an image within cannot be read alone: unpack it to .tar")
-    tars = sorted((file for file in files if file.path.endswith(".tar")), key=lambda file: natural(file.path))
+        if file.path.endswith(".tar"):
+            tars.append(file)
+        elif not file.path.endswith("/"):
+            left_out[extension(file.path)] += 1
+    tars.sort(key=lambda file: natural(file.path))
     try:
         folder = folder_of(root)
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            parts = list(pool.map(partial(_list_tar, folder), tars))
+            indices = list(pool.map(lambda file: retried(lambda: _index(f"{folder}/{file.path}")), tars))
     except OSError as error:
         raise UserError(f"cannot read the tars of {root!r}: {reason(error)}") from None
-    return pd.concat([frame([], [], [], []), *parts], ignore_index=True), None
+    parts = [_listed(file, index.images) for file, index in zip(tars, indices, strict=True)]
+    for index in indices:
+        left_out.update(index.left_out)
+    return Found(pd.concat([frame([], [], [], []), *parts], ignore_index=True), None, left_out)
 
 
-def _list_tar(folder: str, file: File) -> pd.DataFrame:
-    index = retried(lambda: _index(f"{folder}/{file.path}"))
-    keys = sorted(index, key=natural)
-    samples = [index[key] for key in keys]
+def _listed(file: File, images: dict[str, _Sample]) -> pd.DataFrame:
+    keys = sorted(images, key=natural)
+    samples = [images[key] for key in keys]
     ids = [f"{file.path}#{key}" for key in keys]
     return frame(ids, [sample.label for sample in samples], [sample.size for sample in samples], file.version)
 
@@ -89,7 +105,7 @@ def read_webdataset(options: DataOptions, image_ids: Sequence[str]) -> Images:
 
 
 def _read_members(tar: str, keys: list[str]) -> Images:
-    index = _index(tar)
+    index = _index(tar).images
     filesystem, path = open_filesystem(tar)
     with filesystem.open_input_file(path) as file, ThreadPoolExecutor(READ_THREADS) as pool:
         return list(pool.map(lambda key: _read_member(file, index.get(key)), keys))
@@ -103,8 +119,8 @@ def _read_member(file: pa.NativeFile, sample: _Sample | None) -> Image:
     return file.read_at(sample.size, sample.offset)
 
 
-def _index(tar: str) -> dict[str, _Sample]:
-    """The images of a tar, local or s3://, by their keys; kept while the tar stays as it is."""
+def _index(tar: str) -> _Index:
+    """What a tar, local or s3://, holds; kept while the tar stays as it is."""
     filesystem, path = open_filesystem(tar)
     info = filesystem.get_file_info(path)
     if info.type == pafs.FileType.NotFound:
@@ -113,7 +129,7 @@ def _index(tar: str) -> dict[str, _Sample]:
 
 
 @lru_cache(maxsize=64)
-def _indexed(tar: str, size: int, mtime_ns: int) -> dict[str, _Sample]:
+def _indexed(tar: str, size: int, mtime_ns: int) -> _Index:
     filesystem, path = open_filesystem(tar)
     with filesystem.open_input_file(path) as file, _SmallReads(file, _HEADERS) as headers:
         try:
@@ -138,38 +154,48 @@ class _SmallReads(io.BufferedReader):
         return super().read(size)
 
 
-def _walk_headers(headers: _SmallReads, total: int, tar: str) -> dict[str, _Sample]:
+def _walk_headers(headers: _SmallReads, total: int, tar: str) -> _Index:
     """Walks a tar of `total` bytes; refuses one that is unsafe, damaged, or whose images lack a label."""
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[tuple[str, str], int | None] = {}
+    left_out: Counter[str] = Counter()
     archive = tarfile.TarFile(fileobj=headers)
     for member in archive:
         _refuse_unsafe(member, tar)
         if member.size < 0 or member.offset_data + member.size > total:
             raise _damaged(tar, f"{member.name!r} reaches beyond its end")
-        folder, base = posixpath.split(posixpath.normpath(member.name))
-        stem, _, extension = base.partition(".")
-        key, extension = posixpath.join(folder, stem), f".{extension.lower()}"
-        if member.isdir() or not stem:  # a hidden file has an empty stem
+        if member.isdir():
             continue
-        if extension in EXTENSIONS:
+        name = posixpath.normpath(member.name)
+        if why := not_data(name):
+            left_out[why] += 1
+            continue
+        folder, base = posixpath.split(name)
+        stem, _, field = base.partition(".")
+        key, field = posixpath.join(folder, stem), f".{field.lower()}"
+        if field in EXTENSIONS:
             if key in images:
                 raise UserError(f"{tar!r} has two images of key {key!r}: give each image a key of its own")
             images[key] = member
-        elif extension in (".cls", ".json"):
-            if (key, extension) in labels:
+        elif field in (".cls", ".json"):
+            if (key, field) in labels:
                 raise UserError(f"{tar!r} has {member.name!r} twice: give each image a key of its own")
             headers.seek(member.offset_data)
-            labels[key, extension] = _label(headers.read(member.size), member.name, tar)
+            labels[key, field] = _label(headers.read(member.size), member.name, tar)
+        else:
+            left_out[field if field != "." else "no extension"] += 1
     headers.seek(archive.offset)
     if headers.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # the mark of the end, which tarfile lets be absent
         raise _damaged(tar, "it is cut off, or a header is corrupt")
-    for key, extension in labels:
-        if extension == ".cls" and key not in images:
-            raise UserError(f"{tar!r} has {key + extension!r} without an image: add one named {'|'.join(EXTENSIONS)}")
-    return {
+    for key, field in labels:
+        if key not in images and field == ".cls":
+            raise UserError(f"{tar!r} has {key + field!r} without an image: add {key}{PICTURES}")
+        if key not in images:
+            left_out[field] += 1
+    samples = {
         key: _Sample(member.offset_data, member.size, _label_of(key, labels, tar)) for key, member in images.items()
     }
+    return _Index(samples, left_out)
 
 
 def _refuse_unsafe(member: tarfile.TarInfo, tar: str) -> None:

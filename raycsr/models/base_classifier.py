@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -14,6 +15,11 @@ from raycsr.errors import UserError
 from raycsr.models import cifar_resnet  # noqa: F401  (registers the CIFAR ResNets with timm)
 from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
+
+HUBS = ("hf-hub:", "local-dir:")  # what timm calls models that say their own architecture and have weights
+
+# of timm and the networks' own code, which were given arguments of whatever kind
+_CREATION_ERRORS = (RuntimeError, ValueError, TypeError, OSError, AssertionError, LookupError, AttributeError)
 
 
 class BaseClassifier(nn.Module):
@@ -99,32 +105,36 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def create_base_classifier(options: ModelOptions) -> BaseClassifier:
-    """Creates a timm model as a base classifier, with pretrained or seeded random weights.
+    """Creates a timm model as a base classifier, with seeded random weights or timm's pretrained ones.
 
     Args:
-        options: The model; `name` is a timm name.
+        options: The model; `name` is a timm name, and `pretrained` no file.
 
     Returns:
         The base classifier, on the CPU. The caller's random state is left as it was.
 
     Raises:
-        UserError: timm does not know the name, its arguments do not fit, or its weights cannot be had.
+        UserError: timm does not know the name, its arguments do not fit, its weights cannot be had, or it does not
+            map 3 channels to logits.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(options.init_seed)
-        try:
-            network = _create_network(options)
-        except (RuntimeError, ValueError, TypeError, OSError) as error:
-            raise UserError(_creation_failed(options, error)) from error
-    config = resolve_model_data_config(network)
-    side = options.input_size
+    size = _input_size(options)
+    try:
+        network = _create_network(options)
+        config = resolve_model_data_config(network)
+    except _CREATION_ERRORS as error:
+        raise UserError(_creation_failed(options, error)) from error
+    channels = options.args.get("in_chans", config["input_size"][0])
+    if channels != 3 or len(config["mean"]) != 3 or len(config["std"]) != 3:
+        raise UserError(f"model {options.name!r} takes images of {channels} channels: give one that takes 3, RGB.")
+    if not isinstance(getattr(network, "num_classes", None), int) or network.num_classes < 1:
+        raise UserError(f"model {options.name!r} with args {options.args} gives no logits: give it num_classes.")
     return BaseClassifier(
         network,
         arch=options.name,
         args=options.args,
         num_classes=network.num_classes,
         preprocessing=Preprocessing(
-            input_size=(side, side) if side else tuple(config["input_size"][1:]),
+            input_size=size or tuple(config["input_size"][1:]),
             interpolation=config["interpolation"],
             crop_pct=config["crop_pct"],
             crop_mode=config["crop_mode"],
@@ -134,6 +144,46 @@ def create_base_classifier(options: ModelOptions) -> BaseClassifier:
     )
 
 
+def _input_size(options: ModelOptions) -> tuple[int, int] | None:
+    """Height and width that the options ask for, by either of the two ways that some networks have."""
+    sizes = {
+        name: tuple(size) if isinstance(size, list | tuple) else (size, size)
+        for name, size in (
+            ("model.input_size", options.input_size),
+            ("img_size of model.args", options.args.get("img_size")),
+        )
+        if size is not None
+    }
+    for name, size in sizes.items():
+        if not (len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+            raise UserError(f"{name} is {size}: give a height and width in pixels, 1 or more.")
+    if len(set(sizes.values())) > 1:
+        raise UserError(f"{' and '.join(f'{name} {size}' for name, size in sizes.items())} differ: leave one out.")
+    return next(iter(sizes.values()), None)
+
+
+def heads_of(arch: str) -> tuple[str, ...]:
+    """The modules of a timm model that give its logits; none where timm does not say."""
+    known = timm.models.get_pretrained_cfg(arch)
+    heads = known.classifier if known else None
+    return (heads,) if isinstance(heads, str) else tuple(heads or ())
+
+
+def not_pretrained(pretrained: BaseClassifier, options: ModelOptions) -> list[str]:
+    """The tensors that timm did not take from pretrained weights, and without a word left random.
+
+    Args:
+        pretrained: What `create_base_classifier` gave.
+        options: What it was given.
+    """
+    state, first = pretrained.network.state_dict(), _create_network(replace(options, pretrained=False)).state_dict()
+    same = [name for name, tensor in state.items() if torch.equal(tensor, first[name])]
+    if not same:
+        return []
+    second = _create_network(replace(options, pretrained=False, init_seed=options.init_seed + 1)).state_dict()
+    return [name for name in same if not torch.equal(first[name], second[name])]  # constants are no news
+
+
 def _create_network(options: ModelOptions) -> Any:
     kwargs = dict(options.args)
     if options.num_classes is not None:
@@ -141,17 +191,15 @@ def _create_network(options: ModelOptions) -> Any:
     cfg = timm.models.get_pretrained_cfg(options.name)
     if options.input_size is not None and cfg is not None and cfg.fixed_input_size:
         kwargs["img_size"] = options.input_size  # a vision transformer, say, is built for one input size
-    if isinstance(options.pretrained, str):
-        kwargs["pretrained_cfg_overlay"] = {"file": options.pretrained}
-    return timm.create_model(options.name, pretrained=bool(options.pretrained), **kwargs)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(options.init_seed)
+        return timm.create_model(options.name, pretrained=bool(options.pretrained), **kwargs)
 
 
 def _creation_failed(options: ModelOptions, error: Exception) -> str:
-    reason = (str(error) or "there is no such file").splitlines()[0]
-    if isinstance(options.pretrained, str) and timm.is_model(options.name):
-        return f"model {options.name!r} cannot take its weights from {options.pretrained!r}: {reason}"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     known = timm.list_models() if "." not in options.name else timm.list_models(include_tags=True)
-    if options.name in known:
+    if options.name in known or options.name.startswith(HUBS):
         return f"model {options.name!r} with args {options.args} cannot be created: {reason}"
     nearest = ", ".join(difflib.get_close_matches(options.name, known)) or "see timm.list_models()"
     return f"model.name {options.name!r} is neither a timm model nor a file: {reason} Nearest names: {nearest}."

@@ -1,25 +1,33 @@
-"""Checkpoints of base classifiers: raycsr's own format, and those of five papers' code (`published`).
-
-A file is never unpickled as code: `torch.load(weights_only=True)` always.
-"""
+"""Checkpoints of base classifiers: raycsr's own format, and those of others' code (`published`)."""
 
 import contextlib
 import io
 import json
+import math
 import os
-import re
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pyarrow import fs
-from torch import nn
 
-from raycsr.errors import UserError, refuse_credentials
-from raycsr.models.base_classifier import BaseClassifier, create_base_classifier
+from raycsr.errors import UserError
+from raycsr.models.base_classifier import BaseClassifier, create_base_classifier, heads_of
 from raycsr.models.published import from_published
 from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
+from raycsr.models.weights import (
+    THE_WAY_IN,
+    Contents,
+    filesystem_of,
+    load_weights,
+    num_classes_of,
+    read_file,
+    unwrapped,
+    weights_in,
+)
 
 FORMAT = "raycsr/1"
 
@@ -68,7 +76,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
-    """Reads a checkpoint of raycsr, or of the code of Cohen et al., SmoothAdv, MACER, Consistency or SmoothMix.
+    """Reads a checkpoint of raycsr, or of others' code that says which network it is of (`published`).
 
     Args:
         path: Local path or s3:// URI.
@@ -80,29 +88,149 @@ def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
         UserError: There is no such file, it is no checkpoint, loading it would run code, or its weights do
             not fit.
     """
-    path = os.fspath(path)
-    content = _load(path)
-    if _is_raycsr(content):
-        return _from_raycsr(path, content)
-    if published := from_published(path, content):
-        base_classifier, weights = published
-        _load_weights(path, base_classifier.arch, base_classifier.network, weights)
-        return base_classifier
+    return assemble(read_checkpoint(os.fspath(path)))
+
+
+def read_checkpoint(path: str, *, ema: bool = False) -> Contents:
+    """Reads what a checkpoint says, which is checked when it is assembled.
+
+    Args:
+        path: Local path or s3:// URI.
+        ema: Take the moving average of the weights, where there is one beside them.
+
+    Raises:
+        UserError: There is no such file, it is no checkpoint, or loading it would run code.
+    """
+    content = read_file(path)
+    if is_raycsr(content):
+        if ema:
+            raise UserError(f"{path} holds no EMA weights beside those to load: leave model.ema out.")
+        return _of_raycsr(path, content)
+    if published := from_published(path, content, ema=ema):
+        return published
     raise UserError(
-        f"{path} is not a checkpoint of raycsr ({FORMAT!r}), of locuslab/smoothing and its kin (arch and state_dict) "
-        "or of macer (net and epoch): load its weights with timm and write it with save_checkpoint."
+        f"{path} is not a checkpoint of raycsr ({FORMAT!r}) nor of code whose files say which network they are of "
+        f"(locuslab/smoothing and its kin, macer, pytorch/examples, timm's train.py): {THE_WAY_IN}."
+    )
+
+
+def assemble(
+    contents: Contents,
+    *,
+    num_classes: int | None = None,
+    input_size: int | None = None,
+    init_seed: int = 0,
+    new_head: bool = False,
+) -> BaseClassifier:
+    """Builds the base classifier that a file describes, all of its weights from the file.
+
+    Args:
+        contents: What the file says.
+        num_classes: Number of classes it must have; None takes the file's.
+        input_size: Height and width of its input in px; None takes the file's.
+        init_seed: Of a new head.
+        new_head: Where the file's head has another number of classes, make a new one, and warn which it is.
+
+    Raises:
+        UserError: What the file says does not hold together, or its weights do not fit.
+    """
+    _check(contents)
+    path = contents.path
+    in_file = num_classes_of(contents.weights, heads_of(contents.arch))
+    if contents.num_classes is not None and in_file not in (None, contents.num_classes):
+        raise UserError(f"{path} is damaged: it says {contents.num_classes} classes, and its head has {in_file}.")
+    in_file = contents.num_classes if in_file is None else in_file
+    replaced = new_head and num_classes not in (None, in_file)
+    if not new_head and in_file is not None and num_classes not in (None, in_file):
+        raise UserError(
+            f"{path} has {in_file} classes, model.num_classes says {num_classes}: "
+            "leave it out, choose another file, or give it a new head by `raycsr train` on those classes."
+        )
+    if contents.preprocessing is not None and input_size is None:
+        side: int | None = contents.preprocessing.input_size[0]
+    else:
+        side = input_size
+    created = create_base_classifier(
+        ModelOptions(
+            contents.arch,
+            num_classes=in_file if num_classes is None else num_classes,
+            args=dict(contents.args),
+            input_size=side,
+            init_seed=init_seed,
+        )
+    )
+    weights = unwrapped(contents.weights, created.network.state_dict().keys())
+    heads = heads_of(contents.arch) if replaced else ()
+    new = load_weights(path, contents.arch, created.network, weights, heads=heads)
+    if new:
+        warnings.warn(
+            f"the head in {path} is of {in_file} classes, so that of {num_classes} is new and untrained: "
+            f"{', '.join(new)}",
+            stacklevel=2,
+        )
+    preprocessing = contents.preprocessing or created.preprocessing
+    if input_size is not None:
+        preprocessing = replace(preprocessing, input_size=(input_size, input_size))
+    return BaseClassifier(
+        created.network,
+        arch=contents.arch,
+        args=contents.args,
+        num_classes=created.num_classes,
+        preprocessing=preprocessing,
+        mean=contents.mean or created.mean,
+        std=contents.std or created.std,
+        class_names=None if new else contents.class_names,
+        training_info=contents.training_info,
+        rules=() if new else contents.rules,
+    )
+
+
+def _check(contents: Contents) -> None:
+    """Refuses a description that no classifier can have."""
+    classes, of_input = contents.num_classes, contents.preprocessing
+    faults = {
+        f"num_classes {classes}": classes is not None and classes < 1,
+        f"mean {contents.mean}": contents.mean is not None and not _three_numbers(contents.mean),
+        f"std {contents.std}": contents.std is not None
+        and not (_three_numbers(contents.std) and min(contents.std) > 0),
+        f"preprocessing {of_input}": of_input is not None and not _possible(of_input),
+        f"class_names {contents.class_names}": contents.class_names is not None
+        and not (len(contents.class_names) == classes and all(isinstance(name, str) for name in contents.class_names)),
+        "rules for another number of classes": any(
+            len(of_rule) != classes for rule in contents.rules for of_rule in (rule.offsets, rule.costs) if of_rule
+        ),
+    }
+    for fault, found in faults.items():
+        if found:
+            raise UserError(f"{contents.path} is damaged: it says {fault}: give another checkpoint.")
+
+
+def _three_numbers(values: Sequence[Any]) -> bool:
+    return len(values) == 3 and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+
+
+def _possible(preprocessing: Preprocessing) -> bool:
+    size = preprocessing.input_size
+    return (
+        len(size) == 2
+        and all(isinstance(side, int) and side > 0 for side in size)
+        and preprocessing.interpolation in ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+        and isinstance(preprocessing.crop_pct, int | float)
+        and 0 < preprocessing.crop_pct <= 1
+        and preprocessing.crop_mode in ("center", "squash", "border")
     )
 
 
 def is_raycsr_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Whether there is a checkpoint of raycsr's own format: only such a file can hold rules."""
     try:
-        return _is_raycsr(_load(os.fspath(path)))
+        return is_raycsr(read_file(os.fspath(path)))
     except UserError:
         return False
 
 
-def _is_raycsr(content: Any) -> bool:
+def is_raycsr(content: Any) -> bool:
+    """Whether this is what `save_checkpoint` wrote."""
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
@@ -110,79 +238,44 @@ def load_training_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Reads what an unfinished training left in its checkpoint; None where it is finished.
 
     Raises:
-        UserError: There is no such file, or it is no checkpoint.
+        UserError: There is no such file, or it is no checkpoint of raycsr.
     """
-    return _load(os.fspath(path)).get("training_state")
+    content = read_file(os.fspath(path))
+    if not is_raycsr(content):
+        raise UserError(f"{path} is not a checkpoint of raycsr ({FORMAT!r}), so no training goes on from it.")
+    return content.get("training_state")
 
 
-def _load(path: str) -> Any:
+def _of_type(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{str(value)[:40]!r} is no {kind.__name__}")
+    return value
+
+
+def _of_raycsr(path: str, content: dict[str, Any]) -> Contents:
     try:
-        return torch.load(io.BytesIO(_read(path)), weights_only=True, map_location="cpu")
-    except UserError:
-        raise
-    except Exception as error:  # on arbitrary bytes torch.load fails in any way
-        if blocked := re.search(r"GLOBAL (\S+)", str(error)):
-            raise UserError(
-                f"loading {path} would run {blocked[1]}, and code in checkpoints is never run: "
-                "save it again as a dict of tensors and plain values."
-            ) from error
-        raise UserError(f"{path} is damaged or not a PyTorch checkpoint: give another file.") from error
-
-
-def _from_raycsr(path: str, content: dict[str, Any]) -> BaseClassifier:
-    preprocessing = dict(content["preprocessing"], input_size=tuple(content["preprocessing"]["input_size"]))
-    side = preprocessing["input_size"][0]
-    created = create_base_classifier(
-        ModelOptions(content["arch"], num_classes=content["num_classes"], args=content["args"], input_size=side)
-    )
-    _load_weights(path, created.arch, created.network, content["state_dict"])
-    return BaseClassifier(
-        created.network,
-        arch=content["arch"],
-        args=content["args"],
-        num_classes=content["num_classes"],
-        preprocessing=Preprocessing(**preprocessing),
-        mean=content["mean"],
-        std=content["std"],
-        class_names=content["class_names"],
-        training_info=content["training"],
-        rules=[Rule.from_dict(rule) for rule in content.get("rules", ())],
-    )
-
-
-def _load_weights(path: str, arch: str, network: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    misfits = [
-        f"{name} is {given.get(name, 'absent')}, expected {expected.get(name, 'absent')}"
-        for name in {**expected, **given}
-        if expected.get(name) != given.get(name)
-    ]
-    if misfits:
-        raise UserError(f"{path}: {len(misfits)} weights do not fit a {arch}: {'; '.join(misfits[:3])}.")
-    network.load_state_dict(state_dict)
-
-
-def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
-    refuse_credentials(path)
-    return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
-
-
-def _read(path: str) -> bytes:
-    try:
-        filesystem, name = _filesystem(path)
-        with filesystem.open_input_file(name) as file:
-            return file.read()
-    except (OSError, ValueError) as error:  # ValueError: a URI of no known file system
-        raise UserError(
-            f"cannot read the checkpoint {path}: {str(error).splitlines()[0]}: "
-            "check the path; a model of the Hugging Face hub is 'hf-hub:owner/name'."
-        ) from error
+        preprocessing = content["preprocessing"]
+        return Contents(
+            path,
+            _of_type(content["arch"], str),
+            weights_in(path, {"state_dict": content["state_dict"]}, ema=False),
+            args=_of_type(content["args"], dict),
+            num_classes=_of_type(content["num_classes"], int),
+            preprocessing=Preprocessing(**dict(preprocessing, input_size=tuple(preprocessing["input_size"]))),
+            mean=tuple(content["mean"]),
+            std=tuple(content["std"]),
+            class_names=None if content["class_names"] is None else tuple(content["class_names"]),
+            training_info=_of_type(content["training"], dict),
+            rules=tuple(Rule.from_dict(rule) for rule in content.get("rules", ())),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise UserError(f"{path} is damaged: {reason}: give another checkpoint.") from error
 
 
 def _write(path: str, data: bytes) -> None:
     try:
-        filesystem, name = _filesystem(path)
+        filesystem, name = filesystem_of(path)
         if isinstance(filesystem, fs.LocalFileSystem):
             _write_local(name, data)
         else:

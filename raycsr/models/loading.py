@@ -1,47 +1,70 @@
 """From a timm name, a checkpoint or `ModelOptions` to a base classifier ready for inference."""
 
 import os
+import warnings
 from dataclasses import replace
+from typing import Any
 
 import timm
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models.base_classifier import BaseClassifier, create_base_classifier
-from raycsr.models.checkpoints import load_checkpoint
+from raycsr.models.base_classifier import HUBS, BaseClassifier, create_base_classifier, not_pretrained
+from raycsr.models.checkpoints import assemble, is_raycsr, read_checkpoint
+from raycsr.models.published import settings_of_timm
 from raycsr.models.spec import ModelOptions
+from raycsr.models.weights import Contents, read_file, weights_in
+
+_FILES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 
 
 def load_base_classifier(
-    model: str | ModelOptions, *, num_classes: int | None = None, device: str | torch.device = "cpu"
+    model: str | ModelOptions,
+    *,
+    num_classes: int | None = None,
+    device: str | torch.device = "cpu",
+    new_head: bool = False,
 ) -> BaseClassifier:
     """Loads or creates a base classifier, in eval mode and without gradients for its weights.
+
+    Where weights are given, all of the network's are those; or they are refused.
 
     Args:
         model: A timm name, the path or s3:// URI of a checkpoint, or `ModelOptions`.
         num_classes: The number of classes it must have. A model with random weights gets a head of that size.
         device: Where to put it.
+        new_head: For a training: where weights are given whose head has another number of classes, make a new head
+            and warn which tensors are new.
 
     Returns:
         A module that maps pixels (N, 3, H, W) in [0,1] to logits (N, num_classes).
 
     Raises:
-        UserError: The name is unknown or ambiguous, the checkpoint cannot be read, or it has
-            another number of classes.
+        UserError: The name is unknown or ambiguous, the weights cannot be read or do not fit, it has another number
+            of classes, or it does not take images of 3 channels and its input size.
     """
     options = ModelOptions(model) if isinstance(model, str) else model
+    if options.num_classes is None and (new_head or not has_weights(options)):
+        options = replace(options, num_classes=num_classes)
     if _is_checkpoint(options.name):
-        base_classifier = _from_checkpoint(options)
+        base_classifier = _assemble(_checkpoint(options), options, new_head)
+    elif isinstance(options.pretrained, str):
+        base_classifier = _assemble(_file_of_weights(options, options.pretrained), options, new_head)
     else:
-        if not options.pretrained and options.num_classes is None:
-            options = replace(options, num_classes=num_classes)
-        base_classifier = create_base_classifier(options)
+        base_classifier = _of_timm(options, new_head)
     if num_classes not in (None, base_classifier.num_classes):
         raise UserError(
             f"model {options.name!r} has {base_classifier.num_classes} classes, {num_classes} are needed: "
-            f"choose another, or train a new head (model.num_classes: {num_classes})."
+            "choose another, or give it a new head by `raycsr train` on those classes."
         )
-    return base_classifier.eval().requires_grad_(False).to(device)
+    base_classifier.eval().requires_grad_(False)
+    _try_forward(base_classifier, options.name)
+    return base_classifier.to(device)
+
+
+def has_weights(options: ModelOptions) -> bool:
+    """Whether weights are given, by whatever option; else they are random."""
+    return bool(options.pretrained) or options.name.startswith(HUBS) or _is_checkpoint(options.name)
 
 
 def _is_checkpoint(name: str) -> bool:
@@ -51,23 +74,91 @@ def _is_checkpoint(name: str) -> bool:
             f"model.name {name!r} is a timm model and a file here: "
             f"say './{name}' for the file, or rename the file for the timm model."
         )
-    if name.startswith(("hf-hub:", "local-dir:")):
+    if name.startswith(HUBS):
         return False
-    return "/" in name or os.path.isfile(name) or name.endswith((".pt", ".pth", ".tar", ".ckpt"))
+    return "/" in name or os.path.isfile(name) or name.endswith(_FILES)
 
 
-def _from_checkpoint(options: ModelOptions) -> BaseClassifier:
+def _assemble(contents: Contents, options: ModelOptions, new_head: bool) -> BaseClassifier:
+    return assemble(
+        contents,
+        num_classes=options.num_classes,
+        input_size=options.input_size,
+        init_seed=options.init_seed,
+        new_head=new_head,
+    )
+
+
+def _checkpoint(options: ModelOptions) -> Contents:
     if options.args or options.pretrained:
         raise UserError(
             f"{options.name!r} brings its own architecture and weights: leave out model.args and pretrained."
         )
-    base_classifier = load_checkpoint(options.name)
-    if options.num_classes not in (None, base_classifier.num_classes):
+    return read_checkpoint(options.name, ema=options.ema)
+
+
+def _file_of_weights(options: ModelOptions, path: str) -> Contents:
+    if options.name.startswith(HUBS):
         raise UserError(
-            f"the checkpoint {options.name} has {base_classifier.num_classes} classes, "
-            f"model.num_classes says {options.num_classes}: leave it out or choose another checkpoint."
+            f"{options.name!r} has weights of its own: leave out model.pretrained, or give an architecture."
         )
-    if options.input_size is not None:
-        size = (options.input_size, options.input_size)
-        base_classifier.preprocessing = replace(base_classifier.preprocessing, input_size=size)
+    content = read_file(path)
+    if is_raycsr(content):
+        raise UserError(f"{path} is a checkpoint of raycsr, with its architecture: say model.name {path} alone.")
+    settings = settings_of_timm(path, content, options.name)
+    settings["args"] = {**settings.get("args", {}), **options.args}
+    return Contents(path, options.name, weights_in(path, content, ema=options.ema), **settings)
+
+
+def _of_timm(options: ModelOptions, new_head: bool) -> BaseClassifier:
+    """A timm model with the weights of its name or repository, or seeded random ones."""
+    if options.ema:
+        raise UserError(f"model {options.name!r} has no EMA weights to choose: leave model.ema out.")
+    if not has_weights(options):
+        return create_base_classifier(options)
+    options = replace(options, pretrained=True)
+    base_classifier = create_base_classifier(options)
+    changes = _changes(base_classifier, options)
+    if changes and not new_head:
+        raise UserError(
+            f"the weights of {options.name!r} are not taken as they are: {'; '.join(changes)}: "
+            "leave model.num_classes, input_size and args out, or give another model."
+        )
+    if changes:
+        warnings.warn(f"the weights of {options.name!r} are changed: {'; '.join(changes)}", stacklevel=2)
     return base_classifier
+
+
+def _changes(base_classifier: BaseClassifier, options: ModelOptions) -> list[str]:
+    """What timm does to pretrained weights without a word, where it was asked for another head or size."""
+    known: Any = base_classifier.network.pretrained_cfg
+    changes = []
+    new = not_pretrained(base_classifier, options)
+    if base_classifier.num_classes != known["num_classes"]:
+        changes.append(f"the head of {base_classifier.num_classes} classes is new, theirs has {known['num_classes']}")
+    elif new:
+        changes.append(f"{', '.join(new[:3])}{f' and {len(new) - 3} more' if len(new) > 3 else ''} are not among them")
+    size = options.args.get("img_size", options.input_size)
+    side = size[0] if isinstance(size, list | tuple) else size
+    if known.get("fixed_input_size") and side not in (None, known["input_size"][1]):
+        changes.append(f"position embeddings are resampled from {known['input_size'][1]} to {side} px")
+    return changes
+
+
+def _try_forward(base_classifier: BaseClassifier, name: str) -> None:
+    """One black image: arguments and weights that go together may still take no image of this size or of colour."""
+    height, width = base_classifier.preprocessing.input_size
+    try:
+        with torch.inference_mode():
+            shape = tuple(base_classifier(torch.zeros((1, 3, height, width))).shape)
+    except Exception as error:  # the network's own code, with arguments of whatever kind
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"model {name!r} cannot take images of {height} x {width} in 3 channels: {reason}; "
+            "set model.input_size to a size it can take"
+        ) from error
+    if shape != (1, base_classifier.num_classes):
+        raise UserError(
+            f"model {name!r} gives an image {shape} numbers, where (1, {base_classifier.num_classes}) logits are "
+            "expected: leave out the model.args that change its output."
+        )

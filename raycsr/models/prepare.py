@@ -4,6 +4,7 @@ Certificates are for the classifier as it is evaluated, so all of this is settle
 """
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -15,6 +16,8 @@ from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_CHECKED_ROWS = 4
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -59,11 +62,15 @@ def prepare_for_inference(
 
     Returns:
         A base classifier in eval mode: float32 pixels (N, 3, H, W) in [0,1] -> logits (N, m) in `precision`.
+
+    Raises:
+        UserError: an image's logits depend on the rest of its batch.
     """
     prepared = copy.deepcopy(base_classifier).cpu().eval().requires_grad_(False)
     fold_batch_norm(prepared)  # on the CPU: TF32 would blur the comparison of logits
     prepared.network.to(DTYPES[precision]).to(memory_format=torch.channels_last)
     prepared.to(device)
+    refuse_batch_dependence(prepared, (3, *prepared.preprocessing.input_size), device)
     if compile:
         import torch._inductor.config as inductor  # slow to import, and few compile
 
@@ -101,6 +108,40 @@ def fold_batch_norm(base_classifier: BaseClassifier) -> None:
         base_classifier.network = folded
 
 
+@torch.inference_mode()
+def refuse_batch_dependence(
+    network: Callable[[torch.Tensor], torch.Tensor], shape: Sequence[int], device: str | torch.device
+) -> None:
+    """Refuses a network whose logits for an image change with the rest of its batch.
+
+    The certified statements are about a function of one image. A batch norm that never left training, say, makes noisy
+    copies vote on each other's content. So the rows of a batch are moved and their company is replaced: a permutation
+    alone would leave the statistics of the batch, and what they do, as they are.
+
+    Args:
+        network: float32 pixels (B, C, H, W) -> logits (B, m).
+        shape: (C, H, W).
+        device: where the network is.
+
+    Raises:
+        UserError: the logits differ by more than the rounding of their type.
+    """
+    pixels = torch.rand((_CHECKED_ROWS, *shape), generator=torch.Generator().manual_seed(0))
+    batch = pixels.to(device).contiguous(memory_format=torch.channels_last)
+    kept = _CHECKED_ROWS // 2
+    moved = batch.flip(0).contiguous(memory_format=torch.channels_last)  # the last rows first
+    moved[kept:] = 1 - 3 * moved[kept:]
+    logits = network(batch)
+    before, after = logits.flip(0)[:kept].float(), network(moved)[:kept].float()
+    tolerance = 1e-3 if logits.dtype == torch.float32 else 0.05
+    change = (before - after).abs().max()
+    if change > tolerance * before.abs().max():  # never, where a logit is not finite
+        raise UserError(
+            f"the network's logits for an image change by {change:.3g} with the rest of its batch, or by chance; give "
+            "one that treats each image alone (batch norm and dropout in eval mode)"
+        )
+
+
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
         """Looks only into what holds a batch norm, past the control flow that attention and the like have."""
@@ -118,6 +159,7 @@ def _convolutions_with_batch_norm(network: nn.Module) -> list[tuple[str, str]]:
         for node in calls
         if type(modules[node.target]) in (nn.BatchNorm2d, BatchNormAct2d)
         and modules[node.target].running_mean is not None
+        and not modules[node.target].training  # one that never leaves it: its map is not an affine one
         and (source := node.all_input_nodes[0]).op == "call_module"
         and type(modules[source.target]) is nn.Conv2d
         and len(source.users) == 1

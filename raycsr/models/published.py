@@ -9,19 +9,24 @@ What they hold was read in the code on github.com (commits cff781d, a11954a, cb1
   and standard deviation, or ImageNet's, are constants there, and no part of the state in most files.
 - RuntianZ/macer (Zhai et al., ICLR 2020): {net, epoch}, the state of the network alone, always a ResNet-110 for
   32 x 32 pixels, which takes them as they are: no normalisation.
-
-Nothing in them but tensors and plain values: SGD keeps no NumPy scalars, so weights_only refuses none of them.
+- pytorch/examples (imagenet): {epoch, arch, state_dict, ...}, the state of a torchvision network in a DataParallel.
+- huggingface/pytorch-image-models (train.py): {epoch, arch, state_dict, state_dict_ema, args, ...}, where args, an
+  argparse.Namespace, says how the images became pixels and what the network was created with.
 """
 
+import json
+from argparse import Namespace
 from typing import Any
 
+import timm
 import torch
+import torchvision.models
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_data_config
 
 from raycsr.errors import UserError
-from raycsr.models.base_classifier import BaseClassifier, create_base_classifier
-from raycsr.models.spec import ModelOptions, Preprocessing
-
-Weights = dict[str, torch.Tensor]
+from raycsr.models import cifar_resnet  # noqa: F401  (registers the CIFAR ResNets with timm)
+from raycsr.models.spec import Preprocessing
+from raycsr.models.weights import THE_WAY_IN, Contents, Weights, is_state, weights_in, without_wrappers
 
 _CIFAR = Preprocessing((32, 32), "bilinear", 1.0, "center")
 # ImageNet's ResNet-50 was tested on a 224 pixel crop of 256; timm's own weights of that name on another.
@@ -34,72 +39,97 @@ _ARCHITECTURES = {  # what a file calls it -> timm's name, and how the images be
 }
 
 
-def from_published(path: str, content: Any) -> tuple[BaseClassifier, Weights] | None:
-    """Recognises a checkpoint of another paper's code.
+def from_published(path: str, content: Any, *, ema: bool = False) -> Contents | None:
+    """Recognises a checkpoint of others' code that says which network it is of.
 
     Args:
         path: Where it is, for messages.
-        content: What `torch.load` gave.
+        content: What `read_file` gave.
+        ema: Take the moving average of the weights.
 
     Returns:
-        A base classifier that has still to be given the weights, and those, by the names of its network; None where
-        this is no such checkpoint. None of them says its training sigma.
+        What it says; None where this is no such checkpoint. None of them says its training sigma.
 
     Raises:
-        UserError: The architecture is none of ours.
+        UserError: The architecture is none of ours, or there are no such weights.
     """
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or is_state(content):
         return None
-    if isinstance(content.get("arch"), str) and _is_state(content.get("state_dict")):
-        return _from_sequential(path, content["arch"], _without_wrappers(content["state_dict"]))
-    if "epoch" in content and _is_state(content.get("net")):
-        weights = _without_wrappers(content["net"])
-        return _create("cifar_resnet110", _CIFAR, weights, mean=(0.0,) * 3, std=(1.0,) * 3), weights
+    if isinstance(content.get("arch"), str) and isinstance(content.get("state_dict"), dict):
+        return _of_an_architecture(path, content, ema)
+    if "epoch" in content and is_state(content.get("net")) and not ema:
+        return _macer(path, without_wrappers(content["net"]))
     return None
 
 
-def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+def _of_an_architecture(path: str, content: dict[str, Any], ema: bool) -> Contents:
+    arch = content["arch"]
+    weights = without_wrappers(weights_in(path, content, ema=ema)) if content["state_dict"] else {}
+    if any(name.startswith("1.") for name in weights) and arch in _ARCHITECTURES:
+        return _of_a_sequential(path, arch, weights)
+    if timm.is_model(arch) and isinstance(content.get("args"), Namespace):
+        return Contents(path, arch, weights, **settings_of_timm(path, content, arch))
+    if timm.is_model(arch) and arch in torchvision.models.list_models():
+        return Contents(
+            path, arch, weights, preprocessing=_IMAGENET, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD
+        )
+    raise UserError(
+        f"{path} holds arch {arch!r}: of a Sequential of normalisation and network {', '.join(_ARCHITECTURES)} load, "
+        f"of bare networks torchvision's and those of timm's train.py; for any other, {THE_WAY_IN}."
     )
 
 
-def _from_sequential(path: str, arch: str, state_dict: Weights) -> tuple[BaseClassifier, Weights]:
-    if arch not in _ARCHITECTURES:
-        raise UserError(f"{path} holds arch {arch!r}: of published checkpoints, {', '.join(_ARCHITECTURES)} load.")
-    weights = {name[2:]: tensor for name, tensor in state_dict.items() if name.startswith("1.")}
-    normalisation = {
-        ours: tuple(state_dict[theirs].tolist())
+def _of_a_sequential(path: str, arch: str, state_dict: Weights) -> Contents:
+    normalisation: dict[str, Any] = {
+        ours: tuple(state_dict[theirs].flatten().tolist())
         for ours, theirs in (("mean", "0.means"), ("std", "0.sds"))
         if theirs in state_dict
     }
-    name, preprocessing = _ARCHITECTURES[arch]
-    return _create(name, preprocessing, weights, **normalisation), weights
-
-
-def _create(
-    arch: str,
-    preprocessing: Preprocessing,
-    weights: Weights,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-) -> BaseClassifier:
-    """A base classifier with the weights' number of classes; normalised as its architecture is, unless told."""
-    head = weights.get("fc.weight", torch.empty(0))
-    created = create_base_classifier(ModelOptions(arch, num_classes=len(head) or None))
-    return BaseClassifier(
-        created.network,
-        arch=arch,
-        args={},
-        num_classes=created.num_classes,
-        preprocessing=preprocessing,
-        mean=created.mean if mean is None else mean,
-        std=created.std if std is None else std,
-    )
-
-
-def _without_wrappers(state_dict: Weights) -> Weights:
-    """The state without the "module" that a DataParallel puts into names."""
-    return {
-        ".".join(part for part in name.split(".") if part != "module"): tensor for name, tensor in state_dict.items()
+    weights = {
+        name.removeprefix("1."): tensor for name, tensor in state_dict.items() if name not in ("0.means", "0.sds")
     }
+    name, preprocessing = _ARCHITECTURES[arch]
+    return Contents(path, name, weights, preprocessing=preprocessing, **normalisation)
+
+
+def _macer(path: str, weights: Weights) -> Contents | None:
+    """What MACER's code wrote, if the network is the one of its code; anyone may call an entry `net`."""
+    with torch.device("meta"):
+        expected = timm.create_model("cifar_resnet110").state_dict()
+    shapes = {name: tensor.shape for name, tensor in expected.items() if not name.startswith("fc.")}
+    if any(name not in weights or weights[name].shape != shape for name, shape in shapes.items()):
+        return None
+    return Contents(path, "cifar_resnet110", weights, preprocessing=_CIFAR, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def settings_of_timm(path: str, content: Any, arch: str) -> dict[str, Any]:
+    """What timm's train.py says of a network beside its weights: fields of `Contents`, none where it says nothing.
+
+    Args:
+        path: Where it is, for messages.
+        content: What `read_file` gave.
+        arch: The network's timm name.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("args"), Namespace):
+        return {}
+    said = vars(content["args"])
+    known = timm.models.get_pretrained_cfg(arch)
+    try:
+        config = resolve_data_config(said, pretrained_cfg=known.to_dict() if known else {})
+        args = {"in_chans": said.get("in_chans"), "global_pool": said.get("gp"), "bn_eps": said.get("bn_eps")}
+        args |= said.get("model_kwargs") or {}
+        return {
+            "args": json.loads(json.dumps({name: value for name, value in args.items() if value is not None})),
+            "preprocessing": Preprocessing(
+                tuple(config["input_size"][1:]), config["interpolation"], float(config["crop_pct"]), config["crop_mode"]
+            ),
+            "mean": tuple(float(value) for value in config["mean"]),
+            "std": tuple(float(value) for value in config["std"]),
+        }
+    except (AssertionError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{path} holds args that are not those of timm's train.py ({error}): save its state_dict alone."
+        ) from error

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from raycsr.costs import CostMatrix, find_class
+from raycsr.class_names import read_values, shown
+from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 
 KINDS = ("argmax", "offset", "expected_cost")
@@ -168,7 +169,8 @@ def parse_rules(
         specs: Of these forms, where COSTS is any spec of `CostMatrix.from_spec`:
 
             - `argmax`
-            - `offset:cat=1.5,dog=-0.5`: what is added to the logits of some classes, by name or index.
+            - `offset:cat=1.5,dog=-0.5`: what is added to the logits of some classes, by name or index, as costs
+              name them.
             - `offset:1.5*COSTS`: b = -1.5 * column sums of C / their largest, which lowers the classes that it
               is costly to answer.
             - `expected_cost:2*COSTS`: tau = 2.
@@ -208,7 +210,7 @@ def _parsed(
     if num_classes is None:
         raise UserError(f"rule {spec!r} needs the number of classes, which this classifier does not say; give a Rule")
     strengths, star, costs_spec = rest.partition("*")
-    if kind == "offset" and not star:
+    if kind == "offset" and (not star or ("=" in rest and not _are_numbers(strengths))):  # a name may hold a star
         return [_named_offsets(spec, rest, num_classes, class_names)]
     if not star:
         raise UserError(f"rule {spec!r} has no strength; write {kind}:1*{rest}")
@@ -242,18 +244,18 @@ def _weighed(costs: CostMatrix, costs_spec: str, strengths: Mapping[str, float])
 
 
 def _named_offsets(spec: str, rest: str, num_classes: int, class_names: Sequence[str] | None) -> Rule:
-    offsets = [0.0] * num_classes
-    for pair in rest.split(","):
-        name, equals, value = pair.rpartition("=")
-        if not equals:
-            raise UserError(
-                f"rule {spec!r} not understood at {pair!r}; write offset:cat=1.5 or offset:1.5*pair:cat/dog"
-            )
-        try:
-            offsets[find_class(name, num_classes, class_names)] = float(value)
-        except ValueError:
-            raise UserError(f"rule {spec!r}: {value!r} is no number; write {name}=1.5") from None
-    return Rule("offset", tuple(offsets), spec=spec)
+    try:
+        named = read_values(rest, num_classes, class_names)
+    except UserError as error:
+        raise UserError(f"rule {shown(spec)} not understood: {error}") from None
+    return Rule("offset", tuple(named.get(k, 0.0) for k in range(num_classes)), spec=spec)
+
+
+def _are_numbers(strengths: str) -> bool:
+    try:
+        return [float(token) for token in strengths.split(",")] != []
+    except ValueError:
+        return False
 
 
 def _number(token: str, spec: str) -> float:

@@ -9,13 +9,18 @@ class ModelOptions:
     """Which base classifier to load or create.
 
     Attributes:
-        name: A timm model name (the CIFAR ResNets of raycsr are among them), or the path or s3:// URI of a
-            checkpoint written by raycsr or by the code of locuslab/smoothing, SmoothAdv, MACER, Consistency or
-            SmoothMix.
-        num_classes: Number of classes of the head; by default what the data or the pretrained weights have.
-            With `pretrained` and another number than the weights have, the head is new and untrained.
-        pretrained: Load timm's pretrained weights; or the path of a local file of them.
-        args: Further keyword arguments for the architecture, as in `timm.create_model`.
+        name: A timm model name (the CIFAR ResNets of raycsr are among them); a model with weights of its own,
+            hf-hub:OWNER/NAME or local-dir:FOLDER; or the path or s3:// URI of a checkpoint that says which network it
+            is of: raycsr's, those of locuslab/smoothing, SmoothAdv, MACER, Consistency, SmoothMix and
+            pytorch/examples, and those of timm's train.py.
+        num_classes: Number of classes of the head; by default what the weights have, or else the data.
+        pretrained: true loads timm's weights of that name. The path or s3:// URI of a file, .pth or .safetensors,
+            loads anyone's weights of that architecture: each tensor of the network comes from the file, or loading is
+            refused; only train and sweep make a new head, where the file's has another size.
+        ema: Of a file that holds both, take the moving average of the weights (state_dict_ema, model_ema), not the
+            last ones.
+        args: Further keyword arguments for the architecture, as in `timm.create_model`;
+            {pretrained_cfg_overlay: {mean: [...], std: [...]}} normalises as the weights were trained.
         init_seed: Seed of the random initialisation; weights that are loaded do not depend on it.
         input_size: Height and width of the input in pixels; by default what the model was made for.
     """
@@ -23,6 +28,7 @@ class ModelOptions:
     name: str
     num_classes: int | None = None
     pretrained: bool | str = False
+    ema: bool = False
     args: dict[str, Any] = field(default_factory=dict)
     init_seed: int = 0
     input_size: int | None = None

@@ -7,6 +7,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
+from raycsr.certification import METRICS
+
 
 class AshaByGroup(FIFOScheduler):
     """ASHA (Li et al., MLSys 2020) within each group of trials.
@@ -15,21 +17,27 @@ class AshaByGroup(FIFOScheduler):
     trial of the harder one.
     """
 
-    def __init__(self, *, group: Callable[[Trial], Hashable], **asha: Any) -> None:
+    def __init__(self, *, group: Callable[[Trial], Hashable], metric: Callable[[Trial], str], **asha: Any) -> None:
         """Makes no scheduler yet: groups appear with their first trial.
 
         Args:
             group: Trial -> what it shares with those it may be compared with.
-            **asha: Arguments of Ray Tune's scheduler.
+            metric: Trial -> the one of `METRICS` that it and its group compete in.
+            **asha: Other arguments of Ray Tune's scheduler.
         """
         super().__init__()
         self._group = group
+        self._metric_of = metric
         self._asha = asha
-        self._metric = asha["metric"]
         self._schedulers: dict[Hashable, AsyncHyperBandScheduler] = {}
 
     def _of(self, trial: Trial) -> AsyncHyperBandScheduler:
-        return self._schedulers.setdefault(self._group(trial), AsyncHyperBandScheduler(**self._asha))
+        group = self._group(trial)
+        if group not in self._schedulers:
+            metric = self._metric_of(trial)
+            mode = "max" if METRICS[metric] else "min"
+            self._schedulers[group] = AsyncHyperBandScheduler(metric=metric, mode=mode, **self._asha)
+        return self._schedulers[group]
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Hands the trial to its group."""

@@ -7,19 +7,20 @@ import ray
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
+from raycsr.options import Spec, listed
 from raycsr.pipelines.pool import connect, user_errors_of_workers
 from raycsr.progress import Progress
-from raycsr.results import Run, resolve_run
+from raycsr.results import Run, resolve_run, runs_at
 
 FEW_PARTS = 256  # are certified by this process before Ray has started
 _PARTS_PER_TASK = 64  # about a second of work
 
 
-def certify(*, run: list[str], costs: list[str], alpha: float = 0.001) -> dict[str, list[str]]:
+def certify(*, run: list[str], costs: list[Spec], alpha: float = 0.001) -> dict[str, list[str]]:
     """Certifies the votes of runs under cost matrices, and stores the certificates beside the votes.
 
     Args:
-        run: Runs: folders, s3://bucket/prefix, or unique prefixes of them.
+        run: Runs: folders, s3://bucket/prefix, or unique prefixes of them; or folders of runs, for all in them.
         costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv. Each is a
             statement of its own at alpha.
         alpha: Failure probability of one image's certificate.
@@ -32,8 +33,10 @@ def certify(*, run: list[str], costs: list[str], alpha: float = 0.001) -> dict[s
     """
     if not 0 < alpha < 1:
         raise UserError(f"alpha is a probability between 0 and 1, got {alpha}")
-    runs = [resolve_run(location) for location in run]
-    matrices = [(found, [(spec, found.costs(spec)) for spec in costs]) for found in runs]  # all, before any work
+    runs = [resolve_run(location) for location in runs_at(run)]
+    matrices = [
+        (found, [(spec, found.costs(spec)) for spec in listed(costs)]) for found in runs
+    ]  # all, before any work
     return {
         found.location: [_certify(found, spec, matrix, alpha) for spec, matrix in pairs] for found, pairs in matrices
     }

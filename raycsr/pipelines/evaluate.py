@@ -3,6 +3,7 @@
 from raycsr.data import DataOptions
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions
+from raycsr.options import Spec
 from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome, sample
@@ -15,13 +16,14 @@ def evaluate(
     model: ModelOptions,
     sampling: SamplingOptions,
     pool: PoolOptions,
-    costs: list[str],
+    costs: list[Spec],
     results: str,
     experiment: str = "default",
-    rules: list[str] | None = None,
+    rules: list[Spec] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,
+    begin_anew: bool = False,
     radii: list[float] | None = None,
     out: str | None = None,
 ) -> list[Outcome]:
@@ -40,6 +42,7 @@ def evaluate(
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.
+        begin_anew: Sample into a run of its own for this kind of device and batch size, as in `raycsr sample`.
         radii: L2 radii of the table, in [0, 1] pixel units; by default four up to the largest certified one.
         out: Folder for the table and the picture over all runs.
 
@@ -63,6 +66,7 @@ def evaluate(
         alpha=alpha,
         further_models=further_models,
         retry_errors=retry_errors,
+        begin_anew=begin_anew,
     )
     report(
         run=[outcome.run.location for outcome in outcomes],

@@ -1,6 +1,5 @@
 """Fitting a plan's model on this process's device, as one of the workers of a training or the only one."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -10,14 +9,15 @@ import pandas as pd
 import torch
 
 from raycsr.data import Pixels, read_pixels
+from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, load_base_classifier, save_checkpoint
 from raycsr.pipelines.plan import Plan
 from raycsr.pipelines.stream import StreamedBatches
 from raycsr.progress import Progress
-from raycsr.training import Batches, Epoch, InMemoryBatches, Trainer, augmentation, certified_metrics, rank
+from raycsr.training import Batches, Epoch, InMemoryBatches, Metrics, Trainer, augmentation, certified_metrics, rank
 
 # (epoch, certified metrics where it was validated, the classifier to keep, what a later process needs to go on)
-AfterEpoch = Callable[[Epoch, dict[str, float] | None, BaseClassifier, dict[str, Any]], None]
+AfterEpoch = Callable[[Epoch, Metrics | None, BaseClassifier, dict[str, Any]], None]
 
 
 def fit_share(
@@ -45,7 +45,7 @@ def fit_share(
     batches, held, num_mixed = _split(plan, pixels)
     trainer = trainer_of(plan, model, batches)
     if state is not None:
-        trainer.load_state_dict(state)
+        _go_on(trainer, state)
 
     def after(epoch: Epoch) -> None:
         metrics = None
@@ -64,6 +64,16 @@ def fit_share(
         after_epoch(epoch, metrics, trainer.model, trainer.state_dict())
 
     trainer.run(after, progress=progress)
+
+
+def _go_on(trainer: Trainer, state: dict[str, Any]) -> None:
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"the checkpoint's training state is not of this training ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}): begin anew under another --name, or with it as model.name."
+        ) from error
 
 
 def trainer_of(plan: Plan, model: BaseClassifier, batches: Batches) -> Trainer:
@@ -125,6 +135,7 @@ def save(plan: Plan, model: BaseClassifier, state: dict[str, Any], history: list
         "sigma": config.sigma,
         "costs": config.costs,
         "data": asdict(plan.source.options),
+        "trained_on": plan.trained_on,
         "history": history,
     }
     save_checkpoint(
@@ -137,11 +148,18 @@ def save(plan: Plan, model: BaseClassifier, state: dict[str, Any], history: list
 
 
 def load_history(checkpoint: str) -> list[dict]:
-    """The epochs that a checkpoint has seen, one entry each (`entry_of`)."""
-    return load_base_classifier(checkpoint).training_info["history"]
+    """The epochs that a checkpoint has seen, one entry each (`entry_of`).
+
+    Raises:
+        UserError: It is none of a training.
+    """
+    history = load_base_classifier(checkpoint).training_info.get("history")
+    if not history:
+        raise UserError(f"{checkpoint} is there and none that `raycsr train` wrote; give another --name.")
+    return history
 
 
-def entry_of(epoch: Epoch, metrics: dict[str, float] | None) -> dict:
+def entry_of(epoch: Epoch, metrics: Metrics | None) -> dict:
     """One epoch of a history, in JSON values: a metric that is about no image is null."""
-    shown = None if metrics is None else {name: None if math.isnan(v) else v for name, v in metrics.items()}
+    shown = None if metrics is None else {name: None if v != v else v for name, v in metrics.items()}
     return {**asdict(epoch), "metrics": shown}

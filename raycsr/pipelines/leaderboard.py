@@ -5,29 +5,28 @@ from typing import Any
 
 import pandas as pd
 
+from raycsr.certification import METRICS
 from raycsr.results import markdown_table
 from raycsr.results import rank_trials as ranked
+from raycsr.results.tables import FLATTERED, MARK, collapse_line
+
+_SHOWN = ("accuracy", "rob_cs", "rob_cost", "acr", "seed_recall", "target_recall")
 
 
-def leaderboard(
-    trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, str], str], metric: str, budget: float
-) -> str:
+def leaderboard(trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, str], str], budget: float) -> str:
     """Markdown: a table for each sigma and costs, best first, then what failed.
 
     Args:
-        trials: One row a trial, as in trials.parquet.
+        trials: One row a trial, as in trials.parquet; `metric` is what it competes in.
         keys: The space's options.
         best: (sigma, costs) -> where the best checkpoint was copied to.
-        metric: What trials compete in.
         budget: How much accuracy the best may lose.
     """
-    parts = [f"# Leaderboard by {metric}"]
+    parts = [f"# Leaderboard by {', '.join(dict.fromkeys(trials['metric']))}"]
     own = [key for key in keys if key not in ("sigma", "costs")]
-    shown = ["accuracy", "rob_cs", "rob_cost", "acr", "seed_recall", "target_recall"]
-    if metric not in shown:
-        shown.insert(0, metric)
-    for _, group in ranked(trials, metric, budget).groupby(["sigma", "costs"]):
-        sigma, costs = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0])
+    for _, group in ranked(trials, budget=budget).groupby(["sigma", "costs"]):
+        sigma, costs, metric = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0]), str(group["metric"].iloc[0])
+        shown = [metric, *(name for name in _SHOWN if name != metric)]
         rows = [["", *own, *shown, "epochs", "state", "trial"]]
         for place, trial in enumerate(group.to_dict("records"), 1):
             point = json.loads(trial["point"])
@@ -36,13 +35,16 @@ def leaderboard(
                 [
                     str(place),
                     *(cell(point.get(key)) for key in own),
-                    *("-" if pd.isna(trial[name]) else f"{trial[name]:.3f}" for name in shown),
+                    *(_number(trial, name) for name in shown),
                     f"{trial['epoch']:.0f}",
                     state,
                     trial["trial"],
                 ]
             )
-        parts += [f"## sigma {sigma:g}, costs {costs}", markdown_table(rows), f"Best: {best[sigma, costs]}"]
+        by = f"{metric}{'' if METRICS[metric] else ' (less is better)'}"
+        parts += [f"## sigma {sigma:g}, costs {costs}, by {by}", markdown_table(rows)]
+        line = collapse_line(group, ["trial"])
+        parts += [*([line] if line else []), f"Best: {best[sigma, costs]}"]
     parts.append(
         "Certified on held-out training images: figures to choose by, not to publish. The best is sought among trials "
         f"at most {budget:g} of accuracy below the most accurate of the same sigma and costs."
@@ -53,6 +55,12 @@ def leaderboard(
         for row in rest.to_dict("records"):
             parts.append(f"- {row['trial']} {cell(json.loads(row['point']))}: {row['error'] or row['state']}")
     return "\n\n".join(parts) + "\n"
+
+
+def _number(trial: dict, name: str) -> str:
+    if pd.isna(trial[name]):
+        return "-"
+    return f"{trial[name]:.3f}" + (f" {MARK}" if name in FLATTERED and trial["collapsed"] else "")
 
 
 def cell(value: Any) -> str:

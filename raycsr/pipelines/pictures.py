@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from raycsr.data import DataOptions, decode_images, open_source
+from raycsr.data import decode_images, open_source, stored_options
 from raycsr.errors import UserError
 from raycsr.models import Preprocessing
 from raycsr.results import Run
@@ -40,7 +40,7 @@ def read_pictures(run: Run, certificates: pd.DataFrame) -> list[NDArray[np.uint8
     preprocessing = Preprocessing(**{**how, "input_size": tuple(how["input_size"])})
     ids = certificates["image_id"].tolist()
     try:
-        encoded = open_source(DataOptions(**manifest["config"]["data"])).read(ids)
+        encoded = open_source(stored_options(manifest["config"]["data"])).read(ids)
     except UserError:
         raise
     except Exception as error:  # of a file system, a library or a manifest: the source is away, whatever the words

@@ -1,17 +1,19 @@
 """A training as it is planned: its options, checked against its data before anything is paid for."""
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from raycsr.certification import group_column
 from raycsr.costs import CostMatrix
-from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source
+from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source, refuse_test_images, with_split
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
+from raycsr.options import Spec
+from raycsr.results import ImageSet, trained_on
 from raycsr.training import (
     AugmentationOptions,
     HeldOut,
@@ -56,18 +58,24 @@ class TrainConfig:
         validation: What the training is judged by.
         seed: Of the order, the augmentation, the noise and the network's own randomness.
         stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+        allow_test_images: Take images although they are named test, val or validation.
     """
 
     data: DataOptions
     model: ModelOptions
     sigma: float
-    costs: str = "uniform"
+    costs: Spec = "uniform"
     objective: ObjectiveOptions = ObjectiveOptions()
     training: TrainingOptions = TrainingOptions()
     augmentation: AugmentationOptions = AugmentationOptions()
     validation: ValidationOptions = ValidationOptions()
     seed: int = 0
     stream: bool | None = None
+    allow_test_images: bool = False
+
+    def __post_init__(self) -> None:
+        """Settles the split, so that it is what is shown, stored and part of a training's name."""
+        object.__setattr__(self, "data", with_split(self.data, "train"))
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,12 @@ class Plan:
     model: BaseClassifier
     stream: bool
 
+    @cached_property
+    def trained_on(self) -> list[dict[str, Any]]:
+        """The images of the training, held-out ones among them, and those of what it starts from (`ImageSet`)."""
+        ours = ImageSet.of(self.listing.images, self.listing.identity).to_dict()
+        return [*(one for one in trained_on(self.model.training_info) if one != ours), ours]
+
 
 def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
     """Checks all that can be checked before training starts, and creates the model.
@@ -97,12 +111,8 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
     source = open_source(config.data)
     listing = listing or source.list()
     costs, objective, held_out = check(config, listing)
-    options, classes = config.model, len(listing.class_names)
-    if options.pretrained and options.num_classes is None:
-        options = replace(options, num_classes=classes)
-    model = load_base_classifier(options, num_classes=classes)
+    model = load_base_classifier(config.model, num_classes=len(listing.class_names), new_head=True)
     model.rules = ()  # those of a checkpoint were tuned for its weights
-    _try_forward(model, options)
     stream = config.stream
     if stream is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -116,6 +126,7 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     Raises:
         UserError: naming what is wrong.
     """
+    refuse_test_images(open_source(config.data).options, listing, allowed=config.allow_test_images)
     check_training(config.training)
     if not config.sigma > 0:
         raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {config.sigma}")
@@ -125,15 +136,3 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     objective = resolve_objective(config.objective.name, config.objective.args, costs=costs)
     labels = listing.images["label"].to_numpy(np.int64)
     return costs, objective, hold_out(labels, costs, config.validation, group_column(listing.images))
-
-
-def _try_forward(model: BaseClassifier, options: ModelOptions) -> None:
-    height, width = model.preprocessing.input_size
-    try:
-        with torch.inference_mode():
-            model(torch.zeros((1, 3, height, width)))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"model {options.name!r} cannot take images of {height} x {width}: {str(error).splitlines()[0]}; "
-            "set model.input_size to a size it can take"
-        ) from error

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import re
+import signal
 import socket
 import sys
 import time
@@ -19,6 +20,7 @@ import torch
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, prepare_for_inference, resolve_precision
 from raycsr.progress import LINE_SECONDS
+from raycsr.signals import stops_held_back, take_sigterm_back
 from raycsr.smoothing import SamplingOptions, is_out_of_memory
 
 _LISTENS_SECONDS = 10.0  # that a cluster's head may take to accept a connection
@@ -85,19 +87,39 @@ def connect() -> None:
     if not ray.is_initialized():
         try:
             _check_that_it_listens()
-            ray.init(logging_level=logging.ERROR, include_dashboard=False)
+            _init()
         except ConnectionError as error:
             where = os.environ.get("RAY_ADDRESS", "the address that it left on this machine")
             raise UserError(
                 f"no Ray cluster answers at {where}: {error}; start it again, "
                 "or set RAY_ADDRESS=local for one that ends with this command"
             ) from error
+    take_sigterm_back()  # also where the caller has started Ray
     context = ray.data.DataContext.get_current()
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # after ray.data's own configuration; errors are raised
     context.enable_progress_bars = False
     # an image at n = 100,000 on a slow CPU is an hour without a finished block, and waiting for spot
     # capacity can take longer: neither is a stall
     context.execution_no_progress_timeout_s = -1
+
+
+def _init() -> None:
+    """Starts or joins Ray, and keeps SIGTERM a request to stop.
+
+    Ray's core takes SIGTERM for a crash: its handler prints a stack and sets an alarm that aborts the process three
+    seconds later, while it unwinds or while Ray stops. Python's handler is therefore set again after Ray's. Meanwhile
+    signals wait: raised between the forks that start Ray's processes, they would be dropped, and locks stay locked.
+    """
+    utils = ray._private.utils
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None  # Ray's `sys.exit(15)`, in the place of one that waits
+    try:
+        with stops_held_back() as arrived:
+            ray.init(logging_level=logging.ERROR, include_dashboard=False)
+            if arrived:
+                signal.alarm(0)  # that of Ray's core
+    finally:
+        utils.set_sigterm_handler = set_handler
 
 
 def _check_that_it_listens() -> None:
@@ -199,7 +221,8 @@ def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: Pool
         wanted = ", ".join(f"{value:g} {name.removeprefix('num_').upper()}" for name, value in pool.resources.items())
         nodes = sum(node["Alive"] for node in ray.nodes())
         print(f"waiting for a node with {wanted}; the cluster has {nodes} nodes", file=sys.stderr, flush=True)
-    return ray.get(found)
+    with user_errors_of_workers():
+        return ray.get(found)
 
 
 def worker_device() -> torch.device:
@@ -212,6 +235,11 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu {_cpu_model()}, {torch.get_num_threads()} threads"
+
+
+def device_kind(name: str) -> str:
+    """The kind of a device that `device_name` names, whatever its threads: all of a kind round alike."""
+    return name.split(",")[0]
 
 
 def _cpu_model() -> str:

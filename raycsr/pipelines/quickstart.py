@@ -77,7 +77,7 @@ def _train(
         sigma=SIGMA,
         costs=COSTLY,
         objective=ObjectiveOptions(objective, args or {}),
-        training=TrainingOptions(epochs=epochs, batch_size=64, lr=lr),
+        training=TrainingOptions(epochs=epochs, batch_size=64, lr=lr, precision="fp32"),  # the same figures anywhere
         augmentation=AugmentationOptions(crop_padding=1),
         validation=ValidationOptions(every=10, images=60, sensitive=40),
         results=results,

@@ -11,15 +11,21 @@ from raycsr.results import Certified, at_equal_accuracy, front, pairwise_tables,
 from raycsr.results.html import Captioned, Gallery, Notes, Part, Picture, Section, Table, render_page
 from raycsr.results.pictures import captions, plot_pairwise, plot_recalls
 from raycsr.results.plots import Curves, plot_curves, plot_front
-from raycsr.results.ranking import BUDGET
-from raycsr.results.tables import equal_accuracy_rows, front_rows, ranking_rows, summary_rows
+from raycsr.results.ranking import BUDGET, metric_in_words
+from raycsr.results.stand import Stand
+from raycsr.results.tables import collapse_line, equal_accuracy_rows, front_rows, ranking_rows, summary_rows
 
 _IMAGES = 12  # of the costliest
 _NAMED = 8  # classes in a sentence
 
 
 def report_page(
-    sets: Sequence[Certified], table: pd.DataFrame, curves: Curves, radius: float, notes: Sequence[str]
+    sets: Sequence[Certified],
+    table: pd.DataFrame,
+    curves: Curves,
+    radius: float,
+    notes: Sequence[str],
+    stand: Stand,
 ) -> str:
     """The page of a report.
 
@@ -29,12 +35,16 @@ def report_page(
         curves: what is drawn of them.
         radius: at which runs and rules are compared.
         notes: what a reader must know.
+        stand: what it all stands on.
 
     Returns:
         HTML that needs nothing but itself.
     """
     compared = reference_and_best(sets, table[table["radius"] == radius])
-    sections = [Section("How to read this page", [Notes([*_TERMS, *notes])])]
+    sections = [
+        Section("How to read this page", [Notes([*_TERMS, *notes])]),
+        Section("What this stands on", [Table(stand.rows())]),
+    ]
     for costs in dict.fromkeys(one.costs for one in sets):
         of_costs = [one for one in sets if one.costs == costs]
         rows = table[table["costs"] == costs]
@@ -47,6 +57,8 @@ _TERMS = [
     "Certified at radius r: no perturbation of the image whose L2 norm is at most r changes what is certified.",
     "certified accuracy: of all images, the share that is answered rightly, and stays so.",
     "rob_cs: of the images on which some mistake is costly, the share on which no perturbation makes a costly one.",
+    "images, sensitive images, target images: how many the numbers beside them stand on: all, those on which some "
+    "mistake is costly, those of classes that are costly to answer.",
     "rob_cost, worst cost: the mean of the costs that are not ruled out, and of the largest of them. Less is better.",
     "seed recall, target recall: the share answered rightly of the classes with costly mistakes, and of the classes "
     "that are costly to answer. Read them beside rob_cs: a model that calls everything a cat never mistakes a cat.",
@@ -67,7 +79,8 @@ def _costs_section(
     drawn = [one for one in sets if one.key in curves]
     below = []
     if len(ranked) > 1:
-        below.append(Section(f"Ranking at radius {radius:g}", [_RANKING, Table(ranking_rows(ranked))]))
+        parts = [_ranking(ranked["metric"].iloc[0]), *_marked(ranking_rows(ranked), ranked)]
+        below.append(Section(f"Ranking at radius {radius:g}", parts))
     picture = Picture(plot_curves(curves), f"Certified curves under {costs}")
     below.append(Section("Certified curves", [_CURVES, picture]))
     if len(ranked) > 1:
@@ -78,20 +91,29 @@ def _costs_section(
     below.append(Section("Recall of each class", [_RECALLS, _recalls(shown)]))
     if len(ranked):
         below.append(Section(f"The costliest images at radius {radius:g}", list(_costliest(shown[-1], radius))))
-    below.append(Section("All numbers", [Table(_without_costs(summary_rows(table)))]))
+    below.append(Section("All numbers", _marked(_without_costs(summary_rows(table)), table)))
     return Section(f"Costs: {costs}", [_mistakes(sets[0])], below)
 
 
 _CURVES = "As perturbations may be larger, the shares fall and the cost rises. Bands: 95 % intervals over images."
-_RANKING = (
-    f"By rob_cs, among those whose accuracy is at most {BUDGET:g} below the most accurate; the others come after. One "
-    "that is picked from these very images has no valid alpha."
-)
 _PAIRS = (
     "A row is a class of images, a column a class that they must not be taken for: the darker, the larger the share of "
     "the images on which that is ruled out. The lightest cell is where to begin."
 )
 _RECALLS = "What the costs of one class take from the others: compare the bars of each class. Lines: 95 % intervals."
+
+
+def _ranking(metric: str) -> str:
+    return (
+        f"By {metric_in_words(metric)}, among those whose accuracy is at most {BUDGET:g} below the most accurate; the "
+        "others come after. One that is picked from these very images has no valid alpha."
+    )
+
+
+def _marked(rows: Sequence[Sequence[str]], of: pd.DataFrame) -> list[Part]:
+    """A table, and below it what its marks mean."""
+    line = collapse_line(of)
+    return [Table(rows), *([line] if line else [])]
 
 
 def _without_costs(rows: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -125,15 +147,16 @@ def _name(one: Certified, y: int) -> str:
 
 def _front_parts(costs: str, points: pd.DataFrame) -> list[Part]:
     """The front, and the runs at equal accuracy."""
+    metric, on_front, equal = str(points["metric"].iloc[0]), front(points), at_equal_accuracy(points)
     parts: list[Part] = [
-        "A point is a decision rule, a colour a model, the outlined point its argmax. Up and to the right is better.",
-        Picture(plot_front(points), f"Accuracy against rob_cs under {costs}, and the recalls that are paid for it"),
-        Table(_without_costs(front_rows(front(points)))),
+        f"Accuracy against {metric_in_words(metric)}. A point is a decision rule, a colour a model, the outlined point "
+        "its argmax. Up and to the right is better.",
+        Picture(plot_front(points), f"Accuracy against {metric} under {costs}, and the recalls that are paid for it"),
+        *_marked(_without_costs(front_rows(on_front)), on_front),
     ]
-    equal = at_equal_accuracy(points)
     if len(equal):
-        parts.append("At equal accuracy: the largest rob_cs whose accuracy is the reference's, less a stated loss.")
-        parts.append(Table(_without_costs(equal_accuracy_rows(equal))))
+        parts.append(f"At equal accuracy: the best {metric} whose accuracy is the reference's, less a stated loss.")
+        parts += _marked(_without_costs(equal_accuracy_rows(equal)), equal)
     return parts
 
 

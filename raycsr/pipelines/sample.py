@@ -1,15 +1,18 @@
 """Sampling: images -> votes, on Ray Data; the same command again samples only what is missing."""
 
+import functools
 import hashlib
 import json
 import math
 import platform
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +23,10 @@ from raycsr.certification import Statements, largest_radius
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, ModelOptions, Rule, load_base_classifier, parse_rules
+from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_base_classifier, parse_rules
+from raycsr.options import Spec, listed
 from raycsr.pipelines.certify import certify_run
+from raycsr.pipelines.classes import check_classes, check_same_names
 from raycsr.pipelines.pool import (
     PoolOptions,
     Probe,
@@ -29,13 +34,24 @@ from raycsr.pipelines.pool import (
     check_location,
     check_pool,
     connect,
+    device_kind,
     probe,
     user_errors_of_workers,
 )
 from raycsr.pipelines.sequential import undecided
 from raycsr.pipelines.voter import Voter
-from raycsr.progress import Progress, duration
-from raycsr.results import PATIENCE, SCHEMA_VERSION, Ownership, Run, Store, missing_images
+from raycsr.progress import Progress, Speed, duration
+from raycsr.results import (
+    PATIENCE,
+    SCHEMA_VERSION,
+    Ownership,
+    Run,
+    Store,
+    known_sets,
+    missing_images,
+    note_known_sets,
+    seen_images,
+)
 from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, check_sampling
 
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
@@ -81,11 +97,12 @@ def sample(
     pool: PoolOptions,
     results: str,
     experiment: str = "default",
-    rules: list[str] | None = None,
-    costs: list[str] | None = None,
+    rules: list[Spec] | None = None,
+    costs: list[Spec] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,
+    begin_anew: bool = False,
 ) -> list[Outcome]:
     """Draws the votes of a base classifier on noisy copies of images, on a pool of Ray actors.
 
@@ -108,6 +125,9 @@ def sample(
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.
+        begin_anew: Sample into a run of its own for this kind of device and batch size, where the run that there is
+            was begun on others and its images cannot go on here. Votes of the two are never mixed; to quote the better
+            of two certificates of an image doubles the chance that it is false.
 
     Returns:
         One outcome a run.
@@ -116,11 +136,11 @@ def sample(
         UserError: where anything is wrong that can be known before paying for samples; or a network's logits
             are not finite from the start.
     """
-    models = [replace(model, name=name) for name in (model.name, *(further_models or []))]
-    jobs = check(data, models, sampling, costs or [], alpha, experiment, results, rules or [])
+    models = [replace(model, name=name) for name in (model.name, *listed(further_models or []))]
+    jobs = check(data, models, sampling, listed(costs or []), alpha, experiment, results, listed(rules or []))
     connect()
     check_pool(pool)
-    return [_sample_run(job, pool, retry_errors) for job in jobs]
+    return [_sample_run(job, pool, retry_errors, begin_anew) for job in jobs]
 
 
 def check(
@@ -147,7 +167,8 @@ def check(
     jobs = []
     for model in models:
         base_classifier = load_base_classifier(model)
-        _check_classes(listing, base_classifier, model.name)
+        check_classes(listing, base_classifier, model.name)
+        _warn_of_random_weights(model)
         matrices = {
             spec: CostMatrix.from_spec(spec, base_classifier.num_classes, listing.class_names) for spec in costs
         }
@@ -157,6 +178,8 @@ def check(
             class_names=listing.class_names,
             stored=base_classifier.rules,
         )
+        for line in seen_images(_known_sets(base_classifier, parsed), lambda: listing.images, listing.identity):
+            warnings.warn(f"model {model.name!r}: {line}", stacklevel=2)
         for sigma in sigmas:
             statements = None
             if sampling.radii is not None:
@@ -181,6 +204,10 @@ def check(
                 )
             )
     return jobs
+
+
+def _known_sets(base_classifier: BaseClassifier, rules: Iterable[Rule]) -> list[dict]:
+    return known_sets(base_classifier.training_info, [(rule.id, rule.spec) for rule in rules])
 
 
 def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float) -> None:
@@ -212,12 +239,12 @@ def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: lis
             )
 
 
-def _check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> None:
-    m, classes = base_classifier.num_classes, len(listing.class_names)
-    if m != classes:
-        raise UserError(
-            f"model {name!r} has {m} classes and the data has {classes}; they do not belong together, or "
-            "data.class_names must list the model's"
+def _warn_of_random_weights(model: ModelOptions) -> None:
+    if not has_weights(model):
+        warnings.warn(
+            f"model {model.name!r} has random weights, of init_seed {model.init_seed}: for its own, set "
+            "model.pretrained to true or to a file of them",
+            stacklevel=2,
         )
 
 
@@ -231,14 +258,16 @@ def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: f
         )
 
 
-def identity(job: Job, precision: str) -> dict:
+def identity(job: Job, found: Probe, begin_anew: bool = False) -> dict:
     """What determines the votes of an image; its digest is the run's id."""
+    anew = {"device": device_kind(found.device), "batch_size": job.sampling.batch_size, "schema": SCHEMA_VERSION}
     return {
+        **({"begun_anew": anew} if begin_anew else {}),
         "preprocessing": job.base_classifier.preprocessing.to_dict(),
         "components": job.base_classifier.components,
         "sigma": job.sigma,
         "seed": job.sampling.seed,
-        "precision": precision,
+        "precision": found.precision,
         "compile": job.sampling.compile,
         "noise_scheme": NOISE_SCHEME,
         "n0": job.sampling.n0,
@@ -248,13 +277,18 @@ def identity(job: Job, precision: str) -> dict:
     }
 
 
-def open_run(job: Job, found: Probe) -> Run:
-    """The job's run, whose manifest is written where there is none."""
-    facts = identity(job, found.precision)
+def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
+    """The job's run, whose manifest is written where there is none.
+
+    Raises:
+        UserError: the run was begun by an earlier version of raycsr, or with other names of its classes.
+    """
+    facts = identity(job, found, begin_anew)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     run = Run(Store(job.results, PATIENCE).at(f"{job.experiment}/runs/{digest[:16]}"))
     manifest = {
         "schema_version": SCHEMA_VERSION,
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "experiment": job.experiment,
         "model": job.name,
         "num_classes": job.base_classifier.num_classes,
@@ -267,22 +301,31 @@ def open_run(job: Job, found: Probe) -> Run:
             "python": platform.python_version(),
         },
     }
-    run.store.create("manifest.json", json.dumps(manifest, indent=1).encode())
+    if not run.store.create("manifest.json", json.dumps(manifest, indent=1).encode()):
+        begun = run.manifest()
+        if begun["schema_version"] != SCHEMA_VERSION:
+            raise UserError(
+                f"run {run.location} was begun under schema_version {begun['schema_version']} and can be read, but "
+                "goes on under that alone; give --begin_anew true for a run of its own, or another --results"
+            )
+        check_same_names(begun["class_names"], job.listing.class_names, run.run_id)
     return run
 
 
-def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool) -> Outcome:
+def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: bool) -> Outcome:
     found = probe(job.base_classifier, job.sampling, pool)
-    run = open_run(job, found)
+    run = open_run(job, found, begin_anew)
     if job.sampling.batch_size is None:
         found = replace(found, batch_size=run.manifest()["batch_size"])  # votes are bit-equal at equal batches only
     with Ownership(run.store) as owner:
         images = run.add_images(job.listing.images)
         wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
         run.add_rules(rule.to_dict() for rule in job.rules)
+        note_known_sets(run, _known_sets(job.base_classifier, job.rules))
         ids = [rule.id for rule in job.rules]
         committed = run.committed()
         missing = _to_sample(job, run, committed, wanted, ids, retry_errors)
+        _refuse_elsewhere(missing, found, job.sampling.batch_size)
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
         seconds = len(missing) * (job.sampling.n0 + job.sampling.most) / found.samples_per_second / pool.actors
@@ -310,9 +353,10 @@ def _to_sample(
     """What is to be drawn: images that lack rules' votes, and of a sequential run those that are to go on.
 
     Returns:
-        image_id, label, rules (with a space between), continues (the part with the votes from before, or "").
+        image_id, label, rules (with a space between), continues (the part with the votes from before, or ""), and the
+        device and batch_size that drew those ("" and 0 where there are none).
     """
-    missing = _missing(committed, wanted, rules, retry_errors).assign(continues="")
+    missing = _missing(committed, wanted, rules, retry_errors).assign(continues="", device="", batch_size=0)
     if job.statements is None:
         return missing
     going_on = undecided(run, wanted, rules, job.statements, job.sampling.most)
@@ -321,6 +365,35 @@ def _to_sample(
         keys = ["image_id", "continues"]
         going_on = going_on[~pd.MultiIndex.from_frame(going_on[keys]).isin(pd.MultiIndex.from_frame(tried[keys]))]
     return pd.concat([missing, going_on], ignore_index=True)
+
+
+def _refuse_elsewhere(to_sample: pd.DataFrame, found: Probe, batch_size: int | None) -> None:
+    """Refuses to go on with images where logits may round in another way than where they were begun.
+
+    To begin them again there would be no better: of two certificates of an image one is then the luckier.
+
+    Args:
+        to_sample: as `_to_sample` returns it.
+        found: what a worker of the pool is.
+        batch_size: rows of a forward pass, where the user named them.
+
+    Raises:
+        UserError: naming both devices, or both batch sizes.
+    """
+    going_on = to_sample[to_sample["continues"] != ""]
+    here, anew = device_kind(found.device), "give --begin_anew true for a run of its own"
+    elsewhere = going_on["device"][going_on["device"].map(device_kind) != here]
+    if len(elsewhere):
+        raise UserError(
+            f"{len(elsewhere)} images were begun on {device_kind(elsewhere.iloc[0])!r} and go on on such a device "
+            f"alone, and this one is {here!r}; sample there, or {anew}"
+        )
+    others = going_on["batch_size"][going_on["batch_size"] != (batch_size or going_on["batch_size"])]
+    if len(others):
+        raise UserError(
+            f"{len(others)} images were begun in batches of {others.iloc[0]} and go on in such alone, not in batches "
+            f"of {batch_size}; leave sampling.batch_size out, or {anew}"
+        )
 
 
 def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], retry_errors: bool) -> pd.DataFrame:
@@ -347,11 +420,11 @@ def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
             f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, {on}",
             f"rules     {_listed([rule.spec for rule in job.rules])}",
             f"images    {total:,}, of which {images:,} to sample" if images else f"images    {total:,}, all sampled",
-            *job.listing.groups_in_words(),
             f"samples   {sampling.n0:,} + {most}{sampling.most:,} an image at sigma {job.sigma:g}: "
             f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
             *([f"decided   {job.statements}"] if job.statements is not None else []),
+            *job.listing.notes,
         ]
     )
 
@@ -380,13 +453,8 @@ def stream(
         missing: image_id, label and rules of the images to sample.
         voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
     """
-    columns = ["image_id", "label", "rules", "continues"]
-    alike = [rows for _, rows in missing[columns].groupby(["rules", "continues"], sort=False)]
-    blocks = [
-        pa.Table.from_pandas(rows[start:stop], preserve_index=False)
-        for rows in alike  # a block's images lack the same rules, and go on from one part
-        for start, stop in pairwise(_block_edges(job, found, pool, len(rows)))
-    ]
+    blocks = blocks_of(job, found, pool, missing)
+    model = functools.partial(ray.get, ray.put(job.base_classifier))
     votes = (
         ray.data.from_arrow(blocks)
         .map_batches(
@@ -396,20 +464,7 @@ def stream(
         )
         .map_batches_internal(  # map_batches refuses whole blocks on GPUs; a batch size would merge blocks
             voter,
-            fn_constructor_kwargs={
-                "model": ray.put(job.base_classifier),
-                "sigma": job.sigma,
-                "sampling": job.sampling,
-                "precision": found.precision,
-                "batch_size": found.batch_size,
-                "rules": job.rules,
-                "threads": pool.threads,
-                "run": run.location,
-                "owner": owner.number,
-                "costs": job.costs,
-                "statements": job.statements,
-                "alpha": job.alpha,
-            },
+            fn_constructor_kwargs=voter_arguments(job, run, found, pool, owner, model),
             batch_size=None,
             # All actors at once: those that find no place yet are what an autoscaler brings nodes for, and the others
             # begin. One block in flight: a queue at one actor while another has none makes the tail twice as long.
@@ -421,32 +476,64 @@ def stream(
         _follow(votes, owner, len(missing), found.batch_size)
 
 
+def blocks_of(job: Job, found: Probe, pool: PoolOptions, missing: pd.DataFrame) -> list[pa.Table]:
+    """What an actor samples and commits at once: images that lack the same rules, and go on from one part as drawn."""
+    alike = ["rules", "continues", "batch_size"]
+    size = _block_size(job, found, pool, len(missing))
+    blocks: list[pa.Table] = []
+    for _, rows in missing[["image_id", "label", *alike]].groupby(alike, sort=False):
+        single = min(max(pool.actors - len(blocks), 0), len(rows))  # each actor's first holds one image, to see it soon
+        edges = [*range(single), *range(single, len(rows), size), len(rows)]
+        blocks += [pa.Table.from_pandas(rows[start:stop], preserve_index=False) for start, stop in pairwise(edges)]
+    return blocks
+
+
+def voter_arguments(
+    job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, model: Callable[[], BaseClassifier]
+) -> dict[str, Any]:
+    """What the pool's actors are made with; `model` gives the base classifier."""
+    return {
+        "model": model,
+        "sigma": job.sigma,
+        "sampling": job.sampling,
+        "precision": found.precision,
+        "batch_size": found.batch_size,
+        "rules": job.rules,
+        "threads": pool.threads,
+        "run": run.location,
+        "owner": owner.number,
+        "costs": job.costs,
+        "statements": job.statements,
+        "alpha": job.alpha,
+    }
+
+
 def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:
     """Shows images done, samples a second, actors and what time is left, and warns of what is wrong on the way."""
-    start, samples, seen = time.monotonic(), 0, False
+    samples, seen = Speed(), False
 
     def note() -> str:
-        return f"{samples / (time.monotonic() - start):,.0f} samples/s, {alive_actors()} actors alive"
+        speed = samples.per_second()
+        return ("" if speed is None else f"{speed:,.0f} samples/s, ") + f"{alive_actors()} actors alive"
 
     with Progress(images, "sample", "images", note) as progress:
         for block in votes.iter_batches(batch_size=None, batch_format="pandas"):
             owner.check()
             _stop_if_broken(block, seen)
             seen = True
-            samples += int(block["samples"].sum())
-            if (least := int(block["batch_size"].min())) < batch_size:
+            samples.add(int(block["samples"].sum()))
+            if block["halved"].any() and (least := int(block["batch_size"].min())) < batch_size:
                 warnings.warn(f"out of memory: the batch was halved from {batch_size} to {least}", stacklevel=2)
                 batch_size = least
             progress.update(len(block))
 
 
-def _block_edges(job: Job, found: Probe, pool: PoolOptions, images: int) -> list[int]:
-    """Where blocks begin, and where the last one ends. Each actor's first holds one image, to see it soon."""
+def _block_size(job: Job, found: Probe, pool: PoolOptions, images: int) -> int:
+    """Images of a block at most, of so many images in all."""
     chunks = -(-job.sampling.n0 // CHUNK) + -(-job.sampling.n // CHUNK)
     seconds = chunks * CHUNK / found.samples_per_second * (1 if job.statements is None else _EXPECTED_SHARE)
     fair = -(-images // (_BLOCKS_PER_ACTOR * pool.actors))
-    size = int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
-    return sorted({*range(min(pool.actors, images)), *range(pool.actors, images, size), images})
+    return int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
 
 
 def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:

@@ -19,8 +19,8 @@ def undecided(run: Run, wanted: pd.DataFrame, rules: list[str], statements: Stat
         n: estimation samples that an image may have.
 
     Returns:
-        One row an image, part and set of rules: image_id, label, rules (with a space between), and continues, the part
-        that has the votes so far.
+        One row an image, part and set of rules: image_id, label, rules (with a space between), continues, the part
+        that has the votes so far, and the device and batch_size that drew them.
     """
     rows = run.latest().to_pandas()
     open_ = (
@@ -33,8 +33,9 @@ def undecided(run: Run, wanted: pd.DataFrame, rules: list[str], statements: Stat
     rows = rows[open_].merge(wanted[["image_id", "label"]], on="image_id")
     left = [of_part[~_decided(run, part, of_part, statements)] for part, of_part in rows.groupby("part", sort=True)]
     if not left:
-        return pd.DataFrame(columns=["image_id", "label", "rules", "continues"])
-    going_on = pd.concat(left).groupby(["part", "image_id", "label"], sort=False)["rule"].agg(" ".join).reset_index()
+        return pd.DataFrame(columns=["image_id", "label", "rules", "continues", "device", "batch_size"])
+    keys = ["part", "image_id", "label", "device", "batch_size"]
+    going_on = pd.concat(left).groupby(keys, sort=False)["rule"].agg(" ".join).reset_index()
     return going_on.rename(columns={"rule": "rules", "part": "continues"})
 
 

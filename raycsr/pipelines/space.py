@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from ray import tune
 
 from raycsr.errors import UserError, nearest
+from raycsr.options import as_hinted
 from raycsr.pipelines.plan import TrainConfig
 
 Space = dict[str, dict[str, list]]
@@ -35,13 +36,18 @@ def corner_points(space: Space) -> list[dict[str, Any]]:
             raise UserError(f"space.{key} is {domain!r}: give one of {', '.join(f'{k}: [...]' for k in DOMAINS)}")
         if not isinstance(domain[kind], list) or not domain[kind]:
             raise UserError(f"space.{key} has no list of values: {domain!r}")
-        if "uniform" in kind and not (len(domain[kind]) == 2 and domain[kind][0] < domain[kind][1]):
+        if "uniform" in kind and not _are_bounds(domain[kind]):
             raise UserError(f"space.{key} needs {kind}: [low, high], got {domain[kind]}")
         if kind == "log_uniform" and not domain[kind][0] > 0:
             raise UserError(f"space.{key} needs positive bounds, got {domain[kind]}")
         values[key] = domain[kind]
     combinations = itertools.product(*values.values())
     return [dict(zip(values, point, strict=True)) for point in itertools.islice(combinations, _MOST_CHECKED)]
+
+
+def _are_bounds(values: list) -> bool:
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return len(values) == len(numbers) == 2 and numbers[0] < numbers[1]
 
 
 def at_point(config: TrainConfig, point: dict[str, Any]) -> TrainConfig:
@@ -63,7 +69,7 @@ def at_point(config: TrainConfig, point: dict[str, Any]) -> TrainConfig:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TrainConfig, "train")
     try:
-        return parser.instantiate(parser.parse_object({"train": nested})).train
+        return parser.instantiate(parser.parse_object({"train": as_hinted(TrainConfig, nested, "")})).train
     except Exception as error:  # jsonargparse's own error, or what it met
         raise UserError(f"space at {point}: {' '.join(str(error).split())}") from error
 

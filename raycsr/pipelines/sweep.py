@@ -19,10 +19,12 @@ from ray.tune import Checkpoint, CheckpointConfig, FailureConfig, ResultGrid, Ru
 from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from raycsr.certification import METRICS
-from raycsr.data import DataOptions, Listing, Pixels, open_source, read_pixels
+from raycsr.certification import METRICS, metric_of
+from raycsr.costs import CostMatrix
+from raycsr.data import DataOptions, Listing, Pixels, Source, open_source, read_pixels
 from raycsr.errors import UserError, nearest
 from raycsr.models import BaseClassifier, ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
+from raycsr.options import Spec
 from raycsr.pipelines.asha import AshaByGroup
 from raycsr.pipelines.evaluate import evaluate
 from raycsr.pipelines.fit import entry_of, load_history, save
@@ -36,7 +38,7 @@ from raycsr.pipelines.tracking import TrackingOptions, trackers
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
 from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
-from raycsr.training import AugmentationOptions, Epoch, TrainingOptions, ValidationOptions
+from raycsr.training import AugmentationOptions, Epoch, Metrics, TrainingOptions, ValidationOptions
 
 _CHECKPOINT = "checkpoint.pt"
 _WAITING = 0.001  # CPUs of a trial whose workers train: Tune refuses none
@@ -47,7 +49,8 @@ class SearchOptions:
     """How the space is searched.
 
     Attributes:
-        metric: Certified metric of the held-out images that trials compete in: rob_cs, rob_cost, acr, ...
+        metric: Certified metric of the held-out images that trials compete in: rob_cs, rob_cost, acr, ... By default
+            rob_cs, and rob_cost under costs that differ in size.
         budget: The best trial is sought among those whose accuracy is at most this much below that of the most
             accurate one of the same sigma and costs: rob_cs alone is won by answering with seed classes only.
         samples: Draws of the random hyper-parameters, for each point of the grid; -1 goes on until `max_hours`.
@@ -63,7 +66,7 @@ class SearchOptions:
         seed: Of the random hyper-parameters.
     """
 
-    metric: str = "rob_cs"
+    metric: str | None = None
     budget: float = 0.05
     samples: int = 1
     scheduler: Literal["fifo", "asha"] = "fifo"
@@ -110,13 +113,14 @@ def sweep(
     experiment: str = "default",
     name: str = "sweep",
     sigma: float = 0.25,
-    costs: str = "uniform",
+    costs: Spec = "uniform",
     objective: ObjectiveOptions = ObjectiveOptions(),
     training: TrainingOptions = TrainingOptions(),
     augmentation: AugmentationOptions = AugmentationOptions(),
     validation: ValidationOptions = ValidationOptions(),
     seed: int = 0,
     stream: bool | None = None,
+    allow_test_images: bool = False,
     search: SearchOptions = SearchOptions(),
     tracking: TrackingOptions = TrackingOptions(),
     test: DataOptions | None = None,
@@ -130,7 +134,7 @@ def sweep(
     files (TensorBoard's among them), trials.parquet, leaderboard.md and best/<sigma>-<costs>.pt.
 
     Args:
-        data: The images to train on; some are held out for validation. Give the training split.
+        data: The images to train on; some are held out for validation.
         model: The architecture, or a checkpoint to fine-tune.
         space: What differs between trials: dotted option -> {grid: [...]}, {choice: [...]}, {uniform: [low, high]} or
             {log_uniform: [low, high]}. A group of options may be a value: `objective: {grid: [{name: gaussian}]}`.
@@ -145,6 +149,7 @@ def sweep(
         validation: What trials are judged by.
         seed: Of the order, the augmentation, the noise and the networks' own randomness.
         stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
         search: How the space is searched, and with what resources.
         tracking: Trackers of experiments that follow the trials.
         test: Images to evaluate the winners on at full n, with `sampling` and `pool`; by default none.
@@ -158,25 +163,40 @@ def sweep(
     Raises:
         UserError: where anything is wrong that can be known before paying for a trial.
     """
-    config = TrainConfig(data, model, sigma, costs, objective, training, augmentation, validation, seed, stream)
+    config = TrainConfig(
+        data,
+        model,
+        sigma,
+        costs,
+        objective,
+        training,
+        augmentation,
+        validation,
+        seed,
+        stream,
+        allow_test_images,
+    )
     check_location(results)
     folder = Store(results).at(f"{experiment}/sweeps/{name}")
     corners, listing = check_sweep(config, space, search)
-    callbacks = [_Progress(num_trials(space, search), search.metric), *trackers(tracking, f"{experiment}/{name}")]
+    metrics = metrics_of(corners, listing, search)
+    progress = _Progress(num_trials(space, search), config.costs, metrics)
+    callbacks = [progress, *trackers(tracking, f"{experiment}/{name}")]
     connect()
     concurrent = _concurrent(search, num_trials(space, search))
     pixels = _pixels_of_each_backbone(corners, listing)
     _claim(folder, config, space, search)
-    print(describe(space, search, folder, f"{concurrent} at a time, "))
+    plan = describe(open_source(config.data), space, search, folder, metrics, f"{concurrent} at a time, ")
+    print(plan, *listing.notes, sep="\n")
     start = time.monotonic()
     longest = max(corner.training.epochs for corner in corners)
-    grid = _run(folder, config, space, search, longest, concurrent, callbacks, listing, pixels)
-    trials = _rows(grid, config, search, start)
+    grid = _run(folder, config, space, search, longest, concurrent, callbacks, metrics, listing, pixels)
+    trials = _rows(grid, config, search, metrics, start)
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
     folder.write_table("trials.parquet", pa.Table.from_pandas(trials, preserve_index=False))
     best = _keep_best(trials, folder, search)
-    text = leaderboard(trials, list(space), best, search.metric, search.budget)
+    text = leaderboard(trials, list(space), best, search.budget)
     folder.write("leaderboard.md", text.encode())
     print(text)
     outcomes = []
@@ -216,10 +236,17 @@ def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> tup
 
 
 def _check_search(search: SearchOptions) -> None:
-    if search.metric not in METRICS:
+    if search.metric is not None and search.metric not in METRICS:
         raise UserError(f"unknown metric {search.metric!r}: {nearest(search.metric, METRICS)}")
     if (search.samples == -1 and search.max_hours is None) or search.samples == 0 or search.samples < -1:
         raise UserError(f"search.samples is {search.samples}: give 1 or more, or -1 with search.max_hours")
+
+
+def metrics_of(corners: list[TrainConfig], listing: Listing, search: SearchOptions) -> dict[str, str]:
+    """Cost spec -> the metric that its trials compete in: the one that the user named, else that of the costs."""
+    m, names = len(listing.class_names), listing.class_names
+    specs = dict.fromkeys(corner.costs for corner in corners)
+    return {spec: search.metric or metric_of(CostMatrix.from_spec(spec, m, names)) for spec in specs}
 
 
 def num_trials(space: Space, search: SearchOptions) -> int | None:
@@ -298,11 +325,14 @@ def _run(
     longest: int,
     concurrent: int,
     callbacks: list[tune.Callback],
+    metrics: dict[str, str],
     listing: Listing,
     pixels: dict[Preprocessing, Pixels],
 ) -> ResultGrid:
     """Runs the trials that are left."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; `_Progress` says what matters
+    # Tune's own handler of Ctrl-C ends the sweep as if it were done, with winners among trials that are not
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     alone = search.workers_per_trial == 1  # else the trial only waits for its workers, which reserve their own
     trainable = tune.with_resources(
         tune.with_parameters(_trial, config=config, listing=listing, pixels=pixels, workers=search.workers),
@@ -314,12 +344,14 @@ def _run(
     storage, name = folder.location.rsplit("/", 1)
     scheduler = None
     if search.scheduler == "asha":
-        mode = "max" if METRICS[search.metric] else "min"
+
+        def costs_of(trial: Trial) -> str:
+            return trial.config.get("costs", config.costs)
+
         scheduler = AshaByGroup(
-            group=lambda trial: (trial.config.get("sigma", config.sigma), trial.config.get("costs", config.costs)),
+            group=lambda trial: (trial.config.get("sigma", config.sigma), costs_of(trial)),
+            metric=lambda trial: metrics[costs_of(trial)],
             time_attr="epoch",
-            metric=search.metric,
-            mode=mode,
             max_t=longest,
             grace_period=search.grace_epochs,
             reduction_factor=search.reduction,
@@ -379,14 +411,14 @@ def _train(
     resume: str | None,
     history: list[dict],
 ) -> None:
-    def after(epoch: Epoch, metrics: dict[str, float] | None, model: BaseClassifier, state: dict[str, Any]) -> None:
+    def after(epoch: Epoch, metrics: Metrics | None, model: BaseClassifier, state: dict[str, Any]) -> None:
         history.append(entry_of(epoch, metrics))
         if metrics is None:
             return
         with tempfile.TemporaryDirectory() as folder:
             save(plan, model, state, history, f"{folder}/{_CHECKPOINT}")
-            facts = {"epoch": epoch.number, "loss": epoch.loss, "images_per_second": epoch.images_per_second}
-            tune.report({**metrics, **facts}, checkpoint=Checkpoint.from_directory(folder))
+            facts = {name: getattr(epoch, name) for name in ("loss", "images_per_second", "precision")}
+            tune.report({**metrics, "epoch": epoch.number, **facts}, checkpoint=Checkpoint.from_directory(folder))
 
     held = None if plan.stream else pixels[plan.model.preprocessing]
     fit(plan, held, resume=resume, after_epoch=after, progress=False, workers=workers)
@@ -395,17 +427,21 @@ def _train(
 class _Progress(tune.Callback):
     """A line for each validation of a trial, with what is done and what time is left."""
 
-    def __init__(self, trials: int | None, metric: str) -> None:
+    def __init__(self, trials: int | None, costs: str, metrics: dict[str, str]) -> None:
         self._trials = trials
-        self._metric = metric
+        self._costs, self._metrics = costs, metrics
         self._done = 0
-        self._start = time.monotonic()
+        self._start: float | None = None
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._start = self._start or time.monotonic()  # the cluster's start and the decoding are no trial's time
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
         if "error" in result:
             print(f"trial {trial.trial_id} failed: {result['error']}", flush=True)
             return
-        shown = ", ".join(f"{name} {result[name]:.3f}" for name in dict.fromkeys(["accuracy", self._metric]))
+        metric = self._metrics[trial.config.get("costs", self._costs)]
+        shown = ", ".join(f"{name} {result[name]:.3f}" for name in dict.fromkeys(["accuracy", metric]))
         print(f"trial {trial.trial_id} {_short(trial.config.values())}: epoch {result['epoch']}, {shown}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -417,6 +453,8 @@ class _Progress(tune.Callback):
         print(f"trial {trial.trial_id} failed; {self._words()}", flush=True)
 
     def _words(self) -> str:
+        if self._start is None:
+            return f"{self._done} trials done"
         minutes = (time.monotonic() - self._start) / 60
         if self._trials is None:
             return f"{self._done} trials done in {minutes:.1f} min"
@@ -431,7 +469,9 @@ def _short(values: Iterable[Any]) -> str:
 # What came of them ----------------------------------------------------------------------------------------
 
 
-def _rows(grid: ResultGrid, config: TrainConfig, search: SearchOptions, start: float) -> pd.DataFrame:
+def _rows(
+    grid: ResultGrid, config: TrainConfig, search: SearchOptions, metrics_by: dict[str, str], start: float
+) -> pd.DataFrame:
     """One row a trial: what it was, what became of it, its certified metrics at its last validation."""
     out_of_time = search.max_hours is not None and time.monotonic() - start >= search.max_hours * 3600
     rows = []
@@ -459,8 +499,11 @@ def _rows(grid: ResultGrid, config: TrainConfig, search: SearchOptions, start: f
                 "model": one.model.name,
                 "point": json.dumps(point),
                 "epoch": metrics.get("epoch"),
+                "precision": metrics.get("precision"),
                 "seconds": metrics.get("time_total_s"),
+                "metric": metrics_by[one.costs],
                 **{name: metrics.get(name) for name in METRICS},
+                "collapsed": metrics.get("collapsed", ""),
                 "checkpoint": checkpoint,
             }
         )
@@ -474,7 +517,7 @@ def _last_line(error: Exception) -> str:
 def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> dict[tuple[float, str], str]:
     """Copies the best checkpoint of each sigma and costs, without what it took to train on."""
     best = {}
-    for _, group in ranked(trials, search.metric, search.budget).groupby(["sigma", "costs"]):
+    for _, group in ranked(trials, budget=search.budget).groupby(["sigma", "costs"]):
         sigma, costs = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0])
         slug = "".join(c if c.isalnum() else "-" for c in costs)[:60]
         path = f"{folder.location}/best/sigma{sigma:g}-{slug}.pt"
@@ -483,18 +526,28 @@ def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> di
     return best
 
 
-def describe(space: Space, search: SearchOptions, folder: Store, concurrent: str = "") -> str:
+def describe(
+    source: Source,
+    space: Space,
+    search: SearchOptions,
+    folder: Store,
+    metrics: dict[str, str],
+    concurrent: str = "",
+) -> str:
     """The plan, in words; `concurrent` says how many trials run at a time."""
     domains = [f"{key} {kind} {_short(v)}" for key, d in space.items() for kind, v in d.items()]
     count = num_trials(space, search)
+    by = {name: [costs for costs, metric in metrics.items() if metric == name] for name in metrics.values()}
+    judged = ", ".join(f"{name} ({', '.join(costs)})" if len(by) > 1 else name for name, costs in by.items())
     trials = "trials until the time is up" if count is None else f"{count} trials"
     return "\n".join(
         [
             f"sweep     {folder.location}",
+            f"data      {source}",
             f"space     {'; '.join(domains)}",
             f"trials    {trials}, {concurrent}{search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
             f"GPUs each, {search.scheduler}"
             + (f", at most {search.max_hours:g} h" if search.max_hours is not None else ""),
-            f"judged by {search.metric} on held-out images",
+            f"judged by {judged} on held-out images",
         ]
     )

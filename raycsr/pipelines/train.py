@@ -11,13 +11,15 @@ import torch
 
 from raycsr.data import DataOptions, read_pixels
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, ModelOptions
+from raycsr.models import BaseClassifier, ModelOptions, resolve_precision
+from raycsr.options import Spec
 from raycsr.pipelines.fit import entry_of, load_history, save
 from raycsr.pipelines.plan import ObjectiveOptions, Plan, TrainConfig, prepare
 from raycsr.pipelines.pool import check_location, connect, worker_device
+from raycsr.pipelines.space import first_difference
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
 from raycsr.results import Store
-from raycsr.training import AugmentationOptions, Epoch, TrainingOptions, ValidationOptions
+from raycsr.training import AugmentationOptions, Epoch, Metrics, TrainingOptions, ValidationOptions
 
 _LINE_SECONDS = 30.0  # at least between lines about epochs that were not validated
 
@@ -32,7 +34,7 @@ class Trained:
     """
 
     checkpoint: str
-    metrics: dict[str, float]
+    metrics: Metrics
 
 
 def train(
@@ -43,13 +45,14 @@ def train(
     results: str,
     experiment: str = "default",
     name: str | None = None,
-    costs: str = "uniform",
+    costs: Spec = "uniform",
     objective: ObjectiveOptions = ObjectiveOptions(),
     training: TrainingOptions = TrainingOptions(),
     augmentation: AugmentationOptions = AugmentationOptions(),
     validation: ValidationOptions = ValidationOptions(),
     seed: int = 0,
     stream: bool | None = None,
+    allow_test_images: bool = False,
     workers: WorkerOptions = WorkerOptions(),
     threads: int | None = None,
 ) -> Trained:
@@ -58,7 +61,7 @@ def train(
     The same command continues a training that was interrupted, from its last finished epoch.
 
     Args:
-        data: The images to train on; some are held out for validation. Give the training split.
+        data: The images to train on; some are held out for validation.
         model: The architecture, or a checkpoint to fine-tune.
         sigma: Noise level in [0, 1] pixel units.
         results: Folder of results, local or s3://bucket/prefix.
@@ -71,6 +74,7 @@ def train(
         validation: What the training is judged by.
         seed: Of the order, the augmentation, the noise and the network's own randomness.
         stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
         workers: Workers that train together, on a Ray cluster; by default this process alone.
         threads: Torch threads on a CPU; by default all cores. Tiny networks are faster with 1.
 
@@ -80,7 +84,19 @@ def train(
     Raises:
         UserError: where anything is wrong that can be known before training starts, or the loss is not finite.
     """
-    config = TrainConfig(data, model, sigma, costs, objective, training, augmentation, validation, seed, stream)
+    config = TrainConfig(
+        data,
+        model,
+        sigma,
+        costs,
+        objective,
+        training,
+        augmentation,
+        validation,
+        seed,
+        stream,
+        allow_test_images,
+    )
     if threads is not None:
         torch.set_num_threads(threads)
     check_workers(workers, training.batch_size)
@@ -90,9 +106,9 @@ def train(
     name = name or default_name(config)
     checkpoint = f"{folder.location}/{name}.pt"
     _claim(folder, name, config)
-    print(describe(plan, checkpoint, workers))
     resume = checkpoint if folder.exists(f"{name}.pt") else None
     history = load_history(resume) if resume else []
+    print(describe(plan, checkpoint, workers, begun_in=history[-1]["precision"] if history else None))
     if len(history) == training.epochs:
         print(f"finished before: {_words(history[-1])}")
         return Trained(checkpoint, history[-1]["metrics"])
@@ -102,7 +118,7 @@ def train(
 
     shown = time.monotonic()
 
-    def after(epoch: Epoch, metrics: dict[str, float] | None, model: BaseClassifier, state: dict[str, Any]) -> None:
+    def after(epoch: Epoch, metrics: Metrics | None, model: BaseClassifier, state: dict[str, Any]) -> None:
         nonlocal shown
         history.append(entry_of(epoch, metrics))
         if metrics is not None or time.monotonic() - shown > _LINE_SECONDS:
@@ -123,8 +139,8 @@ def default_name(config: TrainConfig) -> str:
     return f"{config.objective.name}-{model}-sigma{config.sigma:g}-{digest}"
 
 
-def describe(plan: Plan, checkpoint: str, workers: WorkerOptions) -> str:
-    """The plan, in words."""
+def describe(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str | None = None) -> str:
+    """The plan, in words; `begun_in` is the precision of a training that goes on."""
     config, (height, width) = plan.config, plan.model.preprocessing.input_size
     training, held = config.training, len(plan.held_out.mixed) + len(plan.held_out.extra)
     parameters = sum(p.numel() for p in plan.model.parameters())
@@ -132,25 +148,36 @@ def describe(plan: Plan, checkpoint: str, workers: WorkerOptions) -> str:
     return "\n".join(
         [
             f"train     {checkpoint}",
-            f"model     {config.model.name}, {parameters:,} parameters, {height} x {width} px, {training.precision} on "
-            + (str(worker_device()) if workers.number == 1 else f"{workers.number} workers"),
+            f"model     {config.model.name}, {parameters:,} parameters, {height} x {width} px, "
+            + _where(begun_in or training.precision, workers),
             f"objective {config.objective.name}{f'({arguments})' if arguments else ''} at sigma {config.sigma:g}, "
             f"costs {config.costs}",
+            f"data      {plan.source}",
             f"images    {len(plan.held_out.left):,} to train on, {held:,} held out"
             f"{', streamed' if plan.stream else ''}; {training.epochs} epochs of batches of {training.batch_size}",
-            *plan.listing.groups_in_words(),
+            *plan.listing.notes,
         ]
     )
+
+
+def _where(precision: str, workers: WorkerOptions) -> str:
+    """Precision and device; what auto is on other workers is known after their first epoch."""
+    if workers.number > 1:
+        return f"{precision} on {workers.number} workers"
+    return f"{resolve_precision(precision, worker_device())} on {worker_device()}"
 
 
 def _words(entry: dict) -> str:
     """One line about an epoch."""
     text = (
         f"epoch {entry['number']:>3}: loss {entry['loss']:.4f}, lr {entry['lr']:.2g}, "
-        f"{entry['images_per_second']:,.0f} images/s"
+        f"{entry['images_per_second']:,.0f} images/s in {entry['precision']}"
     )
     if entry["metrics"] is not None:
-        text += "; " + ", ".join(f"{name} {'-' if v is None else f'{v:.3f}'}" for name, v in entry["metrics"].items())
+        numbers = {name: v for name, v in entry["metrics"].items() if name != "collapsed"}
+        text += "; " + ", ".join(f"{name} {'-' if v is None else f'{v:.3f}'}" for name, v in numbers.items())
+        if entry["metrics"].get("collapsed"):  # histories of before have none
+            text += f"; collapsed: {entry['metrics']['collapsed']}"
     return text
 
 
@@ -158,9 +185,12 @@ def _claim(folder: Store, name: str, config: TrainConfig) -> None:
     """Writes the options down; refuses a name that another training has, and a folder that cannot be written."""
     if not folder.exists(f"{name}.json"):
         folder.write(f"{name}.json", _history_json(config, []))
-    elif json.loads(folder.read(f"{name}.json"))["config"] != json.loads(_config_json(config)):
+        return
+    begun = json.loads(folder.read(f"{name}.json"))["config"]
+    changed = first_difference(begun, json.loads(_config_json(config)))
+    if changed is not None:
         raise UserError(
-            f"{folder.location}/{name}.pt was trained with other options; give another --name, or leave it out"
+            f"{folder.location}/{name}.pt was trained with {changed}; put it back to go on, or give another --name"
         )
 
 

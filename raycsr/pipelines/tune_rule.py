@@ -1,14 +1,13 @@
 """Tuning a decision rule: training images -> the strength that is worth its loss, stored in the checkpoint."""
 
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import group_column, largest_radius
+from raycsr.certification import group_column, largest_radius, metric_of
 from raycsr.costs import CostMatrix
-from raycsr.data import DataOptions, Listing, open_source, read_pixels
+from raycsr.data import DataOptions, open_source, read_pixels, refuse_test_images, stored_options, with_split
 from raycsr.errors import UserError
 from raycsr.models import (
     ARGMAX,
@@ -20,9 +19,13 @@ from raycsr.models import (
     load_training_state,
     save_checkpoint,
 )
+from raycsr.options import Spec
+from raycsr.pipelines.classes import check_classes
 from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
-from raycsr.results import markdown_table
+from raycsr.results import ImageSet, markdown_table
+from raycsr.results.ranking import metric_in_words
+from raycsr.results.tables import FLATTERED, MARK, collapse_line
 from raycsr.training.tuning import STRENGTHS, Budget, Tuned, draw_images, tune, weights_of
 from raycsr.training.validation import certify_images
 
@@ -32,7 +35,7 @@ ALPHA = 0.001  # of the certificates that rules are compared by; what `raycsr ce
 def tune_rule(
     *,
     model: str | ModelOptions,
-    costs: str,
+    costs: Spec,
     budget: float = 0.02,
     recall_budget: float = 0.15,
     radius: float | None = None,
@@ -45,11 +48,13 @@ def tune_rule(
     strengths: list[float] | None = None,
     seed: int = 0,
     out: str | None = None,
+    allow_test_images: bool = False,
 ) -> Rule:
     """Tunes a decision rule on training images and stores it in the checkpoint, for `--rules tuned` to certify.
 
     A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass; a second, finer one
-    follows around the best. Chosen is the largest rob_cs at the radius within both budgets. The rule is fixed
+    follows around the best. Chosen is the largest rob_cs at the radius within both budgets, or where costs differ in
+    size the smallest rob_cost. The rule is fixed
     before any image that it is certified on is seen, so its certificates hold at their alpha. The budgets are kept on
     the images that it is tuned on; on others its losses are near, not bounded: report shows them.
 
@@ -58,7 +63,7 @@ def tune_rule(
         costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv.
         budget: Accuracy that may be lost against argmax, as a share of all images.
         recall_budget: Recall that any one class may lose, of those with at least 20 of the drawn images.
-        radius: L2 radius of rob_cs, in [0, 1] pixel units; by default sigma.
+        radius: L2 radius of rob_cs and rob_cost, in [0, 1] pixel units; by default sigma.
         data: Images to tune on, never those to be certified; by default those that the checkpoint was trained on.
         sigma: Noise level in [0, 1] pixel units; by default that of the training.
         images: Images to draw: half of seed classes, the rest of target classes and of all others alike.
@@ -69,9 +74,10 @@ def tune_rule(
             tau = (e^strength - 1) / largest cost. By default 0.25 to 3.
         seed: Of the draw and of the noise.
         out: Checkpoint to write; by default the model's own file, where it is one of raycsr's.
+        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
 
     Returns:
-        The rule; argmax, which is not stored, where no other within the budgets has a larger rob_cs.
+        The rule; argmax, which is not stored, where no other within the budgets is better.
 
     Raises:
         UserError: where anything is wrong that can be known before sampling.
@@ -79,20 +85,16 @@ def tune_rule(
     allowed = Budget(budget, recall_budget)
     options = ModelOptions(model) if isinstance(model, str) else model
     base_classifier = load_base_classifier(options, device=worker_device())
-    path = _path(options.name, out)
+    path = _path(options, out)
     sigma = _sigma(base_classifier, options.name, sigma)
     radius = _radius(radius, sigma, n)
     grid = STRENGTHS if strengths is None else strengths
     if not grid or not all(np.isfinite(s) and s > 0 for s in grid):
         raise UserError(f"strengths must be positive numbers, got {grid}")
-    source = open_source(_data(base_classifier, options.name, data))
+    source = open_source(with_split(_data(base_classifier, options.name, data), "train"))
     listing = source.list()
-    _refuse_test_images(source.options, listing)
-    if len(listing.class_names) != base_classifier.num_classes:
-        raise UserError(
-            f"model {options.name!r} has {base_classifier.num_classes} classes and the data has "
-            f"{len(listing.class_names)}; they do not belong together"
-        )
+    refuse_test_images(source.options, listing, allowed=allow_test_images)
+    check_classes(listing, base_classifier, options.name)
     matrix = CostMatrix.from_spec(costs, base_classifier.num_classes, listing.class_names)
     if not matrix.sensitive.any():
         raise UserError(f"costs {costs!r} have no costly mistake, so no rule can avoid one; give a positive cost")
@@ -102,8 +104,12 @@ def tune_rule(
     pixels = read_pixels(source, drawn, base_classifier.preprocessing)
     of_seeds = int(matrix.sensitive[pixels.labels].sum())
     print(
-        f"tune      {options.name} for costs {costs}: rob_cs at radius {radius:g} under sigma {sigma:g}\n"
-        f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice"
+        f"tune      {options.name} for costs {costs} under sigma {sigma:g}\n"
+        f"by        {metric_in_words(metric_of(matrix))} at radius {radius:g}\n"
+        f"data      {source}\n"
+        f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice",
+        *listing.notes,
+        sep="\n",
     )
 
     def certify(rules: list[Rule]) -> pd.DataFrame:
@@ -135,18 +141,21 @@ def tune_rule(
     )
     print(_shown(tuned, listing.class_names))
     if tuned.rule == ARGMAX:
-        print("argmax stays, and nothing is stored: no rule within the budgets has a larger rob_cs")
+        print(f"argmax stays, and nothing is stored: no rule within the budgets has a better {tuned.metric}")
         return tuned.rule
     facts = {"costs": costs, "radius": radius, "sigma": sigma, "budget": budget, "recall_budget": recall_budget}
-    _store(base_classifier, options.name, path, tuned, facts)
+    _store(base_classifier, options.name, path, tuned, facts, ImageSet.of(drawn, listing.identity))
     print(f"stored {tuned.rule.spec} in {path}; certify it on other images by `raycsr sample ... --rules tuned`")
     return tuned.rule
 
 
-def _path(name: str, out: str | None) -> str:
+def _path(options: ModelOptions, out: str | None) -> str:
     """The checkpoint to write."""
+    name, size = options.name, options.input_size
     if out is None and not is_raycsr_checkpoint(name):
         raise UserError(f"model {name!r} is no checkpoint of raycsr and cannot hold a rule; give --out CHECKPOINT")
+    if out is None and size is not None:
+        raise UserError(f"model.input_size {size} would change {name} itself: leave it out, or give --out CHECKPOINT")
     return out or name
 
 
@@ -175,42 +184,45 @@ def _data(base_classifier: BaseClassifier, name: str, data: DataOptions | None) 
             f"model {name!r} does not say what it was trained on; give training images: --data.source, --data.path, "
             "--data.split"
         )
-    return DataOptions(**base_classifier.training_info["data"])
+    return stored_options(base_classifier.training_info["data"])
 
 
-def _refuse_test_images(options: DataOptions, listing: Listing) -> None:
-    """Images are split#index, a Parquet folder's are in files <split>-*; other sources have no splits."""
-    first = PurePath(listing.images["image_id"].iloc[0]).name
-    if options.source in ("digits", "cifar10", "parquet") and options.split == "test" and first.startswith("test"):
-        raise UserError(
-            f"data are the test images of {options.source}: a rule picked on images that are then certified has no "
-            "valid alpha; give --data.split train"
-        )
+_SHOWN = {
+    "accuracy": "accuracy",
+    "accuracy_loss": "accuracy loss",
+    "rob_cs": "rob_cs",
+    "rob_cost": "rob_cost",
+    "seed_recall": "seed recall",
+    "target_recall": "target recall",
+}
 
 
 def _shown(tuned: Tuned, class_names: list[str]) -> str:
     """The grid as a table, by kind and strength, the chosen rule marked."""
-    rows = [["rule", "accuracy", "accuracy loss", "rob_cs", "seed recall", "target recall", "worst recall loss", ""]]
+    rows = [["rule", *_SHOWN.values(), "worst recall loss", ""]]
     by_strength = sorted(range(len(tuned.rules)), key=lambda i: _order(tuned.rules[i]))
     for i in by_strength:
         row = tuned.table.iloc[i]
         worst = f" ({class_names[row['recall_class']]})" if row["recall_loss"] > 0 else ""
-        numbers = [f"{row[k]:.3f}" for k in ("accuracy", "accuracy_loss", "rob_cs", "seed_recall", "target_recall")]
+        cells = [f"{row[k]:.3f}" + (f" {MARK}" if k in FLATTERED and row["collapsed"] else "") for k in _SHOWN]
         mark = "<- chosen" if i == tuned.chosen else ""
-        rows.append([tuned.rules[i].spec, *numbers, f"{row['recall_loss']:.3f}{worst}", mark])
-    return markdown_table(rows)
+        rows.append([tuned.rules[i].spec, *cells, f"{row['recall_loss']:.3f}{worst}", mark])
+    line = collapse_line(tuned.table.assign(rule=[rule.spec for rule in tuned.rules]), ["rule"])
+    return "\n".join([markdown_table(rows), *([line] if line else [])])
 
 
 def _order(rule: Rule) -> tuple[str, float]:
     return rule.kind, rule.tau - min(rule.offsets, default=0.0)
 
 
-def _store(base_classifier: BaseClassifier, name: str, path: str, tuned: Tuned, facts: dict[str, Any]) -> None:
+def _store(
+    base_classifier: BaseClassifier, name: str, path: str, tuned: Tuned, facts: dict[str, Any], images: ImageSet
+) -> None:
     """Adds the rule to the checkpoint, in the place of one that was tuned for the same."""
     before, after = (tuned.table.iloc[i] for i in (0, tuned.chosen))
-    entry = {"id": tuned.rule.id, **facts}
-    entry |= {f"{key}_before": float(before[key]) for key in ("accuracy", "rob_cs")}
-    entry |= {f"{key}_after": float(after[key]) for key in ("accuracy", "rob_cs")}
+    entry = {"id": tuned.rule.id, **facts, "tuned_on": images.to_dict()}
+    entry |= {f"{key}_before": float(before[key]) for key in ("accuracy", "rob_cs", "rob_cost")}
+    entry |= {f"{key}_after": float(after[key]) for key in ("accuracy", "rob_cs", "rob_cost")}
     earlier = base_classifier.training_info.get("tuned_rules", [])
     replaced = {one["id"] for one in earlier if facts.items() <= one.items()} | {tuned.rule.id}
     base_classifier.rules = (*(rule for rule in base_classifier.rules if rule.id not in replaced), tuned.rule)

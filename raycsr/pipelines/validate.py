@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from raycsr.certification import Statements, looks
-from raycsr.data import read_pixels
+from raycsr.data import open_source, read_pixels
 from raycsr.models import prepare_for_inference, resolve_precision
 from raycsr.pipelines import sweep as sweeping
 from raycsr.pipelines import train as training
@@ -99,6 +99,7 @@ def _price_of_sampling(job: Job, timing: TimingOptions) -> Iterator[str]:
         batch_size=found.batch_size,
         rules=job.rules,
         device=device,
+        purpose="pilot",  # an n that is chosen by what it prints is chosen without the certificates' votes
     )
     rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, _PILOT_IMAGES).astype(int)]
     pixels = read_pixels(job.source, rows.drop_duplicates("image_id"), job.base_classifier.preprocessing)
@@ -174,7 +175,9 @@ def _sweep(options: Mapping[str, Any], timing: TimingOptions) -> None:
     check_location(options["results"])
     folder = Store(options["results"]).at(f"{options['experiment']}/sweeps/{options['name']}")
     corners, listing = sweeping.check_sweep(config, space, search)
-    print(sweeping.describe(space, search, folder))
+    metrics = sweeping.metrics_of(corners, listing, search)
+    plan = sweeping.describe(open_source(config.data), space, search, folder, metrics)
+    print(plan, *listing.notes, sep="\n")
     trials = sweeping.num_trials(space, search)
     plans = [prepare(corner, listing) for corner in corners]
     if timing.time_one_batch and trials is not None:

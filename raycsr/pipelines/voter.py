@@ -2,11 +2,11 @@
 
 import socket
 import time
+from collections.abc import Callable
 from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 
 from raycsr.certification import Statements, looks
@@ -14,7 +14,7 @@ from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, Rule, prepare_for_inference
 from raycsr.pipelines.metrics import Metrics
-from raycsr.pipelines.pool import device_name, worker_device
+from raycsr.pipelines.pool import device_kind, device_name, worker_device
 from raycsr.results import PATIENCE, Run, Store, certificate_set, certify_table, histograms, sparse_votes, votes_table
 from raycsr.smoothing import CHUNK, Request, Sampler, SamplingOptions
 
@@ -28,7 +28,7 @@ class Voter:
     def __init__(
         self,
         *,
-        model: ray.ObjectRef,
+        model: Callable[[], BaseClassifier],
         sigma: float,
         sampling: SamplingOptions,
         precision: Precision,
@@ -44,7 +44,7 @@ class Voter:
         """Prepares the network on this worker's device.
 
         Args:
-            model: the base classifier, in the object store.
+            model: gives the base classifier; on a cluster from the object store.
             sigma: the run's noise level.
             sampling: n0, n, seed and compilation.
             precision: as resolved by the probe.
@@ -61,11 +61,12 @@ class Voter:
         self._run = Run(Store(run, PATIENCE))
         if not self._run.store.exists("manifest.json"):
             raise UserError(f"node {socket.gethostname()} does not see {run}; give --results s3://, or a shared folder")
-        base_classifier = ray.get(model)
+        base_classifier = model()
         self._device = worker_device()
         self._device_name = device_name(self._device)
         self._statements, self._design = statements, sampling.design
         self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
+        self._batch_size = batch_size  # of images that are new; less, once memory ran out
         self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, batch_size, rules)
         self._num_classes = base_classifier.num_classes
         self._metrics = Metrics(self._run.run_id)
@@ -106,16 +107,21 @@ class Voter:
         """Samples one block.
 
         Args:
-            block: image_id, label, rules, continues, image (uint8, N H W 3), image_sha, error. `rules` is the same
-                text for all, the ids of the rules whose votes are missing; and so is `continues`, the part that has
-                the votes which these images had before.
+            block: image_id, label, rules, continues, batch_size, image (uint8, N H W 3), image_sha, error. The same for
+                all: `rules`, the ids of the rules whose votes are missing; `continues`, the part that has the votes
+                which these images had before; `batch_size`, of the passes that drew those, 0 where there are none.
 
         Returns:
-            image_id, error, samples, batch_size: what the driver needs to report.
+            image_id, error, samples, batch_size, halved (whether memory ran out): what the driver needs to report.
         """
         rules, continues = block["rules"][0], block["continues"][0]
+        self._sampler.set_batch_size(int(block["batch_size"][0]) or self._batch_size)
+        out_of_memory = self._sampler.out_of_memory
         votes, samples = self._count(block, rules.split(), continues)
         self._commit(part_name(self._owner, [*block["image_id"], rules, continues]), votes)
+        halved = self._sampler.out_of_memory > out_of_memory
+        if halved:
+            self._batch_size = min(self._batch_size, self._sampler.batch_size)
         first = votes.slice(0, len(block["image_id"]))  # one rule's rows
         self._metrics.add_block(
             images=len(first),
@@ -128,6 +134,7 @@ class Voter:
             "error": np.asarray(first["error"].to_pylist(), object),
             "samples": samples.astype(np.int64),
             "batch_size": np.full(len(first), self._sampler.batch_size),
+            "halved": np.full(len(first), halved),
         }
 
     def _count(self, block: dict[str, np.ndarray], missing: list[str], continues: str) -> tuple[pa.Table, np.ndarray]:
@@ -136,6 +143,7 @@ class Voter:
         self._wanted = [r for r, rule in enumerate(rules) if rule.id in missing]
         counts = np.zeros((2, len(rules), images, self._num_classes), np.int64)
         errors, seconds, drawn = _texts(block["error"]), np.zeros(images), np.zeros(images, np.int64)
+        batch_sizes = np.full(images, self._sampler.batch_size, np.int32)
         before = self._before(block, continues, errors) if continues else None
         rows = [i for i in range(images) if errors[i] is None]
         requests = (
@@ -143,7 +151,7 @@ class Voter:
                 torch.from_numpy(block["image"][i].copy()).permute(2, 0, 1),
                 str(block["image_id"][i]),
                 int(block["label"][i]),
-                *((None, None) if before is None else before[:, :, i]),
+                *((None, None, None) if before is None else (*before[:, :, i], int(block["batch_size"][i]))),
             )
             for i in rows
         )
@@ -151,7 +159,7 @@ class Voter:
         for counted in self._sampler.sample(requests):
             i = rows[counted.position]
             counts[0, :, i], counts[1, :, i], errors[i] = counted.counts0, counted.counts, counted.error
-            drawn[i] = counted.drawn
+            drawn[i], batch_sizes[i] = counted.drawn, self._sampler.batch_size  # a halving begins images anew
             seconds[i], start = time.perf_counter() - start, time.perf_counter()
             self._metrics.show(counted.drawn, seconds[i], self._sampler.batch_size)
         counted_rows = np.array([error is None for error in errors])
@@ -170,7 +178,7 @@ class Voter:
                     "continues": [continues or None] * images,
                     "image_sha": _texts(block["image_sha"]),
                     "device": [self._device_name] * images,
-                    "batch_size": np.full(images, self._sampler.batch_size, np.int32),
+                    "batch_size": batch_sizes,
                     "seconds": seconds,
                     "error": errors,
                 }
@@ -180,21 +188,31 @@ class Voter:
         return pa.concat_tables(parts), drawn
 
     def _before(self, block: dict[str, np.ndarray], part: str, errors: list[str | None]) -> np.ndarray:
-        """The votes that images had before: (2, rules, N, m); none of rules that the block is not about."""
+        """The votes that images had before: (2, rules, N, m); none of rules that the block is not about.
+
+        An image that cannot go on has an error after it: its pixels changed, its votes are not there, or were drawn on
+        another kind of device, which rounds logits in another way.
+        """
         table = self._run.store.read_table(f"votes/{part}")
         counts = np.zeros((2, len(self._sampler.rules), len(block["image_id"]), self._num_classes), np.int64)
         place = {image_id: i for i, image_id in enumerate(block["image_id"])}
         dense = [sparse_votes(table[name]).dense(self._num_classes) for name in ("selection", "estimation")]
         wanted = {self._sampler.rules[r].id: r for r in self._wanted}
-        for row, (image_id, rule, sha) in enumerate(
-            zip(*(table[name].to_pylist() for name in ("image_id", "rule", "image_sha")), strict=True)
+        found = np.zeros((len(self._sampler.rules), len(block["image_id"])), bool)
+        here = device_kind(self._device_name)
+        for row, (image_id, rule, sha, device) in enumerate(
+            zip(*(table[name].to_pylist() for name in ("image_id", "rule", "image_sha", "device")), strict=True)
         ):
             i, r = place.get(image_id), wanted.get(rule)
             if i is None or r is None:
                 continue
-            counts[:, r, i] = dense[0][row], dense[1][row]
+            counts[:, r, i], found[r, i] = (dense[0][row], dense[1][row]), True
             if errors[i] is None and block["image_sha"][i] != sha:
                 errors[i] = "the image's pixels changed since its votes were drawn"
+            if errors[i] is None and device_kind(device) != here:
+                errors[i] = f"its votes were drawn on {device_kind(device)!r}, and this is {here!r}"
+        for lacking in np.flatnonzero(~found[self._wanted].all(axis=0)).tolist():
+            errors[lacking] = errors[lacking] or f"its votes from before are not in {part}"
         return counts
 
     def _digests(self, counts: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> list[str | None]:

@@ -17,11 +17,11 @@ from ray.util.queue import Empty, Queue
 
 from raycsr.data import Pixels
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, load_base_classifier, load_training_state
+from raycsr.models import BaseClassifier, load_base_classifier, load_training_state, load_weights
 from raycsr.pipelines.fit import AfterEpoch, fit_share
 from raycsr.pipelines.plan import Plan
 from raycsr.pipelines.pool import connect, user_errors_of_workers, worker_device
-from raycsr.training import Epoch, rank
+from raycsr.training import Epoch, Metrics, rank
 
 _ATTEMPTS = 3  # a worker that is lost takes the others with it; all begin again after the last epoch
 _POLL_SECONDS = 1.0
@@ -83,7 +83,8 @@ def fit(
     """
     state = None
     if resume is not None:
-        plan.model.load_state_dict(load_base_classifier(resume).state_dict())
+        saved = load_base_classifier(resume, num_classes=plan.model.num_classes)
+        load_weights(resume, plan.model.arch, plan.model, saved.state_dict())
         state = load_training_state(resume)
     if workers.number == 1:
         fit_share(plan, pixels, state=state, device=worker_device(), after_epoch=after_epoch, progress=progress)
@@ -117,7 +118,7 @@ def _fit_on_workers(
 
 def _epochs(
     model: BaseClassifier, work: dict[str, Any], workers: WorkerOptions
-) -> Iterator[tuple[Epoch, dict[str, float] | None, dict[str, Any]]]:
+) -> Iterator[tuple[Epoch, Metrics | None, dict[str, Any]]]:
     """Yields each epoch as it ends: itself, its metrics and the state; the model has its weights then.
 
     Raises:
@@ -177,7 +178,7 @@ def _work(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     plan, pixels, state = ray.get([config["plan"], config["pixels"], config["state"]])
 
-    def after(epoch: Epoch, metrics: dict[str, float] | None, model: BaseClassifier, state: dict[str, Any]) -> None:
+    def after(epoch: Epoch, metrics: Metrics | None, model: BaseClassifier, state: dict[str, Any]) -> None:
         if rank() == 0:
             buffer = io.BytesIO()
             content = {"epoch": asdict(epoch), "metrics": metrics, "weights": model.state_dict(), "state": state}

@@ -1,6 +1,6 @@
 """Stored results: their schema, where they are, reading and writing them, tables and plots. Knows no Ray."""
 
-from raycsr.results.api import load_certificates, load_votes
+from raycsr.results.api import certify_stored, load_certificates, load_votes
 from raycsr.results.certified import (
     Certified,
     certified_curves,
@@ -12,7 +12,9 @@ from raycsr.results.certified import (
     summaries,
 )
 from raycsr.results.collect import collect_certificates, collect_trials
-from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run
+from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, seen_images, seen_images_of, trained_on
+from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run, runs_at
+from raycsr.results.locuslab import read_locuslab_tsv
 from raycsr.results.owners import Ownership
 from raycsr.results.ranking import rank_points, rank_trials
 from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
@@ -26,19 +28,20 @@ from raycsr.results.tables import (
     format_summary,
     front,
     markdown_table,
-    read_locuslab_tsv,
 )
 
 __all__ = [
     "PATIENCE",
     "SCHEMA_VERSION",
     "Certified",
+    "ImageSet",
     "Ownership",
     "Run",
     "Store",
     "at_equal_accuracy",
     "certificate_set",
     "certified_curves",
+    "certify_stored",
     "certify_table",
     "collect_certificates",
     "collect_trials",
@@ -51,6 +54,7 @@ __all__ = [
     "format_summary",
     "front",
     "histograms",
+    "known_sets",
     "legible",
     "list_runs",
     "load_certificates",
@@ -58,13 +62,18 @@ __all__ = [
     "load_votes",
     "markdown_table",
     "missing_images",
+    "note_known_sets",
     "pairwise_tables",
     "rank_points",
     "rank_trials",
     "read_locuslab_tsv",
     "reference_and_best",
     "resolve_run",
+    "runs_at",
+    "seen_images",
+    "seen_images_of",
     "sparse_votes",
     "summaries",
+    "trained_on",
     "votes_table",
 ]

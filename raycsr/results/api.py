@@ -3,11 +3,13 @@
 import os
 
 import pandas as pd
+import pyarrow as pa
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.results.locations import resolve_run
 from raycsr.results.runs import Run, certificate_set, certify_table
+from raycsr.results.schema import VOTES
 
 
 def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataFrame:
@@ -18,13 +20,40 @@ def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataF
         rule: a decision rule, by its id or as a person writes it, or None for all of them.
 
     Returns:
-        One row an (image_id, rule), with the columns of `raycsr.results.schema.VOTES`.
+        One row an (image_id, rule), with the columns of `raycsr.results.schema.VOTES`, among them `sampling`, how their
+        number was chosen, and with sigma: all that `certify_stored` needs.
 
     Raises:
         UserError: where there is no such run or rule, or its parts contradict each other.
     """
     found = resolve_run(run)
-    return found.votes(_rule_id(found, rule)).to_pandas()
+    return found.votes(_rule_id(found, rule)).to_pandas().assign(sigma=found.manifest()["sigma"])
+
+
+def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001) -> pd.DataFrame:
+    """Certifies votes as `load_votes` returns them, or a selection of its rows, by the bounds of their own design.
+
+    Args:
+        votes: rows of one run, or of several at one sigma and of one design.
+        costs: the cost matrix (m, m).
+        alpha: failure probability of one image's certificate.
+
+    Returns:
+        The rows that `raycsr.certify_counts` describes.
+
+    Raises:
+        UserError: votes that lack a column, are of several sigmas or designs, or cannot be certified.
+    """
+    missing = [name for name in ("sigma", *VOTES.names) if name not in votes.columns]
+    if missing:
+        raise UserError(f"votes lack the column {missing[0]!r}; give rows of load_votes with all of its columns")
+    sigmas = votes["sigma"].unique()
+    if len(sigmas) > 1:
+        raise UserError(
+            f"votes at sigma {' and '.join(f'{s:g}' for s in sigmas)}; certify those of one sigma at a time"
+        )
+    table = pa.Table.from_pandas(votes[VOTES.names], schema=VOTES, preserve_index=False)
+    return certify_table(table, costs, float(sigmas[0]) if len(sigmas) else 1.0, alpha).drop(columns="continues")
 
 
 def load_certificates(

@@ -8,18 +8,26 @@ from pathlib import PurePath
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import pairwise_robustness, summarize
+from raycsr.certification import (
+    collapse_in_words,
+    collapsed_classes,
+    metric_of,
+    pairwise_robustness,
+    summarize,
+)
+from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
-from raycsr.results.collect import refuse_other_schemas
-from raycsr.results.locations import resolve_run
-from raycsr.results.ranking import BUDGET, rank_points
+from raycsr.results.locations import resolve_run, runs_at
+from raycsr.results.locuslab import is_table, read_locuslab_tsv
+from raycsr.results.ranking import BUDGET, merits, rank_points
 from raycsr.results.runs import Run
 from raycsr.results.store import Store
-from raycsr.results.tables import distinct_labels, front, read_locuslab_tsv
+from raycsr.results.tables import MARK, distinct_labels, front
 
 _READERS = 16  # runs read side by side; it waits for the network
 _CURVE_POINTS = 101
+_EXPLAINED = 4  # sets in the title of a heat map
 _RADII = 4  # where the user names none
 MOST_DRAWN = 4  # rules beside argmax whose curves are still legible
 DRAWN_LOSS = 0.025  # of accuracy against argmax: beyond it, a curve shows a rule that few would use
@@ -34,8 +42,10 @@ class Certified:
         costs: as a person writes them.
         rule: as a person writes it.
         rule_id: as the certificates have it.
+        location: of the run, or of the published table.
         matrix: the cost matrix, with the class names of the data.
         certificates: the rows of this rule, as `raycsr.load_certificates` returns them.
+        collapsed: the classes that collapsed, as `raycsr.certification.collapsed_classes` returns them.
         missing: how many listed images have none.
         input_size: height and width in px at which radii are measured; None for a published table.
         origin: the run; None for a published table.
@@ -47,8 +57,10 @@ class Certified:
     costs: str
     rule: str
     rule_id: str
+    location: str
     matrix: CostMatrix
     certificates: pd.DataFrame
+    collapsed: pd.DataFrame
     missing: int = 0
     input_size: tuple[int, int] | None = None
     origin: Run | None = None
@@ -57,7 +69,7 @@ class Certified:
 
     @property
     def alpha(self) -> float:
-        """Failure probability of one image's certificate."""
+        """Failure probability of one image's certificate; NaN where nobody said it of a published table."""
         return float(self.certificates["alpha"].iloc[0])
 
     @property
@@ -70,6 +82,11 @@ class Certified:
         """Run and rule in one; argmax goes without saying."""
         return self.run if self.rule_id == "argmax" else f"{self.run} · {self.rule}"
 
+    @property
+    def collapse(self) -> str:
+        """The classes that collapsed, in words; nothing where none did."""
+        return collapse_in_words(self.collapsed, self.matrix.class_names)
+
 
 def load_certified(
     runs: Iterable[str],
@@ -77,14 +94,17 @@ def load_certified(
     costs: Sequence[str] | None = None,
     rules: Sequence[str] | None = None,
     allow_missing: bool = False,
+    table_alpha: float | None = None,
 ) -> tuple[list[Certified], list[str]]:
     """Reads the stored certificates of some runs: one entry a run, cost matrix and decision rule.
 
     Args:
-        runs: folders, `s3://bucket/prefix`, or unique prefixes; or .tsv tables of locuslab/smoothing.
+        runs: folders, `s3://bucket/prefix`, or unique prefixes; folders of runs, for all in them; or files with
+            tables of locuslab/smoothing.
         costs: only these certificate sets, by their specs; by default all that are stored.
         rules: only these decision rules, as they were written or by their ids; by default all that the runs have.
         allow_missing: whether to take what is there where listed images have no certificate yet.
+        table_alpha: alpha of the tables, which do not say it; NaN by default.
 
     Returns:
         The entries, and the labels of the runs that have none of these costs and rules.
@@ -94,11 +114,12 @@ def load_certified(
             all; or a run is of another schema.
     """
     with ThreadPoolExecutor(_READERS) as pool:
-        sources = list({source.location: source for source in pool.map(_open, runs)}.values())
-        refuse_other_schemas([source.run for source in sources if source.run is not None])
+        sources = list({source.location: source for source in pool.map(_open, runs_at(runs))}.values())
         ids = _rule_ids(rules, sources)
         labels = distinct_labels([(source.model, source.after, source.run_id) for source in sources])
-        loaded = pool.map(lambda source, label: _load(source, label, costs, ids, allow_missing), sources, labels)
+        loaded = pool.map(
+            lambda source, label: _load(source, label, costs, ids, allow_missing, table_alpha), sources, labels
+        )
         sets = _distinct_costs([one for several in loaded for one in several])
     if not sets:
         raise UserError("there are 0 certificates to report on; make some with `raycsr sample` and `raycsr certify`")
@@ -112,7 +133,11 @@ def default_radii(sets: Sequence[Certified]) -> list[float]:
 
 
 def summaries(sets: Sequence[Certified], radii: Sequence[float] | np.ndarray) -> pd.DataFrame:
-    """One table of `raycsr.summarize` over several sets: run, costs, rule, rule_id, then its columns."""
+    """One table of `raycsr.summarize` over several sets: run, costs, rule, rule_id, metric, its columns, collapsed.
+
+    `metric` is what runs and rules compete in under the costs (`raycsr.certification.metric_of`), `collapsed` says in
+    words which classes are hardly answered rightly any more, nothing where there are none.
+    """
     return pd.concat([_summary(one, radii) for one in sets], ignore_index=True)
 
 
@@ -126,8 +151,8 @@ def certified_curves(sets: Sequence[Certified]) -> dict[tuple[str, str, str], pd
 def legible(sets: Sequence[Certified], points: pd.DataFrame) -> list[Certified]:
     """The sets whose curves are drawn: all rules of a run and costs, or where those are many, argmax and the best.
 
-    The best is, of each kind of rule, the one of the largest rob_cs on the front that loses little accuracy against
-    argmax; where all lose more, the most accurate on the front.
+    The best is, of each kind of rule, the one on the front that is best at the metric of the costs and loses little
+    accuracy against argmax; where all lose more, the most accurate on the front.
 
     Args:
         sets: of any runs, costs and rules.
@@ -140,7 +165,8 @@ def legible(sets: Sequence[Certified], points: pd.DataFrame) -> list[Certified]:
             plain = rules.loc[rules["rule_id"] == "argmax", "accuracy"]
             on_front = front(rules)
             close = on_front["accuracy"] >= (plain.iloc[0] if len(plain) else rules["accuracy"].max()) - DRAWN_LOSS
-            ranked = pd.concat([on_front[close].sort_values("rob_cs", ascending=False), on_front[~close]])
+            by_merit = merits(on_front[close]).sort_values(ascending=False).index
+            ranked = pd.concat([on_front.loc[by_merit], on_front[~close]])
             best = set(ranked.groupby(ranked["rule_id"].str.split("-").str[0])["rule_id"].first())
             ids = [rule_id for rule_id in ids if rule_id in best | {"argmax"}] or ids[:1]
         kept |= {(run, costs, rule_id) for rule_id in ids}
@@ -171,14 +197,29 @@ def reference_and_best(
 def pairwise_tables(sets: Sequence[Certified], radius: float) -> dict[str, pd.DataFrame]:
     """What `plot_pairwise` draws of some sets of one costs: title -> robustness at a radius.
 
-    Where one class alone is a seed class, it is one table with a row a set; else a table a set.
+    Where one class alone is a seed class, it is one table with a row a set; else a table a set. A class that
+    collapsed is marked in the table of its set, or the set in the table of all; the title says why.
     """
     tables = {one.label: pairwise_robustness(one.certificates, costs=one.matrix, radius=radius) for one in sets}
     (seeds,) = np.nonzero(sets[0].matrix.sensitive)
     if len(seeds) != 1:
-        return tables
-    rows = pd.concat([table.iloc[seeds].set_axis([label]) for label, table in tables.items()])
-    return {f"images of class {next(iter(tables.values())).index[seeds[0]]}": rows.rename_axis(columns="target")}
+        return dict(_marked(table, one) for table, one in zip(tables.values(), sets, strict=True))
+    marked = [f"{one.label} {MARK}" if one.collapse else one.label for one in sets]
+    rows = pd.concat([table.iloc[seeds] for table in tables.values()]).set_axis(marked)
+    title = f"images of class {next(iter(tables.values())).index[seeds[0]]}"
+    why = [f"{one.label}: {one.collapse}" for one in sets if one.collapse]
+    more = f"; and {len(why) - _EXPLAINED} more" if len(why) > _EXPLAINED else ""
+    return {_explained(title, "; ".join(why[:_EXPLAINED]) + more): rows.rename_axis(columns="target")}
+
+
+def _marked(table: pd.DataFrame, one: Certified) -> tuple[str, pd.DataFrame]:
+    """Title and robustness of one set, the classes that collapsed marked."""
+    marked = {name: f"{name} {MARK}" for name in table.index[one.collapsed.index]}
+    return _explained(one.label, one.collapse), table.rename(index=marked, columns=marked)
+
+
+def _explained(title: str, collapse: str) -> str:
+    return f"{title}\n{MARK} hardly ever answered rightly, which makes others safe: {collapse}" if collapse else title
 
 
 @dataclass(frozen=True)
@@ -197,7 +238,7 @@ class _Source:
 
 
 def _open(location: str) -> _Source:
-    if location.endswith(".tsv"):
+    if location.endswith(".tsv") or is_table(location):
         return _Source(location, location, "", {"argmax": "argmax"})
     run = resolve_run(location)
     manifest = run.manifest()
@@ -217,14 +258,20 @@ def _rule_ids(asked: Sequence[str] | None, sources: Sequence[_Source]) -> set[st
 
 
 def _load(
-    source: _Source, label: str, costs: Sequence[str] | None, ids: set[str], allow_missing: bool
+    source: _Source,
+    label: str,
+    costs: Sequence[str] | None,
+    ids: set[str],
+    allow_missing: bool,
+    table_alpha: float | None,
 ) -> list[Certified]:
     shown = {rule_id: spec for rule_id, spec in source.rules.items() if rule_id in ids}
     if source.run is None:
-        certificates = read_locuslab_tsv(source.location)
-        m = max(int(certificates["label"].max()), int(certificates["prediction"].max())) + 1
-        matrix = CostMatrix.uniform(m)
-        return [Certified(label, "(standard)", spec, i, matrix, certificates) for i, spec in shown.items()]
+        certificates = read_locuslab_tsv(source.location, table_alpha)
+        m = max(certificates["label"].max(), certificates["prediction"].fillna(0).max(), 1) + 1
+        matrix, collapsed = CostMatrix.uniform(m), collapsed_classes(certificates, m)
+        of_table = (source.location, matrix, certificates, collapsed)
+        return [Certified(label, "(standard)", spec, rule_id, *of_table) for rule_id, spec in shown.items()]
     run = source.run
     stored = run.certificate_sets()
     wanted = costs if costs is not None else list(dict.fromkeys(facts["spec"] for facts in stored.values()))
@@ -249,10 +296,11 @@ def _load_set(
     manifest = run.manifest()
     certificates = run.with_groups(run.certificates(name))
     num_images, position = len(listed), pd.Series(listed.index, index=listed)
-    spec = PurePath(facts["spec"]).name if facts["spec"].endswith(".csv") else facts["spec"]
+    spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
     matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
     size = tuple(manifest["preprocessing"]["input_size"])
     folder = run.store.at(f"certificates/{name}")
+    of_argmax = certificates[certificates["rule"] == "argmax"]
     sets = []
     for rule_id, rule in rules.items():
         rows = certificates[certificates["rule"] == rule_id].reset_index(drop=True)
@@ -266,7 +314,10 @@ def _load_set(
         if len(rows):
             missing = num_images - len(rows)
             positions = rows["image_id"].map(position)
-            sets.append(Certified(label, spec, rule, rule_id, matrix, rows, missing, size, run, folder, positions))
+            plain = of_argmax if rule_id != "argmax" and len(of_argmax) else None
+            collapsed = collapsed_classes(rows, matrix.num_classes, plain)
+            of_run = (missing, size, run, folder, positions)
+            sets.append(Certified(label, spec, rule, rule_id, run.location, matrix, rows, collapsed, *of_run))
     return sets
 
 
@@ -288,6 +339,7 @@ def _reach(certificates: pd.DataFrame) -> float:
 
 def _summary(one: Certified, radii: Sequence[float] | np.ndarray) -> pd.DataFrame:
     summary = summarize(one.certificates, costs=one.matrix, radii=radii)
+    summary.insert(0, "metric", metric_of(one.matrix))
     for name in ("rule_id", "rule", "costs", "run"):
         summary.insert(0, name, getattr(one, name))
-    return summary
+    return summary.assign(collapsed=one.collapse)

@@ -1,7 +1,6 @@
 """Tidy tables of everything under a location: the certificates of many runs, the trials of many sweeps. No Ray."""
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 
@@ -11,8 +10,8 @@ import pyarrow as pa
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 from raycsr.results.locations import find_experiments, find_runs
-from raycsr.results.runs import Run
-from raycsr.results.schema import CERTIFICATES, SCHEMA_VERSION
+from raycsr.results.runs import Run, refuse_other_schemas
+from raycsr.results.schema import CERTIFICATES
 
 _READERS = 16  # runs read side by side; it waits for the network
 _OF_RUN = ["run_id", "experiment", "model", "sigma", "costs"]
@@ -39,8 +38,9 @@ def collect_certificates(
     runs = find_runs(results)
     if not runs:
         raise UserError(f"no runs at {os.fspath(results)!r}; give the --results of `raycsr sample`, or a folder in it")
-    refuse_other_schemas(runs)
     with ThreadPoolExecutor(_READERS) as pool:
+        manifests = list(pool.map(lambda run: run.manifest(any_schema=True), runs))
+        refuse_other_schemas({run.run_id: facts for run, facts in zip(runs, manifests, strict=True)})
         rule_ids = list(pool.map(lambda run: _rule_ids(run, rule), runs))
         sets = list(pool.map(lambda run: run.certificate_sets(), runs))
         if not any(rule_ids):
@@ -72,7 +72,8 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
 
     Returns:
         One row a trial: experiment, sweep, then the columns of `trials.parquet`: trial, state, error, sigma, costs,
-        objective, model, point (JSON), epoch, seconds, the certified metrics, checkpoint.
+        objective, model, point (JSON), epoch, seconds, metric (what the sweep judged it by), the certified metrics,
+        collapsed, checkpoint. Of sweeps that did not store them yet, metric is rob_cs and collapsed empty.
 
     Raises:
         UserError: where there is none.
@@ -90,26 +91,12 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
         tables = list(read)
     names = [(experiment.location.rsplit("/", 1)[-1], name) for experiment, name in sweeps]
     trials = pa.concat_tables(tables, promote_options="permissive").to_pandas()  # a column may be null in one sweep
+    for column, earlier in (("metric", "rob_cs"), ("collapsed", "")):
+        trials[column] = trials[column].fillna(earlier) if column in trials else earlier
     for position, column in enumerate(("experiment", "sweep")):
         values = [of_sweep[position] for of_sweep, table in zip(names, tables, strict=True) for _ in range(len(table))]
         trials.insert(position, column, values)
     return trials
-
-
-def refuse_other_schemas(runs: Sequence[Run]) -> None:
-    """Refuses runs that another version of this package has written in another way.
-
-    Raises:
-        UserError: saying which run has which schema_version.
-    """
-    with ThreadPoolExecutor(_READERS) as pool:
-        versions = list(pool.map(lambda run: run.manifest().get("schema_version"), runs))
-    others = [f"{run.run_id} has {was}" for run, was in zip(runs, versions, strict=True) if was != SCHEMA_VERSION]
-    if others:
-        raise UserError(
-            f"this raycsr reads schema_version {SCHEMA_VERSION}, but run {', run '.join(others)}; "
-            "read them by the raycsr that their manifests name"
-        )
 
 
 def _rule_ids(run: Run, rule: str | None) -> list[str | None]:

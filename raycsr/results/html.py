@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
-_NUMBER = re.compile(r"-|-?\d[\d.,]*( \[.*\])?")  # with its interval
+_NUMBER = re.compile(r"-|-?\d[\d.,]*( \[.*\])?( †)?")  # with its interval, and marked
 
 
 class Table(NamedTuple):

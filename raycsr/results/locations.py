@@ -1,11 +1,13 @@
 """From what a user says (a path, a URI, a unique prefix, a results folder) to runs."""
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 
 from raycsr.errors import UserError
+from raycsr.options import listed
 from raycsr.results.runs import Run
 from raycsr.results.state import run_state
 from raycsr.results.store import Store
@@ -29,6 +31,15 @@ def find_runs(location: str | os.PathLike[str]) -> list[Run]:
     experiments = find_experiments(location)
     runs = [experiment.at(f"runs/{name}") for experiment in experiments for name in experiment.names("runs")]
     return [Run(run) for run in runs if run.exists("manifest.json")]
+
+
+def runs_at(locations: str | Iterable[str]) -> list[str]:
+    """The locations of all runs in each folder, each once; what is no folder of runs (a prefix, a table) as it is."""
+    found: list[str] = []
+    for location in listed(locations):
+        runs = [] if os.path.isfile(location) else find_runs(location)
+        found += [run.location for run in runs] or [location]
+    return list(dict.fromkeys(found))
 
 
 def resolve_run(location: str | os.PathLike[str]) -> Run:
@@ -85,7 +96,7 @@ def _siblings(folder: str) -> list[Run]:
 
 
 def _row(run: Run) -> dict:
-    manifest, finished = run.manifest(), run.finished()
+    manifest, finished = run.manifest(any_schema=True), run.finished()
     state = run_state(run, finished)
     return {
         "location": run.location,
@@ -95,5 +106,5 @@ def _row(run: Run) -> dict:
         "state": state.word,
         "owner": state.owner,
         "since": state.since,
-        **{name: manifest[name] for name in ("experiment", "model", "sigma", "n0", "n", "precision")},
+        **{name: manifest.get(name) for name in ("experiment", "model", "sigma", "n0", "n", "precision")},
     }

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from raycsr.errors import UserError
 from raycsr.results.store import Store
+from raycsr.signals import stops_held_back
 
 HEARTBEAT_SECONDS = 15.0
 DEAD_AFTER_SECONDS = 60.0
@@ -46,7 +47,11 @@ class Ownership:
         if last:
             _wait_for_death(store, last)
         self.number = last + 1
-        if not store.create(_name(self.number), self._state(released=False)):
+        with stops_held_back() as arrived:
+            created = store.create(_name(self.number), self._state(released=False))
+            if created and arrived:
+                self._release()
+        if not created:
             owner = json.loads(store.read(_name(self.number)))
             raise UserError(f"run {_run(store)} was just taken by {who(owner)}; wait for it to end")
         self._impatient = Store(store.location)  # a beat that waited for S3 would keep a driver from stopping
@@ -63,11 +68,11 @@ class Ownership:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops the heartbeat and releases the run."""
-        self._stop.set()
-        self._thread.join()
-        if self._lost is None:
-            with contextlib.suppress(UserError):  # a full disk has been told already; a dead owner is replaced anyway
-                self._store.write(_name(self.number), self._state(released=True))
+        with stops_held_back():  # a second Ctrl-C while the first unwinds
+            self._stop.set()
+            self._thread.join()
+            if self._lost is None:
+                self._release()
 
     def check(self) -> None:
         """Stops a driver that has been replaced.
@@ -77,6 +82,10 @@ class Ownership:
         """
         if self._lost is not None:
             raise UserError(self._lost)
+
+    def _release(self) -> None:
+        with contextlib.suppress(UserError):  # a full disk has been told already; a dead owner is replaced anyway
+            self._store.write(_name(self.number), self._state(released=True))
 
     def _state(self, released: bool) -> bytes:
         return json.dumps({**self._me, "released": released}).encode()

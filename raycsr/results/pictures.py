@@ -48,8 +48,8 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "") -
         mesh = axis.imshow(shown.to_numpy(float), vmin=0, vmax=1, cmap="Blues", aspect="auto", interpolation="nearest")
         figure.colorbar(mesh, ax=axis, pad=0.02, label="share of images", ticks=[0, 0.5, 1])
         meaning = f"share of the row's images that no perturbation within {radius:.3g} turns into the column's class"
-        wrapped = textwrap.fill(meaning, max(40, int(figure.get_figwidth() * 13)))
-        figure.suptitle(f"{title}\n{wrapped}" if title else wrapped, fontsize=9)  # wider than a map of few columns
+        width = max(40, int(figure.get_figwidth() * 13))  # wider than a map of few columns
+        figure.suptitle("\n".join(textwrap.fill(line, width) for line in [*title.splitlines(), meaning]), fontsize=9)
         axis.set_xlabel(str(shown.columns.name or ""))
         axis.set_ylabel(str(shown.index.name or ""))
         _name_ticks(axis, shown)

@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
-from raycsr.results.tables import non_dominated
+from raycsr.certification import METRICS
+from raycsr.results.ranking import merits
+from raycsr.results.tables import MARK, non_dominated
 
 STYLE = {
     "font.size": 9,
@@ -19,11 +21,11 @@ STYLE = {
     "axes.spines.right": False,
     "text.parse_math": False,  # names of classes and models may hold a $
 }
-_TITLES = (
-    ("certified accuracy", "right, and no perturbation within r changes it"),
-    ("rob_cs", "no perturbation within r makes a costly mistake"),
-    ("rob_cost", "mean cost that is not ruled out within r"),
-)
+_TITLES = {
+    "certified accuracy": "right, and no perturbation within r changes it",
+    "rob_cs": "no perturbation within r makes a costly mistake",
+    "rob_cost": "mean cost that is not ruled out within r",
+}
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (8, 4)))
 _LABELS_WIDTH = 120  # characters of a legend side by side
 _MARKERS = "osD^vPX*"
@@ -56,7 +58,7 @@ def plot_curves(curves: Curves) -> bytes:
                 _draw_matrices(axes, curves)
                 axes[0].legend(frameon=False, loc="lower left")
                 legend_below(row, *axes[1].get_legend_handles_labels())
-            for axis, (title, meaning) in zip(axes, _TITLES, strict=True):
+            for axis, (title, meaning) in zip(axes, _TITLES.items(), strict=True):
                 axis.set(xlabel="L2 radius, [0, 1] pixel units", xlim=(0, None), ylim=(0, None))
                 axis.set_title(f"{title}\n{meaning}")
                 axis.grid(alpha=0.25)
@@ -88,14 +90,15 @@ def _draw_rules(axes: Sequence[Axes], curves: Curves) -> None:
 
 
 def plot_front(points: pd.DataFrame) -> bytes:
-    """Draws accuracy against rob_cs over the decision rules of several runs, with the recalls beside.
+    """Draws accuracy against the metric over the decision rules of several runs, with the recalls beside.
 
     Args:
-        points: rows of a summary at one radius (`summarize`), with `run`, `costs`, `rule` and `rule_id` in front.
+        points: rows of `summaries` at one radius.
 
     Returns:
         A PNG: a row a cost matrix. Left a point a rule, a colour a run, its argmax larger and outlined, its
-        non-dominated points joined; these and argmax with thin bars for 95 % intervals. Right the recalls.
+        non-dominated points joined; these and argmax with thin bars for 95 % intervals. Up is better: an axis of
+        costs points down. A rule under which a class collapsed is marked. Right the recalls.
     """
     points = points[points["rob_cs"].notna()]
     runs, matrices = points["run"].unique(), points["costs"].unique()
@@ -107,8 +110,11 @@ def plot_front(points: pd.DataFrame) -> bytes:
             for run, rules in points[points["costs"] == costs].groupby("run", sort=False):
                 _draw_front(left, rules, styles[run])
                 _draw_recalls(right, rules, styles[run])
-            left.set(xlabel="accuracy", ylabel=f"rob_cs at radius {points['radius'].iloc[0]:.3g}")
-            left.set_title(f"{costs}\nno perturbation within the radius makes a costly mistake")
+            metric = _metric(points[points["costs"] == costs])
+            left.set(xlabel="accuracy", ylabel=f"{metric} at radius {points['radius'].iloc[0]:.3g}")
+            left.set_title(f"{costs}\n{_TITLES[metric]}")
+            if not METRICS[metric]:
+                left.invert_yaxis()
             right.set(xlabel="accuracy", ylabel="recall")
             right.set_title(f"{costs}\nshare of the images of these classes that are answered rightly")
             for axis in (left, right):
@@ -119,28 +125,33 @@ def plot_front(points: pd.DataFrame) -> bytes:
             "recall of seed classes": Line2D([], [], color="0.4", marker="o"),
             "recall of target classes": Line2D([], [], color="0.4", marker="o", linestyle="--", fillstyle="none"),
         }
+        if (points["collapsed"] != "").any():
+            keys[f"{MARK} a class collapsed"] = Line2D([], [], linestyle="")
         legend_below(figure, list(keys.values()), list(keys))
         return png(figure)
 
 
 def _draw_front(axis: Axes, rules: pd.DataFrame, style: dict[str, Any]) -> None:
     """One run's rules, argmax outlined; those on its front joined, and these alone with bars, to be legible."""
+    metric = _metric(rules)
     on_front = _on_front(rules)
     plain = rules[rules["rule_id"] == "argmax"]
     barred = pd.concat([on_front, plain])
     axis.errorbar(
         barred["accuracy"],
-        barred["rob_cs"],
+        barred[metric],
         xerr=_around(barred, "accuracy"),
-        yerr=_around(barred, "rob_cs"),
+        yerr=_around(barred, metric),
         fmt="none",
         ecolor=style["color"],
         elinewidth=0.7,
         alpha=0.35,
     )
-    axis.plot(rules["accuracy"], rules["rob_cs"], linestyle="", markersize=4, alpha=0.4, **style)
-    axis.plot(on_front["accuracy"], on_front["rob_cs"], markersize=5, linewidth=1.4, **style)
-    axis.plot(plain["accuracy"], plain["rob_cs"], linestyle="", **style, **_OUTLINED)
+    axis.plot(rules["accuracy"], rules[metric], linestyle="", markersize=4, alpha=0.4, **style)
+    axis.plot(on_front["accuracy"], on_front[metric], markersize=5, linewidth=1.4, **style)
+    axis.plot(plain["accuracy"], plain[metric], linestyle="", **style, **_OUTLINED)
+    for _, row in rules[rules["collapsed"] != ""].iterrows():
+        axis.annotate(MARK, (row["accuracy"], row[metric]), (5, 3), textcoords="offset points")
 
 
 def _draw_recalls(axis: Axes, rules: pd.DataFrame, style: dict[str, Any]) -> None:
@@ -154,8 +165,13 @@ def _draw_recalls(axis: Axes, rules: pd.DataFrame, style: dict[str, Any]) -> Non
         axis.plot(plain["accuracy"], plain[name], linestyle="", **look, **_OUTLINED)
 
 
+def _metric(rules: pd.DataFrame) -> str:
+    """What rules of one costs compete in."""
+    return str(rules["metric"].iloc[0])
+
+
 def _on_front(rules: pd.DataFrame) -> pd.DataFrame:
-    return rules[non_dominated(rules["accuracy"], rules["rob_cs"])].sort_values("accuracy")
+    return rules[non_dominated(rules["accuracy"], merits(rules))].sort_values("accuracy")
 
 
 def _around(rows: pd.DataFrame, name: str) -> list[pd.Series]:
@@ -166,6 +182,7 @@ def _around(rows: pd.DataFrame, name: str) -> list[pd.Series]:
 def _draw(axis: Axes, curve: pd.DataFrame, name: str, label: str, colour: str, dash: Any = "-") -> None:
     if curve[name].isna().all():
         return
+    label = f"{label} {MARK}" if (curve["collapsed"] != "").any() else label
     axis.plot(curve["radius"], curve[name], label=label, linewidth=1.6, color=colour, linestyle=dash)
     low, high = curve[f"{name}_low"], curve[f"{name}_high"]
     axis.fill_between(curve["radius"], low, high, color=colour, alpha=0.12, linewidth=0)

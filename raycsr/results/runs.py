@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raycsr.certification import BOUNDS, certify_votes
+from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
-from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, sparse_votes
+from raycsr.results.schema import CERTIFICATES, READABLE_SCHEMAS, VOTES, certificates_table, sparse_votes
 from raycsr.results.store import Store
 
 _READERS = 16  # parts read side by side; reading waits for the network
@@ -76,13 +77,19 @@ class Run:
 
     # What the run is ------------------------------------------------------------------------------------
 
-    def manifest(self) -> dict:
+    def manifest(self, *, any_schema: bool = False) -> dict:
         """What was settled when the run began.
 
+        Args:
+            any_schema: also of a run that this version of raycsr cannot read further.
+
         Raises:
-            UserError: where the folder holds no run.
+            UserError: where the folder holds no run, or one of another schema.
         """
-        return json.loads(self.store.read("manifest.json"))
+        facts = json.loads(self.store.read("manifest.json"))
+        if not any_schema:
+            refuse_other_schemas({self.run_id: facts})
+        return facts
 
     def costs(self, spec: str) -> CostMatrix:
         """Resolves a cost spec against the run's classes."""
@@ -202,9 +209,13 @@ class Run:
         """Keys of all committed rows: image_id, rule, continues, error; doubles included."""
         return self._read("votes", self.vote_parts(), ["image_id", "rule", "continues", "error"])
 
+    def devices(self) -> list[str]:
+        """The kinds of device that counted the committed votes."""
+        return sorted({*self._read("votes", self.vote_parts(), ["device"])["device"].to_pylist()} - {None, ""})
+
     def latest(self) -> pa.Table:
-        """How far each (image_id, rule) is, once: error, n, decided, and the part with all of its votes."""
-        columns = ["image_id", "rule", "error", "n", "decided", "continues", "part"]
+        """How far each (image_id, rule) is, once: error, n, decided, device, batch_size, the part with all votes."""
+        columns = ["image_id", "rule", "error", "n", "decided", "continues", "device", "batch_size", "part"]
         return _once(self._read("votes", self.vote_parts(), columns))
 
     def progress(self) -> ImageCounts:
@@ -224,9 +235,10 @@ class Run:
         """All votes, each (image_id, rule) once, of one rule, by its id, or of all.
 
         Raises:
-            UserError: where two parts hold different votes for one key.
+            UserError: where two parts hold different votes for one key, or raycsr 0.1 counted votes twice.
         """
-        return _once(self._read("votes", self.vote_parts(), [*VOTES.names, "part"], rule))
+        self._refuse_doubled("votes", parts := self.vote_parts())
+        return _once(self._read("votes", parts, [*VOTES.names, "part"], rule))
 
     # Certificates ---------------------------------------------------------------------------------------
 
@@ -246,7 +258,12 @@ class Run:
         return name
 
     def open_certificates(self, spec: str, costs: CostMatrix, alpha: float) -> str:
-        """Notes what a certificate set is of, where there is none of it yet, and returns its name."""
+        """Notes what a certificate set is of, where there is none of it yet, and returns its name.
+
+        Raises:
+            UserError: where raycsr 0.1 counted votes twice.
+        """
+        self._refuse_doubled("votes", self.vote_parts())
         sampling = self.manifest()["sampling"]
         name = certificate_set(spec, costs, alpha, sampling)
         if not self.store.exists(f"certificates/{name}/costs.json"):
@@ -291,6 +308,7 @@ class Run:
     def certificates(self, name: str, rule: str | None = None) -> pd.DataFrame:
         """A stored certificate set, each (image_id, rule) once, of one rule, by its id, or of all."""
         parts = [part for part in self.store.names(f"certificates/{name}") if part.endswith(".parquet")]
+        self._refuse_doubled(f"certificates/{name}", parts)
         return _once(self._read(f"certificates/{name}", parts, [*CERTIFICATES.names, "part"], rule)).to_pandas()
 
     def missing(self, certificates: pd.DataFrame) -> list[str]:
@@ -339,6 +357,33 @@ class Run:
             table = table.filter(pc.equal(table["rule"], rule))
         return table.append_column("part", pa.repeat(name, len(table))) if "part" in columns else table
 
+    def _refuse_doubled(self, folder: str, names: Iterable[str]) -> None:
+        """Refuses rows of schema 2 whose votes were counted twice.
+
+        raycsr 0.1 topped up an image under the rules that its votes did not decide yet. Where argmax was decided, the
+        others' first chunks were drawn again, with the same noise, and added. Such a row stands in a part without a row
+        of argmax for its image.
+
+        Raises:
+            UserError: naming the part, the image and the rule.
+        """
+        if self.manifest()["schema_version"] != 2:
+            return
+        for name in names:
+            table = self._part(folder, name, ["image_id", "rule", "continues"])
+            if table is None:
+                continue
+            of_argmax = table.filter(pc.equal(table["rule"], "argmax"))["image_id"]
+            alone = pc.invert(pc.is_in(table["image_id"], value_set=of_argmax.combine_chunks()))
+            doubled = table.filter(pc.and_(table["continues"].is_valid(), alone))
+            if len(doubled):
+                raise UserError(
+                    f"{self.location}/{folder}/{name} holds votes that raycsr 0.1 counted twice, as of image "
+                    f"{doubled['image_id'][0].as_py()!r} under rule {doubled['rule'][0].as_py()!r}; move this part "
+                    "away, from votes/ and from each certificate set, and the votes that it went on from stand, or "
+                    "sample the run again with --begin_anew true"
+                )
+
     def warn_unreadable(self, names: Iterable[str], folder: str = "votes") -> None:
         """Warns of parts that cannot be read."""
         for name in names:
@@ -347,9 +392,27 @@ class Run:
             )
 
 
+def refuse_other_schemas(manifests: Mapping[str, dict]) -> None:
+    """Refuses runs that another version of raycsr has written in another way.
+
+    Args:
+        manifests: run_id -> what its manifest says.
+
+    Raises:
+        UserError: saying which run has which schema_version.
+    """
+    versions = {run_id: facts.get("schema_version") for run_id, facts in manifests.items()}
+    others = [f"{run_id} has {version}" for run_id, version in versions.items() if version not in READABLE_SCHEMAS]
+    if others:
+        raise UserError(
+            f"this raycsr reads schema_version {' and '.join(map(str, READABLE_SCHEMAS))}, but run "
+            f"{', run '.join(others)}; read them by the raycsr that their manifests name"
+        )
+
+
 def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str) -> str:
     """Names a certificate set: a legible slug, and a digest of what the certificates depend on."""
-    stem = PurePath(spec).stem if spec.endswith(".csv") else spec
+    stem = PurePath(spec).stem if is_cost_file(spec) else spec
     slug = re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]
     digest = sha256(json.dumps([costs.digest, alpha, BOUNDS[sampling].name]).encode()).hexdigest()
     return f"{slug}-{digest[:10]}"

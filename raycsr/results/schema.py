@@ -8,7 +8,13 @@ import pyarrow as pa
 
 from raycsr.certification import SparseVotes
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""Within one version fields are only added. A run is written under the version that began it."""
+
+READABLE_SCHEMAS = (2, 3)
+"""Version 2 (raycsr 0.1) has the same fields. Its top-ups of several rules may hold votes counted twice; those rows are
+refused by name (`Run.refuse_doubled`).
+"""
 
 _HISTOGRAM = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
 

@@ -1,38 +1,48 @@
-"""Tables for people: the summary, the front, equal accuracy; and the published per-image tables of others."""
+"""Tables for people: the summary, the ranking, the front, equal accuracy."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from raycsr.errors import UserError
+from raycsr.certification import METRICS
+from raycsr.results.ranking import merits
 
 LOSSES = (0.0, 0.01, 0.025, 0.05)  # of accuracy, for which `at_equal_accuracy` compares runs
+MARK = "†"  # beside numbers that a collapsed class flatters
 
 _SHOWN = {
     "run": "run",
     "costs": "costs",
     "rule": "rule",
     "radius": "radius",
+    "num_images": "images",
     "accuracy": "accuracy",
     "certified_accuracy": "certified acc.",
+    "certified_accuracy_guaranteed": "cert. acc. guaranteed",
     "acr": "ACR",
+    "num_sensitive": "sensitive images",
     "rob_cs": "rob_cs",
+    "rob_cs_guaranteed": "rob_cs guaranteed",
     "rob_cost": "rob_cost",
     "worst_case_cost": "worst cost",
     "seed_recall": "seed recall",
+    "num_target": "target images",
     "target_recall": "target recall",
 }
 _TITLES = {**_SHOWN, "best": "best of all runs"}
-_IN_FRONT = ("costs", "run", "rule", "accuracy", "rob_cs", "seed_recall", "target_recall")
-_RANKED = ("run", "rule", "rob_cs", "accuracy", "certified_accuracy", "rob_cost", "seed_recall", "target_recall")
+_RECALLS = ("seed_recall", "num_target", "target_recall")
+_IN_FRONT = ("costs", "run", "rule", "num_images", "accuracy", "num_sensitive", "rob_cs", "rob_cost", *_RECALLS)
+_RANKED = ("num_sensitive", "rob_cs", "rob_cost", "num_images", "accuracy", "certified_accuracy", *_RECALLS)
+_WITH_INTERVAL = ("certified_accuracy", "rob_cs", "rob_cost")
+FLATTERED = {*METRICS, "certified_accuracy_guaranteed", "rob_cs_guaranteed"} - {"target_recall"}
+_EXPLAINED = 8  # models and rules in the line below a table
 
 
 def summary_rows(summary: pd.DataFrame) -> list[list[str]]:
-    """A summary (`summarize`, with `run`, `costs`, `rule`, `rule_id` in front) -> rows of text, the first the header.
+    """Rows of `summaries` -> rows of text, the first the header.
 
     Shares of certified images have their 95 % intervals. The decision rule is shown only where there is another than
     argmax.
@@ -42,40 +52,61 @@ def summary_rows(summary: pd.DataFrame) -> list[list[str]]:
 
 
 def format_summary(summary: pd.DataFrame) -> str:
-    """`summary_rows` as a Markdown table."""
-    return markdown_table(summary_rows(summary))
+    """`summary_rows` as a Markdown table, with `collapse_line` below."""
+    return _with_line(summary_rows(summary), summary)
 
 
-def non_dominated(accuracy: ArrayLike, rob_cs: ArrayLike) -> NDArray[np.bool_]:
+def collapse_line(rows: pd.DataFrame, label: Sequence[str] = ("run", "rule")) -> str:
+    """What the marks of a table mean, in one line; nothing where nothing is marked.
+
+    Args:
+        rows: what is tabled, with `collapsed`: the classes that collapsed, in words.
+        label: columns that name a row; argmax goes without saying.
+    """
+    marked = rows[rows["collapsed"] != ""]
+    parts = [[row[key] for key in label if row[key] != "argmax"] for row in marked.to_dict("records")]
+    names = [" · ".join(of_row) or "argmax" for of_row in parts]
+    said = list(dict.fromkeys(f"{name}: {why}" for name, why in zip(names, marked["collapsed"], strict=True)))
+    more = f"; and {len(said) - _EXPLAINED} more" if len(said) > _EXPLAINED else ""
+    meaning = "some class is hardly ever answered rightly, which flatters the numbers about others"
+    return f"{MARK} {meaning}: {'; '.join(said[:_EXPLAINED])}{more}." if said else ""
+
+
+def _with_line(rows: list[list[str]], of: pd.DataFrame) -> str:
+    line = collapse_line(of)
+    return markdown_table(rows) + (f"\n\n{line}" if line else "")
+
+
+def non_dominated(accuracy: ArrayLike, merit: ArrayLike) -> NDArray[np.bool_]:
     """Which of N points no other beats: none is as good in both numbers and better in one. NaN is never on it.
 
     Args:
         accuracy: (N,).
-        rob_cs: (N,).
+        merit: (N,) such as rob_cs, of which more is better (`merits`).
     """
-    a, r = np.asarray(accuracy, float), np.asarray(rob_cs, float)
+    a, r = np.asarray(accuracy, float), np.asarray(merit, float)
     as_good = (a[:, None] >= a) & (r[:, None] >= r)  # (N, N): row against column
     better = (a[:, None] > a) | (r[:, None] > r)
     return ~(as_good & better).any(axis=0) & ~np.isnan(a) & ~np.isnan(r)
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:
-    """The points that no other of the same run and costs beats, the most accurate first.
+    """The points that no other of the same run and costs beats in accuracy and the metric, the most accurate first.
 
     Args:
-        points: rows of a summary at one radius, with `run`, `costs` and `rule` in front.
+        points: rows of `summaries` at one radius.
 
     Returns:
         Those rows, by costs and run, with `best` beside: whether no point of any run beats it.
     """
     groups = [
-        group[non_dominated(group["accuracy"], group["rob_cs"])].sort_values("accuracy", ascending=False, kind="stable")
+        group[non_dominated(group["accuracy"], merits(group))].sort_values("accuracy", ascending=False, kind="stable")
         for costs in points["costs"].unique()
         for _, group in points[points["costs"] == costs].groupby("run", sort=False)
     ]
     on_front = pd.concat(groups, ignore_index=True).assign(best=False)
     for _, group in on_front.groupby("costs", sort=False):
-        on_front.loc[group.index, "best"] = non_dominated(group["accuracy"], group["rob_cs"])
+        on_front.loc[group.index, "best"] = non_dominated(group["accuracy"], merits(group))
     return on_front
 
 
@@ -87,13 +118,15 @@ def front_rows(on_front: pd.DataFrame) -> list[list[str]]:
 
 
 def format_front(on_front: pd.DataFrame) -> str:
-    """`front_rows` as a Markdown table."""
-    return markdown_table(front_rows(on_front))
+    """`front_rows` as a Markdown table, with `collapse_line` below."""
+    return _with_line(front_rows(on_front), on_front)
 
 
 def ranking_rows(ranked: pd.DataFrame) -> list[list[str]]:
-    """What `rank_points` returns, of one costs -> rows of text; those whose accuracy is beyond the budget say so."""
-    header, *rows = _rows(ranked, _RANKED)
+    """What `rank_points` returns, of one costs -> rows of text, the metric first; those beyond the budget say so."""
+    (metric,) = ranked["metric"].unique()
+    beside = [name for name in _RANKED if name not in (metric, "num_sensitive")]
+    header, *rows = _rows(ranked, ["run", "rule", "num_sensitive", metric, *beside])
     notes = ["note", *("" if within else "accuracy beyond budget" for within in ranked["within_budget"])]
     places = ["", *(f"{place}" for place in ranked["place"])]
     last = [[note] if any(notes[1:]) else [] for note in notes]
@@ -101,23 +134,23 @@ def ranking_rows(ranked: pd.DataFrame) -> list[list[str]]:
 
 
 def format_ranking(ranked: pd.DataFrame) -> str:
-    """`ranking_rows` as a Markdown table."""
-    return markdown_table(ranking_rows(ranked))
+    """`ranking_rows` as a Markdown table, with `collapse_line` below."""
+    return _with_line(ranking_rows(ranked), ranked)
 
 
 def at_equal_accuracy(points: pd.DataFrame, losses: Sequence[float] = LOSSES) -> pd.DataFrame:
-    """The largest rob_cs of each run among its rules that keep a stated accuracy.
+    """Of each run the rule that is best at the metric among those that keep a stated accuracy.
 
     The accuracy to keep is, for each costs, that of the reference less the loss; the reference is the run
     whose plain argmax is the most accurate.
 
     Args:
-        points: rows of a summary at one radius, with `run`, `costs`, `rule` and `rule_id` in front.
+        points: rows of `summaries` at one radius.
         losses: of accuracy, as shares of images.
 
     Returns:
-        One row a costs and run: costs, run, reference (bool), and a column a loss; NaN where no rule keeps it.
-        No rows for costs under which no run has argmax.
+        For each costs, run and loss the row of that rule, with reference (bool) and loss; where no rule keeps the
+        accuracy, the row has no numbers. No rows for costs under which no run has argmax.
     """
     rows: list[dict] = []
     for costs, group in points[points["rob_cs"].notna()].groupby("costs", sort=False):
@@ -126,30 +159,30 @@ def at_equal_accuracy(points: pd.DataFrame, losses: Sequence[float] = LOSSES) ->
             continue
         reference = plain.sort_values("accuracy", ascending=False, kind="stable").iloc[0]
         for run, rules in group.groupby("run", sort=False):
-            kept = [rules[rules["accuracy"] >= reference["accuracy"] - loss - 1e-9] for loss in losses]
-            best = {loss: those["rob_cs"].max() for loss, those in zip(losses, kept, strict=True)}
-            rows.append({"costs": costs, "run": run, "reference": run == reference["run"], **best})
-    return pd.DataFrame(rows, columns=["costs", "run", "reference", *losses])
+            for loss in losses:
+                kept = rules[rules["accuracy"] >= reference["accuracy"] - loss - 1e-9]
+                nothing = {"costs": costs, "run": run, "metric": reference["metric"], "collapsed": ""}
+                best = nothing if kept.empty else kept.loc[merits(kept).idxmax()].to_dict()
+                rows.append({**best, "reference": run == reference["run"], "loss": loss})
+    return pd.DataFrame(rows, columns=[*points.columns, "reference", "loss"])
 
 
 def equal_accuracy_rows(table: pd.DataFrame) -> list[list[str]]:
-    """What `at_equal_accuracy` returns -> rows of text, the first the header."""
-    losses = list(table.columns[3:])
-    header = ["costs", "run", *(f"accuracy -{loss:g}" if loss else "same accuracy" for loss in losses)]
-    rows = [
-        [
-            row["costs"],
-            row["run"] + (" (reference)" if row["reference"] else ""),
-            *(_cell(row, loss) for loss in losses),
-        ]
-        for row in table.to_dict("records")
-    ]
-    return [header, *rows]
+    """What `at_equal_accuracy` returns -> rows of text, the first the header: a row a costs and run."""
+    losses = table["loss"].unique()
+    rows = [["costs", "run", "sensitive images", *(f"accuracy -{x:g}" if x else "same accuracy" for x in losses)]]
+    for key, of_run in table.groupby(["costs", "run"], sort=False):
+        costs, run = map(str, key)
+        bests = of_run.to_dict("records")
+        images = "/".join(dict.fromkeys(_cell(best, "num_sensitive") for best in bests if best["num_sensitive"] > 0))
+        name = f"{run} (reference)" if bests[0]["reference"] else run
+        rows.append([costs, name, images or "-", *(_cell(best, best["metric"]) for best in bests)])
+    return rows
 
 
 def format_equal_accuracy(table: pd.DataFrame) -> str:
-    """`equal_accuracy_rows` as a Markdown table."""
-    return markdown_table(equal_accuracy_rows(table))
+    """`equal_accuracy_rows` as a Markdown table, with `collapse_line` below."""
+    return _with_line(equal_accuracy_rows(table), table)
 
 
 def distinct_labels(runs: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -201,83 +234,15 @@ def _rows(rows: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
     return [[_TITLES[name] for name in names], *cells]
 
 
-def _cell(row: dict, name: str | float) -> str:
+def _cell(row: dict, name: str) -> str:
     value = row[name]
     if isinstance(value, str):
         return value
     if pd.isna(value):
         return "-"
+    if name.startswith("num_"):
+        return f"{value:.0f}"
     text = f"{value:.3g}" if name == "radius" else f"{value:.3f}"
-    if f"{name}_low" in row and name in ("certified_accuracy", "rob_cs"):
+    if f"{name}_low" in row and name in _WITH_INTERVAL:
         text += f" [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
-    return text
-
-
-def write_locuslab_tsv(certificates: pd.DataFrame, seconds: ArrayLike | None = None) -> str:
-    """Standard certificates -> a table as locuslab/smoothing's certify.py writes it, for the code that reads those.
-
-    Args:
-        certificates: of one decision rule; `image_id` is what becomes idx, so let it be the image's number.
-        seconds: (N,) that each image took; 0 where absent.
-
-    Returns:
-        The table, tab-separated: idx, label, predict, radius, correct, time, and a line an image, in order. predict
-        is -1 and the radius 0 where the smoothed classifier abstained and where the image has an error, which such
-        tables do not tell apart. Radii have all their digits: three, as certify.py writes, may be rounded up.
-    """
-    answered = ~certificates["abstain"].astype(bool) & certificates["prediction"].notna()
-    predict = certificates["prediction"].where(answered, -1).astype("int64")
-    rows = zip(
-        certificates["image_id"],
-        certificates["label"],
-        predict,
-        certificates["standard_radius"].where(answered, 0.0).astype(float),
-        (predict == certificates["label"]).astype(int),
-        np.zeros(len(certificates)) if seconds is None else np.asarray(seconds, float),
-        strict=True,
-    )
-    lines = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
-    lines += ["\t".join(map(str, (*row, timedelta(seconds=took)))) for *row, took in rows]
-    return "\n".join([*lines, ""])
-
-
-def read_locuslab_tsv(path: str) -> pd.DataFrame:
-    """Reads a table of locuslab/smoothing's certify.py (idx, label, predict, radius, correct, time).
-
-    Args:
-        path: the TSV; `predict` is -1 where the smoothed classifier abstained.
-
-    Returns:
-        A certificates frame that has only the standard certificate: cost_sensitive_radius is null and the
-        target lists are empty, since the table has no votes to certify them from. alpha is the 0.001 of the
-        published tables (Cohen et al. 2019, section 4).
-
-    Raises:
-        UserError: where the file is not such a table.
-    """
-    try:
-        table = pd.read_csv(path, sep="\t")
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    absent = {"idx", "label", "predict", "radius", "correct"} - set(table.columns)
-    if absent:
-        raise UserError(f"{path} is not a locuslab table: it has no column {', '.join(sorted(absent))}")
-    abstain = table["predict"] == -1
-    empty = [np.empty(0)] * len(table)
-    return pd.DataFrame(
-        {
-            "image_id": table["idx"].astype(str),
-            "rule": "argmax",
-            "label": table["label"].astype("int32"),
-            "prediction": table["predict"].astype("Int64").mask(abstain),
-            "abstain": abstain,
-            "standard_radius": table["radius"].astype(float).where(~abstain, 0.0),
-            "p_a_lower_standard": np.nan,
-            "p_a_lower": np.nan,
-            "cost_sensitive_radius": np.nan,
-            "p_b_upper": empty,
-            "pairwise_radius": empty,
-            "alpha": 0.001,
-            "error": None,
-        }
-    )
+    return f"{text} {MARK}" if name in FLATTERED and row["collapsed"] else text

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import Decisions, Rule, parse_rules
-from raycsr.smoothing.noise import CHUNK, Phase, fill_noise
+from raycsr.models import Decisions, Rule, parse_rules, refuse_batch_dependence
+from raycsr.smoothing.noise import CHUNK, PHASES, Purpose, fill_noise
 from raycsr.smoothing.options import check_sampling
 
 NOT_FINITE = "the logits are not finite"
 
-_PHASES: tuple[Phase, Phase] = ("selection", "estimation")
-_PADDING = len(_PHASES)  # where the votes of rows go that nobody asked for
+_SELECTION, _ESTIMATION = 0, 1  # an image's two kinds of votes
+_PADDING = 2  # where the votes of rows go that nobody asked for
 
 # (selection votes, estimation votes: int64 (rules, m) each, label) -> whether they are enough
 Enough = Callable[[np.ndarray, np.ndarray, int], bool]
@@ -48,8 +48,11 @@ class Request:
         image: (C, H, W), uint8 in 0..255 or floating point in [0, 1], on any device.
         image_id: names its noise.
         label: its class, where votes are drawn until they are enough for it.
-        counts0: selection votes that were drawn for it before, int64 (rules, m); None where it is new.
-        counts: estimation votes that were drawn before, whole chunks of them.
+        counts0: selection votes that were drawn for it before, int64 (rules, m); None where it is new. A rule that does
+            not go on has none.
+        counts: estimation votes that were drawn before, whole chunks of them, as many under each rule that goes on.
+        batch_size: of the passes that drew them; it goes on in such passes alone, since other shapes may round logits
+            in another way. None where it is new.
     """
 
     image: torch.Tensor
@@ -57,6 +60,24 @@ class Request:
     label: int = 0
     counts0: np.ndarray | None = None
     counts: np.ndarray | None = None
+    batch_size: int | None = None
+
+    def samples_before(self) -> int:
+        """Estimation samples that were drawn for it before.
+
+        Raises:
+            UserError: where its rules went different ways, or stopped within a chunk.
+        """
+        if self.counts is None:
+            return 0
+        totals = self.counts.sum(axis=1)
+        drawn = sorted({int(total) for total in totals if total})
+        if len(drawn) > 1 or any(total % CHUNK for total in drawn):
+            raise UserError(
+                f"image {self.image_id!r} has {' and '.join(map(str, drawn))} estimation votes from before; what goes "
+                f"on together has one number of them under all rules, a multiple of {CHUNK}"
+            )
+        return drawn[0] if drawn else 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +103,7 @@ class Counted:
 class _Piece:
     """Rows of a forward pass that share an image: a chunk of noise, or a part of one where batches are smaller."""
 
-    phase: Phase
+    kind: int  # of votes: _SELECTION or _ESTIMATION
     chunk: int
     offset: int  # of the piece's first row within the chunk
     valid: int  # rows that vote
@@ -131,6 +152,7 @@ class Sampler:
         device: torch.device | str = "cpu",
         checks: Sequence[int] = (),
         enough: Enough | None = None,
+        purpose: Purpose = "certification",
     ) -> None:
         """Plans the forward passes of an image.
 
@@ -146,6 +168,7 @@ class Sampler:
             device: where the network is.
             checks: numbers of estimation samples, multiples of CHUNK, after which `enough` is asked.
             enough: whether an image has votes enough before it has n; never, where it is None.
+            purpose: what the votes are for; noise is shared by none of them (`PHASES`).
 
         Raises:
             UserError: where sigma, n0, n or batch_size cannot be sampled with, or a rule is unknown.
@@ -158,10 +181,12 @@ class Sampler:
         self.out_of_memory = 0
         self._checks = [*sorted(check for check in checks if check < n and enough is not None), n]
         self._enough = enough
+        self._phases = PHASES[purpose]
         self._decide = Decisions(self.rules, self.device)
-        self._set_batch_size(batch_size)
+        self.set_batch_size(batch_size)
 
-    def _set_batch_size(self, batch_size: int) -> None:
+    def set_batch_size(self, batch_size: int) -> None:
+        """Takes another size of forward passes, between two calls of `sample`."""
         self.batch_size = batch_size
         self._rows = min(batch_size, CHUNK)  # of a piece
         self._pieces = batch_size // self._rows  # of a forward pass
@@ -201,7 +226,7 @@ class Sampler:
         flights: list[_Flight] = []
         looked: list[_Flight] = []  # whose votes were asked for in the last pass
         while True:
-            self._board(flights, coming, again)
+            yield from self._board(flights, coming, again)
             batch = self._next_pieces(flights)
             if not batch and not looked:
                 return
@@ -229,12 +254,21 @@ class Sampler:
 
     def _board(
         self, flights: list[_Flight], coming: Iterator[tuple[int, Request]], again: deque[tuple[int, Request]]
-    ) -> None:
-        """Takes images on until there are pieces for a whole pass, or no slot or no image is left."""
+    ) -> Iterator[Counted]:
+        """Takes images on until there are pieces for a whole pass, or no slot or no image is left.
+
+        Yields:
+            Those that cannot go on here.
+        """
         while sum(len(flight.pieces) for flight in flights) < self._pieces and len(flights) < self._num_slots:
             position, request = again.popleft() if again else next(coming, (-1, None))
             if request is None:
                 return
+            if request.batch_size not in (None, self.batch_size):
+                reason = f"its votes were drawn in batches of {request.batch_size}; batches are {self.batch_size} now"
+                none = np.zeros_like(request.counts, np.int64)
+                yield Counted(position, none, none, 0, reason)
+                continue
             slot = min(set(range(self._num_slots)) - {flight.slot for flight in flights})
             flights.append(self._started(position, request, slot))
 
@@ -245,15 +279,17 @@ class Sampler:
             self._pixels = torch.empty((self._num_slots, *pixels.shape), device=self.device)  # slots H W C
             self._noise = torch.zeros((CHUNK, *pixels.shape), device=self.device)
             self._noisy = torch.zeros((self.batch_size, *pixels.shape), device=self.device)  # rows H W C
-            self._drawn: tuple[str, Phase, int] | None = None
+            self._drawn: tuple[str, int, int] | None = None
         self._pixels[slot] = pixels
         if len(self._votes):
             self._votes_of(slot).zero_()
-        before = 0 if request.counts is None else int(request.counts[0].sum())
+        before = request.samples_before()
+        if before >= self.n:
+            raise UserError(f"image {request.image_id!r} has {before:,} samples and can have n={self.n:,}; raise n")
         n = next(check for check in self._checks if check > before)
-        pieces = deque(_pieces("estimation", before, n, self._rows))
+        pieces = deque(_pieces(_ESTIMATION, before, n, self._rows))
         if request.counts0 is None:
-            pieces.extendleft(reversed([*_pieces("selection", 0, self.n0, self._rows)]))
+            pieces.extendleft(reversed([*_pieces(_SELECTION, 0, self.n0, self._rows)]))
         return _Flight(position, request, slot, pieces, n)
 
     def _next_pieces(self, flights: list[_Flight]) -> list[tuple[_Flight, _Piece]]:
@@ -270,7 +306,7 @@ class Sampler:
         for i, (flight, piece) in enumerate(batch):
             rows = slice(i * self._rows, (i + 1) * self._rows)
             self._add_noise(flight, piece, self._noisy[rows])
-            targets[rows][: piece.valid] = flight.slot * (_PADDING + 1) + _PHASES.index(piece.phase)
+            targets[rows][: piece.valid] = flight.slot * (_PADDING + 1) + piece.kind
             flight.drawn += piece.valid
         logits = self.network(self._noisy.permute(0, 3, 1, 2))  # B C H W in, B m out
         num_rules, num_classes = len(self.rules), logits.shape[1]
@@ -285,13 +321,14 @@ class Sampler:
         self._votes.scatter_add_(1, first + classes.T, self._ones)
 
     def _add_noise(self, flight: _Flight, piece: _Piece, out: torch.Tensor) -> None:
-        key = (flight.request.image_id, piece.phase, piece.chunk)
+        image_id, phase = flight.request.image_id, self._phases[piece.kind]
         if self._rows == CHUNK:
-            fill_noise(out, self.seed, *key)
+            fill_noise(out, self.seed, image_id, phase, piece.chunk)
             noise = out
         else:
+            key = (image_id, piece.kind, piece.chunk)
             if key != self._drawn:
-                fill_noise(self._noise, self.seed, *key)
+                fill_noise(self._noise, self.seed, image_id, phase, piece.chunk)
                 self._drawn = key
             noise = self._noise[piece.offset : piece.offset + self._rows]
         torch.add(self._pixels[flight.slot], noise, alpha=self.sigma, out=out)
@@ -316,7 +353,7 @@ class Sampler:
             flight.arrived.synchronize()
         assert flight.looked is not None
         votes = flight.looked.numpy().reshape(len(self.rules), _PADDING + 1, -1).copy()
-        counts0, counts, broken = votes[:, 0, :-1], votes[:, 1, :-1], votes[:, :2, -1]
+        counts0, counts, broken = votes[:, _SELECTION, :-1], votes[:, _ESTIMATION, :-1], votes[:, :_PADDING, -1]
         if flight.request.counts0 is not None:
             counts0 += flight.request.counts0
         if flight.request.counts is not None:
@@ -325,24 +362,24 @@ class Sampler:
             return Counted(flight.position, 0 * counts0, 0 * counts, flight.drawn, NOT_FINITE)
         if flight.n < self.n and not (self._enough and self._enough(counts0, counts, flight.request.label)):
             n = next(check for check in self._checks if check > flight.n)
-            flight.pieces.extend(_pieces("estimation", flight.n, n, self._rows))
+            flight.pieces.extend(_pieces(_ESTIMATION, flight.n, n, self._rows))
             flight.n = n
             return None
         return Counted(flight.position, counts0, counts, flight.drawn, None)
 
     def _halve(self) -> None:
         self.out_of_memory += 1
-        self._set_batch_size(self.batch_size // 2)
+        self.set_batch_size(self.batch_size // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _pieces(phase: Phase, start: int, stop: int, rows: int) -> Iterator[_Piece]:
-    """The pieces that hold the samples from `start`, the first of a chunk, to `stop` of a phase."""
+def _pieces(kind: int, start: int, stop: int, rows: int) -> Iterator[_Piece]:
+    """The pieces that hold the samples from `start`, the first of a chunk, to `stop` of one kind of votes."""
     for chunk in range(start // CHUNK, -(-stop // CHUNK)):
         valid = min(CHUNK, stop - chunk * CHUNK)
         for offset in range(0, valid, rows):
-            yield _Piece(phase, chunk, offset, min(rows, valid - offset))
+            yield _Piece(kind, chunk, offset, min(rows, valid - offset))
 
 
 def count_votes(
@@ -374,7 +411,7 @@ def count_votes(
         The votes; an image with a non-finite logit has zero votes and an error.
 
     Raises:
-        UserError: where an argument cannot be sampled with.
+        UserError: where an argument cannot be sampled with, or an image's logits depend on the rest of its batch.
     """
     ids = tuple(image_ids)
     if len(ids) != len(images) or len(set(ids)) != len(ids):
@@ -382,6 +419,8 @@ def count_votes(
     parameter = next(base_classifier.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     base_classifier.eval()
+    if len(images):
+        refuse_batch_dependence(base_classifier, images.shape[1:], device)
     sampler = Sampler(
         base_classifier,
         sigma=sigma,

@@ -18,7 +18,22 @@ CHUNK = 64
 LANE = 8
 """Samples of a chunk that share a stream on the CPU, so that threads can draw lanes side by side."""
 
-Phase = Literal["selection", "estimation"]
+Phase = Literal[
+    "selection", "estimation", "pilot selection", "pilot estimation", "tuning selection", "tuning estimation"
+]
+
+Purpose = Literal["certification", "pilot", "tuning"]
+
+PHASES: dict[Purpose, tuple[Phase, Phase]] = {
+    "certification": ("selection", "estimation"),
+    "pilot": ("pilot selection", "pilot estimation"),
+    "tuning": ("tuning selection", "tuning estimation"),
+}
+"""The phases that selection and estimation votes are drawn in, by what the votes are for.
+
+No two share noise. What is chosen after a look at votes (n after a pilot, a rule after its tuning) is then chosen
+without a look at the votes that certify it.
+"""
 
 
 def noise_key(seed: int, image_id: str, phase: Phase, chunk: int) -> int:
@@ -41,7 +56,7 @@ def fill_noise(out: torch.Tensor, seed: int, image_id: str, phase: Phase, chunk:
         out: float32 (CHUNK, H, W, C), contiguous; overwritten whole.
         seed: of the run.
         image_id: of the image.
-        phase: `selection` or `estimation`, which never share noise.
+        phase: one of `PHASES`, none of which shares noise with another.
         chunk: index of the chunk within the phase.
     """
     key = noise_key(seed, image_id, phase, chunk)

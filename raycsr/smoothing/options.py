@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from raycsr.certification import MOST_SAMPLES
 from raycsr.errors import UserError
 from raycsr.smoothing.noise import CHUNK
 
@@ -58,5 +59,7 @@ def check_sampling(sigma: float, n0: int, n: int, batch_size: int) -> None:
         raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {sigma}")
     if n0 < 1 or n < 1:
         raise UserError(f"n0 and n must be at least 1, got n0={n0}, n={n}")
+    if max(n0, n) > MOST_SAMPLES:
+        raise UserError(f"n0 and n must be at most {MOST_SAMPLES:,}, got n0={n0}, n={n}")
     if batch_size < 1 or batch_size & (batch_size - 1):
         raise UserError(f"batch_size must be a power of two, got {batch_size}; try 64")

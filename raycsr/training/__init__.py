@@ -2,7 +2,7 @@
 
 from raycsr.training.augmentation import AugmentationOptions, augmentation
 from raycsr.training.batches import Batch, InMemoryBatches, whole_batch
-from raycsr.training.holdout import HeldOut, ValidationOptions, certified_metrics, check_validation, hold_out
+from raycsr.training.holdout import HeldOut, Metrics, ValidationOptions, certified_metrics, check_validation, hold_out
 from raycsr.training.loop import Batches, Epoch, Trainer, TrainingOptions, check_training
 from raycsr.training.workers import num_workers, rank, share
 
@@ -13,6 +13,7 @@ __all__ = [
     "Epoch",
     "HeldOut",
     "InMemoryBatches",
+    "Metrics",
     "Trainer",
     "TrainingOptions",
     "ValidationOptions",

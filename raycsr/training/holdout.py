@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import METRICS, largest_radius, summarize
+from raycsr.certification import METRICS, collapse_in_words, collapsed_classes, largest_radius, summarize
 from raycsr.certification.bounds import IntArray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
@@ -15,6 +15,9 @@ from raycsr.training.validation import certify_images
 from raycsr.training.workers import gathered, share
 
 _MOST = 0.5  # share of the training images that may be held out
+
+
+Metrics = dict[str, float | str]  # each of METRICS, and what `collapsed` says in words
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def certified_metrics(
     sigma: float,
     options: ValidationOptions,
     progress: Callable[[int], object] | None = None,
-) -> dict[str, float]:
+) -> Metrics:
     """Certifies held-out images, each worker its share, and sums the certificates up.
 
     Args:
@@ -153,7 +156,8 @@ def certified_metrics(
         progress: Called after each image with 1.
 
     Returns:
-        Each of `METRICS` at the radius; NaN where there is no image that it is about.
+        Each of `METRICS` at the radius, NaN where there is no image that it is about; and collapsed, the classes that
+        are hardly answered rightly, in words.
     """
     mine = certify_images(
         base_classifier,
@@ -175,4 +179,6 @@ def certified_metrics(
 
     of_all, of_sensitive = summary(certificates.iloc[:num_mixed]), summary(certificates)
     about_sensitive = ("rob_cs", "rob_cost", "worst_case_cost", "seed_recall")
-    return {name: float((of_sensitive if name in about_sensitive else of_all)[name]) for name in METRICS}
+    metrics = {name: float((of_sensitive if name in about_sensitive else of_all)[name]) for name in METRICS}
+    collapsed = collapsed_classes(certificates, costs.num_classes)
+    return {**metrics, "collapsed": collapse_in_words(collapsed, costs.class_names)}

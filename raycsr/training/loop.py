@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import (
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raycsr.errors import UserError, nearest
-from raycsr.models import BaseClassifier
+from raycsr.models import BaseClassifier, resolve_precision
 from raycsr.progress import Progress
 from raycsr.training.batches import Batch
 from raycsr.training.objectives import Objective
@@ -49,7 +49,8 @@ class TrainingOptions:
         warmup_epochs: Epochs of linear warm-up, part of `epochs`; one_cycle warms up over 30 % of the steps where
             this is 0.
         clip_norm: Largest norm of the gradient over all weights; None does not clip.
-        precision: bf16 and fp16 compute the network under autocast; the weights stay float32.
+        precision: bf16 and fp16 compute the network under autocast; the weights stay float32. auto is bf16 where the
+            workers' device is fast at it, else fp32; a training that goes on elsewhere keeps what it began with.
         ema: Decay of a moving average of the weights, such as .999, which is then what is judged and kept.
     """
 
@@ -64,7 +65,7 @@ class TrainingOptions:
     step_factor: float = 0.1
     warmup_epochs: float = 0.0
     clip_norm: float | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     ema: float | None = None
 
 
@@ -77,12 +78,14 @@ class Epoch:
         loss: Mean of the loss over the epoch's batches.
         lr: Learning rate that the next step would have.
         images_per_second: Over the epoch, loading included.
+        precision: That the network was computed in.
     """
 
     number: int
     loss: float
     lr: float
     images_per_second: float
+    precision: str
 
 
 class Batches(Protocol):
@@ -133,6 +136,7 @@ class Trainer:
 
     Attributes:
         epoch: Epochs that are done.
+        precision: That the network is computed in, the same on all workers.
     """
 
     def __init__(
@@ -178,7 +182,8 @@ class Trainer:
         self._steps = options.epochs * len(batches)
         self._optimizer = _optimizer(model, options)
         self._schedule = _schedule(self._optimizer, options, len(batches))
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=options.precision == "fp16")
+        self.precision = _common_precision(options.precision, self._device)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == "fp16")
 
     @property
     def model(self) -> BaseClassifier:
@@ -218,15 +223,15 @@ class Trainer:
             if on_epoch is not None:
                 loss = averaged(torch.stack(losses).mean()).item() if losses else float("nan")
                 speed = num_workers() * images / (time.perf_counter() - start)
-                on_epoch(Epoch(self.epoch, loss, float(self._schedule.get_last_lr()[0]), speed))
+                on_epoch(Epoch(self.epoch, loss, float(self._schedule.get_last_lr()[0]), speed, self.precision))
         self._model.requires_grad_(False)
 
     def step(self, batch: Batch) -> torch.Tensor:
         """Takes one step and returns its loss, a detached scalar on the device."""
         images = batch.images.to(self._device, non_blocking=True).float() / 255
         labels = batch.labels.to(self._device, non_blocking=True)
-        dtype = torch.float16 if self._options.precision == "fp16" else torch.bfloat16
-        with torch.autocast(self._device.type, dtype, enabled=self._options.precision != "fp32"):
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self._device.type, dtype, enabled=self.precision != "fp32"):
             loss = self._objective(
                 self._network,
                 images,
@@ -276,6 +281,7 @@ class Trainer:
         return {
             "epoch": self.epoch,
             "step": self._step,
+            "precision": self.precision,
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -288,7 +294,7 @@ class Trainer:
 
         A worker beyond those of that moment has the random state that it was made with.
         """
-        self.epoch, self._step = state["epoch"], state["step"]
+        self.epoch, self._step, self.precision = state["epoch"], state["step"], state["precision"]
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
@@ -307,6 +313,12 @@ class Trainer:
 
 _OPTIMIZERS = ("sgd", "adamw")
 _SCHEDULES = ("one_cycle", "cosine", "step", "constant")
+
+
+def _common_precision(precision: str, device: torch.device) -> str:
+    """What is meant on the devices of all workers: bf16 where each is fast at it."""
+    found = gathered(resolve_precision(precision, device))
+    return "fp32" if "fp32" in found else found[0]
 
 
 def _in_parallel(model: BaseClassifier) -> DistributedDataParallel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import summarize
+from raycsr.certification import METRICS, collapse_in_words, collapsed_classes, metric_of, summarize
 from raycsr.certification.bounds import IntArray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
@@ -117,15 +117,16 @@ def compare_rules(certificates: pd.DataFrame, *, costs: CostMatrix, radius: floa
         weights: (N,) of the images, as `weights_of` gives them.
 
     Returns:
-        One row a rule, argmax first: rule (id), accuracy and target_recall (weighted), rob_cs, seed_recall,
-        accuracy_loss (against argmax), recall_loss (the largest of any class that has LEAST_IMAGES) and
-        recall_class (that class; -1 where no class has them).
+        One row a rule, argmax first: rule (id), accuracy and target_recall (weighted), rob_cs, rob_cost, seed_recall,
+        accuracy_loss (against argmax), recall_loss (the largest of any class that has LEAST_IMAGES), recall_class
+        (that class; -1 where no class has them), and collapsed (the classes that collapsed, in words).
     """
     labels = certificates["label"].to_numpy(np.int64)[: len(weights)]
     of_targets = costs.target_classes[labels]
     judged = np.flatnonzero(np.bincount(labels, minlength=costs.num_classes) >= LEAST_IMAGES)
     rows = []
     correct: dict[str, np.ndarray] = {}
+    plain = certificates[certificates["rule"] == "argmax"]
     for rule, theirs in certificates.groupby("rule", sort=False):
         right = (theirs["prediction"].to_numpy(np.float64, na_value=np.nan) == labels) & ~theirs["abstain"].to_numpy()
         correct[str(rule)] = right
@@ -137,11 +138,15 @@ def compare_rules(certificates: pd.DataFrame, *, costs: CostMatrix, radius: floa
                 "rule": rule,
                 "accuracy": np.average(right, weights=weights),
                 "rob_cs": summary["rob_cs"],
+                "rob_cost": summary["rob_cost"],
                 "seed_recall": summary["seed_recall"],
                 "target_recall": _average(right[of_targets], weights[of_targets]),
                 "accuracy_loss": np.average(lost, weights=weights),
                 "recall_loss": losses.max(initial=0.0),
                 "recall_class": int(judged[losses.argmax()]) if len(judged) else -1,
+                "collapsed": collapse_in_words(
+                    collapsed_classes(theirs, costs.num_classes, None if rule == "argmax" else plain), costs.class_names
+                ),
             }
         )
     return pd.DataFrame(rows)
@@ -151,21 +156,23 @@ def _average(values: np.ndarray, weights: np.ndarray) -> float:
     return float(np.average(values, weights=weights)) if len(values) else math.nan
 
 
-def choose_rule(table: pd.DataFrame, budget: Budget) -> int:
-    """Picks the rule of the largest rob_cs within the budget; of equal ones the one that loses least.
+def choose_rule(table: pd.DataFrame, budget: Budget, metric: str = "rob_cs") -> int:
+    """Picks the rule that is best at a metric within the budget; of equal ones the one that loses least.
 
     Args:
         table: As `compare_rules` returns it.
         budget: What may be lost.
+        metric: rob_cs, or rob_cost, of which less is better.
 
     Returns:
-        Its position in the table; 0, argmax, where no other rule within the budget has a larger rob_cs.
+        Its position in the table; 0, argmax, where no other rule within the budget is better at the metric.
     """
+    merit = table[metric] if METRICS[metric] else -table[metric]
     within = (table["accuracy_loss"] <= budget.accuracy) & (table["recall_loss"] <= budget.recall)
-    better = table[within & (table["rob_cs"] > table["rob_cs"].iloc[0])].reset_index(names="position")
+    better = table.assign(merit=merit)[within & (merit > merit.iloc[0])].reset_index(names="position")
     if better.empty:
         return 0
-    ranked = better.sort_values(["rob_cs", "accuracy_loss"], ascending=[False, True], kind="stable")
+    ranked = better.sort_values(["merit", "accuracy_loss"], ascending=[False, True], kind="stable")
     return int(ranked["position"].iloc[0])
 
 
@@ -219,11 +226,13 @@ class Tuned:
         rules: All that were compared, argmax first.
         table: Their rows, as `compare_rules` returns them.
         chosen: Position of the chosen one in both.
+        metric: What it was chosen by.
     """
 
     rules: list[Rule]
     table: pd.DataFrame
     chosen: int
+    metric: str
 
     @property
     def rule(self) -> Rule:
@@ -250,20 +259,22 @@ def tune(
         costs: The cost matrix.
         spec: How a person writes it.
         class_names: Names of its classes.
-        radius: L2 radius of rob_cs, in [0,1] pixel units.
+        radius: L2 radius of the metric, in [0,1] pixel units.
         weights: Of the images, as `weights_of` gives them.
         budget: What may be lost.
         strengths: The first grid, positive, in units of logits.
 
     Returns:
-        The rule of the largest rob_cs within the budget, and all that it was compared with.
+        The rule that is best at the metric of the costs (`metric_of`) within the budget, and all that it was compared
+        with.
     """
+    metric = metric_of(costs)
     compared = [(ARGMAX, 0.0), *rule_grid(costs, spec, class_names, strengths)]
     certificates = certify([rule for rule, _ in compared])
     table = compare_rules(certificates, costs=costs, radius=radius, weights=weights)
-    _, best = compared[choose_rule(table, budget)]
+    _, best = compared[choose_rule(table, budget, metric)]
     finer = rule_grid(costs, spec, class_names, finer_strengths(strengths, best))
     compared += finer
     certificates = pd.concat([certificates, certify([rule for rule, _ in finer])], ignore_index=True)
     table = compare_rules(certificates, costs=costs, radius=radius, weights=weights)
-    return Tuned([rule for rule, _ in compared], table, choose_rule(table, budget))
+    return Tuned([rule for rule, _ in compared], table, choose_rule(table, budget, metric), metric)

@@ -67,7 +67,17 @@ def certify_images(
         )
     device = base_classifier.scale.device
     network = prepare_for_inference(base_classifier, precision=resolve_precision(precision, device), device=device)
-    sampler = Sampler(network, sigma=sigma, n0=n0, n=n, seed=seed, batch_size=batch_size, rules=rules, device=device)
+    sampler = Sampler(
+        network,
+        sigma=sigma,
+        n0=n0,
+        n=n,
+        seed=seed,
+        batch_size=batch_size,
+        rules=rules,
+        device=device,
+        purpose="tuning",  # what is chosen here is certified on votes that nobody has looked at
+    )
     shape = (len(sampler.rules), len(pixels), base_classifier.num_classes)
     counts0, counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     errors: list[str | None] = [None] * len(pixels)
@@ -85,6 +95,7 @@ def certify_images(
             truth,
             costs=costs,
             sigma=sigma,
+            sampling="fixed",
             alpha=alpha,
             image_ids=ids,
             rules=[rule.id] * len(truth),

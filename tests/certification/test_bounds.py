@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from raycsr.certification.bounds import binomial_lower, binomial_upper, distinct_triples, largest_radius
+from raycsr.certification.bounds import (
+    binomial_lower,
+    binomial_upper,
+    distinct_triples,
+    largest_radius,
+    sequence_lower,
+    sequence_upper,
+)
+from raycsr.errors import UserError
 
 SETTINGS = [(n, level) for n in (1, 2, 5, 30, 200) for level in (0.05, 0.001)]
 
@@ -87,3 +95,29 @@ def test_largest_radius_of_a_sequence_is_that_of_its_bounds():
     # two votes that agree: the mixture's odds against p are 3/8 / p^2, and reach 1 / 0.9 at p = sqrt(0.3375)
     radius = largest_radius(2, alpha=0.9, sigma=1.0, sampling="sequential")
     assert radius == pytest.approx(norm.ppf(0.3375**0.5))
+
+
+def test_each_of_many_large_counts_keeps_its_own_bound():
+    """Keys made of products of the counts themselves wrap here, and images get the bounds of others."""
+    generator = np.random.default_rng(0)
+    n = generator.integers(10**11, 10**12, 5_000)
+    counts = generator.integers(0, n)
+    (k, of_n, _), inverse = distinct_triples(counts, n, 0.001)
+    np.testing.assert_array_equal(k[inverse], counts)
+    np.testing.assert_array_equal(of_n[inverse], n)
+
+
+@pytest.mark.parametrize("bound", [binomial_lower, binomial_upper, sequence_lower, sequence_upper])
+@pytest.mark.parametrize(
+    ("counts", "n", "fact"),
+    [
+        (2**61, 2**62, f"{2**61:,}"),
+        (np.uint64(2**63), np.uint64(2**63), f"{2**63:,}"),
+        (7, 5, "7 votes of 5"),
+        (-1, 5, "-1 votes of 5"),
+        (1.5, 5, "float64"),
+    ],
+)
+def test_numbers_that_bounds_cannot_hold_for_are_refused(bound, counts, n, fact):
+    with pytest.raises(UserError, match=fact):
+        bound(counts, n, 0.001)

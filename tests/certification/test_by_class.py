@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raycsr.certification import certify_counts, class_recalls, costliest_images, pairwise_robustness, summarize
+from raycsr.certification import (
+    certify_counts,
+    class_recalls,
+    collapse_in_words,
+    collapsed_classes,
+    costliest_images,
+    pairwise_robustness,
+    summarize,
+)
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -131,3 +139,47 @@ def test_intervals_of_recalls_are_over_groups_where_images_have_some():
     grouped = class_recalls(certificates.assign(group=["a", "a", "a", "b", "b", "b", "c", None]), 2)
     assert grouped["recall"].equals(alone["recall"])
     assert grouped["recall_low"][0] < alone["recall_low"][0] and grouped["recall_high"][0] > alone["recall_high"][0]
+
+
+def answered(**classes):
+    """Certificates of images of classes 0, 1, ...: of each, how many are answered rightly of how many."""
+    labels = np.repeat(range(len(classes)), [images for _, images in classes.values()])
+    right = np.concatenate([np.arange(images) < hits for hits, images in classes.values()])
+    votes = 1000 * np.eye(len(classes), dtype=int)[np.where(right, labels, (labels + 1) % len(classes))]
+    return certify_counts(votes, votes, labels, costs=CostMatrix.uniform(len(classes)), sigma=0.5, sampling="fixed")
+
+
+@pytest.mark.parametrize(
+    ("recall", "argmax", "collapsed"),
+    [
+        ((0, 40), None, True),
+        ((1, 40), None, True),  # 0.025
+        ((2, 40), None, False),  # 0.05
+        ((0, 4), None, True),  # by Wilson's interval it is below one half
+        ((0, 3), None, False),  # too few to say
+        ((0, 3), (3, 3), False),
+        ((19, 40), (40, 40), True),  # less than half of argmax's
+        ((20, 40), (40, 40), False),
+        ((1, 4), (3, 4), True),
+        ((2, 10), (5, 10), False),  # by its interval it may be as large
+        ((0, 40), (0, 40), True),  # argmax has collapsed too
+    ],
+)
+def test_a_class_has_collapsed_where_its_recall_is_tiny_or_half_of_argmax(recall, argmax, collapsed):
+    plain = None if argmax is None else answered(dog=argmax, cat=(5, 5))
+    found = collapsed_classes(answered(dog=recall, cat=(5, 5)), 2, plain)
+    assert found.index.tolist() == ([0] if collapsed else [])
+
+
+def test_a_collapse_is_said_with_its_counts():
+    rows, plain = answered(a=(0, 40), b=(9, 10), c=(2, 40)), answered(a=(22, 40), b=(9, 10), c=(30, 40))
+    found = collapsed_classes(rows, 3, plain)
+    assert collapse_in_words(found, "abc") == "a 0 of 40 right (argmax 0.550), c 2 of 40 right (argmax 0.750)"
+    assert collapse_in_words(collapsed_classes(rows, 3)) == "0 0 of 40 right"
+    assert collapse_in_words(collapsed_classes(plain, 3)) == ""
+    many = collapsed_classes(answered(**{name: (0, 5) for name in "abcdef"}), 6)
+    assert collapse_in_words(many, "abcdef").endswith("d 0 of 5 right and 2 more")
+
+
+def test_a_class_without_images_has_not_collapsed():
+    assert collapsed_classes(answered(a=(0, 0), b=(5, 5)), 2).empty

@@ -9,7 +9,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
+from raycsr.certification.by_class import costliest_images, pairwise_robustness
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
+from raycsr.certification.metrics import summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -25,7 +27,48 @@ def lowest_share(votes, n, level):
 
 def certify_one(selection, estimation, label, costs, **options):
     """The certificate of one image."""
-    return certify_counts([selection], [estimation], [label], costs=costs, sigma=SIGMA, **options).iloc[0]
+    return certify_counts(
+        [selection], [estimation], [label], costs=costs, sigma=SIGMA, sampling="fixed", **options
+    ).iloc[0]
+
+
+# Costs as a command line writes them
+
+
+def test_costs_may_be_written_as_a_command_line_does():
+    counts = [[[9, 1, 0]], [[90, 6, 4]]]
+    written = certify_counts(*counts, [1], costs="seed:1", sigma=SIGMA, sampling="fixed")
+    pd.testing.assert_frame_equal(
+        written, certify_counts(*counts, [1], costs=CostMatrix.seedwise(3, [1]), sigma=SIGMA, sampling="fixed")
+    )
+    for costs, message in (("seed:8", "class 8 is not one of the 3"), ("seed:cat", "no class names; use 0 to 2")):
+        with pytest.raises(UserError, match=message):
+            certify_counts(*counts, [1], costs=costs, sigma=SIGMA, sampling="fixed")
+
+
+@pytest.mark.parametrize(
+    ("costs", "message"),
+    [
+        (
+            "seed:8",
+            r"costs 'seed:8' needs the number of classes.* CostMatrix.from_spec\('seed:8', num_classes",
+        ),
+        (np.ones((3, 3)), r"costs are a ndarray; give a raycsr.CostMatrix, such as CostMatrix\(values\)"),
+        (None, "costs are a NoneType; give a raycsr.CostMatrix"),
+    ],
+)
+def test_what_is_no_cost_matrix_is_told_how(costs, message):
+    votes = SparseVotes.from_dense([[9, 1, 0]])
+    certificates = certify_one([9, 1, 0], [90, 6, 4], CAT, CAT_FOR_DOG).to_frame().T
+    calls = [
+        lambda: certify_votes(votes, votes, [1], costs=costs, sigma=SIGMA, sampling="fixed"),
+        lambda: summarize(certificates, costs=costs, radii=0.1),
+        lambda: pairwise_robustness(certificates, costs=costs, radius=0.1),
+        lambda: costliest_images(certificates, costs=costs, radius=0.1, k=1),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match=message):
+            call()
 
 
 # By hand
@@ -104,6 +147,7 @@ def test_an_errored_row_is_kept_and_certifies_nothing():
         [CAT, CAT, SHIP],
         costs=CAT_FOR_DOG,
         sigma=SIGMA,
+        sampling="fixed",
         errors=[np.nan, "truncated file", "logits are not finite"],
     )
     assert frame["error"].tolist() == [None, "truncated file", "logits are not finite"]
@@ -154,7 +198,7 @@ def test_columns_and_their_types():
 
 def test_no_images_give_no_rows():
     empty = np.zeros((0, 3), int)
-    frame = certify_counts(empty, empty, [], costs=CAT_FOR_DOG, sigma=SIGMA)
+    frame = certify_counts(empty, empty, [], costs=CAT_FOR_DOG, sigma=SIGMA, sampling="fixed")
     assert len(frame) == 0
     assert frame["standard_radius"].dtype == np.float64
 
@@ -182,7 +226,7 @@ def not_shorter(longer, shorter):
 
 def certify(selection, estimation, costs=COSTS, alpha=0.01, labels=ONE_A_CLASS):
     """Certificates at SIGMA."""
-    return certify_counts(selection, estimation, labels, costs=costs, sigma=SIGMA, alpha=alpha)
+    return certify_counts(selection, estimation, labels, costs=costs, sigma=SIGMA, sampling="fixed", alpha=alpha)
 
 
 @given(VOTES, VOTES, LEVELS)
@@ -295,10 +339,29 @@ def test_bad_arguments_are_refused(change, message):
         "labels": [CAT],
         "costs": CAT_FOR_DOG,
         "sigma": 0.5,
+        "sampling": "fixed",
         "image_ids": ["a.png"],
     }
     with pytest.raises(UserError, match=message):
         certify_counts(**(good | change))
+
+
+def test_how_n_was_chosen_is_never_assumed():
+    with pytest.raises(TypeError, match="sampling"):
+        certify_counts([[9, 1, 0]], [[90, 10, 0]], [CAT], costs=CAT_FOR_DOG, sigma=SIGMA, sampling="fixed")
+
+
+@pytest.mark.parametrize("most", [10**12 + 1, 2**61, 2**63, 2**64 - 1])
+def test_votes_that_would_wrap_are_refused(most):
+    with pytest.raises(UserError, match=f"{most:,}.*1,000,000,000,000"):
+        certify_counts(
+            np.array([[9, 1, 0]]),
+            np.array([[most, 10, 0]], np.uint64),
+            [CAT],
+            costs=CAT_FOR_DOG,
+            sigma=SIGMA,
+            sampling="fixed",
+        )
 
 
 @pytest.mark.parametrize(
@@ -309,6 +372,7 @@ def test_bad_arguments_are_refused(change, message):
         ([0, 1], [0, 1], [5, 5], "offsets must run from 0 to the length of both"),
         ([0, 2], [0, 1], [5], "offsets must run from 0 to the length of both"),
         ([0, 1], [0], [-5], "a class has -5 votes"),
+        ([0, 2], [0, 1], [2**62, 2**62], "at most"),
         ([0, 1], [3], [5], "votes for class 3, but there are 3 classes"),
         ([0, 1, 1], [0], [5], "2 rows of selection votes, 1 of estimation"),
     ],
@@ -317,4 +381,4 @@ def test_bad_sparse_votes_are_refused(offsets, classes, counts, message):
     good = SparseVotes.from_dense([[9, 1, 0]])
     with pytest.raises(UserError, match=message):
         votes = SparseVotes(np.array(offsets), np.array(classes, np.int32), np.array(counts))
-        certify_votes(votes, good, [CAT] * len(votes), costs=CAT_FOR_DOG, sigma=SIGMA)
+        certify_votes(votes, good, [CAT] * len(votes), costs=CAT_FOR_DOG, sigma=SIGMA, sampling="fixed")

@@ -47,7 +47,8 @@ def false_statements(case, alpha, certify):
     generator = np.random.default_rng(1)
     counts0 = generator.multinomial(20, case.p, size=IMAGES)
     counts = generator.multinomial(case.n, case.p, size=IMAGES)
-    frame = certify(counts0, counts, np.full(IMAGES, case.label), costs=case.costs, sigma=SIGMA, alpha=alpha)
+    labels = np.full(IMAGES, case.label)
+    frame = certify(counts0, counts, labels, costs=case.costs, sigma=SIGMA, sampling="fixed", alpha=alpha)
 
     p_a = case.p[frame["prediction"].to_numpy(int)]
     standard = (frame["p_a_lower_standard"] > p_a) | (frame["standard_radius"] > SIGMA * norm.ppf(p_a).clip(0))

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from raycsr.certification.certificates import certify_counts
-from raycsr.certification.metrics import summarize
+from raycsr.certification.metrics import metric_of, summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -53,6 +53,7 @@ def test_every_estimate_by_hand(six_images):
             "num_images": [6, 6],
             "num_errors": [1, 1],
             "num_sensitive": [5, 5],
+            "num_target": [3, 3],  # of 1 and 2
             "accuracy": [3 / 6, 3 / 6],  # images 0, 3, 5
             "certified_accuracy": [3 / 6, 2 / 6],  # image 3 only up to 0.2
             "acr": [1.3 / 6, 1.3 / 6],  # 0.6 + 0.2 + 0.5
@@ -120,7 +121,7 @@ def test_many_radii_agree_with_the_definition():
     costs = CostMatrix(generator.integers(0, 3, (20, 20)) * (1 - np.eye(20)))
     p = generator.dirichlet(np.full(20, 0.1), size=2_000)  # more images than are gathered at a time
     counts = generator.multinomial(500, p)
-    certificates = certify_counts(counts, counts, p.argmax(axis=1), costs=costs, sigma=0.5)
+    certificates = certify_counts(counts, counts, p.argmax(axis=1), costs=costs, sigma=0.5, sampling="fixed")
     radii = np.linspace(0, 1, 30)
     summary = summarize(certificates, costs=costs, radii=radii, intervals=False)
     for r, rob_cost, worst_case_cost in zip(radii, summary["rob_cost"], summary["worst_case_cost"], strict=True):
@@ -263,3 +264,17 @@ class TestGroups:
     def test_a_group_an_image(self, six_images):
         with pytest.raises(UserError, match="2 groups for 6 certificates; give each image its group"):
             summarize(six_images, costs=COSTS, radii=[0.5], groups=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("values", "metric"),
+    [
+        ([[0, 1], [1, 0]], "rob_cs"),
+        ([[0, 10], [0, 0]], "rob_cs"),
+        ([[0, 10], [1, 0]], "rob_cost"),
+        ([[0, 0], [0, 0]], "rob_cs"),
+        ([[0, 0.3], [0.1 + 0.2, 0]], "rob_cs"),  # as equal as floating point has them
+    ],
+)
+def test_where_costs_differ_in_size_what_is_left_of_them_decides(values, metric):
+    assert metric_of(CostMatrix(values)) == metric

@@ -1,6 +1,7 @@
 """Decoding: every kind of image becomes upright RGB of one size, and a bad one becomes its own error."""
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raycsr.data import DataOptions, Decode, decode_images, open_source
+from raycsr.data import DataOptions, Decode, decode, decode_images, open_source, rgb_image
+from raycsr.data.images import FORMATS
 from raycsr.models import Preprocessing
 
 SIZE = Preprocessing(input_size=(16, 16), interpolation="bilinear", crop_pct=1.0, crop_mode="center")
@@ -36,6 +38,16 @@ def decode_error(encoded: bytes | np.ndarray | Exception) -> str:
     return error
 
 
+def tiff_of_bits(bits: int, pixels: bytes, width: int) -> bytes:
+    """A grey TIFF of one row, written by hand: Pillow writes no 12 bits."""
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(pixels)}
+    padded = pixels + bytes(len(pixels) % 2)
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return (
+        struct.pack("<2sHI", b"II", 42, 8 + len(padded)) + padded + struct.pack("<H", len(tags)) + directory + bytes(4)
+    )
+
+
 @pytest.fixture
 def rgb() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -53,6 +65,54 @@ class TestModes:
         levels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
         decoded = decode_one(encode(Image.fromarray(levels)))
         assert (decoded == np.arange(256).reshape(16, 16, 1)).all()
+
+    @pytest.mark.parametrize(("format_", "options"), [("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})])
+    def test_a_sixteen_bit_tiff(self, format_: str, options: dict[str, Any]) -> None:
+        levels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+        decoded = decode_one(encode(Image.fromarray(levels), format_, **options))
+        assert (decoded == np.arange(256).reshape(16, 16, 1)).all()
+
+    def test_a_sixteen_bit_tiff_whose_zero_is_white(self) -> None:
+        levels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+        decoded = decode_one(encode(Image.fromarray(levels), "TIFF", tiffinfo={262: 0}))
+        assert (decoded == 255 - np.arange(256).reshape(16, 16, 1)).all()
+
+    def test_a_twelve_bit_tiff(self) -> None:
+        # two pixels in three bytes: 0xfff is white, 0x800 half of it
+        decoded = rgb_image(tiff_of_bits(12, bytes([0xFF, 0xF8, 0x00]), width=2))
+        assert np.asarray(decoded)[0, :, 0].tolist() == [255, 128]
+
+    @pytest.mark.parametrize(
+        "magic", [b"P5\n4 1\n1023\n" + bytes([0, 0, 1, 255, 3, 255, 1, 0]), b"P2 4 1 1023 0 511 1023 256 "]
+    )
+    def test_a_ten_bit_pgm(self, magic: bytes) -> None:
+        assert np.asarray(rgb_image(magic))[0, :, 0].tolist() == [0, 127, 255, 64]
+
+    @pytest.mark.parametrize("dtype", [np.int32, np.float32])
+    def test_numbers_without_a_known_white_are_an_error(self, dtype: type) -> None:
+        levels = np.full((16, 16), 200, dtype)
+        assert "have no known white: write it with 8 or 16 bits" in decode_error(
+            encode(Image.fromarray(levels), "TIFF")
+        )
+        assert "floats" in decode_error(b"Pf\n1 1\n-1.0\n" + np.array([0.5], "<f4").tobytes())
+
+    @pytest.mark.parametrize("format_", ["GIF", "TIFF", "PNG", "WEBP"])
+    def test_of_several_frames_the_first(self, format_: str) -> None:
+        frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")]
+        decoded = decode_one(encode(frames[0], format_, save_all=True, append_images=frames[1:]))
+        assert np.abs(decoded.astype(int) - [255, 0, 0]).max() <= 2
+
+    @pytest.mark.parametrize("format_", FORMATS)
+    def test_every_format_that_is_listed_is_decoded(self, format_: str) -> None:
+        picture = Image.new("RGB", (16, 16), (200, 30, 40))
+        picture.paste((255, 255, 255), (0, 0, 16, 8))
+        if format_ in ("MSP", "XBM"):
+            picture = picture.convert("1")
+        try:
+            encoded = encode(picture, format_)
+        except KeyError:
+            pytest.skip(f"Pillow writes no {format_}")
+        assert np.abs(decode_one(encoded).astype(int) - np.asarray(picture.convert("RGB"))).max() <= 60
 
     def test_cmyk_jpeg(self) -> None:
         red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
@@ -91,6 +151,15 @@ class TestModes:
         exif[0x0112] = orientation
         decoded = decode_one(encode(stored, "JPEG", exif=exif, quality=100))
         assert np.abs(decoded.astype(int) - upright).max() < 10
+
+    @pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}])
+    def test_the_orientation_of_a_tiff_is_applied_once(self, options: dict[str, Any]) -> None:
+        upright = np.zeros((16, 16, 3), np.uint8)
+        upright[:8, :8] = 255
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        stored = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+        assert (decode_one(encode(stored, "TIFF", exif=exif, **options)) == upright).all()
 
 
 class TestSize:
@@ -132,6 +201,21 @@ class TestErrors:
 
     def test_a_program_is_not_an_image(self) -> None:
         assert decode_error(encode(Image.new("RGB", (16, 16)), "EPS")).startswith("UnidentifiedImageError")
+
+    @pytest.mark.parametrize("format_", ["TIFF", "GIF", "BMP", "PPM", "TGA", "SGI", "PCX"])
+    def test_more_pixels_than_there_should_be_in_any_format(
+        self, format_: str, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(decode, "MAX_PIXELS", 255)
+        assert decode_error(encode(Image.fromarray(rgb), format_)) == "ValueError: 16 x 16 pixels are more than 255"
+
+    @pytest.mark.parametrize("seed", range(100))
+    def test_a_damaged_image_is_no_other_image(self, seed: int) -> None:
+        """A header that is overwritten is not taken for one of a format without a signature."""
+        generator = np.random.default_rng(seed)
+        damaged = bytearray(encode(Image.new("RGB", (16, 16)), "JPEG"))
+        damaged[:20] = generator.bytes(20)
+        decode_error(bytes(damaged))
 
     def test_decompression_bomb(self) -> None:
         assert "decompression bomb" in decode_error(encode(Image.new("1", (20_000, 10_000))))

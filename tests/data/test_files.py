@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from raycsr.data import Source
+from raycsr.data.files import natural
 from raycsr.errors import UserError
 
 
@@ -19,6 +20,11 @@ def upload(s3: Any, folder: Path) -> str:
         if file.is_file():
             s3.client.upload_file(str(file), bucket, f"some prefix/{file.relative_to(folder).as_posix()}")
     return f"s3://{bucket}/some prefix"
+
+
+def test_the_natural_order_is_that_of_the_numbers_whatever_their_length() -> None:
+    paths = ["a2", "a02", "a10", "a" + "9" * 5000, "b", "٣2", "0", "", "a1b2", "a1b10"]
+    assert sorted(paths, key=natural) == ["", "0", "a1b2", "a1b10", "a02", "a2", "a10", "a" + "9" * 5000, "b", "٣2"]
 
 
 class TestS3:

@@ -1,5 +1,6 @@
 """The source imagefolder: what it lists, in which order, and how it reads."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,45 @@ class TestList:
         assert source("imagefolder", tmp_path / "moved").list().identity == before
         (tmp_path / "moved/cat/b.png").write_bytes(b"another")
         assert source("imagefolder", tmp_path / "moved").list().identity != before
+
+    @pytest.mark.parametrize("extension", ["tif", "TIFF", "gif", "pgm", "bmp", "jfif", "jpe", "avif", "jp2", "tga"])
+    def test_all_that_pillow_reads_is_listed(
+        self, source: Callable[..., Source], animals: Path, extension: str
+    ) -> None:
+        if extension == "avif" and ".avif" not in images.EXTENSIONS:
+            pytest.skip("this Pillow reads no AVIF")
+        (animals / f"cat/b.{extension}").write_bytes(b"another")
+        listing = source("imagefolder", animals).list()
+        assert f"cat/b.{extension}" in listing.images.image_id.tolist()
+
+    def test_what_is_left_out_is_said(self, source: Callable[..., Source], animals: Path) -> None:
+        assert source("imagefolder", animals).list().notes == (
+            "left out: 3 files (.txt 1, hidden 1, images beside the class folders 1)",
+        )
+        for path in ("__MACOSX/cat/._a.png", "__MACOSX/b.png", "cat/@eaDir/a.png/THUMB.jpg", "cat/._a.png", "cat/0001"):
+            (animals / path).parent.mkdir(parents=True, exist_ok=True)
+            (animals / path).write_bytes(b"litter")
+        for name in ("program.eps", "document.pdf", "scan.dcm", "photo.heic"):
+            (animals / "dog" / name).write_bytes(b"not for Pillow")
+        listing = source("imagefolder", animals).list()
+        assert listing.class_names == ["ant", "cat", "dog"] and len(listing.images) == 4
+        (note,) = listing.notes
+        assert note.startswith("left out: 12 files (") and "in __MACOSX 2" in note and "hidden 2" in note
+        assert note.endswith("and 4 other kinds)")
+
+    def test_a_flat_folder_says_what_is_in_it(self, source: Callable[..., Source], tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(b"an image")
+        with pytest.raises(UserError, match=r"no images in .*left out: 1 file \(images beside the class folders 1\)"):
+            source("imagefolder", tmp_path).list()
+
+    def test_classes_without_an_image_are_named(self, source: Callable[..., Source], animals: Path) -> None:
+        (animals / "bee").mkdir()
+        assert "classes   without an image: 'bee'" in source("imagefolder", animals).list().notes
+
+    def test_a_name_that_is_not_utf8_is_refused(self, source: Callable[..., Source], animals: Path) -> None:
+        (animals / "cat" / os.fsdecode(b"\xe9.png")).write_bytes(b"an image")
+        with pytest.raises(UserError, match=r"'cat/.udce9.png' below .* has a name that is not UTF-8: rename it"):
+            source("imagefolder", animals).list()
 
     def test_the_folder_above_is_refused(self, source: Callable[..., Source], animals: Path) -> None:
         with pytest.raises(UserError, match=r"folders inside its class folders"):

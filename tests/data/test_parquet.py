@@ -48,6 +48,29 @@ class TestList:
         named = source("parquet", tmp_path, class_names=["a", "b", "c", "d"], classes=["c"]).list()
         assert named.images.image_id.tolist() == ["0.parquet#1"]
 
+    def test_files_that_name_their_classes_in_another_order_are_refused(
+        self, source: Callable[..., Source], write_parquet: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        write_parquet(tmp_path / "a.parquet", [0, 1], ["cat", "dog"])
+        write_parquet(tmp_path / "b.parquet", [0, 1], ["dog", "cat"])
+        with pytest.raises(
+            UserError, match=r"'a.parquet' and 'b.parquet' name their classes \['cat', 'dog'\] and \['dog'"
+        ):
+            source("parquet", tmp_path).list()
+
+    @pytest.mark.parametrize("described", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": {"label": 3}}}'])
+    def test_a_description_that_says_no_names(
+        self, source: Callable[..., Source], write_parquet: Callable[..., Path], tmp_path: Path, described: bytes
+    ) -> None:
+        path = write_parquet(tmp_path / "a.parquet", [0, 1])
+        pq.write_table(pq.read_table(path).replace_schema_metadata({b"huggingface": described}), path)
+        assert source("parquet", tmp_path).list().class_names == ["0", "1"]
+
+    def test_what_is_left_out_is_said(self, source: Callable[..., Source], hub: Path) -> None:
+        (hub / "README.md").write_text("about them")
+        (note,) = source("parquet", hub).list().notes
+        assert note == "left out: 2 files (.md 1, of other splits 1)"
+
     def test_unknown_split(self, source: Callable[..., Source], hub: Path) -> None:
         with pytest.raises(UserError, match=r"unknown split 'val': the files are of test, train"):
             source("parquet", hub, split="val").list()

@@ -63,7 +63,7 @@ class TestSubset:
         ("wrong", "message"),
         [
             ({"classes": ["tree"]}, "unknown class 'tree'"),
-            ({"classes": [10]}, "unknown class 10: give a name or an index below 10"),
+            ({"classes": [10]}, "class 10 is not one of the 10 classes; use 0 to 9"),
             (
                 {"classes": [3], "class_names": ["zero"]},
                 "class_names has 1 names, digits test has 10 classes",
@@ -89,7 +89,7 @@ class TestClassNames:
             source("imagefolder", animals, class_names="/nowhere.txt").list()
 
     def test_unknown_class_names_the_nearest(self, source: Callable[..., Source], animals: Path) -> None:
-        with pytest.raises(UserError, match=r"unknown class 'dogs': did you mean dog"):
+        with pytest.raises(UserError, match=r"unknown class 'dogs'; nearest names: dog"):
             source("imagefolder", animals, classes=["dogs"]).list()
 
     def test_a_folder_of_some_of_the_named_classes_has_their_labels(

@@ -73,6 +73,22 @@ class TestList:
         assert listing.class_names == ["0", "1", "2"]
         assert source("webdataset", shards, class_names=["a", "b", "c"], classes=["c"]).list().images.label[0] == 2
 
+    def test_what_is_left_out_is_said(self, source: Callable[..., Source], shards: Path) -> None:
+        (note,) = source("webdataset", shards).list().notes
+        # dog/10.a.jpg and its label, a mask, a .json of no image, what a Mac leaves; and a file beside the tars
+        assert note.startswith("left out: 6 files (")
+        for what in (".a.jpg 1", ".a.cls 1", ".seg.png 1", ".json 1", "hidden 1", ".txt 1"):
+            assert what in note
+
+    def test_every_format(self, source: Callable[..., Source], tmp_path: Path) -> None:
+        members: Members = [("__MACOSX/a.jpg", b"litter")]
+        for label, extension in enumerate(["tif", "GIF", "pgm", "jfif", "jpe", "bmp"]):
+            members += [(f"{label}.{extension}", b"an image"), (f"{label}.cls", str(label).encode())]
+        write_tar(tmp_path / "0.tar", members)
+        listing = source("webdataset", tmp_path).list()
+        assert listing.images.label.tolist() == [0, 1, 2, 3, 4, 5]
+        assert listing.notes == ("left out: 1 file (in __MACOSX 1)",)
+
     def test_one_tar_has_the_ids_of_its_folder(self, source: Callable[..., Source], shards: Path) -> None:
         one = source("webdataset", shards / "train" / "2.tar")
         assert one.list().images.image_id.tolist() == ["2.tar#dog/9"]
@@ -201,7 +217,7 @@ class TestRefused:
         [
             ([("a.jpg", b"")], "image 'a' of '0.tar' has no label: add a.cls, or a.json with a label"),
             ([("a.jpg", b""), ("a.json", b'{"caption": "x"}')], "image 'a' of '0.tar' has no label"),
-            ([("a.cls", b"0")], "'0.tar' has 'a.cls' without an image: add one named .jpg"),
+            ([("a.cls", b"0")], "'0.tar' has 'a.cls' without an image: add a.jpg"),
             ([("a.jpg", b""), ("a.cls", b"cat")], "'a.cls' of '0.tar' has no integer label"),
             ([("a.jpg", b""), ("a.cls", b"4294967296")], "'a.cls' of '0.tar' has no integer label"),
             ([("a.jpg", b""), ("a.json", b'{"label": 1.5}')], "'a.json' of '0.tar' has no integer label"),

@@ -76,14 +76,24 @@ def test_locuslab_checkpoint(tmp_path, arch, prefix, extra):
 
 
 def trained(network):
-    """A network behind its normalisation after one step of SGD, and that SGD, as the published trainings have them."""
+    """A network behind its normalisation after one step of SGD, and that SGD, as the published trainings have them.
+
+    Its batch norms have the statistics of its images, so its logits are of ordinary size on every CPU.
+    """
     model = torch.nn.Sequential(torch.nn.Identity(), network.requires_grad_()).train()  # theirs has no state either
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=30, gamma=0.1)
     model(PIXELS).square().mean().backward()
     optimizer.step()
     schedule.step()
-    return model.eval(), optimizer
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean of all batches from here on, which is one
+            module.reset_running_stats()
+    with torch.no_grad():
+        model(PIXELS)
+        assert 0.01 < model.eval()(PIXELS).abs().max() < 100
+    return model, optimizer
 
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -104,7 +114,7 @@ def test_checkpoints_of_smoothadv_consistency_and_smoothmix(tmp_path, arch, ours
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     loaded = load_base_classifier(path, num_classes=num_classes)
     normalised = (PIXELS - torch.tensor(CIFAR_MEAN).view(3, 1, 1)) / torch.tensor(CIFAR_STD).view(3, 1, 1)
-    torch.testing.assert_close(loaded(PIXELS), model(normalised), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loaded(PIXELS), model(normalised), rtol=1e-3, atol=1e-3)
     assert (loaded.arch, loaded.preprocessing.input_size) == (ours, (32, 32))
 
 
@@ -122,10 +132,10 @@ def test_a_checkpoint_of_macer_takes_pixels_as_they_are(tmp_path, legacy):
 def test_networks_of_theirs_that_we_lack_are_refused(tmp_path):
     lenet = {"conv1.weight": torch.zeros(20, 1, 5, 5), "fc2.weight": torch.zeros(10, 500)}
     torch.save({"net": lenet, "epoch": 440}, tmp_path / "macer-mnist.pth")
-    with pytest.raises(UserError, match=r"weights do not fit a cifar_resnet110: conv1\.weight is \(20, 1, 5, 5\)"):
+    with pytest.raises(UserError, match=r"model\.name ARCH"):
         load_checkpoint(tmp_path / "macer-mnist.pth")
     torch.save({"epoch": 90, "arch": "cifar_densenet40", "state_dict": {}}, tmp_path / "consistency.pth.tar")
-    with pytest.raises(UserError, match=r"holds arch 'cifar_densenet40': of published checkpoints, resnet50, cifar"):
+    with pytest.raises(UserError, match=r"holds arch 'cifar_densenet40': .*resnet50, cifar.*model\.name ARCH"):
         load_checkpoint(tmp_path / "consistency.pth.tar")
     for content in ({"arch": "resnet50", "state_dict": [1]}, {"arch": ["x"], "state_dict": {}}, {"net": 1, "epoch": 1}):
         torch.save(content, tmp_path / "other.pth")
@@ -174,13 +184,13 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, monkeypatch):
     torch.save({"arch": "cifar_resnet20", "state_dict": weights}, "misfit.pt")
     for name, message in {
         "malicious.pt": r"would run \S+\.mkdir, and code in checkpoints is never run",
-        "arch.pt": "'vgg19'",
+        "arch.pt": "those of vgg19: missing features",
         "bare.pt": "not a checkpoint of raycsr",
         "text.pt": "damaged or not a PyTorch checkpoint",
         "empty.pt": "damaged or not a PyTorch checkpoint",
         "absent.pt": "cannot read",
-        "misfit.pt": r"3 weights do not fit.*conv1\.weight is \(16, 1, 3, 3\), expected \(16, 3, 3, 3\); "
-        r"fc\.bias is absent, expected \(10,\); extra is \(10,\), expected absent",
+        "misfit.pt": r"missing fc\.bias \(10,\); unexpected extra \(10,\); "
+        r"misshapen conv1\.weight \(16, 1, 3, 3\) where \(16, 3, 3, 3\) is expected",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
             load_base_classifier(name)

@@ -72,7 +72,7 @@ class Untraceable(nn.Module):
         self.network = network
 
     def forward(self, x):
-        return self.network(x if x.sum() > 0 else -x)
+        return self.network(x if torch.isfinite(x).all() else -x)
 
 
 class ReadsItsWeights(nn.Module):
@@ -109,3 +109,13 @@ def test_resolve_precision():
     assert resolve_precision("fp16", "cpu") == "fp16"
     with pytest.raises(UserError, match="'int8'"):
         resolve_precision("int8", "cpu")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_batch_norm_that_never_leaves_training_is_refused(precision):
+    """Its statistics are those of the batch: equal for every permutation of it, and other for other company."""
+    model = randomised("cifar_resnet8")
+    for norm in batch_norms(model):
+        norm.training, norm.train = True, lambda mode=True, norm=norm: norm
+    with pytest.raises(UserError, match="rest of its batch"):
+        prepare_for_inference(model, precision=precision, device="cpu")

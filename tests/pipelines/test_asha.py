@@ -12,9 +12,8 @@ def trial(name, costs):
 def scheduler():
     return AshaByGroup(
         group=lambda trial: trial.config["costs"],
+        metric=lambda trial: "rob_cost" if trial.config["costs"].endswith(".csv") else "rob_cs",
         time_attr="epoch",
-        metric="rob_cs",
-        mode="max",
         max_t=8,
         grace_period=1,
         reduction_factor=2,
@@ -28,7 +27,7 @@ def first_reports(asha, values, costs):
     for value in values:
         one = trial(f"{costs} {value}", costs)
         asha.on_trial_add(None, one)
-        actions.append(asha.on_trial_result(None, one, {"epoch": 1, "rob_cs": value}))
+        actions.append(asha.on_trial_result(None, one, {"epoch": 1, "rob_cs": value, "rob_cost": value}))
     return actions
 
 
@@ -40,6 +39,10 @@ def test_a_hard_cost_matrix_is_not_stopped_for_an_easy_one():
 
 def test_the_worse_of_one_group_is_stopped():
     assert first_reports(scheduler(), [0.9, 0.2, 0.95], "pair:4/9") == ["CONTINUE", "STOP", "CONTINUE"]
+
+
+def test_a_group_that_competes_in_costs_keeps_the_least():
+    assert first_reports(scheduler(), [0.9, 0.2, 0.95], "dear.csv") == ["CONTINUE", "CONTINUE", "STOP"]
 
 
 def test_its_state_survives_a_restart(tmp_path):

@@ -1,3 +1,4 @@
+import handmade
 import pyarrow as pa
 import pytest
 
@@ -5,6 +6,7 @@ from jobs.bench_scale import write_run
 from raycsr.cli import main
 from raycsr.pipelines import certify as module
 from raycsr.pipelines.certify import FEW_PARTS, certify
+from raycsr.pipelines.report import report
 
 MANY = FEW_PARTS + 44
 
@@ -60,3 +62,11 @@ def test_damaged_votes_are_one_line_that_names_the_part_and_the_rest_stays(clust
     (name,) = run.certificate_sets()
     certified = len(run.store.names(f"certificates/{name}"))
     assert 1 < certified <= MANY
+
+
+def test_what_a_command_line_gives_as_one_a_program_may_too(tmp_path):
+    run = handmade.write_run(tmp_path, "a.pt", {"argmax": handmade.PLAIN})
+    names = certify(run=str(tmp_path), costs="uniform", alpha=0.01)
+    assert list(names) == [run.location] and len(names[run.location]) == 1
+    table = report(run=str(tmp_path), costs="uniform", radii=0.25, rules="argmax")
+    assert table["radius"].tolist() == [0.25] and table["costs"].tolist() == ["uniform"]

@@ -20,6 +20,7 @@ from raycsr.pipelines.workers import WorkerOptions, check_workers
 from raycsr.training import TrainingOptions, ValidationOptions
 
 TWO = WorkerOptions(2, cpus=1)
+ADAMW = {"batch_size": 32, "optimizer": "adamw", "lr": 2e-3, "precision": "fp32"}  # losses are compared
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def options(tmp_path):
         "results": str(tmp_path / "results"),
         "costs": "seed:4",
         "objective": ObjectiveOptions("gaussian_cs"),
-        "training": TrainingOptions(epochs=3, batch_size=32, optimizer="adamw", lr=2e-3, weight_decay=0.05, ema=0.5),
+        "training": TrainingOptions(**ADAMW, epochs=3, weight_decay=0.05, ema=0.5),
         "validation": ValidationOptions(every=2, images=20, sensitive=10, n0=8, n=64),
     }
 
@@ -58,7 +59,7 @@ def test_two_workers_come_to_what_one_comes_to(two):
 
 @pytest.mark.ray
 def test_workers_stream_their_shares_of_each_batch(options, cluster):
-    options |= {"stream": True, "training": TrainingOptions(epochs=2, batch_size=32, optimizer="adamw", lr=2e-3)}
+    options |= {"stream": True, "training": TrainingOptions(**ADAMW, epochs=2)}
     ours, theirs = (
         load_history(train(**options, workers=workers, name=f"{workers.number}").checkpoint)
         for workers in (TWO, WorkerOptions())
@@ -93,7 +94,7 @@ def test_a_mistake_on_a_worker_arrives_as_one_line(options, cluster, capsys):
 
 @pytest.mark.ray
 def test_trials_of_a_sweep_have_workers_of_their_own(options, cluster):
-    options["training"] = TrainingOptions(epochs=2, batch_size=32, optimizer="adamw", lr=2e-3)
+    options["training"] = TrainingOptions(**ADAMW, epochs=2)
     found = sweep(
         **options,
         space={"seed": {"grid": [0]}},

@@ -1,9 +1,11 @@
 import functools
 import json
 import shutil
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from handmade import NEVER_B, NO_B, OFFSETS, PLAIN, write_run
 
@@ -13,6 +15,7 @@ from raycsr.pipelines.certify import certify
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import sample
 from raycsr.results import Run, Store, read_locuslab_tsv
+from raycsr.results.schema import VOTES
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +47,20 @@ def test_a_report_covers_runs_and_published_tables_in_one(run, tmp_path, capsys)
     tsv.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.5\t1\t0:1\n")
     table = report(run=[run.location, str(tsv)], radii=[0.25], out=str(tmp_path / "out"))
     assert table["costs"].tolist() == ["pair:4/9", "uniform", "(standard)"]
+    assert table["certified_accuracy_guaranteed"].isna().tolist() == [False, False, True]
     files = {file.name for file in (tmp_path / "out").iterdir()}
     assert files == {"report.md", "report.html", "summary.parquet", "curves.png", "cifar_resnet8-sigma_0.5.tsv"}
     out = capsys.readouterr().out
-    assert "8 x 8 px" in out and "0.001, 0.01 an image" in out
+    assert "8 x 8 px" in out and "at most 0.01 an image" in out
+    assert "8 of 8 listed; data digits split test; listing " in out and "device cpu, fp32; begun 20" in out
+    assert "sigma_0.50.tsv stands on images 1; location" in out
+    assert "sigma_0.50.tsv: no guaranteed shares" in out and "give it by --table_alpha" in out
+    table = report(run=[str(tsv)], radii=[0.25], table_alpha=0.001)
+    out = capsys.readouterr().out
+    assert table["certified_accuracy_guaranteed"].tolist() == [1.0] and "--table_alpha" not in out
+    assert "half a unit of its last digit less than written" in out and "at most 0.001 an image" in out
+    with pytest.raises(UserError, match="table_alpha is a probability between 0 and 1, got 2"):
+        report(run=[str(tsv)], table_alpha=2.0)
     folder = run.store.names("certificates")[-1]
     assert json.loads(run.store.read(f"certificates/{folder}/metrics.json"))[0]["radius"] == 0.25
 
@@ -113,7 +126,8 @@ def test_each_rule_has_its_rows_and_its_front(make_run, tmp_path, capsys):
     written = (tmp_path / "out" / "report.md").read_text()
     assert capsys.readouterr().out.startswith(written.splitlines()[0])
     front = written.split("Front at radius 0.5")[1].split("At equal accuracy")[0]
-    assert "| offset:1*pair:a/b | 0.833    | 1.000 [0.342, 1.000] |" in front  # 2 of 2 by Wilson
+    # 2 of 2 by Wilson
+    assert "| offset:1*pair:a/b | 6      | 0.833    | 2                | 1.000 [0.342, 1.000] |" in front
     assert "argmax" not in front and "offset:2" not in front
     assert "has no valid alpha" in written and "cost matrix and rule are separate statements" in written
     assert "different numbers of images" not in written
@@ -161,8 +175,9 @@ def test_several_models_are_told_apart_and_compared_at_equal_accuracy(make_run, 
     table = report(run=[one.location, other.location, one.location], radii=[0.5], out=str(tmp_path / "out"))
     assert table["run"].tolist() == ["gaussian/last.pt σ=0.5"] * 2 + ["margin_cs/last.pt σ=0.5"]
     equal = (tmp_path / "out" / "report.md").read_text().split("At equal accuracy")[1].splitlines()
-    assert [cell.strip() for cell in equal[4].split("|")[2:4]] == ["gaussian/last.pt σ=0.5 (reference)", "1.000"]
-    assert [cell.strip() for cell in equal[5].split("|")[2:4]] == ["margin_cs/last.pt σ=0.5", "-"]
+    reference, other = ([cell.strip() for cell in line.split("|")[2:5]] for line in equal[4:6])
+    assert reference == ["gaussian/last.pt σ=0.5 (reference)", "2", "1.000 [0.342, 1.000]"]
+    assert other == ["margin_cs/last.pt σ=0.5", "-", "-"]
 
 
 def test_of_many_rules_the_curves_show_argmax_and_the_best_of_each_kind(make_run, monkeypatch, capsys):
@@ -204,7 +219,8 @@ def test_the_standard_certificates_are_written_as_locuslab_writes_them(make_run,
     assert certificates["label"].tolist() == [0, 0, 1, 1, 2, 2]
     assert certificates["prediction"].tolist() == NO_B
     stored = run.certificates(run.certify("uniform", run.costs("uniform"), 0.01), OFFSETS["offset:1*pair:a/b"])
-    assert certificates["standard_radius"].tolist() == stored["standard_radius"].tolist()
+    # but for half a unit of the last digit
+    assert certificates["standard_radius"].tolist() == pytest.approx(stored["standard_radius"].tolist(), rel=1e-15)
 
 
 def test_runs_whose_labels_make_the_same_file_name_have_a_file_each(make_run, tmp_path):
@@ -219,3 +235,71 @@ def test_one_spec_at_two_alphas_is_two_certificate_sets_in_the_table(make_run):
     run.certify("pair:a/b", run.costs("pair:a/b"), 0.05)
     table = report(run=[run.location], radii=[0.5])
     assert sorted(spec.split(",")[0] for spec in table["costs"]) == ["pair:a/b (alpha 0.01", "pair:a/b (alpha 0.05"]
+
+
+def test_a_report_says_what_it_stands_on(make_run, tmp_path, capsys):
+    run = make_run(
+        "x/m.pt",
+        {"argmax": PLAIN},
+        certify_under=("pair:a/b", "uniform"),
+        times=2,
+        begun="2026-11-25T18:00:00+00:00",
+        versions={"raycsr": "9.9"},
+        data={"source": "imagefolder", "images": "0123456789abcdef" * 4},
+        config={"data": {"source": "imagefolder", "path": "s3://b/photographs", "split": "test"}},
+    )
+    report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    (brief,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("m.pt σ=0.5 stands on ")]
+    facts = ["12 of 12 listed", "imagefolder s3://b/photographs split test", "0123456789ab", "1,000 (fixed)", "0.01"]
+    facts += ["cpu, fp32", "2026-11-25T18:00:00+00:00", "9.9", run.location]
+    assert [fact for fact in facts if fact not in brief] == []
+    facts += ["pair:a/b: 4; uniform: 12", "x/m.pt", f"by raycsr {version('raycsr')}"]
+    written = (tmp_path / "out" / "report.md").read_text().split("What this stands on:")[1]
+    assert [fact for fact in facts if fact not in written] == []
+    page = (tmp_path / "out" / "report.html").read_text().split("<h2>What this stands on</h2>")[1].split("<h2>")[0]
+    assert [fact for fact in facts if fact not in page] == []
+
+
+def test_of_a_sequential_run_the_samples_are_said_that_were_drawn(make_run, capsys):
+    run = make_run("m.pt", {"argmax": PLAIN}, sampling="sequential", certify_under=())
+    votes = run.votes().to_pandas()
+    votes["n"], votes["sampling"] = [256, 512, 1024, 1024, 1024, 4096], "sequential"
+    votes["estimation"] = [[{"class": y, "count": n}] for y, n in zip(PLAIN, votes["n"], strict=True)]
+    run.write_votes("argmax.parquet", pa.Table.from_pandas(votes.drop(columns="part"), VOTES, preserve_index=False))
+    run.certify("uniform", run.costs("uniform"), 0.01)
+    report(run=[run.location], radii=[0.1])
+    assert "n 256 to 4,096, median 1,024, mean 1,323 (sequential)" in capsys.readouterr().out
+
+
+def test_too_few_images_to_see_a_collapse_are_said(make_run, tmp_path):
+    run = make_run("m.pt", {"argmax": NEVER_B})  # b 0 of 2
+    report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert "†" not in written and "3, 3 of them with fewer than 4 images: too few to tell a collapsed recall" in written
+
+
+def test_a_model_that_always_says_malignant_is_marked_wherever_it_looks_good(make_run, tmp_path, capsys):
+    names = ("malignant", "benign", "other")
+    run = make_run("m.pt", {"argmax": [0] * 6}, class_names=names, certify_under=("pair:malignant/benign",), times=20)
+    table = report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    assert table["rob_cs"].tolist() == [1.0]
+    assert table["collapsed"].tolist() == ["benign 0 of 40 right, other 0 of 40 right"]
+    for text in (
+        capsys.readouterr().out,
+        *((tmp_path / "out" / f"report.{end}").read_text() for end in ("md", "html")),
+    ):
+        assert "1.000 [0.912, 1.000] †" in text and "benign 0 of 40 right" in text
+
+
+def test_a_metric_that_goes_by_costs_is_said_in_the_titles(make_run, tmp_path):
+    run = make_run("m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": [2, 2, 1, 1, 2, 2]}, certify_under=("uniform",))
+    run.certify("dear.csv", CostMatrix([[0, 10, 1], [0, 0, 0], [0, 0, 0]]), 0.01)
+    report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert "in both accuracy and rob_cs.\n" in written
+    assert "in both accuracy and rob_cost (less is better; the costs differ in size).\n" in written
+    dear = written.split("rob_cost (less is better; the costs differ in size).")[1].split("At equal")[0]
+    assert "| dear.csv" in dear and "| uniform" not in dear and "offset:1*pair:a/b" in dear
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<p>By rob_cost (less is better; the costs differ in size), among those" in page
+    assert "<p>By rob_cs, among those" in page

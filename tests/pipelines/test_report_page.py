@@ -16,6 +16,7 @@ from raycsr import CostMatrix
 from raycsr.pipelines.report import report
 
 EVIL = '<img src="http://evil.example/x.png">'
+FIRST = ["How to read this page", "What this stands on"]
 SECTIONS = [
     "Ranking at radius 0.5",
     "Certified curves",
@@ -63,13 +64,13 @@ def test_each_cost_matrix_has_its_section_with_everything(page, tmp_path):
     run = write_run(tmp_path, "m.pt", answers, certify_under=certify, photographs=photographs)
     text = page(run.location)
     assert headings(text, 1) == ["Certified robustness"]
-    assert headings(text, 2) == ["How to read this page", "Costs: pair:a/b", "Costs: uniform"]
+    assert headings(text, 2) == [*FIRST, "Costs: pair:a/b", "Costs: uniform"]
     assert headings(text, 3) == SECTIONS * 2
     assert "Costly mistakes: images of a taken for b." in text
     assert "Costly mistakes: images of any class taken for any other class." in text
-    pair, uniform = text.split("<h2>")[2:]
+    pair, uniform = text.split("<h2>")[3:]
     # NEVER_B has the larger rob_cs and loses 1/6 of accuracy, beyond the budget
-    assert first_row(section(pair, SECTIONS[0]))[:4] == ["1", "m.pt σ=0.5", "argmax", "0.500 [0.095, 0.905]"]
+    assert first_row(section(pair, SECTIONS[0]))[:5] == ["1", "m.pt σ=0.5", "argmax", "2", "0.500 [0.095, 0.905]"]
     assert "accuracy beyond budget" in section(pair, SECTIONS[0])
     for title in (SECTIONS[1], SECTIONS[2], SECTIONS[3], SECTIONS[4]):
         assert all(picture.shape[1] > 400 for picture in pictures(section(uniform, title)))
@@ -98,7 +99,7 @@ def test_one_set_has_no_ranking_and_nothing_costly_no_images(page, tmp_path):
     run.certify("nothing.csv", CostMatrix(np.zeros((3, 3))), 0.01)
     run.certify("pair:a/b", run.costs("pair:a/b"), 0.01)
     text = page(run.location)
-    assert headings(text, 2)[1:] == ["Costs: nothing.csv", "Costs: pair:a/b"]
+    assert headings(text, 2)[2:] == ["Costs: nothing.csv", "Costs: pair:a/b"]
     assert headings(text, 3) == [SECTIONS[1], SECTIONS[4], SECTIONS[6], SECTIONS[1], *SECTIONS[3:]]
     assert "No mistake is costly." in text
     assert "there is no image on which a costly mistake is left" in section(text, SECTIONS[5])
@@ -128,5 +129,5 @@ def test_a_browser_shows_the_page_and_asks_for_nothing(page, tmp_path):
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += [f"--log-net-log={log}", "--dump-dom", f"file://{tmp_path / 'out' / 'report.html'}"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    assert headings(shown, 2) == ["How to read this page", "Costs: uniform"]
+    assert headings(shown, 2) == [*FIRST, "Costs: uniform"]
     assert "evil.example" not in log.read_text()

@@ -7,8 +7,8 @@ import pytest
 from test_sample import comparable
 
 from raycsr import UserError, load_certificates, load_votes
-from raycsr.cli import _join_lists
 from raycsr.models import ModelOptions, load_base_classifier, parse_rules, save_checkpoint
+from raycsr.options import hints_of, read_words
 from raycsr.pipelines.evaluate import evaluate
 from raycsr.pipelines.sample import sample
 from raycsr.results import Run
@@ -104,7 +104,7 @@ def test_tuned_rules_of_a_checkpoint_are_evaluated(job, tmp_path):
 
 def test_rules_may_be_repeated_on_the_command_line():
     words = ["--rules", "tuned", "--rules", "offset:0.5,1*pair:4/9"]
-    assert _join_lists(words) == ["--rules", '["tuned", "offset:0.5,1*pair:4/9"]']
+    assert read_words(words, hints_of(sample)) == {"rules": ["tuned", "offset:0.5,1*pair:4/9"]}
 
 
 @pytest.mark.parametrize(

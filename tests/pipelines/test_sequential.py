@@ -1,5 +1,6 @@
 """Sequential runs: images stop when their statements are decided, and go on when there are more."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,3 +160,47 @@ def test_what_cannot_be_decided_is_refused(sequential, change, message):
     with pytest.raises(UserError, match=message):
         sample(**options)
     assert np.isfinite(options["sampling"].sigma)
+
+
+def test_a_top_up_of_two_rules_ends_with_the_votes_of_having_asked_at_once(sequential, tmp_path):
+    """Where argmax is decided and the rule is not, the rule goes on alone: no chunk of noise votes twice."""
+    rules = ["offset:1*seed:4"]
+    (first,) = sample(**sequential([0.2], rules=rules))
+    (second,) = sample(**sequential([0.2, 0.3], rules=rules))
+    (third,) = sample(**sequential([0.2, 0.3, 0.45], rules=rules))
+    rows = third.run.latest().to_pandas().pivot(index="image_id", columns="rule", values="part")
+    assert (rows["argmax"] != rows.drop(columns="argmax").iloc[:, 0]).any()  # some went on alone
+    (at_once,) = sample(**sequential([0.2, 0.3, 0.45], rules=rules, results=str(tmp_path / "at once")))
+    ours, theirs = (load_votes(run.location).set_index(["rule", "image_id"]) for run in (third.run, at_once.run))
+    assert second.run.location == first.run.location == third.run.location and set(ours.index) == set(theirs.index)
+    for key, row in ours.iterrows():  # asked at once, rules of an image stop together
+        mine, whole = dense(row["estimation"]), dense(theirs.loc[key, "estimation"])
+        assert mine.sum() == row["n"] <= theirs.loc[key, "n"] and (mine <= whole).all()
+        assert row["n"] < theirs.loc[key, "n"] or (mine == whole).all()
+
+
+def test_images_go_on_where_they_were_begun_alone(sequential, monkeypatch):
+    (first,) = sample(**sequential([0.3]))
+    more = sequential([0.3, 0.45])
+    with pytest.raises(UserError, match=r"begun in batches of 64.*batches of 128.*begin_anew"):
+        sample(**more | {"sampling": replace(more["sampling"], batch_size=128)})
+    monkeypatch.setattr("raycsr.pipelines.pool._cpu_model", lambda: "another processor")  # of the driver's own probe
+    with pytest.raises(UserError, match=r"go on on such a device alone, and this one is 'cpu another proc.*begin_anew"):
+        sample(**more)
+    (same,) = sample(**sequential([0.3]))  # nothing goes on
+    assert same.sampled == 0
+    (anew,) = sample(**more | {"data": replace(more["data"], limit=2)}, begin_anew=True)
+    assert anew.run.location != first.run.location and anew.sampled == 2
+    (again,) = sample(**more | {"data": replace(more["data"], limit=2)}, begin_anew=True)
+    assert again.run.location == anew.run.location and again.sampled == 0
+
+
+def test_a_run_of_an_earlier_schema_is_read_and_not_gone_on_with(sequential):
+    (first,) = sample(**sequential([0.3], limit=2))
+    old = first.run.manifest() | {"schema_version": 2}
+    first.run.store.write("manifest.json", json.dumps(old).encode())
+    assert len(load_votes(first.run.location)) == 2
+    with pytest.raises(UserError, match=r"schema_version 2 .*begin_anew"):
+        sample(**sequential([0.3], limit=4))
+    (anew,) = sample(**sequential([0.3], limit=2), begin_anew=True)
+    assert anew.run.location != first.run.location

@@ -1,5 +1,6 @@
 """`raycsr train`: from options to a checkpoint, resumed by the same command."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from raycsr.pipelines import plan as planning
 from raycsr.pipelines import train as module
 from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, prepare
 from raycsr.pipelines.stream import StreamedBatches
+from raycsr.pipelines.sweep import SearchOptions, check_sweep
 from raycsr.pipelines.train import train
+from raycsr.results import ImageSet
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
 
@@ -76,6 +79,83 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(options, monkeyp
     assert [epoch["loss"] for epoch in one] == [epoch["loss"] for epoch in other] and again.metrics == whole.metrics
 
 
+@pytest.fixture
+def cpu(monkeypatch):
+    """`cpu(True)` makes this machine's CPU one with bf16 arithmetic, `cpu(False)` one without."""
+
+    def make(bf16):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
+
+    return make
+
+
+def test_auto_is_fp32_on_a_cpu_without_bf16_arithmetic_and_bf16_on_one_with_it(options, cpu, capsys):
+    options["training"] = TrainingOptions(epochs=1, batch_size=64)
+    for bf16, precision in ((False, "fp32"), (True, "bf16")):
+        cpu(bf16)
+        trained = train(**options, name=precision)
+        out = capsys.readouterr().out
+        assert f"8 x 8 px, {precision} on cpu" in out and f"images/s in {precision}" in out
+        assert [epoch["precision"] for epoch in module.load_history(trained.checkpoint)] == [precision]
+
+
+def test_a_training_keeps_the_precision_that_it_began_in(options, cpu, capsys, monkeypatch):
+    """Killed on a CPU with bf16 arithmetic and gone on with on one without: the weights are those of one go."""
+    cpu(True)
+    whole = train(**options, name="whole")
+    with monkeypatch.context() as killed:
+        killed.setattr(module, "save", functools.partial(save_and_die, module.save, after=2))
+        with pytest.raises(KeyboardInterrupt):
+            train(**options, name="moved")
+    cpu(False)
+    capsys.readouterr()
+    moved = train(**options, name="moved")
+    assert "px, bf16 on cpu" in capsys.readouterr().out
+    assert [epoch["precision"] for epoch in module.load_history(moved.checkpoint)] == ["bf16"] * 3
+    assert load_base_classifier(moved.checkpoint).components == load_base_classifier(whole.checkpoint).components
+
+
+def save_and_die(save, plan, model, state, history, path, *, after):
+    save(plan, model, state, history, path)
+    if len(history) == after:
+        raise KeyboardInterrupt
+
+
+def test_without_a_split_it_is_the_training_images(options, capsys):
+    """It was the test split, and nothing said so."""
+    one = TrainingOptions(epochs=1, batch_size=64)
+    named, unnamed = (
+        train(**{**options, "data": data, "training": one})
+        for data in (DataOptions("digits", split="train"), DataOptions("digits"))
+    )
+    assert unnamed == named  # and its name is the same: what is meant is what it is a digest of
+    assert load_base_classifier(unnamed.checkpoint).training_info["data"]["split"] == "train"
+    assert "data      digits, split train\nimages    1," in capsys.readouterr().out
+
+
+def test_test_images_are_refused_and_taken_only_where_they_are_allowed(options, tmp_path, capsys):
+    test = {**options, "data": DataOptions("digits", split="test"), "training": TrainingOptions(epochs=1)}
+    with pytest.raises(UserError, match="data.split is 'test', .* --allow_test_images true"):
+        train(**test)
+    train(**test, allow_test_images=True)
+    assert "data      digits, split test" in capsys.readouterr().out
+    with pytest.raises(UserError, match="data.split is 'test'"):
+        check_sweep(TrainConfig(test["data"], options["model"], 0.25), {}, SearchOptions())
+
+
+def test_the_images_of_a_training_and_of_what_it_started_from_are_known(options):
+    short = {**options, "training": TrainingOptions(epochs=1, batch_size=64)}
+    first = train(**short, name="first").checkpoint
+    other = DataOptions("digits", split="train", classes=[1, 4, 7])
+    second = train(**{**short, "model": ModelOptions(first), "data": other}, name="second").checkpoint
+    again = train(**{**short, "model": ModelOptions(second)}, name="again").checkpoint
+    infos = [load_base_classifier(path).training_info["trained_on"] for path in (first, second, again)]
+    (alone,), (earlier, ours) = infos[:2]
+    assert alone == earlier and alone["num_images"] == 1078 and infos[2] == [ours, alone]  # each set once
+    listing = open_source(other).list()
+    assert ours == ImageSet.of(listing.images, listing.identity).to_dict()
+
+
 def test_fine_tuning_starts_from_a_checkpoints_weights(options):
     first = train(**options, name="first")
     model = load_base_classifier(first.checkpoint)
@@ -90,9 +170,35 @@ def test_fine_tuning_starts_from_a_checkpoints_weights(options):
     assert b.training_info["objective"] == "margin_cs" and b.training_info["objective_args"] == {"k": 2}
 
 
+def test_a_checkpoint_of_other_classes_gets_a_new_head_and_that_is_said(options, tmp_path):
+    theirs = load_base_classifier(ModelOptions("cifar_resnet8", init_seed=7), num_classes=3)
+    save_checkpoint(tmp_path / "three.pt", theirs, class_names=["cat", "dog", "owl"])
+    config = {k: v for k, v in options.items() if k not in ("results", "threads")}
+    with pytest.warns(UserWarning, match=r"of 3 classes, so that of 10 is new and untrained: fc\.weight, fc\.bias"):
+        plan = prepare(TrainConfig(**{**config, "model": ModelOptions(str(tmp_path / "three.pt"), input_size=8)}))
+    assert plan.model.num_classes == 10 and plan.model.class_names is None
+    assert torch.equal(plan.model.network.conv1.weight, theirs.network.conv1.weight)
+
+
+def test_a_training_goes_on_from_its_own_checkpoint_only(options, tmp_path):
+    train(**options, name="taken")
+    taken = tmp_path / "results" / "default" / "checkpoints" / "taken.pt"
+    content = torch.load(taken, weights_only=True)
+    content["training"]["history"] = content["training"]["history"][:2]
+    torch.save({**content, "training_state": {"epoch": 2}}, taken)
+    with pytest.raises(UserError, match="training state is not of this training .*begin anew under another --name"):
+        train(**options, name="taken")
+    save_checkpoint(taken, load_base_classifier("cifar_resnet8", num_classes=3), training_info={"history": [{}]})
+    with pytest.raises(UserError, match="3 classes, 10 are needed"):
+        train(**options, name="taken")
+    save_checkpoint(taken, load_base_classifier("cifar_resnet8"))
+    with pytest.raises(UserError, match=r"taken\.pt is there and none that `raycsr train` wrote; give another --name"):
+        train(**options, name="taken")
+
+
 def test_a_name_belongs_to_one_set_of_options(options):
     train(**options, name="taken")
-    with pytest.raises(UserError, match=r"taken\.pt was trained with other options; give another --name"):
+    with pytest.raises(UserError, match=r"taken\.pt was trained with sigma = 0.25, now it is 0.5; .*another --name"):
         train(**{**options, "sigma": 0.5}, name="taken")
 
 

@@ -1,12 +1,14 @@
 """Tuning a rule on digits, from the checkpoint to the checkpoint. No Ray."""
 
+import warnings
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
 from raycsr.cli import main
-from raycsr.data import DataOptions, digits_arrays
+from raycsr.data import DataOptions, digits_arrays, open_source
 from raycsr.errors import UserError
 from raycsr.models import (
     ARGMAX,
@@ -16,7 +18,10 @@ from raycsr.models import (
     load_training_state,
     save_checkpoint,
 )
+from raycsr.pipelines.sample import check
 from raycsr.pipelines.tune_rule import tune_rule
+from raycsr.results import ImageSet
+from raycsr.smoothing import SamplingOptions
 
 TRAIN = DataOptions("digits", split="train")
 
@@ -64,9 +69,29 @@ def test_the_rule_is_stored_with_what_it_gains_and_costs(checkpoint, trained, ca
     assert "160, of which 80 of seed classes; 64 + 128 samples an image, twice" in out
     (line,) = [line for line in out.splitlines() if "<- chosen" in line]
     assert f"| {rule.spec} " in line and f" {facts['rob_cs_after']:.3f} " in line
+    assert "by        rob_cs at radius 0.5" in out and facts["rob_cost_after"] < facts["rob_cost_before"]
     # all else is as it was
     assert loaded.components == trained.components and loaded.training_info["data"]["split"] == "train"
     assert load_training_state(checkpoint)["epoch"] == 3
+
+
+def test_costs_that_differ_in_size_are_tuned_by_what_is_left_of_them(checkpoint, tmp_path, capsys):
+    values = np.zeros((10, 10))
+    values[4, 9], values[3, 8] = 10, 1
+    np.savetxt(tmp_path / "dear.csv", values, delimiter=",")
+    tune(checkpoint, costs=str(tmp_path / "dear.csv"), budget=0.03, strengths=[1.0])
+    (facts,) = load_checkpoint(checkpoint).training_info["tuned_rules"]
+    assert facts["rob_cost_after"] < facts["rob_cost_before"]
+    assert "by        rob_cost (less is better; the costs differ in size) at radius 0.5" in capsys.readouterr().out
+
+
+def test_a_rule_that_starves_a_class_is_marked_in_the_table(checkpoint, capsys):
+    tune(checkpoint, costs="pair:4/9", strengths=[0.5, 40.0], budget=0.9, recall_budget=0.99)
+    out = capsys.readouterr().out
+    (row,) = [line for line in out.splitlines() if line.startswith("| offset:40*")]
+    assert row.count("†") == 4  # accuracy, rob_cs, rob_cost, seed recall
+    (line,) = [line for line in out.splitlines() if line.startswith("†")]
+    assert "offset:40*pair:4/9: 9 0 of " in line and "right (argmax 0." in line
 
 
 def test_tuning_again_for_the_same_replaces_and_for_other_costs_adds(checkpoint):
@@ -102,7 +127,7 @@ def test_where_no_rule_can_help_argmax_stays_and_nothing_is_written(checkpoint, 
         ({"radius": 2.0}, r"radius is 2, and n=128 samples certify one above 0 and up to 0.8\d+ at sigma 0.5"),
         ({"radius": 0.0}, "radius is 0"),
         ({"strengths": [1.0, -1.0]}, r"strengths must be positive numbers, got \[1.0, -1.0\]"),
-        ({"data": DataOptions("digits")}, "a rule picked on images that are then certified has no valid alpha"),
+        ({"data": DataOptions("digits", split="test")}, "data.split is 'test', .* --allow_test_images true"),
         ({"costs": "seed:44"}, "class 44"),
         ({"data": DataOptions("digits", split="train", classes=[1])}, "none of the 1.. images is of a class"),
     ],
@@ -111,6 +136,41 @@ def test_what_cannot_be_tuned_is_said(checkpoint, change, message):
     with pytest.raises(UserError, match=message) as caught:
         tune(checkpoint, **change)
     assert "\n" not in str(caught.value) and load_checkpoint(checkpoint).rules == ()
+
+
+def test_without_a_split_it_is_the_training_images_and_others_must_be_allowed(checkpoint, capsys):
+    tune(checkpoint, costs="seed:8", images=40, data=DataOptions("digits"))
+    assert "data      digits, split train" in capsys.readouterr().out
+    tune(checkpoint, costs="seed:8", images=40, data=DataOptions("digits", split="test"), allow_test_images=True)
+    assert "data      digits, split test" in capsys.readouterr().out
+
+
+def test_sampling_warns_of_images_that_the_model_and_its_rules_have_seen(checkpoint, trained, tmp_path):
+    """Before a sample is paid for."""
+    listing = open_source(TRAIN).list()
+    trained_on = [ImageSet.of(listing.images, listing.identity).to_dict()]
+    save_checkpoint(checkpoint, trained, training_info={"sigma": 0.5, "data": asdict(TRAIN), "trained_on": trained_on})
+    rule = tune(checkpoint, costs="seed:8", images=100, strengths=[2.0])
+    (entry,) = load_checkpoint(checkpoint).training_info["tuned_rules"]
+    assert entry["tuned_on"]["num_images"] == 100 and entry["tuned_on"]["listing"] == listing.identity
+
+    def warned(data, rules=()):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check(data, [ModelOptions(checkpoint)], SamplingOptions(), [], 0.001, "e", str(tmp_path), rules)
+        return [str(one.message) for one in caught]
+
+    (of_model,) = warned(TRAIN)
+    assert of_model.startswith(f"model '{checkpoint}': 1,078 of 1,078 images are, by name and size, among those that")
+    of_model, of_rule = warned(TRAIN, ["tuned"])
+    assert f"100 of 1,078 images are, by name and size, among those that rule {rule.spec} was tuned on" in of_rule
+    assert warned(DataOptions("digits"), ["tuned"]) == []  # the test split
+
+
+def test_the_models_own_file_keeps_its_input_size(checkpoint, tmp_path):
+    resized = ModelOptions(checkpoint, input_size=16)
+    with pytest.raises(UserError, match=r"input_size 16 would change .*model\.pt itself: leave it out, or give --out"):
+        tune(resized)
 
 
 def test_costs_without_a_costly_mistake_are_refused(checkpoint, tmp_path):

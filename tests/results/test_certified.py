@@ -1,20 +1,23 @@
 """Several runs side by side: what reports and notebooks begin with."""
 
+import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from handmade import NEVER_B, NO_B, PLAIN, write_run
 
-from raycsr import UserError
+from raycsr import CostMatrix, UserError
 from raycsr.results import (
     certified_curves,
     default_radii,
     load_certified,
     pairwise_tables,
     reference_and_best,
+    runs_at,
     summaries,
 )
 
@@ -51,8 +54,19 @@ def test_runs_without_such_certificates_are_refused_or_left_out_by_name(tmp_path
         load_certified(runs[1:], allow_missing=True)
 
 
+def test_a_folder_of_runs_stands_for_all_in_it_each_once(tmp_path):
+    one, two = (write_run(tmp_path, name, {"argmax": PLAIN}).location for name in ("a.pt", "b.pt"))
+    for given in ([str(tmp_path)], str(tmp_path), [f"{tmp_path}/hand"], [one, str(tmp_path)], [two[:-1] + "0", two]):
+        assert runs_at(given) == [one, two]
+        assert [made.run for made in load_certified(given)[0]] == ["a.pt σ=0.5", "b.pt σ=0.5"]
+    table = f"{tmp_path}/published.tsv"
+    Path(table).write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n")
+    assert runs_at([table, one]) == [table, one]
+
+
 def test_runs_of_another_schema_are_refused(tmp_path):
-    run = write_run(tmp_path, "a.pt", {"argmax": PLAIN}, schema_version=7)
+    run = write_run(tmp_path, "a.pt", {"argmax": PLAIN})
+    run.store.write("manifest.json", json.dumps(run.manifest() | {"schema_version": 7}).encode())
     with pytest.raises(UserError, match="run 0{16} has 7"):
         load_certified([run.location])
 
@@ -88,6 +102,52 @@ def test_pairs_of_one_seed_class_are_one_table_of_all_sets_and_of_several_a_tabl
     assert list(tables) == [one.label for one in sets[2:]]
     plain = pd.DataFrame(tables["m.pt σ=0.5"])
     assert plain.loc["a", "b"] == 0.5 and plain.loc["b", "a"] == 1 and math.isnan(plain.loc["b", "b"])
+
+
+def test_a_class_that_collapsed_is_marked_in_its_heat_map_and_the_title_says_why(tmp_path):
+    run = write_run(
+        tmp_path,
+        "m.pt",
+        {"argmax": PLAIN, "offset:1*pair:a/b": NEVER_B},
+        certify_under=("seed:a", "uniform"),
+        times=2,
+    )
+    sets, _ = load_certified([run.location])
+    assert [one.collapse for one in sets] == ["", "b 0 of 4 right (argmax 1.000)"] * 2
+    assert summaries(sets, [0.5])["collapsed"].tolist() == [one.collapse for one in sets]
+    ((title, of_seed),) = pairwise_tables(sets[:2], 0.5).items()
+    assert title.endswith("m.pt σ=0.5 · offset:1*pair:a/b: b 0 of 4 right (argmax 1.000)")
+    assert of_seed.index.tolist() == ["m.pt σ=0.5", "m.pt σ=0.5 · offset:1*pair:a/b †"]
+    plain, starved = pairwise_tables(sets[2:], 0.5).items()
+    assert plain[0] == "m.pt σ=0.5" and list(plain[1]) == ["a", "b", "c"]
+    assert "b 0 of 4 right" in starved[0] and list(starved[1]) == list(starved[1].index) == ["a", "b †", "c"]
+
+
+def test_a_selection_of_rules_without_argmax_is_still_compared_with_it(tmp_path):
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NEVER_B}, times=2)
+    ((one,), _) = load_certified([run.location], rules=["offset:1*pair:a/b"])
+    assert one.collapse == "b 0 of 4 right (argmax 1.000)"
+
+
+def test_a_cheap_rule_is_best_where_costs_differ_in_size(tmp_path):
+    # a taken for b costs 10, for c 1: all a taken for c is cheaper than half of them taken for b
+    a_is_c = [2, 2, 1, 1, 2, 2]
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": a_is_c}, certify_under=())
+    run.certify("dear.csv", CostMatrix([[0, 10, 1], [0, 0, 0], [0, 0, 0]]), 0.01)
+    run.certify("seed:a", run.costs("seed:a"), 0.01)
+    sets, _ = load_certified([run.location])
+    points = summaries(sets, [0.5])
+    assert points.set_index("costs")["metric"].to_dict() == {"dear.csv": "rob_cost", "seed:a": "rob_cs"}
+    best = {costs: shown[-1].rule_id for costs, shown in reference_and_best(sets, points, budget=0.5).items()}
+    assert best == {"dear.csv": "offset-0000000002", "seed:a": "argmax"}
+
+
+def test_a_published_table_may_have_any_name_one_class_and_no_answer(tmp_path):
+    (tmp_path / "sigma_0.50").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t0\t-1\t0.0\t0\t0:1\n")
+    ((one,), _) = load_certified([str(tmp_path / "sigma_0.50")], table_alpha=0.01)
+    assert (one.run, one.matrix.num_classes, one.alpha) == ("sigma_0.50", 2, 0.01)
+    with pytest.raises(UserError, match="manifest.json is not a locuslab table"):
+        load_certified([f"{write_run(tmp_path / 'results', 'm.pt', {'argmax': PLAIN}).location}/manifest.json"])
 
 
 def test_reading_and_reporting_need_neither_torch_nor_ray():

@@ -1,5 +1,7 @@
 """Everything under a location as one table, local and on S3."""
 
+import json
+
 import pandas as pd
 import pytest
 from handmade import NEVER_B, NO_B, PLAIN, write_run, write_sweep
@@ -57,11 +59,10 @@ def test_what_is_not_there_is_named(store):
 
 def test_runs_of_another_schema_are_refused_by_name(store):
     write_run(store.location, "a.pt", {"argmax": PLAIN})
-    write_run(store.location, "b.pt", {"argmax": PLAIN}, schema_version=1)
-    write_run(store.location, "c.pt", {"argmax": PLAIN}, schema_version=None)
-    message = (
-        f"reads schema_version {SCHEMA_VERSION}, but run 0{{15}}1 has 1, run 0{{15}}2 has None; read them by the raycsr"
-    )
+    for version in (1, None):
+        run = write_run(store.location, "b.pt", {"argmax": PLAIN})
+        run.store.write("manifest.json", json.dumps(run.manifest() | {"schema_version": version}).encode())
+    message = f"schema_version 2 and {SCHEMA_VERSION}, but run 0{{15}}1 has 1, run 0{{15}}2 has None; read them by"
     with pytest.raises(UserError, match=message):
         collect_certificates(store.location)
 

@@ -25,8 +25,9 @@ def figures(monkeypatch):
 
 
 def summary(radii, run="a", costs="pair:0/1", rule_id="argmax", **numbers):
-    certificates = certify_counts(COUNTS, COUNTS, [0, 1, 2], costs=COSTS, sigma=0.5, alpha=0.01)
-    named = {"run": run, "costs": costs, "rule": rule_id, "rule_id": rule_id, **numbers}
+    certificates = certify_counts(COUNTS, COUNTS, [0, 1, 2], costs=COSTS, sigma=0.5, sampling="fixed", alpha=0.01)
+    named = {"run": run, "costs": costs, "rule": rule_id, "rule_id": rule_id, "metric": "rob_cs", "collapsed": ""}
+    named |= numbers
     return summarize(certificates, costs=COSTS, radii=radii).assign(**named)
 
 
@@ -97,3 +98,25 @@ def test_a_front_is_two_panels_a_cost_matrix_and_joins_what_is_not_dominated(fig
     assert {line.get_color() for line in front.lines[3:]} == {"C1"}
     assert front.get_ylabel() == "rob_cs at radius 0.25"
     assert legends(figures[0]) == [["a", "b", "argmax", "recall of seed classes", "recall of target classes"]]
+
+
+def test_a_front_of_costs_that_differ_in_size_has_less_of_them_above_and_marks_a_collapse(figures):
+    rules = [("argmax", 0.7, 3.0, ""), ("good", 0.6, 1.0, "1 0 of 40"), ("dominated", 0.5, 2.0, "")]
+    points = [
+        summary([0.25], rule_id=rule, accuracy=accuracy, rob_cost=cost, collapsed=why, metric="rob_cost")
+        for rule, accuracy, cost, why in rules
+    ]
+    plot_front(pd.concat(points, ignore_index=True))
+    front = figures[0].axes[0]
+    assert front.get_ylabel() == "rob_cost at radius 0.25" and front.yaxis_inverted()
+    joined = front.lines[1]
+    assert list(zip(joined.get_xdata(), joined.get_ydata(), strict=True)) == [(0.6, 1.0), (0.7, 3.0)]
+    assert [(mark.get_text(), mark.xy) for mark in front.texts] == [("†", (0.6, 1.0))]
+    assert legends(figures[0])[0][-1] == "† a class collapsed"
+
+
+def test_a_curve_of_a_collapsed_rule_is_marked(figures):
+    drawn = curves(("a", "seed:0", "argmax"), ("a", "seed:0", "r"))
+    drawn["a", "seed:0", "r"]["collapsed"] = "1 0 of 40"
+    plot_curves(drawn)
+    assert legends(figures[0]) == [["argmax", "r †"]]

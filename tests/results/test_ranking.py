@@ -6,7 +6,8 @@ from raycsr.results import format_ranking, rank_points, rank_trials
 
 def points(*rows):
     names = ["costs", "run", "rule", "accuracy", "rob_cs", "rob_cost"]
-    others = dict.fromkeys(set(METRICS) - set(names), 0.5)
+    others = dict.fromkeys(set(METRICS) - set(names), 0.5) | {"metric": "rob_cs", "collapsed": ""}
+    others |= {"num_images": 50, "num_sensitive": 20, "num_target": 30}
     limits = {f"{name}_{end}": 0.5 for name in ("rob_cs", "certified_accuracy") for end in ("low", "high")}
     return pd.DataFrame([dict(zip(names, row, strict=True)) | others | limits for row in rows])
 
@@ -41,11 +42,23 @@ def test_of_costs_less_is_better():
     assert ranked[ranked["costs"] == "seed:a"]["rob_cost"].tolist() == [0.6, 0.7, 0.9, 0.1]
 
 
+def test_each_costs_go_by_their_own_metric_unless_one_is_named():
+    weighed = POINTS.assign(metric=["rob_cost"] * 4 + ["rob_cs"] * 2)
+    of_seed = rank_points(weighed, budget=0.05).query("costs == 'seed:a'")
+    assert of_seed["rob_cost"].tolist() == [0.6, 0.7, 0.9, 0.1]
+    header = format_ranking(of_seed).splitlines()[0].split("|")
+    assert [cell.strip() for cell in header[4:7]] == ["sensitive images", "rob_cost", "rob_cs"]
+    of_seed = rank_points(weighed, metric="rob_cs", budget=0.05).query("costs == 'seed:a'")
+    assert of_seed["rob_cs"].tolist() == [0.7, 0.7, 0.5, 0.99]
+    trials = weighed.assign(sigma=0.25, state="finished")
+    assert rank_trials(trials).query("costs == 'seed:a'")["rob_cost"].iloc[0] == 0.6
+
+
 def test_a_ranking_as_text_marks_those_beyond_the_budget():
     ranked = rank_points(POINTS[POINTS["costs"] == "seed:a"], budget=0.05)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in format_ranking(ranked).splitlines()]
-    assert rows[0][:4] == ["", "run", "rule", "rob_cs"] and rows[0][-1] == "note"
-    assert rows[2][:4] == ["1", "n", "offset", "0.700 [0.500, 0.500]"] and rows[2][-1] == ""
+    assert rows[0][:5] == ["", "run", "rule", "sensitive images", "rob_cs"] and rows[0][-1] == "note"
+    assert rows[2][:5] == ["1", "n", "offset", "20", "0.700 [0.500, 0.500]"] and rows[2][-1] == ""
     assert rows[5][:3] == ["4", "n", "argmax"] and rows[5][-1] == "accuracy beyond budget"
     assert "note" not in format_ranking(ranked[:3])
 

@@ -9,8 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raycsr import CostMatrix, UserError, certify_counts, list_runs, load_certificates, load_votes
-from raycsr.results import Ownership, Run, Store, certificate_set, histograms, missing_images, resolve_run, votes_table
+from raycsr import (
+    CostMatrix,
+    UserError,
+    certify_counts,
+    certify_stored,
+    collect_certificates,
+    list_runs,
+    load_certificates,
+    load_votes,
+)
+from raycsr.results import (
+    SCHEMA_VERSION,
+    Ownership,
+    Run,
+    Store,
+    certificate_set,
+    histograms,
+    load_certified,
+    missing_images,
+    resolve_run,
+    votes_table,
+)
 from raycsr.results.runs import ImageCounts, _once
 
 COUNTS0 = np.array([[9, 1, 0], [0, 10, 0], [2, 3, 5]])
@@ -46,7 +66,8 @@ def part(ids, *, rows=None, errors=None, counts=COUNTS, device="cpu", **more):
 def run(store):
     run = Run(store.at("experiment/runs/0123456789abcdef"))
     manifest = {"experiment": "experiment", "model": "m", "sigma": 0.5, "n0": 10, "n": 1000, "precision": "fp32",
-                "sampling": "fixed", "num_classes": 3, "class_names": ["a", "b", "c"]}  # fmt: skip
+                "sampling": "fixed", "num_classes": 3, "class_names": ["a", "b", "c"],
+                "schema_version": SCHEMA_VERSION, "preprocessing": {"input_size": [8, 8]}}  # fmt: skip
     run.store.create("manifest.json", json.dumps(manifest).encode())
     run.add_images(listing("x", "y", "z"))
     return run
@@ -68,7 +89,9 @@ def test_stored_votes_certify_as_the_votes_in_hand(run):
     costs = run.costs("pair:a/b,b/c")
     name = run.certify("pair:a/b,b/c", costs, 0.01)
     stored = run.certificates(name)
-    direct = certify_counts(COUNTS0, COUNTS, LABELS, costs=costs, sigma=0.5, alpha=0.01, image_ids=["x", "y", "z"])
+    direct = certify_counts(
+        COUNTS0, COUNTS, LABELS, costs=costs, sigma=0.5, sampling="fixed", alpha=0.01, image_ids=["x", "y", "z"]
+    )
     for column in direct.columns.drop(["p_b_upper", "pairwise_radius"]):
         ours, theirs = (frame[column].astype(object).where(frame[column].notna(), None) for frame in (stored, direct))
         assert ours.tolist() == theirs.tolist(), column
@@ -342,3 +365,73 @@ def test_certificates_of_several_rules_miss_an_image_that_lacks_one(run):
     assert run.missing(run.certificates(name, "argmax")) == ["z"]
     assert run.missing(run.certificates(name, "offset-1")) == ["y", "z"]
     assert run.missing(run.certificates(name, "offset-2")) == ["x", "y", "z"]
+
+
+def topped_up(rule, *, with_argmax=False):
+    """A part that goes on with x and y from the part a, under one rule or under argmax as well."""
+    rules = [rule, "argmax"] if with_argmax else [rule]
+    rows = [
+        part(["x", "y"], rule=[name] * 2, continues=["0001-a.parquet"] * 2, sampling=["sequential"] * 2)
+        for name in rules
+    ]
+    return pa.concat_tables(rows)
+
+
+def under_schema(run, version):
+    run.store.write("manifest.json", json.dumps(run.manifest() | {"schema_version": version}).encode())
+
+
+READERS = {
+    "load_votes": lambda run: load_votes(run.location),
+    "load_certificates, made from votes": lambda run: load_certificates(run.location, costs="uniform"),
+    "load_certificates, stored": lambda run: load_certificates(run.location, costs="seed:a"),
+    "certify": lambda run: run.certify("seed:b", run.costs("seed:b"), 0.001),
+    "collect_certificates": lambda run: collect_certificates(run.location),
+    "report": lambda run: load_certified([run.location], allow_missing=True),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_votes_that_an_earlier_version_counted_twice_are_refused_by_every_reader(run, read):
+    run.write_votes("0001-a.parquet", part(["x", "y"], sampling=["sequential"] * 2))
+    run.write_votes("0002-b.parquet", topped_up("offset-1"))
+    run.certify("seed:a", run.costs("seed:a"), 0.001)
+    read(run)  # as the present version writes them they are right
+    under_schema(run, 2)
+    with pytest.raises(UserError, match=r"0002-b.parquet .*'x' under rule 'offset-1'.*begin_anew"):
+        read(run)
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_other_votes_of_that_version_are_read(run, read):
+    run.write_votes("0001-a.parquet", part(["x", "y"], sampling=["sequential"] * 2))
+    run.write_votes("0002-b.parquet", topped_up("offset-1", with_argmax=True))
+    run.certify("seed:a", run.costs("seed:a"), 0.001)
+    under_schema(run, 2)
+    read(run)
+
+
+def test_stored_votes_carry_all_that_certifies_them(run):
+    run.write_votes("0001-a.parquet", part(["x", "y"]))
+    votes, costs = load_votes(run.location), run.costs("pair:a/b")
+    ours = certify_stored(votes[votes["image_id"] == "y"], costs, alpha=0.01)
+    theirs = certify_counts(
+        COUNTS0[1:2], COUNTS[1:2], [1], costs=costs, sigma=0.5, sampling="fixed", alpha=0.01, image_ids=["y"]
+    )
+    assert ours["standard_radius"].tolist() == theirs["standard_radius"].tolist()
+    sequential = certify_stored(votes.assign(sampling="sequential"), costs, alpha=0.01)
+    assert (sequential["standard_radius"] < certify_stored(votes, costs, alpha=0.01)["standard_radius"]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda votes: votes.drop(columns="sampling"), "'sampling'"),
+        (lambda votes: votes.assign(sigma=[0.25, 0.5]), "0.25 and 0.5"),
+        (lambda votes: votes.assign(sampling=["fixed", "sequential"]), "'fixed' and 'sequential'"),
+    ],
+)
+def test_votes_that_do_not_say_how_they_were_drawn_are_refused(run, change, fact):
+    run.write_votes("0001-a.parquet", part(["x", "y"]))
+    with pytest.raises(UserError, match=fact):
+        certify_stored(change(load_votes(run.location)), run.costs("pair:a/b"))

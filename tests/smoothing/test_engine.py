@@ -69,7 +69,7 @@ def test_votes_of_an_image_do_not_depend_on_its_neighbours(images):
 
 def test_every_pass_has_one_shape_and_no_noise_twice(images):
     classifier = Halfspace()
-    votes(images[:1], classifier, n0=10, n=150, batch_size=32)
+    sampler(classifier, n0=10, n=150, batch_size=32).count(images[0], "0")
     assert {tuple(batch.shape) for batch in classifier.seen} == {(32, *SHAPE)}
     assert {batch.dtype for batch in classifier.seen} == {torch.float32}
     rows = torch.cat(classifier.seen).flatten(1)
@@ -79,7 +79,7 @@ def test_every_pass_has_one_shape_and_no_noise_twice(images):
 
 def test_noisy_pixels_are_not_clipped():
     classifier = Halfspace()
-    votes(torch.ones((1, *SHAPE)), classifier)
+    sampler(classifier).count(torch.ones(SHAPE), "0")
     noise = torch.cat(classifier.seen) - 1
     assert noise.max() > 1 and noise.min() < -1
     assert noise.std().item() == pytest.approx(0.5, rel=0.02)
@@ -166,10 +166,9 @@ def test_one_pass_serves_all_rules_and_each_votes_as_it_does_alone(images):
     specs = ["expected_cost:1*pair:dark/light", "argmax", "offset:0.1,0.3*pair:dark/light"]
     classifier = Named()
     together = votes(images[:1], classifier, rules=specs)
-    passes = len(classifier.seen)
     alone = Named()
     votes(images[:1], alone)
-    assert len(alone.seen) == passes
+    assert len(alone.seen) == len(classifier.seen)
     rules = parse_rules(specs, num_classes=2, class_names=Named.class_names)
     assert together.rules == tuple(rule.id for rule in rules)
     for r, rule in enumerate(rules):
@@ -232,6 +231,87 @@ def test_an_image_that_goes_on_has_the_votes_of_one_that_never_stopped():
     (more,) = sampler(n=1000).sample([Request(image, "a", counts0=counts0, counts=counts)])
     whole = sampler(n=1000).count(image, "a")
     assert (more.counts0 == whole[0]).all() and (more.counts == whole[1]).all() and more.drawn == 1000 - 128
+
+
+def two_rules(**options):
+    """A sampler of argmax and of an offset under which the votes are others."""
+    return sampler(Named(), rules=("argmax", "offset:light=-0.1"), **options)
+
+
+def test_a_rule_goes_on_alone_to_the_votes_of_one_that_never_stopped():
+    """As in a top-up where argmax is decided and the other rule is not: its own votes say how far the noise is."""
+    image = random_images(1)[0]
+    counts0, counts = two_rules(n=640).count(image, "a")
+    counts0[0], counts[0] = 0, 0  # argmax does not go on
+    (more,) = two_rules(n=1280).sample([Request(image, "a", counts0=counts0, counts=counts, batch_size=256)])
+    whole = two_rules(n=1280).count(image, "a")
+    assert more.drawn == 640
+    assert (more.counts0[1] == whole[0][1]).all() and (more.counts[1] == whole[1][1]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda counts: counts + np.array([[64, 0], [0, 0]]), "128 and 192"),
+        (lambda counts: counts + np.array([[1, 0], [1, 0]]), "129"),
+        (lambda counts: 8 * counts, "1,024.*n=1,000"),
+    ],
+    ids=["rules that went different ways", "within a chunk", "more than n"],
+)
+def test_votes_from_before_that_nothing_can_go_on_from_are_refused(change, fact):
+    image = random_images(1)[0]
+    counts0, counts = two_rules(n=128).count(image, "a")
+    with pytest.raises(UserError, match=fact):
+        list(two_rules().sample([Request(image, "a", counts0=counts0, counts=change(counts))]))
+
+
+def test_an_image_goes_on_in_batches_of_the_size_that_began_it_and_in_no_other():
+    class Small(Halfspace):
+        def forward(self, pixels):
+            if len(pixels) > 64:
+                raise torch.OutOfMemoryError
+            return super().forward(pixels)
+
+    new, old = random_images(2)
+    counts0, counts = sampler(n=128).count(old, "old")
+    old_request = Request(old, "old", counts0=counts0, counts=counts, batch_size=256)
+    (went_on,) = sampler().sample([old_request])
+    assert went_on.error is None and went_on.counts.sum() == 1000
+    counted = as_rows(sampler(Small()).sample([Request(new, "new"), old_request]))
+    assert counted[0][3] is None and np.sum(counted[0][1]) == 1000
+    assert "256" in counted[1][3] and "64" in counted[1][3] and np.sum(counted[1][1]) == 0
+
+
+def test_votes_for_one_purpose_share_no_noise_with_those_for_another():
+    seen = {}
+    for purpose in ("certification", "pilot", "tuning"):
+        classifier = Halfspace()
+        sampler(classifier, n0=64, n=64, batch_size=64, purpose=purpose).count(torch.zeros(SHAPE), "a")
+        seen[purpose] = torch.cat(classifier.seen).flatten(1)
+    rows = torch.cat(list(seen.values()))
+    assert len(rows) == 6 * 64 == len(rows.unique(dim=0))
+
+
+class OfItsBatch(Halfspace):
+    """A network that looks at more than one image at a time."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, pixels):
+        logits = super().forward(pixels)
+        if self.how == "statistics":
+            return logits - logits.mean(dim=0)  # the same under every permutation of the batch
+        if self.how == "position":
+            return logits + torch.arange(len(logits))[:, None]
+        return logits + torch.rand_like(logits)
+
+
+@pytest.mark.parametrize("how", ["statistics", "position", "chance"])
+def test_a_network_whose_rows_depend_on_their_batch_is_refused(images, how):
+    with pytest.raises(UserError, match="rest of its batch"):
+        votes(images, OfItsBatch(how))
 
 
 def test_a_broken_image_among_others_voids_itself_alone():

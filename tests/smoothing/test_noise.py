@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from raycsr.smoothing.noise import CHUNK, fill_noise, noise_key
+from raycsr.smoothing.noise import CHUNK, PHASES, fill_noise, noise_key
 
 
 def draw(seed=0, image_id="a.png", phase="estimation", chunk=0, shape=(8, 8, 3)):
@@ -31,7 +31,7 @@ def test_each_argument_changes_the_noise():
         draw(),
         draw(seed=1),
         draw(image_id="b.png"),
-        draw(phase="selection"),
+        *(draw(phase=phase) for pair in PHASES.values() for phase in pair if phase != "estimation"),
         draw(chunk=1),
     ]
     for a, b in itertools.combinations(variants, 2):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import raycsr
-from raycsr.certification import METRICS
+from raycsr.certification import METRICS, collapse_in_words, collapsed_classes
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier
@@ -80,7 +80,8 @@ def test_metrics_are_those_of_the_public_functions():
     def expected(stop):
         return raycsr.summarize(certificates.iloc[:stop], costs=costs, radii=[0.1]).iloc[0]
 
-    assert set(metrics) == set(METRICS)
+    assert set(metrics) == {*METRICS, "collapsed"}
+    assert metrics["collapsed"] == collapse_in_words(collapsed_classes(certificates, 3)) != ""  # it knows nothing yet
     of_all, of_sensitive = expected(4), expected(12)
     for name in ("accuracy", "acr", "target_recall"):
         assert metrics[name] == pytest.approx(of_all[name])

@@ -27,7 +27,7 @@ def unanimous(answers, labels, rule, costs=PAIR):
     """Certificates of images on which all 1000 samples agree."""
     votes = np.eye(costs.num_classes, dtype=int)[answers]
     return certify_counts(
-        10 * votes, 1000 * votes, labels, costs=costs, sigma=0.5, rules=[rule] * len(labels),
+        10 * votes, 1000 * votes, labels, costs=costs, sigma=0.5, sampling="fixed", rules=[rule] * len(labels),
         image_ids=[str(i) for i in range(len(labels))],
     )  # fmt: skip
 
@@ -97,6 +97,15 @@ def test_rules_are_compared_on_the_same_images():
     assert table["recall_class"].iloc[1] == 1
 
 
+def test_a_rule_under_which_a_class_collapses_says_so():
+    labels = np.repeat([0, 1, 2], 20)
+    never_dog = np.where(labels == 1, 0, labels)
+    certificates = pd.concat([unanimous(labels, labels, "argmax"), unanimous(never_dog, labels, "rule")])
+    named = CostMatrix(PAIR.values, NAMES)
+    table = compare_rules(certificates, costs=named, radius=0.5, weights=np.ones(60))
+    assert table["collapsed"].tolist() == ["", "dog 0 of 20 right (argmax 1.000)"]
+
+
 def test_the_recall_of_a_class_with_few_images_is_not_judged():
     labels = np.repeat([0, 1, 2], [20, 19, 20])
     ruled = np.where(labels == 1, 0, labels)
@@ -115,6 +124,13 @@ def test_the_largest_rob_cs_within_both_budgets_is_chosen():
     assert choose_rule(table, Budget(0.015, 0.15)) == 1
     assert choose_rule(table, Budget(0.03, 0.15)) == 3
     assert choose_rule(table, Budget(0.02, 0.25)) == 4
+
+
+def test_where_costs_differ_in_size_the_least_that_is_left_of_them_is_chosen():
+    table = grid_table((0.5, 0, 0), (0.6, 0.01, 0.05), (0.8, 0.01, 0.05)).assign(rob_cost=[3.0, 1.0, 2.0])
+    assert choose_rule(table, Budget(), "rob_cost") == 1
+    assert choose_rule(table, Budget(), "rob_cs") == 2
+    assert choose_rule(table.assign(rob_cost=[1.0, 1.0, 2.0]), Budget(), "rob_cost") == 0
 
 
 def test_of_equal_rules_the_one_that_loses_least():
@@ -206,3 +222,28 @@ def test_where_no_rule_helps_argmax_stays():
         certify, costs=PAIR, spec="pair:cat/dog", class_names=NAMES, radius=0.5, weights=np.ones(200), budget=Budget()
     )
     assert found.rule == ARGMAX
+
+
+# To take a fox (0) for a dog (1) costs 1, for an owl (2) 10. Of 100 foxes argmax takes 40 for dogs and 20 for owls; one
+# rule makes these dogs foxes, which is rob_cs, another these owls dogs, which is cost.
+DEAR = CostMatrix([[0, 1, 10], [0, 0, 0], [0, 0, 0]], ["fox", "dog", "owl"])
+
+
+def test_a_rule_is_tuned_by_the_costs_where_they_differ_in_size(tmp_path):
+    labels = np.zeros(100, int)
+    (tmp_path / "dear.csv").write_text("0,1,10\n0,0,0\n0,0,0\n")
+    answers = {"argmax": [0] * 40 + [1] * 40 + [2] * 20, "fewer": [0] * 80 + [2] * 20, "cheaper": [0] * 40 + [1] * 60}
+
+    def certify(rules):
+        # the first two rules of the first grid are these; all others answer as argmax
+        names = ["argmax", "fewer", "cheaper"] if rules[0] == ARGMAX else []
+        names += ["argmax"] * (len(rules) - len(names))
+        rows = [unanimous(np.array(answers[n]), labels, r.id, DEAR) for n, r in zip(names, rules, strict=True)]
+        return pd.concat(rows, ignore_index=True)
+
+    found = tune(
+        certify, costs=DEAR, spec=str(tmp_path / "dear.csv"), class_names=["fox", "dog", "owl"], radius=0.5,
+        weights=np.ones(100), budget=Budget(0.5, 0.5), strengths=[0.5, 1.0],
+    )  # fmt: skip
+    assert found.metric == "rob_cost" and found.table["rob_cs"].tolist()[:3] == [0.4, 0.8, 0.4]
+    assert found.table["rob_cost"].tolist()[:3] == [2.4, 2.0, 0.6] and found.chosen == 2

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from raycsr import UserError, certify_counts, count_votes
+from raycsr import UserError, certify_counts
 from raycsr.costs import CostMatrix
 from raycsr.data import digits_arrays
 from raycsr.models import ModelOptions, load_base_classifier, prepare_for_inference
+from raycsr.smoothing import Sampler
 from raycsr.training.validation import certify_images
 
 COSTS = CostMatrix.pairwise(10, {4: [9], 3: [8]})
@@ -34,15 +35,20 @@ def test_rows_are_what_counting_and_certifying_give(classifier, digits):
     rules = ["argmax", "offset:2*pair:4/9", "expected_cost:1,3*pair:4/9"]
     ours = certified(classifier, digits, rules=rules, alpha=0.01, seed=7)
     images, labels = digits
-    votes = count_votes(
-        prepare_for_inference(classifier, precision="fp32", device="cpu"),
-        torch.from_numpy(images).permute(0, 3, 1, 2) / 255,
-        **SAMPLING, seed=7, image_ids=[str(i) for i in range(6)], rules=rules,
-    )  # fmt: skip
-    assert ours["rule"].tolist() == [rule for rule in votes.rules for _ in range(6)]
-    for r, rule in enumerate(votes.rules):
+    network = prepare_for_inference(classifier, precision="fp32", device="cpu")
+    sampler = Sampler(network, **SAMPLING, seed=7, batch_size=64, rules=rules, purpose="tuning")
+    votes = [sampler.count(torch.from_numpy(image).permute(2, 0, 1), str(i)) for i, image in enumerate(images)]
+    assert ours["rule"].tolist() == [rule.id for rule in sampler.rules for _ in range(6)]
+    for r, rule in enumerate(rule.id for rule in sampler.rules):
         theirs = certify_counts(
-            votes.counts0[:, r], votes.counts[:, r], labels, costs=COSTS, sigma=0.5, alpha=0.01, rules=[rule] * 6
+            [counts0[r] for counts0, _ in votes],
+            [counts[r] for _, counts in votes],
+            labels,
+            costs=COSTS,
+            sigma=0.5,
+            sampling="fixed",
+            alpha=0.01,
+            rules=[rule] * 6,
         )
         pd.testing.assert_frame_equal(ours[ours["rule"] == rule].reset_index(drop=True), theirs)
 

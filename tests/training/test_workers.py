@@ -1,6 +1,6 @@
 """Two workers (gloo, on CPUs) that train together, beside one that has the same batches to itself."""
 
-import math
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def trainer(objective, sigma, batch_norm, **options):
         sigma=sigma,
         generator=torch.Generator().manual_seed(2 + rank()),
         costs=torch.tensor(COSTS.values, dtype=torch.float32),
-        options=TrainingOptions(epochs=3, batch_size=8, lr=0.1, **options),
+        options=TrainingOptions(**{"epochs": 3, "batch_size": 8, "lr": 0.1, "precision": "fp32", **options}),
     )
 
 
@@ -77,6 +77,12 @@ def judged():
     )
 
 
+def precisions(can_bf16):
+    """What auto is for workers of which only the first has bf16 arithmetic, and a precision that was named."""
+    with patch("torch.cpu.get_capabilities", lambda: {"avx512_bf16": can_bf16}):
+        return [trainer(gaussian, 0.25, True, precision=precision).precision for precision in ("auto", "bf16")]
+
+
 CASES = {
     "gaussian": (gaussian, 0.0, False),
     "gaussian_cs": (gaussian_cs, 0.0, False),
@@ -96,6 +102,7 @@ def work(number, folder):
             averaged(torch.tensor(4.0 * rank())),
         ),
         "metrics": judged(),
+        "precisions": precisions(can_bf16=number == 0),
         "averaged": trained(gaussian, 0.25, True, ema=0.5)[1],
         "continued": continued(*CASES["smoothmix_cs"]),
         **{name: trained(*case) for name, case in CASES.items()},
@@ -115,6 +122,11 @@ def two(tmp_path_factory):
 def test_each_has_its_share_and_sees_what_all_have(two):
     assert two[0]["basics"] == (2, 0, [0, 2, 4], [0, 10], 2.0)
     assert two[1]["basics"] == (2, 1, [1, 3], [0, 10], 2.0)
+
+
+def test_all_workers_compute_in_one_precision(two):
+    assert [one["precisions"] for one in two] == [["fp32", "bf16"]] * 2
+    assert precisions(can_bf16=True) == ["bf16", "bf16"]
 
 
 def test_one_worker_has_everything():
@@ -151,6 +163,4 @@ def test_workers_draw_noise_of_their_own(two):
 def test_metrics_are_those_of_one_worker(two):
     expected = judged()
     for found in two:
-        assert {k: v for k, v in found["metrics"].items() if not math.isnan(v)} == {
-            k: v for k, v in expected.items() if not math.isnan(v)
-        }
+        assert {k: v for k, v in found["metrics"].items() if v == v} == {k: v for k, v in expected.items() if v == v}

@@ -1,0 +1,188 @@
+"""Ground truth through the real pipeline: every vote is of its own noise, and certificates are true as often as said.
+
+An image's certificate is false where its radius is above that of the true vote shares. Images are made for that: their
+true radii lie just below those that are asked about.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import slabs
+import torch
+from auditing import Audit
+from pipeline import BATCH_SIZE, Ask, Died, Here, job
+
+from raycsr.certification import BOUNDS, statements
+from raycsr.pipelines.pool import PoolOptions, connect
+from raycsr.pipelines.sample import _sample_run
+from raycsr.smoothing import Request, engine
+from raycsr.smoothing.noise import fill_noise
+
+RADII = (0.1, 0.2, 0.3)
+N = 1280
+OFFSET = slabs.RULES[:1]
+SEED = slabs.COSTS[1:2]
+
+SIZES = [
+    pytest.param(300, 0.05, id="300 images"),
+    pytest.param(20_000, 0.05, id="20,000 images", marks=pytest.mark.long),
+    pytest.param(20_000, 0.001, id="20,000 images, alpha .001", marks=pytest.mark.long),
+]
+
+SCENARIOS = {
+    "fixed n, then all images, then two rules": [
+        Ask(None, N, rules=(), images=150),
+        Ask(None, N, rules=()),
+        Ask(None, N),
+    ],
+    "sequential": [Ask(RADII, N)],
+    "sequential, then other radii and a rule, other matrices, a larger n": [
+        Ask(RADII[:1], 192, SEED, ()),
+        Ask(RADII[:2], 256, SEED, OFFSET),
+        Ask(RADII[:2], 512),
+        Ask(RADII, N),
+    ],
+}
+
+
+@cache
+def near_radii(number: int) -> slabs.Pictures:
+    return slabs.pictures_near_radii(number, RADII, n=N)
+
+
+@pytest.mark.parametrize("rule", slabs.rules(slabs.RULES), ids=lambda rule: rule.kind)
+def test_the_radii_of_the_true_shares_are_never_beyond_the_true_distance_and_meet_it(rule):
+    at = near_radii(500).projections
+    p, distance = slabs.shares(rule, at), slabs.distances(rule, at)
+    assert p.sum(axis=1) == pytest.approx(1, abs=1e-12)
+    answer = p.argmax(axis=1)
+    others = np.where(np.arange(slabs.NUM_CLASSES) == answer[:, None], np.inf, distance).min(axis=1)
+    gaps = {
+        "standard": (others - slabs.standard_radius(p, answer))[slabs.standard_radius(p, answer) > 0.05],
+        "pairwise": distance[np.isfinite(distance)] - slabs.pairwise_radius(p)[np.isfinite(distance)],
+    }
+    for gap in gaps.values():
+        assert -1e-9 < gap.min() < 0.01
+
+
+def test_images_lie_where_they_were_asked_to():
+    near, rules = near_radii(500), slabs.rules(slabs.RULES)
+    p = np.stack([slabs.shares(rule, near.projections) for rule in rules])
+    radii = np.stack([slabs.standard_radius(shares, near.labels) for shares in p])
+    below = np.subtract.outer(np.array(RADII), radii)  # radii, rules, N
+    assert ((below > 0) & (below < 0.003)).any(axis=(0, 1)).mean() > 0.4
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("number", "alpha"), SIZES)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_votes_are_those_of_asking_at_once_and_certificates_are_true(scenario, number, alpha, tmp_path):
+    audit = Audit(near_radii(number), alpha, str(tmp_path))
+    for ask in SCENARIOS[scenario]:
+        outcome = audit.ask(ask)
+        assert outcome.run.finished() and not outcome.errors
+    assert audit.ask(ask).sampled == 0  # whatever its route, nothing is left undecided
+    assert audit.violations() == {}
+
+
+class ShortOfMemory(slabs.Slabs):
+    """Runs out of memory in the middle, in passes of more than a quarter of the usual rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        if self.passes > 20 and len(pixels) > BATCH_SIZE // 4:
+            raise torch.OutOfMemoryError
+        return super().forward(pixels)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("number", "alpha"), SIZES)
+def test_neither_dead_actors_nor_dead_drivers_nor_a_lack_of_memory_change_that(number, alpha, tmp_path):
+    pictures, here = near_radii(number), Here(actor_dies_at=(0, 2))
+    audit = Audit(pictures, alpha, str(tmp_path), here)
+    begun, more, most = Ask(RADII[:1], 192), Ask(RADII[:2], 448, SEED, OFFSET), Ask(RADII, N)
+
+    def dies(ask: Ask) -> None:
+        here.driver_dies_at = 1
+        with pytest.raises(Died):
+            here.sample(job(ask, pictures, alpha, audit.results))
+        here.driver_dies_at = None
+
+    dies(begun)
+    audit.ask(begun, ShortOfMemory())
+    here.commit_late()
+    audit.look(audit.ask(begun).run, begun)
+    dies(more)
+    outcome = audit.ask(more)
+    assert set(outcome.run.latest()["batch_size"].to_pylist()) == {BATCH_SIZE, BATCH_SIZE // 4}
+    short = audit.ask(most, ShortOfMemory())  # what was begun in passes of a size goes on in such alone, or not at all
+    assert short.errors and all("batches are" in why for why in short.errors.values())
+    here.commit_late()
+    audit.look(short.run, most)
+    assert not audit.ask(most, retry_errors=True).errors
+    assert audit.ask(most).sampled == 0
+    assert audit.violations() == {}
+
+
+@pytest.mark.ray
+def test_the_same_on_ray(cluster, tmp_path):
+    pictures = near_radii(300)
+    audit = Audit(pictures, 0.05, str(tmp_path))
+    connect()
+    for ask in (Ask(RADII[:1], 192, SEED, OFFSET), Ask(RADII, N, SEED, OFFSET)):
+        asked = job(ask, pictures, audit.alpha, audit.results)
+        outcome = _sample_run(asked, PoolOptions(actors=2, cpus_per_actor=0.5), retry_errors=False, begin_anew=False)
+        assert outcome.sampled and outcome.run.finished()
+        audit.look(outcome.run, ask)
+    assert audit.violations() == {}
+
+
+# Faults that the audit must see ------------------------------------------------------------------------------------
+
+
+def test_it_sees_votes_that_are_counted_twice(tmp_path, monkeypatch):
+    def by_the_first_rule(request: Request) -> int:
+        return 0 if request.counts is None else int(request.counts[0].sum())
+
+    monkeypatch.setattr(Request, "samples_before", by_the_first_rule)
+    (_, rule) = slabs.rules(OFFSET)
+    pictures = slabs.pictures_that_argmax_has_wrong(1500, RADII[0], rule, n=N)
+    audit = Audit(pictures, 0.001, str(tmp_path))
+    for n in (64, 128, 256, 512):
+        audit.ask(Ask(RADII[:1], n, SEED, OFFSET))
+    found = audit.violations()
+    assert any("offset" in finding for finding in found["votes"])
+    assert any("offset:1=-1.5, standard" in finding for finding in found["certificates"])
+
+
+def test_it_sees_bounds_for_a_fixed_n_on_votes_that_said_when_to_stop(tmp_path, monkeypatch):
+    monkeypatch.setitem(BOUNDS, "sequential", BOUNDS["fixed"]._replace(name="beta-binomial"))
+    statements._quantiles.cache_clear()
+    audit = Audit(slabs.pictures_near_radii(500, RADII[:1], of=(), under=(), n=N), 0.05, str(tmp_path))
+    audit.ask(Ask(RADII[:1], N, SEED, ()))
+    statements._quantiles.cache_clear()
+    found = audit.violations()
+    assert found.keys() == {"certificates"} and any("argmax, standard" in finding for finding in found["certificates"])
+
+
+def test_it_sees_phases_that_share_their_noise(tmp_path, monkeypatch):
+    pictures = slabs.pictures_of_ties(3000, n0=128, n=128)
+    assert _of_ties(pictures, str(tmp_path / "as it is")) == {}
+
+    def estimation_alone(out, seed, image_id, phase, chunk):
+        fill_noise(out, seed, image_id, "estimation", chunk)
+
+    monkeypatch.setattr(engine, "fill_noise", estimation_alone)
+    found = _of_ties(pictures, str(tmp_path / "shared"))
+    assert any("argmax, standard" in finding for finding in found["certificates"])
+
+
+def _of_ties(pictures: slabs.Pictures, results: str) -> dict[str, list[str]]:
+    audit = Audit(pictures, 0.05, results)
+    audit.ask(Ask(None, pictures.n, SEED, ()))
+    return audit.violations()
