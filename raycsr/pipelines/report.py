@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from raycsr.certification import group_numbers
 from raycsr.certification.metrics import RHO
 from raycsr.errors import UserError
 from raycsr.options import Spec, listed
@@ -204,6 +205,12 @@ def _notes(
             f"on the front at radius {radius:g} that loses at most {DRAWN_LOSS:g} of argmax's accuracy."
         )
     notes += _seen(sets)
+    for run, one in {one.run: one for one in sets if "group" in one.certificates}.items():
+        groups = len(np.unique(group_numbers(one.certificates["group"])))
+        notes.append(
+            f"The images of {run} come in {groups:,} groups (such as one a patient), which are not independent within: "
+            "its intervals are over groups, not over images."
+        )
     errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)
     if errors:
         notes.append(f"{errors} rows have an error: they count as failing.")

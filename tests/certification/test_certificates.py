@@ -348,7 +348,7 @@ def test_bad_arguments_are_refused(change, message):
 
 def test_how_n_was_chosen_is_never_assumed():
     with pytest.raises(TypeError, match="sampling"):
-        certify_counts([[9, 1, 0]], [[90, 10, 0]], [CAT], costs=CAT_FOR_DOG, sigma=SIGMA, sampling="fixed")
+        certify_counts([[9, 1, 0]], [[90, 10, 0]], [CAT], costs=CAT_FOR_DOG, sigma=SIGMA)
 
 
 @pytest.mark.parametrize("most", [10**12 + 1, 2**61, 2**63, 2**64 - 1])
