@@ -51,7 +51,7 @@ def test_costs_may_be_written_as_a_command_line_does():
     [
         (
             "seed:8",
-            r"costs 'seed:8' needs the number of classes.* CostMatrix.from_spec\('seed:8', num_classes",
+            r"costs 'seed:8' needs the number of classes.*CostMatrix.from_spec\('seed:8', num_classes",
         ),
         (np.ones((3, 3)), r"costs are a ndarray; give a raycsr.CostMatrix, such as CostMatrix\(values\)"),
         (None, "costs are a NoneType; give a raycsr.CostMatrix"),
