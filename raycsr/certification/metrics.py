@@ -124,7 +124,7 @@ def summarize(
         "num_images": len(certificates),
         "num_errors": certificates["error"].notna().sum(),
         "num_sensitive": sensitive.sum(),
-        "num_target": costs.target_classes[labels].sum(),
+        "num_target": of_targets.sum(),
         "num_groups": len(np.unique(numbers)),
     }
     for name in METRICS:

@@ -73,7 +73,7 @@ def list_csv(options: DataOptions) -> Found:
     of_column = f"column {columns.label!r} of {table.path!r}"
     labels, names = class_labels(table.column(columns.label), of_column, lambda row: f"line {table.lines[row]}")
     groups = None if columns.group is None else _groups(table, columns.group, splits, chosen)
-    left_out = Counter({"rows of other splits": len(paths) - len(chosen)})
+    left_out = Counter({"of other splits": len(paths) - len(chosen)})
     files = _find_files(options, table, paths, chosen, left_out)
     _refuse_doubled(table, [file.path for file in files], chosen)  # one file under two names
     order = sorted(range(len(files)), key=lambda row: natural(files[row].path))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import group_column
+from raycsr.certification import group_numbers
 from raycsr.class_names import read_classes
 from raycsr.data.csv import checked_roots, list_csv, read_csv
 from raycsr.data.imagefolder import list_imagefolder, read_imagefolder
@@ -44,20 +44,13 @@ class Listing:
         identity: What identifies the data for a run's id: the kind of the source and a digest of all its
             image ids and labels, before any subset. So it changes neither when the data moves, nor with
             classes, skip and limit, but tells two data sets, and two splits of one, apart.
-        notes: Lines of a plan: files that are left out, and how the classes came to their names.
+        notes: Lines of a plan: files that are left out, how the classes came to their names, how many groups there are.
     """
 
     images: pd.DataFrame
     class_names: list[str]
     identity: dict[str, str]
     notes: tuple[str, ...] = ()
-
-    def groups_in_words(self) -> list[str]:
-        """The line of a plan that says how many groups the images come in; none where there are none."""
-        groups = group_column(self.images)
-        if groups is None:
-            return []
-        return [f"groups    {len(np.unique(groups)):,}, whose images stay together; intervals are over groups"]
 
 
 @dataclass(frozen=True)
@@ -111,8 +104,17 @@ class Source:
         images = found.images.assign(label=naming.labels)
         lines = "\n".join(f"{i}\t{label}" for i, label in zip(images.image_id, images.label, strict=True))
         identity = {"source": self.options.source, "images": hashlib.sha256(lines.encode()).hexdigest()}
-        notes = (*left_out, *(f"classes   {note}" for note in naming.notes))
-        return Listing(_subset(images, naming.class_names, self.options), naming.class_names, identity, notes)
+        chosen = _subset(images, naming.class_names, self.options)
+        notes = (*left_out, *(f"classes   {note}" for note in naming.notes), *_groups_in_words(chosen))
+        return Listing(chosen, naming.class_names, identity, notes)
+
+
+def _groups_in_words(images: pd.DataFrame) -> list[str]:
+    """A line about the groups that the images come in, where they do."""
+    if "group" not in images:
+        return []
+    groups = np.unique(group_numbers(images["group"]))
+    return [f"groups    {len(groups):,}, whose images stay together; intervals are over groups"]
 
 
 def _left_out(found: Found) -> list[str]:

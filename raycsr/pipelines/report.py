@@ -204,13 +204,13 @@ def _notes(
             f"Curves: where a run has more than {MOST_DRAWN} rules beside argmax, argmax and of each kind the best "
             f"on the front at radius {radius:g} that loses at most {DRAWN_LOSS:g} of argmax's accuracy."
         )
-    notes += _seen(sets)
     for run, one in {one.run: one for one in sets if "group" in one.certificates}.items():
         groups = len(np.unique(group_numbers(one.certificates["group"])))
         notes.append(
             f"The images of {run} come in {groups:,} groups (such as one a patient), which are not independent within: "
             "its intervals are over groups, not over images."
         )
+    notes += _seen(sets)
     errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)
     if errors:
         notes.append(f"{errors} rows have an error: they count as failing.")

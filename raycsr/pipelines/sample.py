@@ -420,7 +420,6 @@ def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
             f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, {on}",
             f"rules     {_listed([rule.spec for rule in job.rules])}",
             f"images    {total:,}, of which {images:,} to sample" if images else f"images    {total:,}, all sampled",
-            *job.listing.groups_in_words(),
             f"samples   {sampling.n0:,} + {most}{sampling.most:,} an image at sigma {job.sigma:g}: "
             f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",

@@ -156,7 +156,6 @@ def describe(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str 
             f"images    {len(plan.held_out.left):,} to train on, {held:,} held out"
             f"{', streamed' if plan.stream else ''}; {training.epochs} epochs of batches of {training.batch_size}",
             *plan.listing.notes,
-            *plan.listing.groups_in_words(),
         ]
     )
 
