@@ -73,7 +73,8 @@ def list_csv(options: DataOptions) -> Found:
     of_column = f"column {columns.label!r} of {table.path!r}"
     labels, names = class_labels(table.column(columns.label), of_column, lambda row: f"line {table.lines[row]}")
     groups = None if columns.group is None else _groups(table, columns.group, splits, chosen)
-    files = _find_files(options, table, paths, chosen)
+    left_out = Counter({"of other splits": len(paths) - len(chosen)})
+    files = _find_files(options, table, paths, chosen, left_out)
     _refuse_doubled(table, [file.path for file in files], chosen)  # one file under two names
     order = sorted(range(len(files)), key=lambda row: natural(files[row].path))
     in_order, rows = [files[row] for row in order], chosen[order]
@@ -84,7 +85,7 @@ def list_csv(options: DataOptions) -> Found:
         [file.version for file in in_order],
         None if groups is None else groups[rows],
     )
-    return Found(images, names, Counter({"of other splits": len(paths) - len(rows)}))
+    return Found(images, names, left_out)
 
 
 def read_csv(options: DataOptions, image_ids: Sequence[str]) -> Images:
@@ -292,14 +293,16 @@ def _groups(table: _Table, column: str, splits: list[str] | None, rows: np.ndarr
 # The files ------------------------------------------------------------------------------------------------
 
 
-def _find_files(options: DataOptions, table: _Table, paths: list[str], rows: np.ndarray) -> list[File]:
-    """The file of each of the rows; refuses paths that have none, or several."""
+def _find_files(
+    options: DataOptions, table: _Table, paths: list[str], rows: np.ndarray, left_out: Counter[str]
+) -> list[File]:
+    """The file of each of the rows; refuses paths that have none, or several. Counts images that no row names."""
     roots = _roots(options)
     found: dict[str, File] = {}
     within: dict[str, list[str]] = {}  # the roots that have it
     with_extension: dict[str, list[str]] = {}  # path without extension -> paths
     for root in roots:
-        for file in walk(root, Counter()):
+        for file in walk(root, left_out):
             if not file.path.endswith("/"):
                 found[file.path] = file
                 within.setdefault(file.path, []).append(root)
@@ -308,6 +311,10 @@ def _find_files(options: DataOptions, table: _Table, paths: list[str], rows: np.
     for path in found:
         if extension(path) in EXTENSIONS:
             with_extension.setdefault(posixpath.splitext(path)[0], []).append(path)
+    named = {_relative(path, roots) for path in paths}
+    left_out["images that no row names"] += sum(
+        path not in named for stem, with_stem in with_extension.items() if stem not in named for path in with_stem
+    )
 
     files, missing = [], []
     for row in rows.tolist():

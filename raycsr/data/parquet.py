@@ -79,11 +79,26 @@ def list_parquet(options: DataOptions) -> Found:
             return list(pool.map(lambda file: _list_parquet_file(filesystem, path, file, options), some))
 
         rows = read(chosen)
-        if not all(pa.types.is_integer(of_file.labels.type) for of_file in rows):
-            others = read([file for file in files if file not in chosen])  # a class has one index in all splits
-            return Found(*_with_named_classes(rows, others), left_out)
-    images = pd.concat([frame([], [], [], []), *(_frame(of_file) for of_file in rows)], ignore_index=True)
-    return Found(images, _names_of_all(chosen, [of_file.class_names for of_file in rows]), left_out)
+        if all(pa.types.is_integer(of_file.labels.type) for of_file in rows):
+            images = pd.concat([frame([], [], [], []), *map(_frame, rows)], ignore_index=True)
+            return Found(images, _names_of_all(rows), left_out)
+        others = read([file for file in files if file not in chosen])  # a class has one index in all splits
+    return Found(*_with_named_classes(rows, others), left_out)
+
+
+def _names_of_all(rows: list[_Rows]) -> list[str] | None:
+    """The class names that all files give; refuses files that differ, for one label would be two classes."""
+    for one in rows:
+        if one.class_names != rows[0].class_names:
+            raise UserError(
+                f"{rows[0].file.path!r} and {one.file.path!r} name their classes {_some(rows[0].class_names)} and "
+                f"{_some(one.class_names)}: write them alike, or certify them one by one"
+            )
+    return rows[0].class_names if rows else None
+
+
+def _some(names: list[str] | None) -> str:
+    return "not at all" if names is None else repr(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 def _frame(rows: _Rows) -> pd.DataFrame:
@@ -102,21 +117,6 @@ def _with_named_classes(rows: list[_Rows], others: list[_Rows]) -> tuple[pd.Data
     parts = np.split(labels[: ends[-1]].astype(np.int32), ends[:-1])
     frames = [_frame(one._replace(labels=pa.array(part))) for one, part in zip(rows, parts, strict=True)]
     return pd.concat(frames, ignore_index=True), class_names
-
-
-def _names_of_all(files: list[File], names: list[list[str] | None]) -> list[str] | None:
-    """The class names that all files give; refuses files that differ, for one label would be two classes."""
-    for file, theirs in zip(files, names, strict=True):
-        if theirs != names[0]:
-            raise UserError(
-                f"{files[0].path!r} and {file.path!r} name their classes {_some(names[0])} and {_some(theirs)}: "
-                "write them alike, or certify them one by one"
-            )
-    return names[0] if names else None
-
-
-def _some(names: list[str] | None) -> str:
-    return "not at all" if names is None else repr(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 @contextmanager

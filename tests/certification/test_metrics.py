@@ -173,6 +173,20 @@ def test_bad_radii_and_no_certificates_are_refused(six_images):
         summarize(six_images[:0], costs=COSTS, radii=[0.5])
 
 
+@pytest.mark.parametrize(
+    ("values", "metric"),
+    [
+        ([[0, 1], [1, 0]], "rob_cs"),
+        ([[0, 10], [0, 0]], "rob_cs"),
+        ([[0, 10], [1, 0]], "rob_cost"),
+        ([[0, 0], [0, 0]], "rob_cs"),
+        ([[0, 0.3], [0.1 + 0.2, 0]], "rob_cs"),  # as equal as floating point has them
+    ],
+)
+def test_where_costs_differ_in_size_what_is_left_of_them_decides(values, metric):
+    assert metric_of(CostMatrix(values)) == metric
+
+
 class TestGroups:
     """Images of one patient or one lesion say less than as many independent ones."""
 
@@ -264,17 +278,3 @@ class TestGroups:
     def test_a_group_an_image(self, six_images):
         with pytest.raises(UserError, match="2 groups for 6 certificates; give each image its group"):
             summarize(six_images, costs=COSTS, radii=[0.5], groups=["a", "b"])
-
-
-@pytest.mark.parametrize(
-    ("values", "metric"),
-    [
-        ([[0, 1], [1, 0]], "rob_cs"),
-        ([[0, 10], [0, 0]], "rob_cs"),
-        ([[0, 10], [1, 0]], "rob_cost"),
-        ([[0, 0], [0, 0]], "rob_cs"),
-        ([[0, 0.3], [0.1 + 0.2, 0]], "rob_cs"),  # as equal as floating point has them
-    ],
-)
-def test_where_costs_differ_in_size_what_is_left_of_them_decides(values, metric):
-    assert metric_of(CostMatrix(values)) == metric
