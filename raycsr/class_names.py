@@ -107,7 +107,8 @@ class _Classes:
         self.num_classes = num_classes
         self.names = list(class_names or [])
         self.index = {tidy(name): k for k, name in enumerate(self.names)}
-        self.by_index = not self.names or not are_numbers(self.names)
+        indices = [str(k) for k in range(num_classes)]
+        self.by_index = not are_numbers(self.names) or self.names in ([], indices)
 
     def find(self, name: str) -> int | None:
         """The class of a name, in quotes or not, or of an index; None where there is none.

@@ -191,8 +191,8 @@ def _checked_names(class_names: Sequence[str] | None, num_classes: int) -> tuple
     names = tuple(class_names)
     if len(names) != num_classes:
         raise UserError(f"{len(names)} class names for {num_classes} classes; give one name a class")
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise UserError(f"class name {twice!r} is given twice; names must differ")
     return names
 

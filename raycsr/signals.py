@@ -11,6 +11,8 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_SECONDS = 0.1
 _terminated = threading.Event()  # Ray raises a SystemExit of its own for one that reaches its core: the code is lost
 
+_report = sys.unraisablehook
+
 
 def status(number: int) -> int:
     """The exit status of a command that a signal stopped, as shells have it."""
@@ -48,11 +50,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _give_again(dropped: "sys.UnraisableHookArgs") -> None:
-    stopped = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(dropped.exc_type)
-    if stopped is None:
-        sys.__unraisablehook__(dropped)
+    if dropped.exc_type is KeyboardInterrupt:
+        threading.Timer(_AGAIN_SECONDS, signal.raise_signal, [signal.SIGINT]).start()
+    elif dropped.exc_type is SystemExit and was_terminated():
+        threading.Timer(_AGAIN_SECONDS, signal.raise_signal, [signal.SIGTERM]).start()
     else:
-        threading.Timer(_AGAIN_SECONDS, signal.raise_signal, [stopped]).start()
+        _report(dropped)
 
 
 def ignore_stops() -> None:
@@ -80,5 +83,5 @@ def stops_held_back() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in arrived:
-            signal.raise_signal(number)
+        for stop in arrived:
+            signal.raise_signal(stop)

@@ -10,6 +10,7 @@ from raycsr.certification.by_class import (
     pairwise_robustness,
 )
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
+from raycsr.certification.groups import group_column, group_numbers
 from raycsr.certification.metrics import METRICS, metric_of, summarize
 from raycsr.certification.statements import HOPELESS_LEVEL, Statements, looks
 
@@ -29,6 +30,8 @@ __all__ = [
     "collapse_in_words",
     "collapsed_classes",
     "costliest_images",
+    "group_column",
+    "group_numbers",
     "largest_radius",
     "looks",
     "metric_of",

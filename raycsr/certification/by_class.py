@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from raycsr.certification.bounds import FloatArray, IntArray
+from raycsr.certification.groups import group_column
 from raycsr.certification.metrics import certified, checked_radii, refuse_mixed, refuse_other_costs, wilson
 from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError
@@ -55,7 +56,8 @@ def class_recalls(certificates: pd.DataFrame, num_classes: int) -> pd.DataFrame:
 
     Returns:
         A row a class, 0 to m - 1: num_images, recall, and its 95 % interval over images, recall_low and
-        recall_high (Wilson, JASA 1927). Errored images are in the denominator; NaN where a class has no image.
+        recall_high (Wilson, JASA 1927; over groups where the certificates have a column `group`). Errored images are
+        in the denominator; NaN where a class has no image.
 
     Raises:
         UserError: no rows, several runs, rules or alphas, or a label beyond the classes.
@@ -66,10 +68,12 @@ def class_recalls(certificates: pd.DataFrame, num_classes: int) -> pd.DataFrame:
         raise UserError(f"labels {labels.min()} to {labels.max()} for {num_classes} classes; give the data's number")
     prediction = certificates["prediction"].to_numpy(np.float64, na_value=np.nan)
     correct = (prediction == labels) & ~certificates["abstain"].to_numpy(bool)
+    groups = group_column(certificates)
     rows = []
     for y in range(num_classes):
-        hits = correct[labels == y, None]
-        low, high = (limit[0] for limit in wilson(hits))
+        of_class = labels == y
+        hits = correct[of_class, None]
+        low, high = (limit[0] for limit in wilson(hits, None if groups is None else groups[of_class]))
         rows.append((len(hits), hits.mean() if len(hits) else np.nan, low, high))
     columns = ["num_images", "recall", "recall_low", "recall_high"]
     return pd.DataFrame(rows, pd.RangeIndex(num_classes, name="class"), columns)

@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 from raycsr.certification.bounds import FloatArray, IntArray
+from raycsr.certification.groups import group_column, group_numbers
 from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError
 
@@ -50,7 +52,12 @@ def metric_of(costs: CostMatrix) -> str:
 
 
 def summarize(
-    certificates: pd.DataFrame, *, costs: CostMatrix, radii: ArrayLike, intervals: bool = True
+    certificates: pd.DataFrame,
+    *,
+    costs: CostMatrix,
+    radii: ArrayLike,
+    intervals: bool = True,
+    groups: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Sum certificates up at each radius. "Certified at r" means radius > 0 and radius >= r.
 
@@ -59,12 +66,15 @@ def summarize(
         costs: the cost matrix they were made with.
         radii: the radii r (R,), in the units of sigma.
         intervals: whether to add 95 % intervals over images; a curve of many radii is quicker without.
+        groups: (N,) which images are not independent, such as those of one patient: they have one value, those that
+            stand alone None. By default the certificates' column `group`, where they have one. Intervals are then
+            over groups, each of which is drawn whole.
 
     Returns:
         One row a radius, in the order given, with the columns
 
         - radius, num_images, num_errors, num_sensitive (images with a cost-sensitive radius), num_target (images of
-          target classes);
+          target classes), num_groups;
         - accuracy: share of images with prediction == label and not abstained;
         - certified_accuracy: share of images that are correct with standard_radius certified at r;
         - acr: mean of standard_radius where correct, of 0 elsewhere;
@@ -72,17 +82,21 @@ def summarize(
         - rob_cost: mean over them of the sum of C[y, j] over the targets j not certified at r;
         - worst_case_cost: mean over them of the largest such C[y, j], all an adversary within r can cost;
         - seed_recall, target_recall: accuracy among the images of seed classes, of target classes;
-        - with `intervals`, NAME_low and NAME_high: Wilson for shares, a seeded bootstrap for means;
+        - with `intervals`, NAME_low and NAME_high: Wilson for shares, a seeded bootstrap for means; over groups
+          `wilson` at the effective number of images for shares, Student's t for means;
         - certified_accuracy_guaranteed, rob_cs_guaranteed: with probability 1 - 0.001 the true certified share
-          is no smaller, at all radii at once: share - q / N with q = binom.ppf(1 - 0.001, N, alpha).
+          is no smaller, at all radii at once: share - q / N with q = binom.ppf(1 - 0.001, N, alpha). It is about
+          these very images, whose noise is independent, so groups do not change it.
 
         Errored images count in every denominator and in no numerator. NaN where a denominator is 0.
 
     Raises:
-        UserError: no rows, several rules or alphas, a negative radius, or certificates of other costs.
+        UserError: no rows, several rules or alphas, a negative radius, certificates of other costs, or not a group an
+            image.
     """
     thresholds, costs = checked_radii(radii), as_cost_matrix(costs)
     refuse_mixed(certificates)
+    numbers = _group_of_each(certificates, groups)
     labels = certificates["label"].to_numpy(np.int64)
     standard_radius = certificates["standard_radius"].to_numpy(np.float64)
     group_radius = certificates["cost_sensitive_radius"].to_numpy(np.float64, na_value=np.nan)
@@ -92,12 +106,14 @@ def summarize(
     correct = (prediction == labels) & ~certificates["abstain"].to_numpy(bool)
 
     # A row an image of the denominator, a column a radius (one alone, where the radius does not matter).
+    of_seeds, of_targets = costs.sensitive[labels], costs.target_classes[labels]
+    denominators = {"rob_cs": sensitive, "seed_recall": of_seeds, "target_recall": of_targets}
     shares = {
         "accuracy": correct[:, None],
         "certified_accuracy": correct[:, None] & certified(standard_radius, thresholds),
         "rob_cs": certified(group_radius[sensitive], thresholds),
-        "seed_recall": correct[costs.sensitive[labels], None],
-        "target_recall": correct[costs.target_classes[labels], None],
+        "seed_recall": correct[of_seeds, None],
+        "target_recall": correct[of_targets, None],
     }
     acr = (standard_radius * correct)[:, None]
     rob_cost, worst_case_cost = _costs_left(certificates[sensitive], labels[sensitive], costs, thresholds)
@@ -108,14 +124,15 @@ def summarize(
         "num_images": len(certificates),
         "num_errors": certificates["error"].notna().sum(),
         "num_sensitive": sensitive.sum(),
-        "num_target": costs.target_classes[labels].sum(),
+        "num_target": of_targets.sum(),
+        "num_groups": len(np.unique(numbers)),
     }
     for name in METRICS:
         columns[name] = _mean(shares[name] if name in shares else means[name])
     if intervals:
-        limits = {name: wilson(hits) for name, hits in shares.items()}
-        (limits["acr"],) = _bootstrap(acr)
-        limits["rob_cost"], limits["worst_case_cost"] = _bootstrap(rob_cost, worst_case_cost)
+        limits = {name: wilson(hits, numbers[denominators.get(name, ...)]) for name, hits in shares.items()}
+        (limits["acr"],) = _mean_intervals(numbers, acr)
+        limits["rob_cost"], limits["worst_case_cost"] = _mean_intervals(numbers[sensitive], rob_cost, worst_case_cost)
         for name in METRICS:
             columns[f"{name}_low"], columns[f"{name}_high"] = limits[name]
     for name in ("certified_accuracy", "rob_cs"):
@@ -160,13 +177,81 @@ def _mean(values: NDArray[np.bool_] | FloatArray) -> FloatArray:
     return values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
 
 
-def wilson(hits: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """The 95 % score interval of a share (Wilson, JASA 1927)."""
-    share, num_images = _mean(hits), max(1, len(hits))
+def _group_of_each(certificates: pd.DataFrame, groups: ArrayLike | None) -> IntArray:
+    """The number of each image's group (N,); all differ where no image belongs with another."""
+    numbers = group_column(certificates) if groups is None else group_numbers(groups)
+    if numbers is None:
+        return np.arange(len(certificates))
+    if len(numbers) != len(certificates):
+        raise UserError(f"{len(numbers)} groups for {len(certificates)} certificates; give each image its group")
+    return numbers
+
+
+def wilson(hits: NDArray[np.bool_], groups: IntArray | None = None) -> tuple[FloatArray, FloatArray]:
+    """The 95 % score interval of a share (Wilson, JASA 1927).
+
+    Where images come in groups, it is that of the effective number of images: N over the design effect (how many times
+    the share's variance is that of independent images, by the groups' own spread, at least 1), less what Student's t
+    with G - 1 degrees of freedom takes for few groups (Franco, Little, Louis & Slud, J. Survey Stat. Methodol. 2019).
+    A share of 0 or 1 has no spread to see: there all images of a group count as one (Kish's N^2 / sum of N_g^2).
+
+    Args:
+        hits: (N, R), a column a share.
+        groups: int (N,), equal where images are not independent; by default all are.
+
+    Returns:
+        The limits, (R,) each; 0 and 1 where all images are of one group, NaN where there are none.
+    """
+    share, num_images = _mean(hits), np.full(hits.shape[1], float(max(1, len(hits))))
+    if groups is not None:
+        sizes = np.unique(groups, return_counts=True)[1]
+        if len(sizes) == 1 < len(hits):
+            return np.zeros_like(share), np.ones_like(share)
+        if len(sizes) < len(hits):
+            num_images = _effective(hits, groups, sizes)
     centre = share + Z_95**2 / (2 * num_images)
     half = Z_95 * np.sqrt(share * (1 - share) / num_images + Z_95**2 / (4 * num_images**2))
     scale = 1 + Z_95**2 / num_images
     return np.maximum(0.0, (centre - half) / scale), np.minimum(1.0, (centre + half) / scale)
+
+
+def _effective(hits: NDArray[np.bool_], groups: IntArray, sizes: IntArray) -> FloatArray:
+    """How many independent images say as much about each share (R,) as these do, in groups of several sizes."""
+    share, num_images = _mean(hits), len(hits)
+    independent = share * (1 - share) / num_images
+    effect = np.full_like(share, (sizes**2).sum() / num_images)
+    seen = independent > 0
+    effect[seen] = _variance(hits[:, seen], groups) / independent[seen]
+    return num_images / np.maximum(effect, 1.0) * (Z_95 / _student(len(sizes))) ** 2
+
+
+def _variance(values: NDArray[np.bool_] | FloatArray, groups: IntArray) -> FloatArray:
+    """The variance of each column's mean (R,), where groups are drawn whole: of the ratio of sums, linearised."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    sums = np.add.reduceat((values - _mean(values))[order], starts, axis=0)  # (G, R)
+    return len(starts) / (len(starts) - 1) * (sums**2).sum(axis=0) / len(values) ** 2
+
+
+def _student(num_groups: int) -> float:
+    return float(stdtrit(num_groups - 1, 0.975))
+
+
+def _mean_intervals(groups: IntArray, *values: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
+    """The 95 % interval of each column's mean, in arrays (N, R) of non-negative numbers about the same N images.
+
+    Independent images are resampled; groups, which may be few, have Student's t. NaN where all are of one group.
+    """
+    num_groups = len(np.unique(groups))
+    if num_groups == len(groups):
+        return _bootstrap(*values)
+    if num_groups == 1:
+        return [(np.full(array.shape[1], np.nan), np.full(array.shape[1], np.nan)) for array in values]
+    limits = []
+    for array in values:
+        mean, half = _mean(array), _student(num_groups) * np.sqrt(_variance(array, groups))
+        limits.append((np.maximum(0.0, mean - half), mean + half))
+    return limits
 
 
 def _bootstrap(*values: FloatArray) -> list[tuple[FloatArray, FloatArray]]:

@@ -76,7 +76,7 @@ def _walk_local(root: str) -> Iterator[File]:
             yield from _scan(root, "")
     except FileNotFoundError:
         raise UserError(f"there is no {root!r}: check the path") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a null byte is no OSError
         raise UserError(f"cannot list {root!r}: {reason(error)}") from None
 
 

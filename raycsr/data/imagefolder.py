@@ -47,7 +47,7 @@ def read_imagefolder(options: DataOptions, image_ids: Sequence[str]) -> Images:
 
     def read_one(image_id: str) -> Image:
         try:
-            return retried(lambda: _read_file(filesystem, f"{root}/{image_id}"))
+            return retried(lambda: read_file(filesystem, f"{root}/{image_id}"))
         except (FileNotFoundError, PermissionError) as error:
             return one_image_failed(error, filesystem, root)
 
@@ -55,7 +55,8 @@ def read_imagefolder(options: DataOptions, image_ids: Sequence[str]) -> Images:
         return list(pool.map(read_one, image_ids))
 
 
-def _read_file(filesystem: pafs.FileSystem, path: str) -> Image:
+def read_file(filesystem: pafs.FileSystem, path: str) -> Image:
+    """The bytes of an image file, or why they are not read."""
     with filesystem.open_input_file(path) as file:
         size = file.size()
         return file.read(size) if size <= MAX_BYTES else too_large(size)

@@ -46,9 +46,10 @@ def extension(path: str) -> str:
     return posixpath.splitext(path)[1].lower() or "no extension"
 
 
-def frame(image_id: Sequence[str], label: Any, size: Any, version: Any) -> pd.DataFrame:
-    """The rows of a listing: its columns, or one value for all rows."""
-    rows = pd.DataFrame({"image_id": image_id, "label": label, "size": size, "version": version})
+def frame(image_id: Sequence[str], label: Any, size: Any, version: Any, group: Any = None) -> pd.DataFrame:
+    """The rows of a listing: its columns, or one value for all rows; without groups there is no column of them."""
+    columns = {"image_id": image_id, "label": label, "size": size, "version": version}
+    rows = pd.DataFrame(columns if group is None else {**columns, "group": group})
     return rows.astype({"label": "int32", "size": "int64"})
 
 

@@ -1,5 +1,6 @@
-"""The source parquet: files with columns image: struct<bytes, path> and label; an image is file#row."""
+"""The source parquet: files with a column of encoded images and one of labels; an image is file#row."""
 
+import itertools
 import json
 import os
 import re
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from raycsr.data.columns import GROUP, class_labels, find_columns
 from raycsr.data.files import (
     READ_THREADS,
     File,
@@ -34,6 +36,25 @@ from raycsr.data.split_names import TEST, TRAIN
 from raycsr.errors import UserError
 
 _BUFFER = 2**23  # bytes of a column read at once
+_COMMON = {"image": ("image",), "label": ("label",), "group": GROUP}
+
+
+class _Columns(NamedTuple):
+    """The columns of a file: where its encoded images are, as a path in its schema, and the others' names."""
+
+    image: str
+    label: str
+    group: str | None
+
+
+class _Rows(NamedTuple):
+    """What a file says of its rows: one value each."""
+
+    file: File
+    labels: pa.Array  # int32, or string
+    sizes: np.ndarray
+    groups: pa.Array | None  # string
+    class_names: list[str] | None
 
 
 def list_parquet(options: DataOptions) -> Found:
@@ -50,29 +71,52 @@ def list_parquet(options: DataOptions) -> Found:
     with _parquet_errors(root):
         folder = folder_of(root)
         filesystem, path = open_filesystem(folder)
-    if folder == root and options.split is not None:
-        chosen = _of_split(files, options.split)
-        left_out["of other splits"] += len(files) - len(chosen)
-        files = chosen
+    chosen = _of_split(files, options.split) if folder == root and options.split is not None else files
+    left_out["of other splits"] += len(files) - len(chosen)
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        parts = list(pool.map(lambda file: _list_parquet_file(filesystem, path, file), files))
-    images = pd.concat([frame([], [], [], []), *(images for images, _ in parts)], ignore_index=True)
-    return Found(images, _names_of_all(files, [names for _, names in parts]), left_out)
+
+        def read(some: list[File]) -> list[_Rows]:
+            return list(pool.map(lambda file: _list_parquet_file(filesystem, path, file, options), some))
+
+        rows = read(chosen)
+        if all(pa.types.is_integer(of_file.labels.type) for of_file in rows):
+            images = pd.concat([frame([], [], [], []), *map(_frame, rows)], ignore_index=True)
+            return Found(images, _names_of_all(rows), left_out)
+        others = read([file for file in files if file not in chosen])  # a class has one index in all splits
+    return Found(*_with_named_classes(rows, others), left_out)
 
 
-def _names_of_all(files: list[File], names: list[list[str] | None]) -> list[str] | None:
+def _names_of_all(rows: list[_Rows]) -> list[str] | None:
     """The class names that all files give; refuses files that differ, for one label would be two classes."""
-    for file, theirs in zip(files, names, strict=True):
-        if theirs != names[0]:
+    for one in rows:
+        if one.class_names != rows[0].class_names:
             raise UserError(
-                f"{files[0].path!r} and {file.path!r} name their classes {_some(names[0])} and {_some(theirs)}: "
-                "write them alike, or certify them one by one"
+                f"{rows[0].file.path!r} and {one.file.path!r} name their classes {_some(rows[0].class_names)} and "
+                f"{_some(one.class_names)}: write them alike, or certify them one by one"
             )
-    return names[0] if names else None
+    return rows[0].class_names if rows else None
 
 
 def _some(names: list[str] | None) -> str:
     return "not at all" if names is None else repr(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
+def _frame(rows: _Rows) -> pd.DataFrame:
+    ids = [f"{rows.file.path}#{row}" for row in range(len(rows.labels))]
+    groups = None if rows.groups is None else rows.groups.to_pandas()
+    return frame(ids, pc.fill_null(rows.labels, -1).to_numpy(), rows.sizes, rows.file.version, groups)
+
+
+def _with_named_classes(rows: list[_Rows], others: list[_Rows]) -> tuple[pd.DataFrame, list[str] | None]:
+    """The rows of files whose labels are text, by the labels of all files."""
+    cells = [pc.fill_null(one.labels.cast(pa.string()), "").to_pylist() for one in [*rows, *others]]
+    names = list(itertools.chain(*cells))
+    places = [f"{one.file.path}#{row}" for one in [*rows, *others] for row in range(len(one.labels))]
+    labels, class_names = class_labels(names, "the label column", places.__getitem__)
+    ends = np.cumsum([len(one.labels) for one in rows])
+    parts = np.split(labels[: ends[-1]].astype(np.int32), ends[:-1])
+    frames = [_frame(one._replace(labels=pa.array(part))) for one, part in zip(rows, parts, strict=True)]
+    return pd.concat(frames, ignore_index=True), class_names
 
 
 @contextmanager
@@ -105,42 +149,56 @@ def _split_named(path: str, splits: Set[str]) -> str | None:
     return next((part for part in [name.removesuffix(".parquet"), *reversed(folders)] if part in splits), None)
 
 
-def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: File) -> tuple[pd.DataFrame, list[str] | None]:
-    """Rows and class names of one file, from its footer and its label column alone."""
+def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: File, options: DataOptions) -> _Rows:
+    """Rows and class names of one file, from its footer and its columns of labels and groups alone."""
     with _parquet_errors(file.path), filesystem.open_input_file(f"{folder}/{file.path}") as handle:
         parquet = pq.ParquetFile(handle)
-        _check_columns(parquet.schema_arrow, file.path)
+        columns = _columns(parquet.schema_arrow, file.path, options)
+        table = parquet.read(columns=[name for name in (columns.label, columns.group) if name is not None])
+        labels = table[columns.label]
         # cast, for a label beyond int32 would come back as another class
-        labels = pc.fill_null(parquet.read(columns=["label"])["label"].cast(pa.int32()), -1).to_numpy()
-    groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-    rows = [group.num_rows for group in groups]
-    sizes = np.repeat([_image_bytes(group) // max(group.num_rows, 1) for group in groups], rows)
-    ids = [f"{file.path}#{row}" for row in range(sum(rows))]
-    return frame(ids, labels, sizes, file.version), _hub_class_names(parquet.schema_arrow)
+        labels = labels.cast(pa.int32() if pa.types.is_integer(labels.type) else pa.string())
+        groups = None if columns.group is None else table[columns.group].cast(pa.string()).combine_chunks()
+    row_groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+    rows = [group.num_rows for group in row_groups]
+    sizes = np.repeat([_image_bytes(group, columns.image) // max(group.num_rows, 1) for group in row_groups], rows)
+    names = _hub_class_names(parquet.schema_arrow, columns.label)
+    return _Rows(file, labels.combine_chunks(), sizes, groups, names)
 
 
-def _check_columns(schema: pa.Schema, path: str) -> None:
-    """Refuses other columns; extension types too, for Ray registers one whose values are unpickled, which runs code."""
-    types = {field.name: field.type for field in schema}
-    image, label = types.get("image", pa.null()), types.get("label", pa.null())
+def _columns(schema: pa.Schema, path: str, options: DataOptions) -> _Columns:
+    """Refuses other types; extension types too, for Ray registers one whose values are unpickled, which runs code."""
+    found = find_columns(options, schema.names, repr(path), _COMMON)
+    image, label = schema.field(found.image).type, schema.field(found.label).type
     is_struct = pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
-    encoded = image.field("bytes").type if is_struct else pa.null()
+    encoded = image.field("bytes").type if is_struct else image
     has_bytes = pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)
-    if not has_bytes or not pa.types.is_integer(label):
-        columns = ", ".join(f"{name}: {type_}" for name, type_ in types.items())
-        raise UserError(f"{path!r} needs columns image: struct<bytes, path> and label: int, has {columns}")
+    names = [label] if found.group is None else [label, schema.field(found.group).type]
+    if not has_bytes or not all(pa.types.is_integer(kind) or _is_text(kind) for kind in names):
+        group = "" if found.group is None else f", and {found.group}: int or text"
+        raise UserError(
+            f"{path!r} needs columns {found.image}: struct<bytes, path> or binary, {found.label}: int or text{group}, "
+            f"has {', '.join(f'{field.name}: {field.type}' for field in schema)}; name others by data.image_column, "
+            "label_column and group_column"
+        )
+    return _Columns(f"{found.image}.bytes" if is_struct else found.image, found.label, found.group)
 
 
-def _image_bytes(group: Any) -> int:
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _image_bytes(group: Any, column: str) -> int:
     columns = [group.column(i) for i in range(group.num_columns)]
-    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image.bytes")
+    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema == column)
 
 
-def _hub_class_names(schema: pa.Schema) -> list[str] | None:
+def _hub_class_names(schema: pa.Schema, label: str) -> list[str] | None:
     """The names of a ClassLabel feature, which the hub's writers leave in the schema's metadata."""
     try:
         described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = described["info"]["features"]["label"]["names"]
+        names = described["info"]["features"][label]["names"]
     except (ValueError, LookupError, TypeError, RecursionError):  # as of a file without names: they are no part of it
         return None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
@@ -153,38 +211,39 @@ def read_parquet(options: DataOptions, image_ids: Sequence[str]) -> Images:
     images: dict[int, Image] = {}
     for file, rows in places.groupby("file").row:
         try:
-            read = retried(partial(_read_rows, filesystem, f"{folder}/{file}", rows.to_numpy()))
+            read = retried(partial(_read_rows, filesystem, f"{folder}/{file}", rows.to_numpy(), options))
         except (FileNotFoundError, PermissionError) as error:
             read = [one_image_failed(error, filesystem, folder)] * len(rows)
         images.update(zip(rows.index, read, strict=True))
     return [images[position] for position in range(len(image_ids))]
 
 
-def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray) -> Images:
+def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray, options: DataOptions) -> Images:
     """The encoded images of some rows of one file; reads each row group that they lie in once."""
     images: Images = [IndexError("the row vanished after it was listed")] * len(rows)
     with filesystem.open_input_file(path) as handle:
         parquet = pq.ParquetFile(handle, buffer_size=_BUFFER)
-        _check_columns(parquet.schema_arrow, path)  # again: what was listed may have been replaced
+        column = _columns(parquet.schema_arrow, path, options).image  # again: what was listed may have been replaced
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         group_of = np.searchsorted(starts, rows, side="right") - 1
         for group in np.unique(group_of[rows < starts[-1]]):
             positions = np.flatnonzero(group_of == group)
             first = starts[group]
-            for cells in _image_columns(parquet, int(group)):
+            for cells in _image_columns(parquet, int(group), column):
                 for position in positions[(rows[positions] >= first) & (rows[positions] < first + len(cells))]:
                     images[position] = _image(cells[rows[position] - first])
                 first += len(cells)
     return images
 
 
-def _image_columns(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Array]:
-    """The column image.bytes of a row group: whole, or where that is large, row by row."""
+def _image_columns(parquet: pq.ParquetFile, group: int, column: str = "image.bytes") -> Iterator[pa.Array]:
+    """The encoded images of a row group: whole, or where that is large, row by row."""
     metadata = parquet.metadata.row_group(group)
-    at_once = metadata.num_rows if _image_bytes(metadata) <= MAX_BYTES else 1
-    for batch in parquet.iter_batches(at_once, row_groups=[group], columns=["image.bytes"]):
-        yield pc.struct_field(batch["image"], "bytes")
+    at_once = metadata.num_rows if _image_bytes(metadata, column) <= MAX_BYTES else 1
+    for batch in parquet.iter_batches(at_once, row_groups=[group], columns=[column]):
+        cells = batch.column(0)
+        yield pc.struct_field(cells, "bytes") if pa.types.is_struct(cells.type) else cells
 
 
 def _image(cell: pa.Scalar) -> Image:

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from raycsr.certification import group_numbers
 from raycsr.class_names import read_classes
+from raycsr.data.csv import checked_roots, list_csv, read_csv
 from raycsr.data.imagefolder import list_imagefolder, read_imagefolder
 from raycsr.data.images import PICTURES, Found, Images
 from raycsr.data.naming import name_classes
@@ -35,11 +38,13 @@ class Listing:
             label (int32).
             size (int64): bytes; for Parquet the mean of the image's row group.
             version (str): of its file, the etag on S3 or the mtime in ns; a constant for packaged data.
+            group (str or None): only where the source has groups: what images have in common that belong
+                together, such as those of one patient; None for an image that stands alone.
         class_names: Name of each class, in the order of the labels.
         identity: What identifies the data for a run's id: the kind of the source and a digest of all its
             image ids and labels, before any subset. So it changes neither when the data moves, nor with
             classes, skip and limit, but tells two data sets, and two splits of one, apart.
-        notes: Lines of a plan: files that are left out, and how the classes came to their names.
+        notes: Lines of a plan: files that are left out, how the classes came to their names, how many groups there are.
     """
 
     images: pd.DataFrame
@@ -99,8 +104,17 @@ class Source:
         images = found.images.assign(label=naming.labels)
         lines = "\n".join(f"{i}\t{label}" for i, label in zip(images.image_id, images.label, strict=True))
         identity = {"source": self.options.source, "images": hashlib.sha256(lines.encode()).hexdigest()}
-        notes = (*left_out, *(f"classes   {note}" for note in naming.notes))
-        return Listing(_subset(images, naming.class_names, self.options), naming.class_names, identity, notes)
+        chosen = _subset(images, naming.class_names, self.options)
+        notes = (*left_out, *(f"classes   {note}" for note in naming.notes), *_groups_in_words(chosen))
+        return Listing(chosen, naming.class_names, identity, notes)
+
+
+def _groups_in_words(images: pd.DataFrame) -> list[str]:
+    """A line about the groups that the images come in, where they do."""
+    if "group" not in images:
+        return []
+    groups = np.unique(group_numbers(images["group"]))
+    return [f"groups    {len(groups):,}, whose images stay together; intervals are over groups"]
 
 
 def _left_out(found: Found) -> list[str]:
@@ -136,11 +150,18 @@ def open_source(options: DataOptions) -> Source:
     options = with_split(options, "test")
     if kind.splits and options.split not in kind.splits:
         raise UserError(f"unknown split {options.split!r} of {options.source}: choose one of {', '.join(kind.splits)}")
+    for name in _COLUMNS:
+        if getattr(options, name) is not None and name not in kind.columns:
+            having = ", ".join(other for other, one in _KINDS.items() if name in one.columns)
+            raise UserError(
+                f"source {options.source} has no {name} (got {getattr(options, name)!r}): only {having} has"
+            )
     if options.skip < 1:
         raise UserError(f"skip is {options.skip}: give 1 (every image) or more")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"limit is {options.limit}: give 1 or more, or leave it out for all images")
-    return Source(replace(options, path=_checked_path(options, kind.layout)))
+    path = _checked_path(options, kind.layout)
+    return Source(replace(options, path=path, image_roots=checked_roots(str(path), options.image_roots)))
 
 
 def with_split(options: DataOptions, default: str) -> DataOptions:
@@ -212,13 +233,22 @@ class _Kind(NamedTuple):
     read: Callable[[DataOptions, Sequence[str]], Images]
     layout: str
     splits: tuple[str, ...] | None = None  # None: it has none; empty: they may have any name
+    columns: tuple[str, ...] = ()  # of the options that only some kinds have
 
 
+_COLUMNS = ("image_roots", "image_column", "label_column", "split_column", "group_column")
 _KINDS = {
     "digits": _Kind(list_digits, read_digits, "it comes with scikit-learn", ("train", "test")),
     "cifar10": _Kind(list_cifar10, read_cifar10, "the folder that torchvision keeps CIFAR-10 in", ("train", "test")),
     "imagefolder": _Kind(list_imagefolder, read_imagefolder, f"a folder laid out <class>/<image>{PICTURES}"),
-    "parquet": _Kind(list_parquet, read_parquet, "a file, or a folder of files, named *.parquet", ()),
+    "csv": _Kind(list_csv, read_csv, "a CSV file with a column of images and one of labels", (), _COLUMNS),
+    "parquet": _Kind(
+        list_parquet,
+        read_parquet,
+        "a file, or a folder of files, named *.parquet",
+        (),
+        ("image_column", "label_column", "group_column"),
+    ),
     "webdataset": _Kind(
         list_webdataset, read_webdataset, f"a .tar, or a folder of them, of <key>{PICTURES}, and <key>.cls"
     ),

@@ -1,5 +1,6 @@
 """What names say of a split: images that are kept to test on are not for training, nor for tuning."""
 
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -14,9 +15,9 @@ def refuse_test_images(options: DataOptions, listing: Listing, *, allowed: bool)
     """Refuses images that are named test, val or validation, for training and for tuning.
 
     Asked are, whole words alone: the split; files that hold many images (shards) and folders below the path, but for
-    those of a class; the last part of the path; and the folder that this lies in, where the split is its whole name. Of
-    a path with several such names the last says what the images are: `test/cifar/train` is to train on. Names of
-    single images are not asked: those of Imagenette's training images say `val`.
+    those of a class; the last part of the path, or of an image root; and the folder that this lies in, where the split
+    is its whole name. Of a path with several such names the last says what the images are: `test/cifar/train` is to
+    train on. Names of single images are not asked: those of Imagenette's training images say `val`.
 
     Args:
         options: Of the source, as `open_source` returns them.
@@ -37,13 +38,14 @@ def refuse_test_images(options: DataOptions, listing: Listing, *, allowed: bool)
 def _named_test(options: DataOptions, listing: Listing) -> str | None:
     if options.split is not None and _test_word([options.split]):
         return f"data.split is {options.split!r}"
-    path = _path_parts(options.path)
     classes = set(listing.class_names)
-    for inside in dict.fromkeys(_without_last(image_id) for image_id in listing.images["image_id"]):
+    folders = list(dict.fromkeys(_without_last(image_id) for image_id in listing.images["image_id"]))
+    roots = [("data.image_roots", root) for root in options.image_roots or []]
+    for (option, path), inside in itertools.product([("data.path", options.path), *roots], folders):
         below = [part for part in re.split("[/#]", inside) if part not in classes]
-        if found := _test_word([*path, *below]):
+        if found := _test_word([*_path_parts(path), *below]):
             part, word = found
-            where = f"data.path {options.path!r}" + (f" has {part!r}, which" if part in below else "")
+            where = f"{option} {path!r}" + (f" has {part!r}, which" if part in below else "")
             return f"{where} is named {word!r}"
     return None
 

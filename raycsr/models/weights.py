@@ -5,6 +5,7 @@ import io
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,6 +101,8 @@ def read_file(path: str) -> Any:
                 f"loading {path} would run {blocked[1]}, and code in checkpoints is never run: "
                 "save it again as a dict of tensors and plain values."
             ) from error
+        if "TorchScript" in str(error):
+            raise UserError(f"{path} is TorchScript, which is code: save the network's state_dict().") from error
         raise UserError(f"{path} is damaged or not a PyTorch checkpoint: give another file.") from error
     if changed is not None:
         raise UserError(f"{path} is damaged: its record {changed!r} has another checksum: copy the file again.")
@@ -166,10 +169,10 @@ def without_wrappers(weights: Weights) -> Weights:
 
 
 def unwrapped(weights: Weights, names: Collection[str]) -> Weights:
-    """The weights under a network's own names, as far as all of them share what is in front.
+    """The weights under a network's own names.
 
-    A trainer's module holds the network under a name of its own: model., net., backbone., ... What all names share
-    comes off where the rest are the network's names.
+    A trainer's module holds the network under a name of its own: model., net., backbone., ... What stands before the
+    most of the network's names comes off, and tensors of anything else keep theirs, so they are seen.
 
     Args:
         weights: As a file has them.
@@ -179,10 +182,13 @@ def unwrapped(weights: Weights, names: Collection[str]) -> Weights:
         weights = without_wrappers(weights)
     if "n_averaged" not in names:
         weights = {name: tensor for name, tensor in weights.items() if name != "n_averaged"}  # AveragedModel counts
-    candidates = [weights]
-    while len({name.partition(".")[0] for name in candidates[-1]}) == 1 and all("." in name for name in candidates[-1]):
-        candidates.append({name.partition(".")[2]: tensor for name, tensor in candidates[-1].items()})
-    return max(candidates, key=lambda candidate: len(candidate.keys() & names))
+    starts = [(name, [0, *(dot.end() for dot in re.finditer(r"\.", name))]) for name in weights]
+    prefixes = Counter(name[:start] for name, possible in starts for start in possible if name[start:] in names)
+    if not prefixes:
+        return weights
+    prefix = min(prefixes, key=lambda one: (-prefixes[one], len(one)))
+    bare = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return bare if len(bare) == len(weights) else weights
 
 
 def num_classes_of(weights: Weights, heads: Iterable[str]) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from raycsr.certification import group_column
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source, refuse_test_images, with_split
 from raycsr.errors import UserError
@@ -133,4 +134,5 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     augmentation(config.augmentation, (1, 1))
     costs = CostMatrix.from_spec(config.costs, len(listing.class_names), listing.class_names)
     objective = resolve_objective(config.objective.name, config.objective.args, costs=costs)
-    return costs, objective, hold_out(listing.images["label"].to_numpy(np.int64), costs, config.validation)
+    labels = listing.images["label"].to_numpy(np.int64)
+    return costs, objective, hold_out(labels, costs, config.validation, group_column(listing.images))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from raycsr.certification import group_numbers
 from raycsr.certification.metrics import RHO
 from raycsr.errors import UserError
 from raycsr.options import Spec, listed
@@ -202,6 +203,12 @@ def _notes(
         notes.append(
             f"Curves: where a run has more than {MOST_DRAWN} rules beside argmax, argmax and of each kind the best "
             f"on the front at radius {radius:g} that loses at most {DRAWN_LOSS:g} of argmax's accuracy."
+        )
+    for run, one in {one.run: one for one in sets if "group" in one.certificates}.items():
+        groups = len(np.unique(group_numbers(one.certificates["group"])))
+        notes.append(
+            f"The images of {run} come in {groups:,} groups (such as one a patient), which are not independent within: "
+            "its intervals are over groups, not over images."
         )
     notes += _seen(sets)
     errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import largest_radius, metric_of
+from raycsr.certification import group_column, largest_radius, metric_of
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, open_source, read_pixels, refuse_test_images, stored_options, with_split
 from raycsr.errors import UserError
@@ -100,7 +100,7 @@ def tune_rule(
         raise UserError(f"costs {costs!r} have no costly mistake, so no rule can avoid one; give a positive cost")
 
     labels = listing.images["label"].to_numpy(np.int64)
-    drawn = listing.images.iloc[draw_images(labels, matrix, images, seed)]
+    drawn = listing.images.iloc[draw_images(labels, matrix, images, seed, group_column(listing.images))]
     pixels = read_pixels(source, drawn, base_classifier.preprocessing)
     of_seeds = int(matrix.sensitive[pixels.labels].sum())
     print(

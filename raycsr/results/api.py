@@ -71,7 +71,8 @@ def load_certificates(
         rule: a decision rule, by its id or as a person writes it, or None for all of them.
 
     Returns:
-        The rows that `raycsr.certify_counts` describes.
+        The rows that `raycsr.certify_counts` describes; and where the data has groups, a column `group`, by which
+        `raycsr.summarize` gives its intervals.
 
     Raises:
         UserError: where there is no such run or rule, or `costs` is needed to tell several sets apart.
@@ -85,15 +86,15 @@ def load_certificates(
             raise UserError(
                 f"run {found.run_id} has {len(names)} certificate sets ({', '.join(names)}); name one by costs=..."
             )
-        return found.certificates(names[0], rule)
+        return found.with_groups(found.certificates(names[0], rule))
     matrix = found.costs(costs) if isinstance(costs, str) else costs
     level = 0.001 if alpha is None else alpha
     spec, sampling = costs if isinstance(costs, str) else "", found.manifest()["sampling"]
     name = certificate_set(spec, matrix, level, sampling)
     same = [other for other in stored if other.rsplit("-", 1)[-1] == name.rsplit("-", 1)[-1]]
     if same and _complete(found, same[0]):
-        return found.certificates(same[0], rule)
-    return certify_table(found.votes(rule), matrix, found.manifest()["sigma"], level)
+        return found.with_groups(found.certificates(same[0], rule))
+    return found.with_groups(certify_table(found.votes(rule), matrix, found.manifest()["sigma"], level))
 
 
 def _rule_id(run: Run, rule: str | None) -> str | None:

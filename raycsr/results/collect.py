@@ -29,7 +29,8 @@ def collect_certificates(
 
     Returns:
         One row a run, costs, alpha, image and rule: run_id, experiment, model, sigma, costs (the spec), then the
-        columns of `raycsr.results.schema.CERTIFICATES`. Select one of each of the first before `raycsr.summarize`.
+        columns of `raycsr.results.schema.CERTIFICATES`, and `group` where the data of any has groups. Select one of
+        each of the first before `raycsr.summarize`.
 
     Raises:
         UserError: where there is no run, or none with such certificates; or runs of another schema.
@@ -115,4 +116,5 @@ def _certificates(run: Run, name: str, spec: str, rule_id: str | None) -> pd.Dat
     """One certificate set with the facts of its run in front."""
     manifest = run.manifest()
     facts = {"run_id": run.run_id, "costs": spec, **{key: manifest[key] for key in ("experiment", "model", "sigma")}}
-    return run.certificates(name, rule_id).assign(**facts)[[*_OF_RUN, *CERTIFICATES.names]]
+    certificates = run.with_groups(run.certificates(name, rule_id).assign(**facts))
+    return certificates[[*_OF_RUN, *CERTIFICATES.names, *certificates.columns.intersection(["group"])]]

@@ -125,6 +125,9 @@ class Run:
     def images(self) -> pd.DataFrame:
         """The listing: image_id, label, size, version; the source of `num_images` and of "missing".
 
+        Where the data has groups of images that belong together, there is a column `group`; an image without one
+        stands alone.
+
         Raises:
             UserError: where it is damaged.
         """
@@ -142,10 +145,11 @@ class Run:
         return self.store.num_rows("images.parquet")
 
     def add_images(self, images: pd.DataFrame) -> pd.DataFrame:
-        """Adds images to the listing and returns it whole; listed ones stay as they are.
+        """Adds images to the listing and returns it whole; listed ones stay as they are, but for their groups.
 
         Raises:
-            UserError: where a listed image has changed in the source since its votes were drawn.
+            UserError: where a listed image has changed in the source since its votes were drawn; or where some of the
+                listed images come in other groups than before, and it is not said in which the others do.
         """
         if self.store.exists("images.parquet"):
             before = self.images()
@@ -158,11 +162,38 @@ class Run:
                     f"{now['image_id'][changed].iloc[0]!r}; certify changed data into another --results"
                 )
             new = images[rows < 0]
-            if not len(new):
+            regrouped = self._regrouped(before, images, rows)
+            if not len(new) and regrouped is before:
                 return before
-            images = pd.concat([before, new], ignore_index=True)
+            images = pd.concat([regrouped, new], ignore_index=True)
         self.store.write_table("images.parquet", pa.Table.from_pandas(images, preserve_index=False))
         return images
+
+    def _regrouped(self, before: pd.DataFrame, images: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
+        """The listing with the groups that its images, at `rows`, have now: votes do not depend on them."""
+        if "group" not in images:
+            return before
+        known = before["group"] if "group" in before else pd.Series(None, before.index, object)
+        groups = known.copy()
+        groups.iloc[rows[rows >= 0]] = images["group"][rows >= 0].to_numpy()
+        changed = known.notna() & (known != groups)
+        unseen = np.setdiff1d(np.flatnonzero(known.notna()), rows)
+        if changed.any() and len(unseen):
+            raise UserError(
+                f"{changed.sum()} images of run {self.run_id} are in other groups than when they were listed, the "
+                f"first {before['image_id'][changed].iloc[0]!r}, and {len(unseen)} others are not listed now: list "
+                "them all (no skip, limit or classes), or give the data.group_column of before"
+            )
+        return before if groups.equals(known) and "group" in before else before.assign(group=groups)
+
+    def with_groups(self, certificates: pd.DataFrame) -> pd.DataFrame:
+        """Certificates, or other rows with image_id, with the column `group` where the listing has groups."""
+        if not self.store.exists("images.parquet"):
+            return certificates
+        listed = self.images()
+        if "group" not in listed or listed["group"].isna().all():
+            return certificates
+        return certificates.assign(group=certificates["image_id"].map(listed.set_index("image_id")["group"]))
 
     # Votes ----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from raycsr.certification import METRICS, collapse_in_words, collapsed_classes, largest_radius, summarize
+from raycsr.certification.bounds import IntArray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier
@@ -49,7 +50,7 @@ class HeldOut:
     Attributes:
         mixed: Drawn from all classes.
         extra: Further images of seed classes.
-        left: To train on, ascending.
+        left: To train on, ascending: all whose group has no image among the others.
     """
 
     mixed: np.ndarray
@@ -77,27 +78,58 @@ def check_validation(options: ValidationOptions, sigma: float) -> None:
         )
 
 
-def hold_out(labels: np.ndarray, costs: CostMatrix, options: ValidationOptions) -> HeldOut:
-    """Draws the images to hold out: always the same ones of the same labels, costs and options.
+def hold_out(
+    labels: np.ndarray, costs: CostMatrix, options: ValidationOptions, groups: IntArray | None = None
+) -> HeldOut:
+    """Draws the images to hold out: always the same ones of the same labels, costs, options and groups.
+
+    Args:
+        labels: int (N,), of the data.
+        costs: The cost matrix.
+        options: How many.
+        groups: int (N,), equal for images that must stay on one side, such as those of one patient; by default each
+            image stands alone. Groups are held out whole, so it may be a few images more.
 
     Raises:
         UserError: Over half of the images, or of those of seed classes, would be held out.
     """
-    order = np.random.default_rng(0).permutation(len(labels))
-    mixed, others = order[: options.images], order[options.images :]
+    groups = np.arange(len(labels)) if groups is None else groups
+    order = shuffled(groups, np.random.default_rng(0))
+    drawn = first_whole(groups[order], options.images)
+    mixed, others = order[:drawn], order[drawn:]
     sensitive = costs.sensitive[labels]
     wanted = max(options.sensitive - int(sensitive[mixed].sum()), 0)
-    extra = others[sensitive[others]][:wanted]
-    held = np.concatenate([mixed, extra])
+    others = others[sensitive[others]]
+    extra = others[: first_whole(groups[others], wanted)]
+    held = np.flatnonzero(np.isin(groups, groups[np.concatenate([mixed, extra])]))
+    together = ", for a group is held out whole" if len(np.unique(groups)) < len(groups) else ""
     for what, all_images, taken in (
         ("images", len(labels), len(held)),
         ("images of seed classes", int(sensitive.sum()), int(sensitive[held].sum())),
     ):
         if taken > _MOST * all_images:
             raise UserError(
-                f"validation would hold out {taken} of {all_images} {what}; lower validation.images or .sensitive"
+                f"validation would hold out {taken} of {all_images} {what}{together}; "
+                "lower validation.images or .sensitive"
             )
     return HeldOut(mixed, extra, np.setdiff1d(np.arange(len(labels)), held))
+
+
+def shuffled(groups: IntArray, generator: np.random.Generator) -> IntArray:
+    """Positions of N images in a random order of their groups: images of one group come one after the other."""
+    place = np.argsort(generator.permutation(int(groups.max(initial=-1)) + 1))
+    return np.argsort(place[groups], kind="stable")
+
+
+def first_whole(groups: IntArray, number: int) -> int:
+    """How many images to take from the front, at least `number` where there are as many, so that no group is cut.
+
+    Args:
+        groups: int (N,), of the images in their order; those of one group come one after the other.
+        number: Of images.
+    """
+    ends = np.flatnonzero(np.diff(groups, append=-1)) + 1  # where a group ends
+    return int(ends[min(int(np.searchsorted(ends, number)), len(ends) - 1)]) if number > 0 and len(ends) else 0
 
 
 def certified_metrics(

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from raycsr.certification import METRICS, collapse_in_words, collapsed_classes, metric_of, summarize
+from raycsr.certification.bounds import IntArray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models import ARGMAX, Rule, parse_rules
+from raycsr.training.holdout import first_whole, shuffled
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
 """The first grid, in units of logits."""
@@ -47,7 +49,9 @@ class Budget:
                 )
 
 
-def draw_images(labels: np.ndarray, costs: CostMatrix, images: int, seed: int) -> np.ndarray:
+def draw_images(
+    labels: np.ndarray, costs: CostMatrix, images: int, seed: int, groups: IntArray | None = None
+) -> np.ndarray:
     """Draws images of which a rule's effect can be told: half of them of seed classes.
 
     The other half is shared by target classes, which a rule may starve, and all others. A part with too few
@@ -58,6 +62,8 @@ def draw_images(labels: np.ndarray, costs: CostMatrix, images: int, seed: int) -
         costs: The cost matrix.
         images: How many to draw.
         seed: Of the draw.
+        groups: int (N,), equal for images that must stay together, such as those of one patient; by default each
+            image stands alone. Groups are drawn whole, so it may be a few images more.
 
     Returns:
         Positions in `labels`, ascending.
@@ -69,13 +75,15 @@ def draw_images(labels: np.ndarray, costs: CostMatrix, images: int, seed: int) -
     present = [p for p in range(3) if (part == p).any()]
     if 0 not in present:
         raise UserError(f"none of the {len(labels)} images is of a class that the costs are about; give other data")
-    order = np.random.default_rng(seed).permutation(len(labels))
+    groups = np.arange(len(labels)) if groups is None else groups
+    order = shuffled(groups, np.random.default_rng(seed))
     others = len(present) - 1
     drawn = []
     for p in present:
         quota = images if not others else images // 2 if p == 0 else images // 2 // others
-        drawn.append(order[part[order] == p][:quota])
-    return np.sort(np.concatenate(drawn))
+        of_part = order[part[order] == p]
+        drawn.append(of_part[: first_whole(groups[of_part], quota)])
+    return np.flatnonzero(np.isin(groups, groups[np.concatenate(drawn)]))
 
 
 def weights_of(drawn: np.ndarray, labels: np.ndarray, costs: CostMatrix) -> np.ndarray:

@@ -172,3 +172,14 @@ def test_a_collapse_is_said_with_its_counts():
 
 def test_a_class_without_images_has_not_collapsed():
     assert collapsed_classes(answered(a=(0, 0), b=(5, 5)), 2).empty
+
+
+def test_intervals_of_recalls_are_over_groups_where_images_have_some():
+    votes = np.eye(2, dtype=int)[[0, 0, 0, 1, 1, 1, 0, 0]]
+    certificates = certify_counts(
+        10 * votes, 1000 * votes, [0] * 8, costs=CostMatrix.uniform(2), sigma=0.5, sampling="fixed"
+    )
+    alone = class_recalls(certificates, 2)
+    grouped = class_recalls(certificates.assign(group=["a", "a", "a", "b", "b", "b", "c", None]), 2)
+    assert grouped["recall"].equals(alone["recall"])
+    assert grouped["recall_low"][0] < alone["recall_low"][0] and grouped["recall_high"][0] > alone["recall_high"][0]

@@ -51,7 +51,7 @@ def test_costs_may_be_written_as_a_command_line_does():
     [
         (
             "seed:8",
-            r"costs 'seed:8' needs the number of classes.* CostMatrix.from_spec\('seed:8', num_classes",
+            r"costs 'seed:8' needs the number of classes.*CostMatrix.from_spec\('seed:8', num_classes",
         ),
         (np.ones((3, 3)), r"costs are a ndarray; give a raycsr.CostMatrix, such as CostMatrix\(values\)"),
         (None, "costs are a NoneType; give a raycsr.CostMatrix"),
@@ -59,7 +59,7 @@ def test_costs_may_be_written_as_a_command_line_does():
 )
 def test_what_is_no_cost_matrix_is_told_how(costs, message):
     votes = SparseVotes.from_dense([[9, 1, 0]])
-    certificates = certify_one([9, 1, 0], [90, 6, 4], CAT, CAT_FOR_DOG, sampling="fixed").to_frame().T
+    certificates = certify_one([9, 1, 0], [90, 6, 4], CAT, CAT_FOR_DOG).to_frame().T
     calls = [
         lambda: certify_votes(votes, votes, [1], costs=costs, sigma=SIGMA, sampling="fixed"),
         lambda: summarize(certificates, costs=costs, radii=0.1),
@@ -348,7 +348,7 @@ def test_bad_arguments_are_refused(change, message):
 
 def test_how_n_was_chosen_is_never_assumed():
     with pytest.raises(TypeError, match="sampling"):
-        certify_counts([[9, 1, 0]], [[90, 10, 0]], [CAT], costs=CAT_FOR_DOG, sigma=SIGMA, sampling="fixed")
+        certify_counts([[9, 1, 0]], [[90, 10, 0]], [CAT], costs=CAT_FOR_DOG, sigma=SIGMA)
 
 
 @pytest.mark.parametrize("most", [10**12 + 1, 2**61, 2**63, 2**64 - 1])

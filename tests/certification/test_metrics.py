@@ -185,3 +185,96 @@ def test_bad_radii_and_no_certificates_are_refused(six_images):
 )
 def test_where_costs_differ_in_size_what_is_left_of_them_decides(values, metric):
     assert metric_of(CostMatrix(values)) == metric
+
+
+class TestGroups:
+    """Images of one patient or one lesion say less than as many independent ones."""
+
+    @staticmethod
+    def draw(generator, num_groups):
+        """Images in groups of 1 to 8 that mostly fail or succeed together: hits, mean 0.7, and groups."""
+        sizes = generator.integers(1, 9, num_groups)
+        groups = np.repeat(np.arange(num_groups), sizes)
+        return generator.random(sizes.sum()) < generator.beta(0.7, 0.3, num_groups)[groups], groups
+
+    @staticmethod
+    def certificates(hits, groups):
+        """Images of class 0 of COSTS, certified beyond any radius where they are hits; else both mistakes are left."""
+        radius = np.where(hits, 0.6, 0.0)
+        return pd.DataFrame(
+            {
+                "image_id": "a.png",
+                "rule": "argmax",
+                "label": 0,
+                "prediction": np.where(hits, 0, 1),
+                "abstain": False,
+                "standard_radius": radius,
+                "cost_sensitive_radius": radius,
+                "pairwise_radius": [np.array([r, r]) for r in radius],
+                "alpha": 0.001,
+                "error": None,
+                "group": groups,
+            }
+        )
+
+    def test_intervals_over_groups_cover_the_truth_and_those_over_images_do_not(self):
+        generator = np.random.default_rng(0)
+        truth = {"certified_accuracy": 0.7, "rob_cs": 0.7, "seed_recall": 0.7, "rob_cost": 0.3 * 7, "acr": 0.7 * 0.6}
+        truth["worst_case_cost"] = 0.3 * 5
+        covered = {name: {"groups": 0, "images": 0} for name in truth}
+        for _ in range(150):
+            drawn = self.certificates(*self.draw(generator, 40))
+            for over, rows in (("groups", drawn), ("images", drawn.drop(columns="group"))):
+                (summary,) = summarize(rows, costs=COSTS, radii=[0.5]).to_dict("records")
+                for name, value in truth.items():
+                    covered[name][over] += summary[f"{name}_low"] <= value <= summary[f"{name}_high"]
+        for name, times in covered.items():
+            assert times["groups"] > 0.91 * 150 and times["images"] < 0.85 * 150, (name, times)
+
+    def test_the_column_of_certificates_or_groups_that_are_given(self):
+        hits, groups = self.draw(np.random.default_rng(1), 40)
+        drawn = self.certificates(hits, groups)
+        by_column = summarize(drawn, costs=COSTS, radii=[0.5])
+        given = summarize(
+            drawn.drop(columns="group"), costs=COSTS, radii=[0.5], groups=[f"patient {g}" for g in groups]
+        )
+        pd.testing.assert_frame_equal(by_column, given)
+        assert by_column["num_groups"][0] == 40
+        over_images = summarize(drawn.drop(columns="group"), costs=COSTS, radii=[0.5])
+        assert over_images["num_groups"][0] == len(hits)
+        estimates = ["certified_accuracy", "rob_cost", "rob_cs_guaranteed"]
+        pd.testing.assert_frame_equal(by_column[estimates], over_images[estimates])
+
+    def test_groups_of_one_image_change_nothing(self, six_images):
+        alone = six_images.assign(group=["a", "b", None, None, np.nan, "c"])
+        pd.testing.assert_frame_equal(
+            summarize(alone, costs=COSTS, radii=[0.0, 0.5]), summarize(six_images, costs=COSTS, radii=[0.0, 0.5])
+        )
+
+    def test_images_that_agree_within_each_group_are_as_good_as_one_a_group(self):
+        generator = np.random.default_rng(2)
+        of_group = generator.random(2000) < 0.6
+        once, tenfold = (
+            summarize(self.certificates(np.repeat(of_group, k), np.repeat(np.arange(2000), k)), costs=COSTS, radii=0.5)
+            for k in (1, 10)
+        )
+        for name in ("certified_accuracy", "rob_cs", "rob_cost"):
+            widths = [(summary[f"{name}_high"] - summary[f"{name}_low"])[0] for summary in (once, tenfold)]
+            assert widths[1] == pytest.approx(widths[0], rel=0.05)
+
+    def test_where_all_images_are_hits_a_group_counts_as_one(self):
+        hits, groups = np.ones(300, bool), np.repeat(np.arange(30), 10)
+        (summary,) = summarize(self.certificates(hits, groups), costs=COSTS, radii=[0.5]).to_dict("records")
+        low = binomtest(30, 30).proportion_ci(method="wilson").low
+        assert low - 0.02 < summary["rob_cs_low"] < low and summary["rob_cs_high"] == pytest.approx(1)
+
+    def test_one_group_alone_says_nothing(self):
+        (summary,) = summarize(self.certificates(np.ones(9, bool), [1] * 9), costs=COSTS, radii=[0.5]).to_dict(
+            "records"
+        )
+        assert (summary["rob_cs"], summary["rob_cs_low"], summary["rob_cs_high"]) == (1, 0, 1)
+        assert np.isnan(summary["rob_cost_low"]) and np.isnan(summary["acr_high"])
+
+    def test_a_group_an_image(self, six_images):
+        with pytest.raises(UserError, match="2 groups for 6 certificates; give each image its group"):
+            summarize(six_images, costs=COSTS, radii=[0.5], groups=["a", "b"])

@@ -1,5 +1,6 @@
 """The source parquet: what it lists, in which order, and how it reads."""
 
+import json
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -86,8 +87,12 @@ class TestList:
 
     def test_missing_columns(self, source: Callable[..., Source], tmp_path: Path) -> None:
         pq.write_table(pa.table({"img": [b"x"], "label": [0]}), tmp_path / "0.parquet")
-        with pytest.raises(UserError, match=r"needs columns image.*has img: binary, label: int64"):
+        with pytest.raises(
+            UserError, match=r"no column known to be the image: name one by data.image_column, of 'img'"
+        ):
             source("parquet", tmp_path).list()
+        with pytest.raises(UserError, match=r"needs columns label: struct.*or binary, .*has img: binary, label: int64"):
+            source("parquet", tmp_path, image_column="label").list()
 
     def test_not_parquet_and_empty(self, source: Callable[..., Source], tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"no images in"):
@@ -177,6 +182,88 @@ class TestRead:
         assert [len(cells) for cells in parquet._image_columns(file, 0)] == [4]
         monkeypatch.setattr(parquet, "MAX_BYTES", 10)
         assert [len(cells) for cells in parquet._image_columns(file, 0)] == [1, 1, 1, 1]
+
+
+class TestColumns:
+    """Columns by name, as other people call them."""
+
+    @pytest.fixture
+    def skin(self, tmp_path: Path) -> Path:
+        """Plain bytes, diagnoses as text, lesions; the test file lacks a class that the train file has."""
+        for name, labels in (("test", ["nv", "mel", "nv"]), ("train", ["akiec", "nv", "mel", "mel"])):
+            cells = [f"{name} {row}".encode() for row in range(len(labels))]
+            lesions = [f"{name} {row // 2}" for row in range(len(labels))]
+            table = pa.table({"photo": pa.array(cells), "dx": labels, "lesion_id": lesions, "age": [1.5] * len(labels)})
+            pq.write_table(table, tmp_path / f"{name}-00000-of-00001.parquet")
+        return tmp_path
+
+    def test_text_labels_have_the_same_class_in_all_splits(self, source: Callable[..., Source], skin: Path) -> None:
+        opened = source("parquet", skin, image_column="photo", label_column="dx")
+        listing = opened.list()
+        assert listing.class_names == ["akiec", "mel", "nv"] and listing.images.label.tolist() == [2, 1, 2]
+        assert listing.images.group.tolist() == ["test 0", "test 0", "test 1"]
+        assert opened.read([listing.images.image_id[2]]) == [b"test 2"]
+        train = source("parquet", skin, image_column="photo", label_column="dx", split="train").list()
+        assert train.class_names == listing.class_names and train.images.label.tolist() == [0, 2, 1, 1]
+
+    def test_text_may_be_a_dictionary_and_whole_numbers_are_indices(
+        self, source: Callable[..., Source], tmp_path: Path
+    ) -> None:
+        labels = pa.array(["10", "2", "0"]).dictionary_encode()
+        pq.write_table(pa.table({"image": [b"a", b"b", b"c"], "label": labels}), tmp_path / "0.parquet")
+        listing = source("parquet", tmp_path).list()
+        assert listing.images.label.tolist() == [10, 2, 0] and len(listing.class_names) == 11
+
+    def test_groups_may_be_numbers_or_none(self, source: Callable[..., Source], tmp_path: Path) -> None:
+        pq.write_table(
+            pa.table({"image": [b"a"] * 3, "label": [0] * 3, "patient": [7, 7, None]}), tmp_path / "0.parquet"
+        )
+        assert source("parquet", tmp_path).list().images.group.tolist()[:2] == ["7", "7"]
+        assert "group" not in source("parquet", tmp_path, group_column="none").list().images
+
+    def test_class_names_of_the_hub_are_those_of_the_named_column(
+        self, source: Callable[..., Source], tmp_path: Path
+    ) -> None:
+        features = {"fine_label": {"names": ["ant", "cat"]}, "label": {"names": ["x", "y"]}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        table = pa.table({"image": [b"a"], "label": [0], "fine_label": [1]}).replace_schema_metadata(metadata)
+        pq.write_table(table, tmp_path / "0.parquet")
+        assert source("parquet", tmp_path, label_column="fine_label").list().class_names == ["ant", "cat"]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {},
+                "no column known to be the image: name one by data.image_column, of 'photo', 'dx', 'lesion_id', 'age'",
+            ),
+            ({"image_column": "photo"}, "no column known to be the label: name one by data.label_column"),
+            (
+                {"image_column": "img", "label_column": "dx"},
+                "no column 'img' for data.image_column: choose from 'photo'",
+            ),
+            (
+                {"image_column": "dx", "label_column": "dx"},
+                "needs columns dx: struct<bytes, path> or binary, dx: int or",
+            ),
+            ({"image_column": "photo", "label_column": "age"}, "age: int or text.*has photo: binary, dx: string"),
+            ({"image_column": "photo", "label_column": "dx", "group_column": "photo"}, "and photo: int or text, has"),
+        ],
+    )
+    def test_mistakes_name_the_columns_that_there_are(
+        self, source: Callable[..., Source], skin: Path, options: dict[str, str], message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message) as caught:
+            source("parquet", skin, **options).list()
+        assert "\n" not in str(caught.value)
+
+    def test_a_row_without_a_label_and_a_mixture(self, source: Callable[..., Source], tmp_path: Path) -> None:
+        pq.write_table(pa.table({"image": [b"a"] * 2, "label": ["cat", None]}), tmp_path / "0.parquet")
+        with pytest.raises(UserError, match=r"1 labels are outside 0..0, the first is -1 of '0.parquet#1'"):
+            source("parquet", tmp_path).list()
+        pq.write_table(pa.table({"image": [b"a"], "label": ["3"]}), tmp_path / "1.parquet")
+        with pytest.raises(UserError, match=r"whole numbers \('3' in 1.parquet#0\) and names \('cat' in 0.parquet#0\)"):
+            source("parquet", tmp_path).list()
 
 
 class Planted:

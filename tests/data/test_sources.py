@@ -63,7 +63,7 @@ class TestSubset:
         ("wrong", "message"),
         [
             ({"classes": ["tree"]}, "unknown class 'tree'"),
-            ({"classes": [10]}, "unknown class '10'; nearest names: 1, 0"),
+            ({"classes": [10]}, "class 10 is not one of the 10 classes; use 0 to 9"),
             (
                 {"classes": [3], "class_names": ["zero"]},
                 "class_names has 1 names, digits test has 10 classes",

@@ -84,6 +84,12 @@ def test_classes_and_single_images_may_have_any_name():
     check("/data/val/all", ["train-000.tar#1"])
 
 
+def test_folders_that_a_table_has_its_images_in_are_asked_too():
+    options = DataOptions("csv", "/data/labels.csv", split="train", image_roots=["/data/train", "/data/ILSVRC/val"])
+    with pytest.raises(UserError, match="data.image_roots '/data/ILSVRC/val' is named 'val'"):
+        refuse_test_images(options, Listing(pd.DataFrame({"image_id": ["1.png"]}), CLASSES, {}), allowed=False)
+
+
 @pytest.mark.parametrize("split", ["test", "val", "validation", "test_clean"])
 def test_splits_to_test_on_are_refused(split):
     with pytest.raises(UserError, match=f"data.split is '{split}', "):

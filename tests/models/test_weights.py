@@ -94,6 +94,24 @@ def test_weights_that_do_not_fit_are_named_with_their_shapes(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_what_a_trainer_keeps_beside_the_network_is_named(tmp_path):
+    state = prefixed("model.", network().state_dict())
+    torch.save({"state_dict": {**state, "criterion.weight": torch.ones(7)}}, tmp_path / "lightning.ckpt")
+    with pytest.raises(UserError, match=r"those of test_resnet: unexpected criterion\.weight \(7,\): give"):
+        own(tmp_path / "lightning.ckpt")
+    both = {**state, **network(seed=6).state_dict()}  # of two networks: neither is taken in the other's place
+    torch.save(both, tmp_path / "two.pth")
+    with pytest.raises(UserError, match=r"unexpected model\.conv1"):
+        own(tmp_path / "two.pth")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_is_code(tmp_path):
+    torch.jit.save(torch.jit.trace(network(), PIXELS), tmp_path / "script.pt")
+    with pytest.raises(UserError, match="is TorchScript, which is code"):
+        own(tmp_path / "script.pt")
+
+
 def test_whatever_a_files_names_hold_the_message_is_one_line(tmp_path):
     torch.save({**network().state_dict(), "a\nb\x1b[31m": torch.zeros(1)}, tmp_path / "odd.pth")
     with pytest.raises(UserError) as caught:

@@ -1,10 +1,13 @@
+import os
+import signal
 import socket
+import sys
 
 import pytest
 import ray
 import torch
 
-from raycsr import UserError
+from raycsr import UserError, signals
 from raycsr.pipelines.pool import (
     PoolOptions,
     check_location,
@@ -48,6 +51,44 @@ def test_what_listens_and_is_no_cluster_is_one_line(monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(UserError, match=rf"no Ray cluster answers at {address}: Failed to connect"):
             connect()
+
+
+@pytest.fixture
+def stops():
+    """SIGTERM and Ctrl-C as a command handles them, put back afterwards."""
+    before, hook = {number: signal.getsignal(number) for number in signals.STOPS}, sys.unraisablehook
+    signals.handle_stops()
+    yield
+    sys.unraisablehook = hook
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.ray
+def test_ray_aborts_nothing_that_unwinds(cluster, stops):
+    connect()
+    with pytest.raises(SystemExit):
+        os.kill(os.getpid(), signal.SIGTERM)
+    left = signal.getitimer(signal.ITIMER_REAL)[0]  # pytest-timeout's own is minutes
+    signal.alarm(0)
+    assert not 0 < left <= 3, "an alarm of Ray's core aborts this process"
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_stop_while_ray_starts_acts_when_it_has_started(stops, monkeypatch, number, raised):
+    started = []
+
+    def init(**options):
+        ray._private.utils.set_sigterm_handler(lambda number, _: sys.exit(number))  # as Ray does
+        os.kill(os.getpid(), number)
+        started.append("Ray")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with pytest.raises(raised):
+        connect()
+    assert started == ["Ray"] and signals.was_terminated() == (number == signal.SIGTERM)
 
 
 def test_relative_results_are_refused_in_a_submitted_job_alone(monkeypatch):

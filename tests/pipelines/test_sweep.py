@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -164,6 +165,23 @@ def test_a_killed_sweep_is_restored_by_the_same_command_and_refuses_another_spac
     assert trials["state"].tolist() == ["finished"] * 2 and (trials["epoch"] == 6).all()
     first = load_base_classifier(trials["checkpoint"].iloc[0]).training_info["history"]
     assert [epoch["number"] for epoch in first] == [1, 2, 3, 4, 5, 6]  # it went on, rather than anew
+
+
+@pytest.mark.ray
+def test_a_sweep_that_is_interrupted_says_so_and_names_no_winner(cluster, tmp_path, capsys, monkeypatch):
+    config = {
+        "data": {"source": "digits", "split": "train"},
+        "model": {"name": "cifar_resnet8", "input_size": 8},
+        "training": {"epochs": 2, "batch_size": 64},
+        "validation": {"images": 20, "sensitive": 0, "n0": 8, "n": 64},
+        "space": {"training.lr": {"grid": [0.05, 0.1]}},
+        "search": {"cpus_per_trial": 0.5, "max_concurrent": 1},
+    }
+    (tmp_path / "sweep.json").write_text(json.dumps(config))
+    monkeypatch.setattr(_Progress, "on_trial_result", lambda *_, **info: os.kill(os.getpid(), signal.SIGINT))
+    assert main(["sweep", "--config", str(tmp_path / "sweep.json"), "--results", str(tmp_path)]) == 130
+    assert "raycsr sweep: stopped by SIGINT" in capsys.readouterr().err
+    assert not (tmp_path / "default/sweeps/sweep/leaderboard.md").exists()
 
 
 def _wait_for(event, driver, log):

@@ -40,6 +40,11 @@ def validate(tmp_path, capsys):
     return run
 
 
+def test_a_network_without_weights_is_said_to_be_random(validate, tmp_path):
+    with pytest.warns(UserWarning, match="'cifar_resnet8' has random weights.*model.pretrained to true or to a file"):
+        validate("sample", SAMPLE)
+
+
 def test_a_certification_is_planned_without_a_cluster(validate):
     status, out, _ = validate("sample", SAMPLE)
     assert status == 0

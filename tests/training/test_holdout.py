@@ -33,6 +33,39 @@ def test_refuses_to_hold_out_most_of_a_class():
         hold_out(LABELS, SEED_3, ValidationOptions(images=600, sensitive=0))
 
 
+class TestGroups:
+    """Images of one patient stay on one side: a network knows a patient's other images when it has seen one."""
+
+    GROUPS = np.random.default_rng(0).integers(0, 150, 1000)  # 1 to some 15 images each, of any class
+
+    def test_no_group_is_on_both_sides(self):
+        held = hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=40), self.GROUPS)
+        both = np.concatenate([held.mixed, held.extra])
+        assert not set(self.GROUPS[both]) & set(self.GROUPS[held.left])
+        assert 100 <= len(held.mixed) < 120 and 40 <= (LABELS[both] == 3).sum() < 45
+        assert (LABELS[held.extra] == 3).all() and len(set(both)) == len(both)
+        alone = hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=40))
+        assert set(self.GROUPS[alone.mixed]) & set(self.GROUPS[alone.left])
+
+    def test_each_group_is_held_out_as_often_as_any_other_however_large(self):
+        groups = np.repeat(np.arange(40), [1, 9] * 20)
+        labels = np.zeros(200, int)
+        held = hold_out(labels, SEED_3, ValidationOptions(images=50, sensitive=0), groups).mixed
+        sizes = np.bincount(groups)[np.unique(groups[held])]
+        assert 0.25 < np.mean(sizes == 1) < 0.75
+
+    def test_a_group_that_is_most_of_the_data_cannot_be_held_out(self):
+        groups = np.where(np.arange(1000) < 990, 0, np.arange(1000))
+        with pytest.raises(UserError, match=r"would hold out 99\d of 1000 images, for a group is held out whole"):
+            hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=0), groups)
+
+    def test_groups_of_one_image_change_nothing(self):
+        options = ValidationOptions(images=100, sensitive=40)
+        alone, grouped = hold_out(LABELS, SEED_3, options), hold_out(LABELS, SEED_3, options, np.arange(1000))
+        assert np.array_equal(alone.mixed, grouped.mixed) and np.array_equal(alone.left, grouped.left)
+        assert alone.mixed[:4].tolist() == np.random.default_rng(0).permutation(1000)[:4].tolist()
+
+
 def test_metrics_are_those_of_the_public_functions():
     model = load_base_classifier(ModelOptions("cifar_resnet8", input_size=8), num_classes=3)
     generator = np.random.default_rng(0)

@@ -53,6 +53,17 @@ def test_a_part_with_too_few_images_is_taken_whole():
     assert np.bincount(labels[draw_images(labels, PAIR, 80, seed=0)]).tolist() == [5, 20, 20]
 
 
+def test_groups_are_drawn_whole():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [100, 200, 700])
+    groups = generator.permutation(np.arange(1000) // 3)  # of three images each, of any class
+    drawn = draw_images(labels, PAIR, 80, seed=0, groups=groups)
+    left = np.setdiff1d(np.arange(1000), drawn)
+    assert not set(groups[drawn]) & set(groups[left])
+    counts = np.bincount(labels[drawn])
+    assert (counts >= [40, 20, 20]).all() and weights_of(labels[drawn], labels, PAIR).sum() == pytest.approx(1000)
+
+
 def test_data_without_a_seed_class_cannot_be_tuned_on():
     with pytest.raises(UserError, match="none of the 4 images is of a class that the costs are about"):
         draw_images(np.array([1, 1, 2, 2]), PAIR, 4, seed=0)

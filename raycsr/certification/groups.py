@@ -1,0 +1,27 @@
+"""Images that are not independent of each other: those of one patient, say, or of one lesion."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from raycsr.certification.bounds import IntArray
+
+
+def group_numbers(groups: ArrayLike) -> IntArray:
+    """Names of groups -> their numbers.
+
+    Args:
+        groups: (N,) the group of each image: text or numbers; None or NaN for an image that stands alone.
+
+    Returns:
+        int (N,), from 0; an image without a group has a number of its own.
+    """
+    codes, names = pd.factorize(pd.Series(groups))
+    alone = codes < 0
+    codes[alone] = len(names) + np.arange(np.count_nonzero(alone))
+    return codes.astype(np.int64)
+
+
+def group_column(images: pd.DataFrame) -> IntArray | None:
+    """The numbers of the groups in the column `group` of images or certificates; None where there is no such column."""
+    return group_numbers(images["group"]) if "group" in images else None
