@@ -546,8 +546,9 @@ def _refuse_disagreement(table: pa.Table, keys: np.ndarray, double: np.ndarray, 
     row_of = pd.Series(np.flatnonzero(first), index=keys[first])
     kept = table.take(row_of[keys[double]].to_numpy()).to_pylist()
     for a, b in zip(kept, table.filter(pa.array(double)).to_pylist(), strict=True):
-        differ = any(a[name] != b[name] for name in _SAME)
-        if (differ or not _is_part_of(*sorted((a, b), key=lambda row: row["n"]))) and (a["device"], a["batch_size"]) == (b["device"], b["batch_size"]):
+        fewer, more = sorted((a, b), key=lambda row: row["n"])
+        differ = any(a[name] != b[name] for name in _SAME) or not _is_part_of(fewer, more)
+        if differ and (a["device"], a["batch_size"]) == (b["device"], b["batch_size"]):
             raise UserError(
                 f"image {a['image_id']!r} has different votes in {a['part']!r} and {b['part']!r}, counted alike; "
                 "one of the parts is wrong: move it away and run the same command again"

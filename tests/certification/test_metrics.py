@@ -295,3 +295,6 @@ class TestGroups:
     def test_a_group_an_image(self, six_images):
         with pytest.raises(UserError, match="2 groups for 6 certificates; give each image its group"):
             summarize(six_images, costs=COSTS, radii=[0.5], groups=["a", "b"])
+        for groups in (np.zeros((6, 2)), [["a"]] * 6):
+            with pytest.raises(UserError, match="give each image one name"):
+                summarize(six_images, costs=COSTS, radii=[0.5], groups=groups)

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import socket
@@ -446,6 +447,7 @@ def test_stored_votes_carry_all_that_certifies_them(run):
         (lambda votes: votes.assign(sigma=[0.25, 0.5]), "0.25 and 0.5"),
         (lambda votes: votes.assign(sampling=["fixed", "sequential"]), "'fixed' and 'sequential'"),
         (lambda votes: votes.assign(sampling=["fixed", None]), "'fixed' and None"),
+        (lambda votes: pd.read_csv(io.StringIO(votes.to_csv())), "column selection.*Parquet"),
     ],
 )
 def test_votes_that_do_not_say_how_they_were_drawn_are_refused(run, change, fact):
