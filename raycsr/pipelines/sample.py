@@ -47,6 +47,7 @@ from raycsr.results import (
     Ownership,
     Run,
     Store,
+    begun_here,
     known_sets,
     missing_images,
     note_known_sets,
@@ -399,7 +400,7 @@ def _refuse_elsewhere(to_sample: pd.DataFrame, found: Probe, batch_size: int | N
 def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], retry_errors: bool) -> pd.DataFrame:
     if retry_errors:
         committed = committed.filter(committed["error"].is_null())
-    return missing_images(wanted, committed, rules)
+    return missing_images(wanted, begun_here(committed), rules)
 
 
 def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:

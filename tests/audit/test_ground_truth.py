@@ -5,8 +5,10 @@ true radii lie just below those that are asked about.
 """
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import ray
 import slabs
@@ -126,6 +128,22 @@ def test_neither_dead_actors_nor_dead_drivers_nor_a_lack_of_memory_change_that(n
     here.commit_late()
     audit.look(short.run, most)
     assert not audit.ask(most, retry_errors=True).errors
+    assert audit.ask(most).sampled == 0
+    assert audit.violations() == {}
+
+
+def test_neither_does_a_driver_of_other_radii_that_gets_through_late_nor_a_part_that_is_lost(tmp_path):
+    pictures, here = slabs.pictures_near_radii(40, RADII, n=N), Here(driver_dies_at=1)
+    audit, most = Audit(pictures, 0.05, str(tmp_path), here), Ask(RADII, N)
+    with pytest.raises(Died):
+        here.sample(job(Ask(RADII[:1], 192), pictures, audit.alpha, audit.results))
+    here.driver_dies_at = None
+    audit.ask(most)
+    here.commit_late()
+    run = audit.ask(most).run
+    lost = pc.unique(run.committed()["continues"].drop_null())[0]
+    Path(run.location, f"votes/{lost}").unlink()
+    assert audit.ask(most).sampled
     assert audit.ask(most).sampled == 0
     assert audit.violations() == {}
 
