@@ -295,7 +295,10 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
         "class_names": job.listing.class_names,
         **facts,
         "batch_size": found.batch_size,
-        "config": {"data": asdict(job.source.options), "sampling": asdict(job.sampling)},
+        "config": {
+            "data": {**asdict(job.source.options), "split": job.listing.split},
+            "sampling": asdict(job.sampling),
+        },
         "versions": {
             **{name: version(name) for name in ("raycsr", "torch", "timm", "numpy", "ray")},
             "python": platform.python_version(),
