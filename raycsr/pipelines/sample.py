@@ -26,7 +26,7 @@ from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_base_classifier, parse_rules
 from raycsr.options import Spec, listed
 from raycsr.pipelines.certify import certify_run
-from raycsr.pipelines.classes import check_classes, check_same_names
+from raycsr.pipelines.classes import check_classes, check_same_names, classes_by_position
 from raycsr.pipelines.pool import (
     PoolOptions,
     Probe,
@@ -67,7 +67,7 @@ class Job:
     """One run to sample, with everything checked that can be checked without the cluster."""
 
     base_classifier: BaseClassifier
-    name: str  # of the model, as the user wrote it
+    name: str  # of the model, as `ModelOptions.label` writes it
     sigma: float
     sampling: SamplingOptions
     source: Source
@@ -191,7 +191,7 @@ def check(
             jobs.append(
                 Job(
                     base_classifier,
-                    model.name,
+                    model.label,
                     float(sigma),
                     sampling,
                     source,
@@ -296,7 +296,10 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
         "class_names": job.listing.class_names,
         **facts,
         "batch_size": found.batch_size,
-        "config": {"data": asdict(job.source.options), "sampling": asdict(job.sampling)},
+        "config": {
+            "data": {**asdict(job.source.options), "split": job.listing.split},
+            "sampling": asdict(job.sampling),
+        },
         "versions": {
             **{name: version(name) for name in ("raycsr", "torch", "timm", "numpy", "ray")},
             "python": platform.python_version(),
@@ -426,6 +429,7 @@ def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
             *([f"decided   {job.statements}"] if job.statements is not None else []),
             *job.listing.notes,
+            *classes_by_position(job.listing, job.base_classifier),
         ]
     )
 
