@@ -85,7 +85,8 @@ def list_csv(options: DataOptions) -> Found:
         [file.version for file in in_order],
         None if groups is None else groups[rows],
     )
-    return Found(images, names, left_out)
+    whole = f"split     no column says it: all rows are taken, not those of {options.split!r}"
+    return Found(images, names, left_out, () if splits is not None else (whole,))
 
 
 def read_csv(options: DataOptions, image_ids: Sequence[str]) -> Images:

@@ -34,11 +34,13 @@ class Found(NamedTuple):
         images: One row an image, see `frame`.
         class_names: The source's own names of its classes in the order of the labels; None where it has none.
         left_out: How many files there are that are no images of the source, by what they are: an extension, or words.
+        notes: Further lines of a plan.
     """
 
     images: pd.DataFrame
     class_names: list[str] | None
     left_out: Counter[str]
+    notes: tuple[str, ...] = ()
 
 
 def extension(path: str) -> str:

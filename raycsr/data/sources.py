@@ -44,7 +44,8 @@ class Listing:
         identity: What identifies the data for a run's id: the kind of the source and a digest of all its
             image ids and labels, before any subset. So it changes neither when the data moves, nor with
             classes, skip and limit, but tells two data sets, and two splits of one, apart.
-        notes: Lines of a plan: files that are left out, how the classes came to their names, how many groups there are.
+        notes: Lines of a plan: files that are left out, a split that the data does not have, how the classes came to
+            their names, how many groups there are.
     """
 
     images: pd.DataFrame
@@ -105,7 +106,7 @@ class Source:
         lines = "\n".join(f"{i}\t{label}" for i, label in zip(images.image_id, images.label, strict=True))
         identity = {"source": self.options.source, "images": hashlib.sha256(lines.encode()).hexdigest()}
         chosen = _subset(images, naming.class_names, self.options)
-        notes = (*left_out, *(f"classes   {note}" for note in naming.notes), *_groups_in_words(chosen))
+        notes = (*left_out, *found.notes, *(f"classes   {note}" for note in naming.notes), *_groups_in_words(chosen))
         return Listing(chosen, naming.class_names, identity, notes)
 
 

@@ -159,7 +159,9 @@ class TestParquet:
     ) -> None:
         """All were taken."""
         folder = named("0.parquet", "1.parquet")
-        assert len(source("parquet", folder).list().images) == 4
+        listing = source("parquet", folder).list()
+        assert len(listing.images) == 4
+        assert listing.notes == ("split     no file is named by one: all are taken, not those of 'test'",)
         with pytest.raises(UserError, match="unknown split 'val': no file is named by a split; leave data.split out"):
             source("parquet", folder, split="val").list()
 
