@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import ray
-import torch
 
 from jobs.bench import show
 from raycsr.cli import run_job
@@ -28,7 +27,7 @@ from raycsr.pipelines.pool import PoolOptions, Probe, connect
 from raycsr.pipelines.sample import Job, open_run, stream
 from raycsr.pipelines.voter import Voter
 from raycsr.results import SCHEMA_VERSION, Ownership, Run, Store, histograms, missing_images, votes_table
-from raycsr.smoothing import Sampler, SamplingOptions
+from raycsr.smoothing import Counted, Request, Sampler, SamplingOptions
 
 IMAGENET = 1_281_167  # training images
 CLASSES = 10
@@ -114,9 +113,10 @@ class _Idle(Sampler):
     def set_batch_size(self, batch_size: int) -> None:
         """Nothing has a shape here."""
 
-    def count(self, image: torch.Tensor, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        """The votes of any image."""
-        return self._counts[0], self._counts[1]
+    def sample(self, requests: Iterable[Request]) -> Iterator[Counted]:
+        """The votes of any images."""
+        for position, _ in enumerate(requests):
+            yield Counted(position, *self._counts, N0 + N, None)
 
 
 class _IdleVoter(Voter):

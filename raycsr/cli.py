@@ -4,6 +4,7 @@ import atexit
 import functools
 import importlib
 import inspect
+import re
 import signal
 import sys
 import traceback
@@ -47,6 +48,8 @@ _ORDER = (
     "`--radii '[0.25, 0.5]'` are one; costs and rules have commas of their own, and are written in the other ways. Of "
     "another option that is given twice, the last counts."
 )
+
+_HELP = re.compile(r"--(\w+\.)?help")  # of a verb, or of a group of options that may be left out
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -132,9 +135,9 @@ def arguments(name: str, function: Callable, words: Sequence[str], *groups: type
         SystemExit: after --help or --print_config.
     """
     options = parser(name, function, *groups)
-    if {"-h", "--help"} & set(words):
-        options.print_help()
-        sys.exit(0)
+    for word in words:
+        if word == "-h" or _HELP.fullmatch(word):
+            options.parse_args([word])  # prints it and exits
     printed = [word for word in words if word.partition("=")[0] == "--print_config"]
     hints = {key: hint for one in (function, *groups) for key, hint in hints_of(one).items()}
     given = read_words([word for word in words if word not in printed], hints, _positionals(function))
@@ -231,6 +234,12 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UserError(f"{' '.join(message.split())} (see `{self.prog} --help`)")
+
+    def format_help(self) -> str:
+        """Names no `--radii+`, by which jsonargparse adds to a list: here the option is repeated."""
+        for action in self._actions:
+            action.option_strings = [one for one in action.option_strings if not one.endswith("+")]
+        return super().format_help()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 
 import pytest
@@ -31,6 +32,17 @@ def test_each_verb_has_help_with_its_options_explained(verb, capsys):
     out = capsys.readouterr().out
     assert f"usage: raycsr {verb}" in out
     assert any(option in out for option in ("results", "--run", "--model"))
+    assert not re.search(r"--[\w.]+\+", out)  # --costs+ adds to a list for jsonargparse, and is no option here
+
+
+def test_options_of_a_group_that_may_be_left_out_are_explained_too(capsys):
+    for words in (["tune-rule", "--data.help"], ["sweep", "--test.help"], ["validate", "sweep", "--test.help"]):
+        with pytest.raises(SystemExit) as exit:
+            main(words)
+        assert exit.value.code == 0
+        out = capsys.readouterr().out
+        assert "One of digits, cifar10" in out and not re.search(r"--[\w.]+\+", out)
+    assert run(capsys, "train", "--nothing.help")[0] == 2
 
 
 CONFIG = """

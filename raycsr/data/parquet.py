@@ -236,7 +236,7 @@ def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray, options
     return images
 
 
-def _image_columns(parquet: pq.ParquetFile, group: int, column: str = "image.bytes") -> Iterator[pa.Array]:
+def _image_columns(parquet: pq.ParquetFile, group: int, column: str) -> Iterator[pa.Array]:
     """The encoded images of a row group: whole, or where that is large, row by row."""
     metadata = parquet.metadata.row_group(group)
     at_once = metadata.num_rows if _image_bytes(metadata, column) <= MAX_BYTES else 1

@@ -45,7 +45,8 @@ class Listing:
         identity: What identifies the data for a run's id: the kind of the source and a digest of all its
             image ids and labels, before any subset. So it changes neither when the data moves, nor with
             classes, skip and limit, but tells two data sets, and two splits of one, apart.
-        notes: Lines of a plan: files that are left out, how the classes came to their names, how many groups there are.
+        notes: Lines of a plan: files that are left out, a split that the data does not have, how the classes came to
+            their names, how many groups there are.
     """
 
     images: pd.DataFrame

@@ -13,6 +13,7 @@ from raycsr.data import DataOptions, Listing, Source, num_bytes, open_source, re
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier
 from raycsr.options import Spec
+from raycsr.pipelines.classes import check_classes
 from raycsr.results import ImageSet, trained_on
 from raycsr.training import (
     AugmentationOptions,
@@ -58,7 +59,7 @@ class TrainConfig:
         validation: What the training is judged by.
         seed: Of the order, the augmentation, the noise and the network's own randomness.
         stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
-        allow_test_images: Take images although they are named test, val or validation.
+        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
     """
 
     data: DataOptions
@@ -112,6 +113,7 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
     listing = listing or source.list()
     costs, objective, held_out = check(config, listing)
     model = load_base_classifier(config.model, num_classes=len(listing.class_names), new_head=True)
+    check_classes(listing, model, config.model.name)
     model.rules = ()  # those of a checkpoint were tuned for its weights
     stream = config.stream
     if stream is None:

@@ -21,13 +21,14 @@ def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataF
 
     Returns:
         One row an (image_id, rule), with the columns of `raycsr.results.schema.VOTES`, among them `sampling`, how their
-        number was chosen, and with sigma: all that `certify_stored` needs.
+        number was chosen, and with sigma: all that `certify_stored` needs. Where the data has groups, also `group`.
 
     Raises:
         UserError: where there is no such run or rule, or its parts contradict each other.
     """
     found = resolve_run(run)
-    return found.votes(_rule_id(found, rule)).to_pandas().assign(sigma=found.manifest()["sigma"])
+    votes = found.with_groups(found.votes(_rule_id(found, rule)).to_pandas())
+    return votes.assign(sigma=found.manifest()["sigma"])
 
 
 def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001) -> pd.DataFrame:
@@ -39,7 +40,7 @@ def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001)
         alpha: failure probability of one image's certificate.
 
     Returns:
-        The rows that `raycsr.certify_counts` describes.
+        The rows that `raycsr.certify_counts` describes; and `group` where the votes have it.
 
     Raises:
         UserError: votes that lack a column, are of several sigmas or designs, or cannot be certified.
@@ -58,7 +59,9 @@ def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001)
         raise UserError(
             f"votes are not as load_votes gives them: {error.args[-1]}; keep them as Parquet, not as text"
         ) from error
-    return certify_table(table, costs, float(sigmas[0]) if len(sigmas) else 1.0, alpha).drop(columns="continues")
+    certificates = certify_table(table, costs, float(sigmas[0]) if len(sigmas) else 1.0, alpha)
+    certificates = certificates.drop(columns="continues")
+    return certificates.assign(group=votes["group"].to_numpy()) if "group" in votes else certificates
 
 
 def load_certificates(

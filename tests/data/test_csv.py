@@ -247,7 +247,9 @@ class TestSplits:
         assert test.class_names == train.class_names == ["ant", "cat", "dog"]
         assert test.images.image_id.tolist() == ["b.png"] and train.images.label.tolist() == [1, 0]
         assert test.identity != train.identity
-        assert len(source("csv", path, split_column="none").list().images) == 3
+        whole = source("csv", path, split_column="none").list()
+        assert len(whole.images) == 3 and not any(note.startswith("split") for note in test.notes)
+        assert "split     no column says it: all rows are taken, not those of 'test'" in whole.notes
         by_patient = source("csv", path, split_column="patient_id", split="p1", group_column="none").list()
         assert by_patient.images.image_id.tolist() == ["a.jpg", "sub/c.jpg"]
 

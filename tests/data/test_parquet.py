@@ -179,9 +179,9 @@ class TestRead:
         self, write_parquet: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = pq.ParquetFile(write_parquet(tmp_path / "0.parquet", [0] * 4))
-        assert [len(cells) for cells in parquet._image_columns(file, 0)] == [4]
+        assert [len(cells) for cells in parquet._image_columns(file, 0, "image.bytes")] == [4]
         monkeypatch.setattr(parquet, "MAX_BYTES", 10)
-        assert [len(cells) for cells in parquet._image_columns(file, 0)] == [1, 1, 1, 1]
+        assert [len(cells) for cells in parquet._image_columns(file, 0, "image.bytes")] == [1, 1, 1, 1]
 
 
 class TestColumns:

@@ -203,7 +203,7 @@ def test_trials_on_gpus_wait_for_nodes_only_where_their_number_is_given(cluster,
 def test_the_time_left_of_a_sweep_counts_from_its_first_trial(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = _Progress(trials=4, metric="rob_cs")
+    progress = _Progress(trials=4, costs="uniform", metrics={"uniform": "rob_cs"})
     now[0] += 600  # the cluster starts, and the images are decoded
     progress.on_trial_start(0, [], None)
     now[0] += 120

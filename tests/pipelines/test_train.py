@@ -180,6 +180,16 @@ def test_a_checkpoint_of_other_classes_gets_a_new_head_and_that_is_said(options,
     assert torch.equal(plan.model.network.conv1.weight, theirs.network.conv1.weight)
 
 
+def test_a_checkpoint_whose_classes_have_another_order_is_not_trained_on_as_if_they_had_this(options, tmp_path):
+    names = list("1023456789")
+    save_checkpoint(tmp_path / "turned.pt", load_base_classifier(options["model"], num_classes=10), class_names=names)
+    config = {k: v for k, v in options.items() if k not in ("results", "threads")}
+    config["model"] = ModelOptions(str(tmp_path / "turned.pt"))
+    with pytest.raises(UserError, match=r"class '0' is 0 of the data and 1 of model .*: '1', '0'"):
+        prepare(TrainConfig(**config))
+    prepare(TrainConfig(**{**config, "data": DataOptions("digits", class_names=names)}))
+
+
 def test_a_training_goes_on_from_its_own_checkpoint_only(options, tmp_path):
     train(**options, name="taken")
     taken = tmp_path / "results" / "default" / "checkpoints" / "taken.pt"

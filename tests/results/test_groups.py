@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from handmade import IDS, NO_B, PLAIN, write_run
 
-from raycsr import UserError, collect_certificates, load_certificates, summarize
+from raycsr import UserError, certify_stored, collect_certificates, load_certificates, load_votes, summarize
 from raycsr.pipelines.report import report
 from raycsr.results import load_certified, summaries
 
@@ -31,6 +31,8 @@ def test_certificates_have_the_groups_of_the_listing(run):
             zip(IDS, ["p", "p", "q", "q", "r", ""], strict=True)
         )
         assert summarize(certificates, costs=run.costs(costs), radii=[0.5])["num_groups"].tolist() == [4]
+    stored = certify_stored(load_votes(run.location, rule="argmax"), run.costs("pair:a/b"))
+    assert summarize(stored, costs=run.costs("pair:a/b"), radii=[0.5])["num_groups"].tolist() == [4]
     collected = collect_certificates(run.location)
     assert collected["group"].value_counts().to_dict() == {"p": 4, "q": 4, "r": 2}
     sets, _ = load_certified([run.location])
