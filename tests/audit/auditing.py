@@ -61,7 +61,9 @@ class Audit:
         n = table["n"].to_numpy()
         if not set(range(images)) <= set(place) or table["error"].null_count != len(table):
             self.wrong_votes.append(f"{rule.spec}: images lack votes")
-        for phase, trail, drawn in zip(("selection", "estimation"), self.pictures.trails, (None, n), strict=True):
+        for phase, trail, drawn in zip(
+            ("selection", "estimation"), slabs.trails(self.pictures), (None, n), strict=True
+        ):
             counts = sparse_votes(table[phase]).dense(slabs.NUM_CLASSES)
             drawn = np.full(len(n), self.pictures.n0) if drawn is None else drawn
             for size in np.unique(drawn):
@@ -69,7 +71,7 @@ class Audit:
                 if size > trail.shape[1]:
                     self.wrong_votes.append(f"{rule.spec}: {len(rows)} rows of {size} {phase} votes, too many")
                     continue
-                expected = self.pictures.votes(rule, trail, place[rows], size)
+                expected = slabs.votes(rule, trail[place[rows], :size])
                 wrong = np.flatnonzero((counts[rows] != expected).any(axis=1))
                 if len(wrong):
                     first = wrong[0]
