@@ -4,6 +4,7 @@ import atexit
 import functools
 import importlib
 import inspect
+import os
 import re
 import signal
 import sys
@@ -107,7 +108,19 @@ def _stopped(verb: str, number: signal.Signals) -> int:
         file=sys.stderr,
         flush=True,
     )
+    atexit.register(leave, status(number))
     return status(number)
+
+
+def leave(status: int) -> None:
+    """Ends a process that was stopped, at its exit; its unwinding has given back what it held.
+
+    Before Ray's own hook, which would take Ray away under threads that still use it: its core then ends the process
+    with a status of its own. Ray cleans up behind a driver that is gone, as it does behind one that is killed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def parser(name: str, function: Callable, *groups: type) -> ArgumentParser:
