@@ -116,7 +116,7 @@ class _Idle(Sampler):
     def sample(self, requests: Iterable[Request]) -> Iterator[Counted]:
         """The votes of any images."""
         for position, _ in enumerate(requests):
-            yield Counted(position, *self._counts, N0 + N, None)
+            yield Counted(position, self._counts[0], self._counts[1], N0 + N, None)
 
 
 class _IdleVoter(Voter):

@@ -235,11 +235,11 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UserError(f"{' '.join(message.split())} (see `{self.prog} --help`)")
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Names no `--radii+`, by which jsonargparse adds to a list: here the option is repeated."""
         for action in self._actions:
             action.option_strings = [one for one in action.option_strings if not one.endswith("+")]
-        return super().format_help()
+        return super().format_help(*args, **kwargs)
 
 
 if __name__ == "__main__":

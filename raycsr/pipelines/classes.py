@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from raycsr.class_names import shown, tidy
+from raycsr.class_names import tidy
 from raycsr.data import Listing
-from raycsr.errors import UserError
+from raycsr.errors import UserError, first_of, shown
 from raycsr.models import BaseClassifier
 
 _SHOWN = 6  # classes named in a message
@@ -54,4 +54,4 @@ def check_same_names(before: Sequence[str], now: Sequence[str], run: str) -> Non
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return first_of([shown(name) for name in names], _SHOWN)
