@@ -26,7 +26,7 @@ from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.pool import PoolOptions, Probe, connect
 from raycsr.pipelines.sample import Job, open_run, stream
 from raycsr.pipelines.voter import Voter
-from raycsr.results import Ownership, Run, Store, histograms, missing_images, votes_table
+from raycsr.results import SCHEMA_VERSION, Ownership, Run, Store, histograms, missing_images, votes_table
 from raycsr.smoothing import Counted, Request, Sampler, SamplingOptions
 
 IMAGENET = 1_281_167  # training images
@@ -208,6 +208,7 @@ def write_run(folder: str, images: int, parts: int, rules: tuple[str, ...]) -> R
         "sigma": 0.5,
         "n0": N0,
         "n": N,
+        "schema_version": SCHEMA_VERSION,
         "precision": "fp32",
         "sampling": "fixed",
     }

@@ -32,7 +32,7 @@ class CostMatrix:
 
     def __init__(self, values: ArrayLike, class_names: Sequence[str] | None = None) -> None:
         """Check and copy the values, so that nobody can change them afterwards."""
-        object.__setattr__(self, "values", _checked_values(values))
+        object.__setattr__(self, "values", _checked_values(values, class_names))
         object.__setattr__(self, "class_names", _checked_names(class_names, self.num_classes))
 
     @classmethod
@@ -165,7 +165,7 @@ def as_cost_matrix(costs: CostMatrix | str, num_classes: int | None = None) -> C
     raise UserError(f"costs are a {type(costs).__name__}; give a raycsr.CostMatrix, such as CostMatrix(values)")
 
 
-def _checked_values(values: ArrayLike) -> NDArray[np.float64]:
+def _checked_values(values: ArrayLike, class_names: Sequence[str] | None) -> NDArray[np.float64]:
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -181,7 +181,9 @@ def _checked_values(values: ArrayLike) -> NDArray[np.float64]:
     ):
         if wrong.any():
             row, column = (int(i) for i in np.argwhere(wrong)[0])
-            raise UserError(f"cost at [{row}, {column}] is {array[row, column]}; {rule}")
+            named = class_names is not None and len(class_names) == len(array)  # a file may have them in another order
+            words = f" ({class_names[row]} answered as {class_names[column]})" if named and class_names else ""
+            raise UserError(f"cost at [{row}, {column}] is {array[row, column]}{words}; {rule}")
     array += 0.0  # -0.0 and 0.0 are one value, and so must have one digest
     array.setflags(write=False)
     return array

@@ -331,3 +331,9 @@ def test_names_with_commas_stand_in_quotes(csv):
     names = ["tench, Tinca tinca", "CD/DVD player"]
     text = ',"CD/DVD player","tench, Tinca tinca"\n"tench, Tinca tinca",1,0\nCD/DVD player,0,2\n'
     assert CostMatrix.from_spec(csv(text), 2, names).values.tolist() == [[0, 1], [2, 0]]
+
+
+def test_a_wrong_cost_is_named_by_its_classes(csv):
+    """Its place alone was that in the order of the rows, which a sheet's columns need not have."""
+    with refusal("cost at [0, 2] is -5.0 (bird answered as cat); costs must not be negative"):
+        CostMatrix.from_csv(csv(",cat,dog,bird\nbird,-5,0,0\ndog,1,0,0\ncat,0,2,0\n"))

@@ -5,6 +5,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from raycsr.certification.bounds import IntArray
+from raycsr.errors import UserError
 
 
 def group_numbers(groups: ArrayLike) -> IntArray:
@@ -15,8 +16,14 @@ def group_numbers(groups: ArrayLike) -> IntArray:
 
     Returns:
         int (N,), from 0; an image without a group has a number of its own.
+
+    Raises:
+        UserError: names that are neither text nor numbers.
     """
-    codes, names = pd.factorize(pd.Series(groups))
+    try:
+        codes, names = pd.factorize(pd.Series(groups))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"groups are no column of text or numbers ({error}); give each image one name") from error
     alone = codes < 0
     codes[alone] = len(names) + np.arange(np.count_nonzero(alone))
     return codes.astype(np.int64)

@@ -27,6 +27,9 @@ Z_95 = 1.959963984540054
 PERCENTILES_95 = (2.5, 97.5)
 RESAMPLES = 1000
 
+# Groups, as Kish counts them, of which the spread says something: two, of which one may be a few times as large.
+FEWEST_GROUPS = 1.5
+
 # The guaranteed shares hold with probability 1 - RHO.
 RHO = 0.001
 
@@ -192,22 +195,23 @@ def wilson(hits: NDArray[np.bool_], groups: IntArray | None = None) -> tuple[Flo
 
     Where images come in groups, it is that of the effective number of images: N over the design effect (how many times
     the share's variance is that of independent images, by the groups' own spread, at least 1), less what Student's t
-    with G - 1 degrees of freedom takes for few groups (Franco, Little, Louis & Slud, J. Survey Stat. Methodol. 2019).
-    A share of 0 or 1 has no spread to see: there all images of a group count as one (Kish's N^2 / sum of N_g^2).
+    takes for few groups (Franco, Little, Louis & Slud, J. Survey Stat. Methodol. 2019). Its degrees of freedom are
+    those of Kish's number of groups, N^2 / sum of N_g^2, less 1: a large group among small ones says little of the
+    spread. A share of 0 or 1 has no spread to see: there all images of a group count as one, by Kish's number again.
 
     Args:
         hits: (N, R), a column a share.
         groups: int (N,), equal where images are not independent; by default all are.
 
     Returns:
-        The limits, (R,) each; 0 and 1 where all images are of one group, NaN where there are none.
+        The limits, (R,) each; 0 and 1 where (nearly) all images are of one group, NaN where there are none.
     """
     share, num_images = _mean(hits), np.full(hits.shape[1], float(max(1, len(hits))))
     if groups is not None:
         sizes = np.unique(groups, return_counts=True)[1]
-        if len(sizes) == 1 < len(hits):
-            return np.zeros_like(share), np.ones_like(share)
         if len(sizes) < len(hits):
+            if _kish(sizes) < FEWEST_GROUPS:
+                return np.zeros_like(share), np.ones_like(share)
             num_images = _effective(hits, groups, sizes)
     centre = share + Z_95**2 / (2 * num_images)
     half = Z_95 * np.sqrt(share * (1 - share) / num_images + Z_95**2 / (4 * num_images**2))
@@ -217,39 +221,48 @@ def wilson(hits: NDArray[np.bool_], groups: IntArray | None = None) -> tuple[Flo
 
 def _effective(hits: NDArray[np.bool_], groups: IntArray, sizes: IntArray) -> FloatArray:
     """How many independent images say as much about each share (R,) as these do, in groups of several sizes."""
-    share, num_images = _mean(hits), len(hits)
+    share, num_images, num_groups = _mean(hits), len(hits), _kish(sizes)
     independent = share * (1 - share) / num_images
-    effect = np.full_like(share, (sizes**2).sum() / num_images)
+    effect = np.full_like(share, num_images / num_groups)
     seen = independent > 0
     effect[seen] = _variance(hits[:, seen], groups) / independent[seen]
-    return num_images / np.maximum(effect, 1.0) * (Z_95 / _student(len(sizes))) ** 2
+    return num_images / np.maximum(effect, 1.0) * (Z_95 / _student(num_groups)) ** 2
 
 
 def _variance(values: NDArray[np.bool_] | FloatArray, groups: IntArray) -> FloatArray:
-    """The variance of each column's mean (R,), where groups are drawn whole: of the ratio of sums, linearised."""
+    """The variance of each column's mean (R,), where groups are drawn whole: a jackknife that leaves one out at a time.
+
+    A large group pulls the mean towards its own: by its distance from that, it would seem to vary little.
+    """
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     sums = np.add.reduceat((values - _mean(values))[order], starts, axis=0)  # (G, R)
-    return len(starts) / (len(starts) - 1) * (sums**2).sum(axis=0) / len(values) ** 2
+    others = len(groups) - np.diff(starts, append=len(groups))
+    return (len(starts) - 1) / len(starts) * ((sums / others[:, None]) ** 2).sum(axis=0)
 
 
-def _student(num_groups: int) -> float:
+def _kish(sizes: IntArray) -> float:
+    """How many groups of one size say as much as groups of these sizes, where all images of a group are alike."""
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def _student(num_groups: float) -> float:
     return float(stdtrit(num_groups - 1, 0.975))
 
 
 def _mean_intervals(groups: IntArray, *values: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
     """The 95 % interval of each column's mean, in arrays (N, R) of non-negative numbers about the same N images.
 
-    Independent images are resampled; groups, which may be few, have Student's t. NaN where all are of one group.
+    Independent images are resampled; groups, which may be few, have Student's t. NaN where (nearly) all are of one.
     """
-    num_groups = len(np.unique(groups))
-    if num_groups == len(groups):
+    sizes = np.unique(groups, return_counts=True)[1]
+    if len(sizes) == len(groups):
         return _bootstrap(*values)
-    if num_groups == 1:
+    if _kish(sizes) < FEWEST_GROUPS:
         return [(np.full(array.shape[1], np.nan), np.full(array.shape[1], np.nan)) for array in values]
     limits = []
     for array in values:
-        mean, half = _mean(array), _student(num_groups) * np.sqrt(_variance(array, groups))
+        mean, half = _mean(array), _student(_kish(sizes)) * np.sqrt(_variance(array, groups))
         limits.append((np.maximum(0.0, mean - half), mean + half))
     return limits
 

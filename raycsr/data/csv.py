@@ -85,8 +85,7 @@ def list_csv(options: DataOptions) -> Found:
         [file.version for file in in_order],
         None if groups is None else groups[rows],
     )
-    whole = f"split     no column says it: all rows are taken, not those of {options.split!r}"
-    return Found(images, names, left_out, () if splits is not None else (whole,))
+    return Found(images, names, left_out, all_splits=columns.split is None)
 
 
 def read_csv(options: DataOptions, image_ids: Sequence[str]) -> Images:
@@ -244,11 +243,6 @@ def _refuse_doubled(table: _Table, names: Sequence[str], rows: Sequence[int] | n
 
 def _of_split(table: _Table, column: str | None, splits: list[str] | None, split: str | None) -> np.ndarray:
     """Positions of the rows of the split; of all where the table has no splits."""
-    if splits is None and split not in (None, "train", "test"):  # those are what is meant where none is named
-        raise UserError(
-            f"unknown split {split!r}: no column of {table.path!r} is known to be the split; name one by "
-            f"data.split_column, of {some_of(table.columns)}"
-        )
     if splits is None:
         return np.arange(len(table.rows))
     chosen = np.flatnonzero([value == split for value in splits])

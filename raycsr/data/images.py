@@ -34,13 +34,13 @@ class Found(NamedTuple):
         images: One row an image, see `frame`.
         class_names: The source's own names of its classes in the order of the labels; None where it has none.
         left_out: How many files there are that are no images of the source, by what they are: an extension, or words.
-        notes: Further lines of a plan.
+        all_splits: Whether nothing in the source says a split, so that all its images are listed.
     """
 
     images: pd.DataFrame
     class_names: list[str] | None
     left_out: Counter[str]
-    notes: tuple[str, ...] = ()
+    all_splits: bool = False
 
 
 def extension(path: str) -> str:

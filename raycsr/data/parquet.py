@@ -71,11 +71,8 @@ def list_parquet(options: DataOptions) -> Found:
     with _parquet_errors(root):
         folder = folder_of(root)
         filesystem, path = open_filesystem(folder)
-    has_splits = folder == root and options.split is not None
-    of_split = _of_split(files, str(options.split)) if has_splits else []
+    of_split = _of_split(files, options.split) if folder == root and options.split is not None else []
     chosen = of_split or files
-    whole = f"split     no file is named by one: all are taken, not those of {options.split!r}"
-    notes = (whole,) if has_splits and not of_split else ()
     left_out["of other splits"] += len(files) - len(chosen)
     with ThreadPoolExecutor(READ_THREADS) as pool:
 
@@ -85,9 +82,9 @@ def list_parquet(options: DataOptions) -> Found:
         rows = read(chosen)
         if all(pa.types.is_integer(of_file.labels.type) for of_file in rows):
             images = pd.concat([frame([], [], [], []), *map(_frame, rows)], ignore_index=True)
-            return Found(images, _names_of_all(rows), left_out, notes)
+            return Found(images, _names_of_all(rows), left_out, all_splits=not of_split)
         others = read([file for file in files if file not in chosen])  # a class has one index in all splits
-    return Found(*_with_named_classes(rows, others), left_out, notes)
+    return Found(*_with_named_classes(rows, others), left_out, all_splits=not of_split)
 
 
 def _names_of_all(rows: list[_Rows]) -> list[str] | None:
@@ -132,14 +129,12 @@ def _parquet_errors(path: str) -> Iterator[None]:
 
 
 def _of_split(files: list[File], split: str) -> list[File]:
-    """The files of a split, by their names or their folders'; none where no file is named by any split."""
+    """The files of a split, by their names or their folders'; none where no file is named by a split."""
     chosen = [file for file in files if _split_named(file.path, {split}) or _base(file.path).startswith(f"{split}-")]
     sharded = {match[1] for file in files if (match := re.match(r"(.+)-\d+-of-\d+", _base(file.path)))}
     splits = sharded | {name for file in files if (name := _split_named(file.path, TRAIN | TEST))}
     if splits and not chosen:
         raise UserError(f"unknown split {split!r}: the files are of {', '.join(sorted(splits))}")
-    if files and not chosen and split not in ("train", "test"):  # those are what is meant where none is named
-        raise UserError(f"unknown split {split!r}: no file is named by a split; leave data.split out to take all")
     return chosen
 
 

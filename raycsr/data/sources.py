@@ -40,6 +40,7 @@ class Listing:
             group (str or None): only where the source has groups: what images have in common that belong
                 together, such as those of one patient; None for an image that stands alone.
         class_names: Name of each class, in the order of the labels.
+        split: The part of the source that the images are of; None where it says no splits.
         identity: What identifies the data for a run's id: the kind of the source and a digest of all its
             image ids and labels, before any subset. So it changes neither when the data moves, nor with
             classes, skip and limit, but tells two data sets, and two splits of one, apart.
@@ -50,6 +51,7 @@ class Listing:
     images: pd.DataFrame
     class_names: list[str]
     identity: dict[str, str]
+    split: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -59,9 +61,11 @@ class Source:
 
     Attributes:
         options: As checked by `open_source`; a local path is absolute.
+        split_named: Whether the user named the split.
     """
 
     options: DataOptions
+    split_named: bool = False
 
     def __str__(self) -> str:
         """What a plan says: kind, path and split."""
@@ -92,21 +96,34 @@ class Source:
         """Lists the images, without reading their pixels.
 
         Raises:
-            UserError: The source is missing, unreadable, empty or not laid out as its kind is; a class of the
-                subset is unknown; names of classes are there twice or do not fit; a label has no class.
+            UserError: The source is missing, unreadable, empty or not laid out as its kind is; a split is named and
+                the source says none; a class of the subset is unknown; names of classes are there twice or do not
+                fit; a label has no class.
         """
         found = _KINDS[self.options.source].list(self.options)
         where, left_out = _describe(self.options), _left_out(found)
         if found.images.empty:
             more = "; " + left_out[0] if left_out else ""
             raise UserError(f"no images in {where}: {_KINDS[self.options.source].layout}{more}")
+        split = None if found.all_splits else self.options.split
+        if self.split_named and split is None:
+            column = (
+                ", or name its column by data.split_column"
+                if "split_column" in _KINDS[self.options.source].columns
+                else ""
+            )
+            raise UserError(
+                f"unknown split {self.options.split!r}: nothing in {where} says a split; leave data.split out to take "
+                f"all images{column}"
+            )
         naming = name_classes(self.options, found, where)
         images = found.images.assign(label=naming.labels)
         lines = "\n".join(f"{i}\t{label}" for i, label in zip(images.image_id, images.label, strict=True))
         identity = {"source": self.options.source, "images": hashlib.sha256(lines.encode()).hexdigest()}
         chosen = _subset(images, naming.class_names, self.options)
-        notes = (*left_out, *found.notes, *(f"classes   {note}" for note in naming.notes), *_groups_in_words(chosen))
-        return Listing(chosen, naming.class_names, identity, notes)
+        splits = ["split     none is said by the source: all images are taken"] if split != self.options.split else []
+        notes = (*left_out, *splits, *(f"classes   {note}" for note in naming.notes), *_groups_in_words(chosen))
+        return Listing(chosen, naming.class_names, identity, split, notes)
 
 
 def _groups_in_words(images: pd.DataFrame) -> list[str]:
@@ -147,6 +164,8 @@ def open_source(options: DataOptions) -> Source:
             f"{_describe(options)} has no splits (data.split is {options.split!r}): leave data.split out, and let "
             "data.path name the part that you mean"
         )
+    # a training's default is settled before it comes here, so train is never known to be named
+    split_named = options.split not in (None, "train")
     options = with_split(options, "test")
     if kind.splits and options.split not in kind.splits:
         raise UserError(f"unknown split {options.split!r} of {options.source}: choose one of {', '.join(kind.splits)}")
@@ -161,7 +180,7 @@ def open_source(options: DataOptions) -> Source:
     if options.limit is not None and options.limit < 1:
         raise UserError(f"limit is {options.limit}: give 1 or more, or leave it out for all images")
     path = _checked_path(options, kind.layout)
-    return Source(replace(options, path=path, image_roots=checked_roots(str(path), options.image_roots)))
+    return Source(replace(options, path=path, image_roots=checked_roots(str(path), options.image_roots)), split_named)
 
 
 def with_split(options: DataOptions, default: str) -> DataOptions:

@@ -33,6 +33,13 @@ class ModelOptions:
     init_seed: int = 0
     input_size: int | None = None
 
+    @property
+    def label(self) -> str:
+        """What plans and reports call it: where its weights are from, its architecture, and whether they are EMA's."""
+        file = self.pretrained if isinstance(self.pretrained, str) else self.name
+        more = [*([self.name] if file != self.name else []), *(["EMA"] if self.ema else [])]
+        return f"{file} ({', '.join(more)})" if more else file
+
 
 @dataclass(frozen=True)
 class Preprocessing:

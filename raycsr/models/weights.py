@@ -72,9 +72,11 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
     """Returns the file system of a local path or an s3:// URI, and the name there.
 
     Raises:
-        UserError: The path carries credentials.
+        UserError: The path carries credentials, or is neither local nor s3://.
     """
     refuse_credentials(path)
+    if "://" in path and not path.startswith("s3://"):  # pyarrow asks other services for minutes
+        raise UserError(f"checkpoint {path!r} is neither a local path nor s3://; use one of the two")
     return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
 
 

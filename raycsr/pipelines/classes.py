@@ -8,6 +8,7 @@ from raycsr.errors import UserError, first_of, shown
 from raycsr.models import BaseClassifier
 
 _SHOWN = 6  # classes named in a message
+_LISTED = 12  # and in a plan
 
 
 def check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) -> None:
@@ -36,6 +37,18 @@ def check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) 
                 f"class {shown(one)} is {k} of the data and {there} of model {name!r}; give data.class_names in the "
                 f"order of the model: {_some(base_classifier.class_names or ())}"
             )
+
+
+def classes_by_position(listing: Listing, base_classifier: BaseClassifier) -> list[str]:
+    """A line of a plan where the model does not name its classes: only the user knows whether they are the data's."""
+    names = listing.class_names
+    if base_classifier.class_names is not None or names == [str(k) for k in range(len(names))]:
+        return []
+    numbered = [f"{k} {shown(name)}" for k, name in enumerate(names)]
+    return [
+        f"classes   {first_of(numbered, _LISTED)}: in this order, for the model names none; where it was trained in "
+        "another, list data.class_names in that"
+    ]
 
 
 def check_same_names(before: Sequence[str], now: Sequence[str], run: str) -> None:

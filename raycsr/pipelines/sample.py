@@ -26,7 +26,7 @@ from raycsr.errors import UserError, first_of
 from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_base_classifier, parse_rules
 from raycsr.options import Spec, listed
 from raycsr.pipelines.certify import certify_run
-from raycsr.pipelines.classes import check_classes, check_same_names
+from raycsr.pipelines.classes import check_classes, check_same_names, classes_by_position
 from raycsr.pipelines.pool import (
     PoolOptions,
     Probe,
@@ -47,6 +47,7 @@ from raycsr.results import (
     Ownership,
     Run,
     Store,
+    begun_here,
     known_sets,
     missing_images,
     note_known_sets,
@@ -66,7 +67,7 @@ class Job:
     """One run to sample, with everything checked that can be checked without the cluster."""
 
     base_classifier: BaseClassifier
-    name: str  # of the model, as the user wrote it
+    name: str  # of the model, as `ModelOptions.label` writes it
     sigma: float
     sampling: SamplingOptions
     source: Source
@@ -191,7 +192,7 @@ def check(
             jobs.append(
                 Job(
                     base_classifier,
-                    model.name,
+                    model.label,
                     float(sigma),
                     sampling,
                     source,
@@ -296,7 +297,10 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
         "class_names": job.listing.class_names,
         **facts,
         "batch_size": found.batch_size,
-        "config": {"data": asdict(job.source.options), "sampling": asdict(job.sampling)},
+        "config": {
+            "data": {**asdict(job.source.options), "split": job.listing.split},
+            "sampling": asdict(job.sampling),
+        },
         "versions": {
             **{name: version(name) for name in ("raycsr", "torch", "timm", "numpy", "ray")},
             "python": platform.python_version(),
@@ -400,7 +404,7 @@ def _refuse_elsewhere(to_sample: pd.DataFrame, found: Probe, batch_size: int | N
 def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], retry_errors: bool) -> pd.DataFrame:
     if retry_errors:
         committed = committed.filter(committed["error"].is_null())
-    return missing_images(wanted, committed, rules)
+    return missing_images(wanted, begun_here(committed), rules)
 
 
 def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
@@ -426,6 +430,7 @@ def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
             f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
             *([f"decided   {job.statements}"] if job.statements is not None else []),
             *job.listing.notes,
+            *classes_by_position(job.listing, job.base_classifier),
         ]
     )
 

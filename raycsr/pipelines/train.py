@@ -148,7 +148,7 @@ def describe(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str 
     return "\n".join(
         [
             f"train     {checkpoint}",
-            f"model     {config.model.name}, {parameters:,} parameters, {height} x {width} px, "
+            f"model     {config.model.label}, {parameters:,} parameters, {height} x {width} px, "
             + _where(begun_in or training.precision, workers),
             f"objective {config.objective.name}{f'({arguments})' if arguments else ''} at sigma {config.sigma:g}, "
             f"costs {config.costs}",

@@ -20,7 +20,7 @@ from raycsr.models import (
     save_checkpoint,
 )
 from raycsr.options import Spec, listed
-from raycsr.pipelines.classes import check_classes
+from raycsr.pipelines.classes import check_classes, classes_by_position
 from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
 from raycsr.results import ImageSet, markdown_table
@@ -109,6 +109,7 @@ def tune_rule(
         f"data      {source}\n"
         f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice",
         *listing.notes,
+        *classes_by_position(listing, base_classifier),
         sep="\n",
     )
 

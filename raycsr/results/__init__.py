@@ -17,7 +17,7 @@ from raycsr.results.locations import find_experiments, find_runs, list_runs, res
 from raycsr.results.locuslab import read_locuslab_tsv
 from raycsr.results.owners import Ownership
 from raycsr.results.ranking import rank_points, rank_trials
-from raycsr.results.runs import Run, certificate_set, certify_table, missing_images
+from raycsr.results.runs import Run, begun_here, certificate_set, certify_table, missing_images
 from raycsr.results.schema import SCHEMA_VERSION, histograms, sparse_votes, votes_table
 from raycsr.results.store import PATIENCE, Store
 from raycsr.results.tables import (
@@ -39,6 +39,7 @@ __all__ = [
     "Run",
     "Store",
     "at_equal_accuracy",
+    "begun_here",
     "certificate_set",
     "certified_curves",
     "certify_stored",

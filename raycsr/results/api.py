@@ -53,7 +53,12 @@ def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001)
         raise UserError(
             f"votes at sigma {' and '.join(f'{s:g}' for s in sigmas)}; certify those of one sigma at a time"
         )
-    table = pa.Table.from_pandas(votes[VOTES.names], schema=VOTES, preserve_index=False)
+    try:
+        table = pa.Table.from_pandas(votes[VOTES.names], schema=VOTES, preserve_index=False)
+    except pa.ArrowException as error:  # it names the column last
+        raise UserError(
+            f"votes are not as load_votes gives them: {error.args[-1]}; keep them as Parquet, not as text"
+        ) from error
     certificates = certify_table(table, costs, float(sigmas[0]) if len(sigmas) else 1.0, alpha)
     certificates = certificates.drop(columns="continues")
     return certificates.assign(group=votes["group"].to_numpy()) if "group" in votes else certificates

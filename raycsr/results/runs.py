@@ -226,7 +226,7 @@ class Run:
             return ImageCounts(images, images - errored, 0, errored)
         if not images:
             return ImageCounts(0, 0, 0, 0)
-        listing, rules, committed = self.images(), self.rules(), self.committed()
+        listing, rules, committed = self.images(), self.rules(), begun_here(self.committed())
         missing = len(missing_images(listing, committed, rules))
         without_votes = len(missing_images(listing, committed.filter(committed["error"].is_null()), rules))
         return ImageCounts(images, images - without_votes, missing, without_votes - missing)
@@ -432,7 +432,7 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
             raise UserError(
                 f"the votes of image {image_id!r} do not add up to its samples; move its part away and sample it again"
             )
-    sampling = votes["sampling"].to_pandas()
+    sampling = votes["sampling"].to_pylist()
     certificates = certify_votes(
         selection,
         estimation,
@@ -440,12 +440,17 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
         costs=costs,
         sigma=sigma,
         alpha=alpha,
-        sampling=sampling.iloc[0] if sampling.nunique() == 1 else sampling.to_numpy(),
+        sampling=sampling[0] if len(set(sampling)) == 1 else sampling,
         image_ids=votes["image_id"].to_pylist(),
         rules=votes["rule"].to_pylist(),
         errors=votes["error"].to_pylist(),
     )
     return certificates.assign(n=votes["n"].to_numpy(), continues=votes["continues"].to_pandas())
+
+
+def begun_here(rows: pa.Table) -> pa.Table:
+    """The rows that continue no other: one that does is worth nothing where the part that it continues is gone."""
+    return rows.filter(rows["continues"].is_null())
 
 
 def missing_images(images: pd.DataFrame, committed: pa.Table, rules: Iterable[str]) -> pd.DataFrame:
@@ -481,8 +486,8 @@ def _once(table: pa.Table) -> pa.Table:
     """Keeps one row a key: the first by part name that has no error, else the first; then the one that continues it.
 
     The choice never looks at votes, so it cannot favour lucky ones. Two rows for one key are the same work
-    done twice and must agree; where device and batch shape were the same and the votes are not, something is
-    wrong with one of the parts.
+    done twice, by two drivers that may have asked for more and for fewer votes. Where device and batch shape were the
+    same, the fewer are the first of the more; else something is wrong with one of the parts.
 
     Args:
         table: rows in the order of their parts' names.
@@ -490,9 +495,8 @@ def _once(table: pa.Table) -> pa.Table:
     Raises:
         UserError: where they do not agree.
     """
-    begun = table["continues"].is_null()
-    more = table.filter(pc.and_(pc.invert(begun), table["error"].is_null()))
-    table = table.filter(begun)
+    more = table.filter(pc.and_(table["continues"].is_valid(), table["error"].is_null()))
+    table = begun_here(table)
     rules = _numbers(table["rule"])
     keys = _numbers(table["image_id"]).astype(np.int64) * (rules.max(initial=0) + 1) + rules
     errored = table["error"].is_valid().to_numpy()
@@ -534,13 +538,24 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return pc.index_in(column, value_set=column.unique()).to_numpy()
 
 
+# What two drivers cannot see differently; one may have asked for fewer votes than the other.
+_SAME = set(VOTES.names) - {"estimation", "n", "decided", "seconds"}
+
+
 def _refuse_disagreement(table: pa.Table, keys: np.ndarray, double: np.ndarray, first: np.ndarray) -> None:
     row_of = pd.Series(np.flatnonzero(first), index=keys[first])
     kept = table.take(row_of[keys[double]].to_numpy()).to_pylist()
     for a, b in zip(kept, table.filter(pa.array(double)).to_pylist(), strict=True):
-        differ = any(a[name] != b[name] for name in VOTES.names if name != "seconds")
+        fewer, more = sorted((a, b), key=lambda row: row["n"])
+        differ = any(a[name] != b[name] for name in _SAME) or not _is_part_of(fewer, more)
         if differ and (a["device"], a["batch_size"]) == (b["device"], b["batch_size"]):
             raise UserError(
                 f"image {a['image_id']!r} has different votes in {a['part']!r} and {b['part']!r}, counted alike; "
                 "one of the parts is wrong: move it away and run the same command again"
             )
+
+
+def _is_part_of(fewer: Mapping[str, Any], more: Mapping[str, Any]) -> bool:
+    """Whether the estimation votes of a row can be among those of another, drawn from the same noise."""
+    counts = {voted["class"]: voted["count"] for voted in more["estimation"]}
+    return all(voted["count"] <= counts.get(voted["class"], 0) for voted in fewer["estimation"])

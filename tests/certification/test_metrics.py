@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from raycsr.certification.certificates import certify_counts
-from raycsr.certification.metrics import metric_of, summarize
+from raycsr.certification.metrics import metric_of, summarize, wilson
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -275,6 +275,26 @@ class TestGroups:
         assert (summary["rob_cs"], summary["rob_cs_low"], summary["rob_cs_high"]) == (1, 0, 1)
         assert np.isnan(summary["rob_cost_low"]) and np.isnan(summary["acr_high"])
 
+    @pytest.mark.parametrize("large", [1, 3], ids=["one patient of 100 images", "three of them"])
+    def test_a_few_large_groups_among_small_ones_are_covered(self, large):
+        """By their distance from a mean that they pull towards themselves they would seem to vary little."""
+        sizes = np.array([100] * large + [1] * 12)
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        generator, covered = np.random.default_rng(3), 0
+        for _ in range(200):
+            hits = generator.random(len(groups)) < generator.beta(1.2, 1.2, len(sizes))[groups]
+            (low,), (high,) = wilson(hits[:, None], groups)
+            covered += low <= 0.5 <= high
+        assert covered > 0.92 * 200
+
+    def test_one_group_and_a_straggler_say_nothing(self):
+        drawn = self.certificates(np.arange(201) < 100, np.arange(201) // 200)
+        (summary,) = summarize(drawn, costs=COSTS, radii=[0.5]).to_dict("records")
+        assert (summary["rob_cs_low"], summary["rob_cs_high"]) == (0, 1) and np.isnan(summary["acr_high"])
+
     def test_a_group_an_image(self, six_images):
         with pytest.raises(UserError, match="2 groups for 6 certificates; give each image its group"):
             summarize(six_images, costs=COSTS, radii=[0.5], groups=["a", "b"])
+        for groups in (np.zeros((6, 2)), [["a"]] * 6):
+            with pytest.raises(UserError, match="give each image one name"):
+                summarize(six_images, costs=COSTS, radii=[0.5], groups=groups)

@@ -256,10 +256,18 @@ class TestSplits:
     def test_an_unknown_split(self, source: Callable[..., Source], table: Callable[..., Path]) -> None:
         with pytest.raises(UserError, match="unknown split 'val': column 'split' of .* has 'test', 'train'; choose"):
             source("csv", table(self.TEXT), split="val").list()
-        with pytest.raises(
-            UserError, match="unknown split 'val': no column .* known to be the split; name one .* of 'path'"
-        ):
-            source("csv", table("path,label\na.jpg,0\n"), split="val").list()
+
+    def test_a_split_of_a_table_without_splits_is_refused(
+        self, source: Callable[..., Source], table: Callable[..., Path]
+    ) -> None:
+        """All rows were taken for the test split, and the report said so."""
+        path = table("path,label\na.jpg,0\nb.png,1\n")
+        listing = source("csv", path).list()
+        assert len(listing.images) == 2 and listing.split is None
+        assert "split     none is said by the source: all images are taken" in listing.notes
+        for options in ({"split": "val"}, {"split": "test"}, {"split": "test", "split_column": "none"}):
+            with pytest.raises(UserError, match="unknown split '.*': nothing in .* says a split; .* data.split_column"):
+                source("csv", path, **options).list()
 
     def test_images_of_the_other_splits_need_not_be_there(
         self, source: Callable[..., Source], table: Callable[..., Path]

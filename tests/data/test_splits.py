@@ -157,13 +157,16 @@ class TestParquet:
     def test_a_split_of_files_that_no_split_names_is_refused(
         self, source: Callable[..., Source], named: Callable[..., Path]
     ) -> None:
-        """All were taken."""
+        """All were taken, and the report said that they are of the split."""
         folder = named("0.parquet", "1.parquet")
         listing = source("parquet", folder).list()
-        assert len(listing.images) == 4
-        assert listing.notes == ("split     no file is named by one: all are taken, not those of 'test'",)
-        with pytest.raises(UserError, match="unknown split 'val': no file is named by a split; leave data.split out"):
-            source("parquet", folder, split="val").list()
+        assert len(listing.images) == 4 and listing.split is None
+        assert "split     none is said by the source: all images are taken" in listing.notes
+        for split in ("val", "test"):
+            with pytest.raises(
+                UserError, match=f"unknown split '{split}': nothing in .* says a split; leave data.split out"
+            ):
+                source("parquet", folder, split=split).list()
 
     def test_one_file_has_no_split(self, source: Callable[..., Source], named: Callable[..., Path]) -> None:
         file = named("train-00000-of-00001.parquet") / "train-00000-of-00001.parquet"

@@ -18,9 +18,10 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
 DIGITS = yaml.safe_load((ROOT / "jobs" / "configs" / "digits.yaml").read_text())
 DIGITS |= {"model": {"name": "cifar_resnet8", "num_classes": 10, "input_size": 8}, "rules": ["offset:1*seed:4"]}
+# no remote places: their clients wait for minutes before they say that nobody is there
 VALUES = [
     *(None, True, False, -1, 0, 1, 2, 3, 10**9, 10**25, 10**400, -0.5, 0.5, 1e300, float("nan"), float("inf"), "", "x"),
-    *("null", "1e5", "seed:4", "uniform", "cat, dog", "ü\0", "a\nb", "9" * 5000, "../..", "s3://", "gs://b"),
+    *("null", "1e5", "seed:4", "uniform", "cat, dog", "ü\0", "a\nb", "9" * 5000, "../.."),
     *([], {}, [[]], [None], [1, 2], ["a", "b"], [0.25, 0.5], {"a": 1}, {"": 1}, {"name": "gaussian"}, [{"a": [1]}]),
 ]
 

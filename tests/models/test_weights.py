@@ -369,3 +369,10 @@ def test_normalisation_can_be_that_of_the_training(tmp_path):
     overlay = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     loaded = own(tmp_path / "own7.pth", args={"pretrained_cfg_overlay": overlay})
     assert (tuple(loaded.mean), tuple(loaded.std)) == ((0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize("option", ["name", "pretrained"])
+def test_a_file_of_another_service_is_refused_at_once(option):
+    options = {"name": "resnet18", option: "gs://bucket/model.pt"}
+    with pytest.raises(UserError, match=r"'gs://bucket/model\.pt' is neither a local path nor s3://"):
+        load_base_classifier(ModelOptions(**options))

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 from PIL import Image
 
 from raycsr.cli import main
@@ -45,6 +46,28 @@ def test_the_plan_says_what_is_left_out_and_how_classes_are_numbered(lesions, tm
     plan = describe(job_of(turned, tmp_path), on="cpu", images=2).splitlines()
     assert "left out: 1 file (.txt 1)" in plan
     assert any(line.startswith("classes   ") and "'benign' is 1, 'malignant' is 0" in line for line in plan)
+
+
+def test_the_plan_lists_the_classes_of_a_model_that_names_none(lesions, tmp_path):
+    """Its outputs were taken for the data's classes by position, without a word."""
+    (line,) = [
+        one for one in describe(job_of(lesions, tmp_path), on="cpu", images=2).splitlines() if "classes   " in one
+    ]
+    assert "0 'benign', 1 'malignant': in this order, for the model names none" in line
+    named = load_base_classifier(MODEL)
+    named.class_names = ("benign", "malignant")
+    save_checkpoint(str(tmp_path / "named.pt"), named)
+    job = job_of(lesions, tmp_path, ModelOptions(str(tmp_path / "named.pt")))
+    assert "classes   " not in describe(job, on="cpu", images=2)
+
+
+def test_the_file_of_weights_is_what_a_run_is_of(lesions, tmp_path):
+    """Plans and reports said the architecture alone, so two networks of a user's had one name."""
+    torch.save({"state_dict": load_base_classifier(MODEL).network.state_dict()}, tmp_path / "mine.pth")
+    model = dataclasses.replace(MODEL, pretrained=str(tmp_path / "mine.pth"))
+    job = job_of(lesions, tmp_path, model)
+    assert f"model     {tmp_path}/mine.pth (cifar_resnet8), 2 classes" in describe(job, on="cpu", images=2)
+    assert open_run(job, Probe("cpu", "fp32", 64, 100.0)).manifest()["model"] == f"{tmp_path}/mine.pth (cifar_resnet8)"
 
 
 def test_validate_prints_it_and_refuses_a_name_twice(lesions, tmp_path, capsys):

@@ -79,7 +79,7 @@ def test_costs_that_differ_in_size_are_tuned_by_what_is_left_of_them(checkpoint,
     values = np.zeros((10, 10))
     values[4, 9], values[3, 8] = 10, 1
     np.savetxt(tmp_path / "dear.csv", values, delimiter=",")
-    tune(checkpoint, costs=str(tmp_path / "dear.csv"), budget=0.03, strengths=[1.0])
+    tune(checkpoint, costs=str(tmp_path / "dear.csv"), budget=0.05, recall_budget=0.3, strengths=[1.0, 2.0])
     (facts,) = load_checkpoint(checkpoint).training_info["tuned_rules"]
     assert facts["rob_cost_after"] < facts["rob_cost_before"]
     assert "by        rob_cost (less is better; the costs differ in size) at radius 0.5" in capsys.readouterr().out

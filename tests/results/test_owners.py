@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,6 +20,19 @@ def test_a_run_that_is_released_passes_on(store):
     assert owner_file(store, 1)["released"]
     with Ownership(store) as second:
         assert second.number == 2
+
+
+@pytest.mark.parametrize("moment", ["create", "write"])  # the claim and the release
+def test_ctrl_c_never_leaves_a_run_claimed(store, monkeypatch, moment):
+    def interrupted(*words):
+        os.kill(os.getpid(), signal.SIGINT)
+        return at_that_moment(*words)
+
+    at_that_moment = getattr(Store, moment)
+    monkeypatch.setattr(Store, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt), Ownership(store):
+        pass
+    assert owner_file(store, 1)["released"]
 
 
 def test_a_living_owner_is_named(store):

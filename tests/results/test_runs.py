@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import socket
@@ -133,6 +134,16 @@ def test_doubles_that_disagree_are_refused_naming_both_parts(run):
     run.write_votes("0001-a.parquet", part(["x"]))
     run.write_votes("0002-b.parquet", part(["x"], counts=COUNTS[::-1]))
     with pytest.raises(UserError, match=r"'x' has different votes in '0001-a.parquet' and '0002-b.parquet'"):
+        run.votes()
+
+
+def test_two_drivers_may_have_asked_for_more_and_for_fewer_votes(run):
+    run.write_votes("0002-b.parquet", part(["x"], decided=["radii .1, .2"]))
+    of_fewer = {"n": [320], "decided": ["radius .1"]}
+    run.write_votes("0001-a.parquet", part(["x"], counts=np.array([[300, 15, 5]]), **of_fewer))
+    assert run.votes()["n"].to_pylist() == [320]
+    run.write_votes("0001-a.parquet", part(["x"], counts=np.array([[300, 5, 15]]), **of_fewer))  # 15 of 10 later
+    with pytest.raises(UserError, match="different votes"):
         run.votes()
 
 
@@ -346,6 +357,12 @@ def test_progress_counts_each_image_once(run):
     assert run.progress() == ImageCounts(images=3, done=0, missing=2, errored=1)
 
 
+def test_votes_that_go_on_from_a_part_that_is_gone_are_none(run):
+    run.write_votes("0002-b.parquet", topped_up("argmax"))
+    assert len(run.votes()) == 0
+    assert run.progress() == ImageCounts(images=3, done=0, missing=3, errored=0)
+
+
 def test_the_progress_of_a_finished_run_is_its_note(run):
     run.store.write("votes/0001-a.parquet", b"never read")
     run.finish(num_images=3, num_errors=1)
@@ -429,6 +446,8 @@ def test_stored_votes_carry_all_that_certifies_them(run):
         (lambda votes: votes.drop(columns="sampling"), "'sampling'"),
         (lambda votes: votes.assign(sigma=[0.25, 0.5]), "0.25 and 0.5"),
         (lambda votes: votes.assign(sampling=["fixed", "sequential"]), "'fixed' and 'sequential'"),
+        (lambda votes: votes.assign(sampling=["fixed", None]), "'fixed' and None"),
+        (lambda votes: pd.read_csv(io.StringIO(votes.to_csv())), "column selection.*Parquet"),
     ],
 )
 def test_votes_that_do_not_say_how_they_were_drawn_are_refused(run, change, fact):

@@ -301,6 +301,12 @@ class OfItsBatch(Halfspace):
 
     def forward(self, pixels):
         logits = super().forward(pixels)
+        if self.how == "largest pixel":
+            return super().forward(pixels / pixels.max())
+        if self.how == "bytes by their look":
+            return logits / 255 if pixels.max() > 1 else logits
+        if self.how == "NaN":
+            return logits + (torch.nan if pixels.min() < -0.5 else 0)  # as where fp16 overflows in common statistics
         if self.how == "statistics":
             return logits - logits.mean(dim=0)  # the same under every permutation of the batch
         if self.how == "position":
@@ -308,7 +314,7 @@ class OfItsBatch(Halfspace):
         return logits + torch.rand_like(logits)
 
 
-@pytest.mark.parametrize("how", ["statistics", "position", "chance"])
+@pytest.mark.parametrize("how", ["statistics", "position", "chance", "largest pixel", "bytes by their look", "NaN"])
 def test_a_network_whose_rows_depend_on_their_batch_is_refused(images, how):
     with pytest.raises(UserError, match="rest of its batch"):
         votes(images, OfItsBatch(how))
