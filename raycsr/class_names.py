@@ -6,9 +6,9 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, shown
 
-_SHOWN = 60  # characters of a name in a message
+_DIGITS = 60  # of a number in a message
 _NEAREST = 3
 
 
@@ -44,25 +44,12 @@ def are_numbers(names: Iterable[str]) -> bool:
     return all(map(_is_number, names))
 
 
-def find_class(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:
-    """The index of a class that a person named, by its name first and by its index otherwise.
-
-    Where all names are whole numbers a number is a name alone: folder 1 may well have index 0.
-
-    Raises:
-        UserError: no class is meant; the message names the nearest.
-    """
-    classes = _Classes(num_classes, class_names)
-    index = classes.find(name)
-    if index is None:
-        raise classes.unknown(name)
-    return index
-
-
 def read_classes(text: str, num_classes: int, class_names: Sequence[str] | None) -> list[int]:
     """Reads a list of classes with commas between: `cat,tench, Tinca tinca,"CD/DVD player"`.
 
-    A name may hold commas: what can be read in one way alone is read so, and quotes say where a name ends.
+    A class is given by its name, or by its index where no class has that name; where all names are whole numbers a
+    number is a name alone, for folder 1 may well have index 0. A name may hold commas: what can be read in one way
+    alone is read so, and quotes say where a name ends.
 
     Raises:
         UserError: a class is unknown, or the text can be read in two ways; the message names them.
@@ -93,11 +80,6 @@ def read_values(text: str, num_classes: int, class_names: Sequence[str] | None) 
         except ValueError:
             raise UserError(f"{shown(str(value))} is no number; write {name}=1.5") from None
     return values
-
-
-def shown(name: str) -> str:
-    """A name as messages repeat it: in quotes and not too long."""
-    return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...")
 
 
 class _Classes:
@@ -138,7 +120,7 @@ class _Classes:
         """What is said of a name that is none; names the nearest."""
         name, last = tidy(name), self.num_classes - 1
         if self.by_index and _is_number(name):
-            return UserError(f"class {name[:_SHOWN]} is not one of the {self.num_classes} classes; use 0 to {last}")
+            return UserError(f"class {name[:_DIGITS]} is not one of the {self.num_classes} classes; use 0 to {last}")
         if not self.names:
             return UserError(f"class {shown(name)} given by name, but the data has no class names; use 0 to {last}")
         folded = {known.casefold(): k for k, known in enumerate(self.names)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, shown
 
 _SPREADSHEETS = {".xlsx", ".xls", ".ods"}
 _SUFFIXES = {".csv", ".tsv", ".npy"} | _SPREADSHEETS  # the latter to be told what to do instead
@@ -19,7 +19,6 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NUMBER = re.compile(r"[-+]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][-+]?[0-9]+)?")
 _LIKE_A_NUMBER = re.compile(r"(?=.*[0-9])[-+0-9.,eE%_\s]+|[-+]?(nan|inf)|", re.IGNORECASE)
 _GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2}([.,][0-9]{3})+")  # a thousand to one reader, a fraction to another
-_SHOWN = 40  # characters of a wrong cell that a message repeats
 
 Rows = list[list[str]]
 
@@ -121,7 +120,7 @@ def _split_names(rows: Rows) -> tuple[list[str] | None, Rows]:
     for name in header + column:
         if header.count(name) != 1 or column.count(name) != 1:
             raise UserError(
-                f"class {_shown(name)} is {header.count(name)} times in the header and {column.count(name)} times in "
+                f"class {shown(name)} is {header.count(name)} times in the header and {column.count(name)} times in "
                 "the first column; give each class once in both"
             )
     return column, [[row[header.index(name)] for name in column] for row in body]
@@ -163,8 +162,8 @@ def _no_number(cell: str, i: int, k: int) -> str:
         return f"cell [{i}, {k}] is empty; only the diagonal may be, write costs as 0, 1, 2.5"
     spaces = re.sub(r"\s", "", cell)
     if ("," in cell and "." in cell) or _GROUPED.fullmatch(spaces) or (spaces != cell and _NUMBER.fullmatch(spaces)):
-        return f"cell {_shown(cell)} seems to have thousands apart; write it without, as 1000 or 1000.5"
-    return f"cell {_shown(cell)} is not a number; write costs as 0, 1, 2.5"
+        return f"cell {shown(cell)} seems to have thousands apart; write it without, as 1000 or 1000.5"
+    return f"cell {shown(cell)} is not a number; write costs as 0, 1, 2.5"
 
 
 def _check_signs(cells: Sequence[str], points_are_decimal: bool) -> None:
@@ -175,14 +174,10 @@ def _check_signs(cells: Sequence[str], points_are_decimal: bool) -> None:
     """
     points, commas = [cell for cell in cells if "." in cell], [cell for cell in cells if "," in cell]
     if points and commas:
-        raise UserError(f"cells {_shown(commas[0])} and {_shown(points[0])} have different decimal signs; use one")
+        raise UserError(f"cells {shown(commas[0])} and {shown(points[0])} have different decimal signs; use one")
     signed = commas if points_are_decimal else points or commas
     if signed and all(_GROUPED.fullmatch(cell) for cell in signed):
         cell = signed[0]
         raise UserError(
-            f"cell {_shown(cell)} may be a fraction or thousands; write {cell}0 or {re.sub('[.,]', '', cell)}"
+            f"cell {shown(cell)} may be a fraction or thousands; write {cell}0 or {re.sub('[.,]', '', cell)}"
         )
-
-
-def _shown(cell: str) -> str:
-    return repr(cell) if len(cell) <= _SHOWN else f"{cell[:_SHOWN]!r}... ({len(cell):,} characters)"

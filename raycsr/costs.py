@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from raycsr.class_names import read_classes, read_pairs, shown
+from raycsr.class_names import read_classes, read_pairs
 from raycsr.cost_files import is_cost_file, read_costs
-from raycsr.errors import UserError, nearest
+from raycsr.errors import UserError, nearest, shown
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +103,9 @@ class CostMatrix:
                 raise UserError(f"costs {shown(spec)}: {error}") from None
         if is_cost_file(spec):
             return _of_data(spec, num_classes, class_names)
-        raise UserError(f"costs {spec!r} not understood; use uniform, seed:3,5, pair:3/5,3/8 or a path to a .csv")
+        raise UserError(
+            f"costs {spec!r} not understood; use uniform, seed:3,5, pair:3/5,3/8 or a path to a .csv, .tsv or .npy"
+        )
 
     @property
     def num_classes(self) -> int:
@@ -142,9 +144,9 @@ class CostMatrix:
     def __repr__(self) -> str:
         """The size, the seed classes and the digest, rather than m x m numbers."""
         seeds = [self.class_names[y] if self.class_names else str(y) for y in np.flatnonzero(self.sensitive)]
-        shown = ", ".join(seeds[:5]) + (", ..." if len(seeds) > 5 else "")
+        first = ", ".join(seeds[:5]) + (", ..." if len(seeds) > 5 else "")
         pairs = np.count_nonzero(self.values)
-        return f"CostMatrix({self.num_classes} classes, {pairs} costly pairs of seeds [{shown}], {self.digest})"
+        return f"CostMatrix({self.num_classes} classes, {pairs} costly pairs of seeds [{first}], {self.digest})"
 
 
 def as_cost_matrix(costs: CostMatrix | str, num_classes: int | None = None) -> CostMatrix:

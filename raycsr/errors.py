@@ -2,7 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_SHOWN = 60  # characters of a wrong text that a message repeats
 
 
 class UserError(Exception):
@@ -22,6 +24,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(names)}"
+
+
+def shown(text: str) -> str:
+    """A text as a message repeats it: in quotes, of a long one the beginning."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text):,} characters)"
+
+
+def first_of(words: Sequence[str], most: int) -> str:
+    """The first of some words, and how many there are beside."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def refuse_credentials(text: str) -> None:

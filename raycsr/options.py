@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Union
 
 import yaml
 
-from raycsr.errors import UserError, refuse_credentials
+from raycsr.errors import UserError, refuse_credentials, shown
 
 # A text in which a comma is part of one value, as in `seed:cat,dog`: several are several words, or the option again,
 # and an option that takes one is not repeated.
@@ -33,7 +33,6 @@ _SHOWN = 60  # characters of a wrong value that a message repeats
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_NUMBERS = {int, float}
 # what is a matrix or a rule by itself, and so no class after another's comma
 _A_SPEC = re.compile(r"uniform|argmax|tuned|(seed|pair|offset|expected_cost):.*|[^*]*\.(csv|tsv|npy)", re.IGNORECASE)
 
@@ -210,10 +209,12 @@ def _wanted(hint: Any) -> str:
 # Values ---------------------------------------------------------------------------------------------------
 
 
-def shown(value: Any) -> str:
-    """A wrong value as a message repeats it: all of it where it is short."""
+def _shown(value: Any) -> str:
+    """A wrong value as a message repeats it."""
+    if isinstance(value, str):
+        return shown(value)
     try:
-        text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else repr(value)
+        text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
@@ -222,7 +223,7 @@ def shown(value: Any) -> str:
 def _wrong(hint: Any, value: Any, name: str) -> UserError:
     quotes = "; a word of YAML that reads as another type stands in quotes"
     is_word = isinstance(value, int | float) and str in _alternatives(hint)
-    return UserError(f"{name} is {shown(value)}; give {_wanted(hint)}{quotes if is_word else ''}")
+    return UserError(f"{name} is {_shown(value)}; give {_wanted(hint)}{quotes if is_word else ''}")
 
 
 def as_hinted(hint: Any, value: Any, name: str) -> Any:
@@ -261,12 +262,12 @@ def as_hinted(hint: Any, value: Any, name: str) -> Any:
 def _as_group(hints: Hints, value: Any, name: str) -> dict[str, Any]:
     prefix = f"{name}." if name else ""
     if not isinstance(value, Mapping):
-        what = "empty" if value is None else shown(value)
+        what = "empty" if value is None else _shown(value)
         raise UserError(f"it is {what}, no mapping; give options as `name: value`, a line each")
     for key in value:
         if key not in hints and "." in key:
             raise UserError(
-                f"{shown(prefix + key)} is no option of a file; write it in groups, as in sampling: {{n: 1}}"
+                f"{_shown(prefix + key)} is no option of a file; write it in groups, as in sampling: {{n: 1}}"
             )
         if key not in hints:
             raise _unknown(f"{prefix}{key}", {f"{prefix}{one}": hint for one, hint in hints.items()})
@@ -280,7 +281,7 @@ def _unknown(name: str, known: Hints, dashes: str = "") -> UserError:
     close = same[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     meant = " or ".join(f"{dashes}{one}" for one in close)
     fix = f"did you mean {meant}?" if close else f"choose from {', '.join(f'{dashes}{one}' for one in known)}"
-    return UserError(f"{shown(f'{dashes}{name}')} is no option; {fix}")
+    return UserError(f"{_shown(f'{dashes}{name}')} is no option; {fix}")
 
 
 def _names(hints: Hints, prefix: str = "") -> list[str]:
@@ -298,7 +299,7 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} is {value}; give a finite number")
     if type(value) is int and abs(value) >= 2**63:
-        raise UserError(f"{name} is {shown(value)}; give a number of less than 20 digits")
+        raise UserError(f"{name} is {_shown(value)}; give a number of less than 20 digits")
     return value
 
 

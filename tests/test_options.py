@@ -336,7 +336,7 @@ def test_junk_and_absent_files_are_one_line(tmp_path, capsys):
     ("words", "message"),
     [
         (["--sampling.n", "1e400"], "sampling.n is '1e400'; give a whole number"),
-        (["--sampling.n", "9" * 5000], r"sampling.n is .*\(5,002 characters\); give a whole number"),
+        (["--sampling.n", "9" * 5000], r"sampling.n is .*\(5,000 characters\); give a whole number"),
         (["--sampling.seed", "9" * 20], "sampling.seed is 9+; give a number of less than 20 digits"),
         (["--sampling.sigma", "nan"], "sampling.sigma is nan; give a finite number"),
         (["--alpha", "null"], "alpha is 'null'; give a number"),

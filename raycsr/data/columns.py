@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from raycsr.data.options import DataOptions
-from raycsr.errors import UserError, nearest
+from raycsr.errors import UserError, first_of, nearest
 
 _SHOWN = 20  # names in a message
 _WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")  # spreadsheets and pandas write 3 as 3.0 where a cell is empty
@@ -58,7 +58,7 @@ def find_columns(
         if named is not None and named in columns:
             raise UserError(f"{where} has {columns.count(named)} columns {named!r}: give each a name of its own")
         if named is not None:
-            near = nearest(named, columns) if len(columns) > _SHOWN else f"choose from {shown(columns)}"
+            near = nearest(named, columns) if len(columns) > _SHOWN else f"choose from {some_of(columns)}"
             raise UserError(f"{where} has no column {named!r} for data.{kind}_column: {near}")
         found = [column for column in columns if column.lower() in common.get(kind, ())]
         if len(found) == 1:
@@ -67,7 +67,7 @@ def find_columns(
             several = f"several columns that may be the {kind}" if found else f"no column known to be the {kind}"
             none = ", or none" if optional else ""
             raise UserError(
-                f"{where} has {several}: name one by data.{kind}_column{none}, of {shown(found or columns)}"
+                f"{where} has {several}: name one by data.{kind}_column{none}, of {some_of(found or columns)}"
             )
         return None
 
@@ -116,7 +116,6 @@ def _index(text: str, column: str, place: str) -> int:
     return int(text)
 
 
-def shown(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
     """Names in a message, the first of many."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
+    return first_of([repr(name) for name in names], _SHOWN)

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from raycsr.data.columns import GROUP, IMAGE, LABEL, SPLIT, class_labels, find_columns, shown
+from raycsr.data.columns import GROUP, IMAGE, LABEL, SPLIT, class_labels, find_columns, some_of
 from raycsr.data.files import (
     READ_THREADS,
     File,
@@ -248,7 +248,7 @@ def _of_split(table: _Table, column: str | None, splits: list[str] | None, split
     chosen = np.flatnonzero([value == split for value in splits])
     if not len(chosen):
         raise UserError(
-            f"unknown split {split!r}: column {column!r} of {table.path!r} has {shown(sorted(set(splits)))}; "
+            f"unknown split {split!r}: column {column!r} of {table.path!r} has {some_of(sorted(set(splits)))}; "
             "choose one by data.split, or all rows by data.split_column none"
         )
     return chosen
@@ -273,8 +273,8 @@ def _groups(table: _Table, column: str, splits: list[str] | None, rows: np.ndarr
         first = torn["group"].iloc[0]
         raise UserError(
             f"{torn['group'].nunique()} groups of column {column!r} of {table.path!r} are in several splits, the first "
-            f"{first!r} in {shown(sorted(torn['split'][torn['group'] == first]))}: a network knows the other images of "
-            "a group; mend the splits, or set data.group_column none where images are independent"
+            f"{first!r} in {some_of(sorted(torn['split'][torn['group'] == first]))}: a network knows the other images "
+            "of a group; mend the splits, or set data.group_column none where images are independent"
         )
     alone = sum(group is None for group in groups[rows])
     if alone:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from raycsr.class_names import are_numbers, check_class_names, shown, tidy
+from raycsr.class_names import are_numbers, check_class_names, tidy
 from raycsr.data.files import reason
 from raycsr.data.images import Found
 from raycsr.data.options import DataOptions
-from raycsr.errors import UserError
+from raycsr.errors import UserError, first_of, shown
 
 _MAX_UNNAMED = 100_000  # classes of a source that names none: a label beyond is no index, but would be counted up to
 _MAX_FILE = 2**24  # bytes of a file of names
@@ -140,7 +140,7 @@ def _unused(own: list[str], labels: np.ndarray) -> list[str]:
 
 
 def _some(words: list[str]) -> str:
-    return ", ".join(words[:_SHOWN]) + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
+    return first_of(words, _SHOWN)
 
 
 def _given(options: DataOptions) -> list[str] | None:

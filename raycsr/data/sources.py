@@ -3,7 +3,6 @@
 Every kind of source is a pair of functions, one that lists and one that reads: see `_KINDS` at the end.
 """
 
-import difflib
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from raycsr.data.options import DataOptions
 from raycsr.data.packaged import list_cifar10, list_digits, read_cifar10, read_digits
 from raycsr.data.parquet import list_parquet, read_parquet
 from raycsr.data.webdataset import list_webdataset, read_webdataset
-from raycsr.errors import UserError, refuse_credentials
+from raycsr.errors import UserError, nearest, refuse_credentials
 
 _SHOWN = 6  # kinds of files named in the line about those left out
 
@@ -159,7 +158,7 @@ def open_source(options: DataOptions) -> Source:
     """
     kind = _KINDS.get(options.source)
     if kind is None:
-        raise UserError(f"unknown source {options.source!r}{_nearest(options.source, list(_KINDS))}")
+        raise UserError(f"unknown source {options.source!r}: {nearest(options.source, _KINDS)}")
     if options.split is not None and not _has_splits(options):
         raise UserError(
             f"{_describe(options)} has no splits (data.split is {options.split!r}): leave data.split out, and let "
@@ -235,13 +234,6 @@ def _classes_of(wanted: int | str, class_names: list[str]) -> list[int]:
     if wanted in class_names:
         return [class_names.index(str(wanted))]
     return read_classes(str(wanted), len(class_names), class_names)
-
-
-def _nearest(value: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
-    if close:
-        return f": did you mean {' or '.join(close)}?"
-    return f": choose one of {', '.join(known)}" if len(known) <= 20 else ""
 
 
 def _describe(options: DataOptions) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import timm
 import torch
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, first_of
 from raycsr.models.base_classifier import HUBS, BaseClassifier, create_base_classifier, not_pretrained
 from raycsr.models.checkpoints import assemble, is_raycsr, read_checkpoint
 from raycsr.models.published import settings_of_timm
@@ -137,7 +137,7 @@ def _changes(base_classifier: BaseClassifier, options: ModelOptions) -> list[str
     if base_classifier.num_classes != known["num_classes"]:
         changes.append(f"the head of {base_classifier.num_classes} classes is new, theirs has {known['num_classes']}")
     elif new:
-        changes.append(f"{', '.join(new[:3])}{f' and {len(new) - 3} more' if len(new) > 3 else ''} are not among them")
+        changes.append(f"{first_of(new, 3)} are not among them")
     size = options.args.get("img_size", options.input_size)
     side = size[0] if isinstance(size, list | tuple) else size
     if known.get("fixed_input_size") and side not in (None, known["input_size"][1]):

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from raycsr.class_names import read_values, shown
+from raycsr.class_names import read_values
 from raycsr.costs import CostMatrix
-from raycsr.errors import UserError, nearest
+from raycsr.errors import UserError, nearest, shown
 
 KINDS = ("argmax", "offset", "expected_cost")
 _FORMS = ("argmax", "offset:1*COSTS", "expected_cost:1*COSTS", "tuned")

@@ -49,7 +49,7 @@ class Preprocessing:
 
     Attributes:
         input_size: Height and width after the crop, in pixels.
-        interpolation: "bilinear", "bicubic" or "nearest".
+        interpolation: timm's name of it: "bilinear", "bicubic", "nearest", ...
         crop_pct: Share of the resized image's side that the crop keeps, in (0, 1].
         crop_mode: timm's crop mode: "center", "squash" or "border".
     """

@@ -21,7 +21,7 @@ def certify(*, run: list[str], costs: list[Spec], alpha: float = 0.001) -> dict[
 
     Args:
         run: Runs: folders, s3://bucket/prefix, or unique prefixes of them; or folders of runs, for all in them.
-        costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv. Each is a
+        costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv, .tsv or .npy. Each is a
             statement of its own at alpha.
         alpha: Failure probability of one image's certificate.
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from raycsr.class_names import shown, tidy
+from raycsr.class_names import tidy
 from raycsr.data import Listing
-from raycsr.errors import UserError
+from raycsr.errors import UserError, first_of, shown
 from raycsr.models import BaseClassifier
 
 _SHOWN = 6  # classes named in a message
@@ -44,10 +44,9 @@ def classes_by_position(listing: Listing, base_classifier: BaseClassifier) -> li
     names = listing.class_names
     if base_classifier.class_names is not None or names == [str(k) for k in range(len(names))]:
         return []
-    numbered = [f"{k} {shown(name)}" for k, name in enumerate(names[:_LISTED])]
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    numbered = [f"{k} {shown(name)}" for k, name in enumerate(names)]
     return [
-        f"classes   {', '.join(numbered)}{more}: in this order, for the model names none; where it was trained in "
+        f"classes   {first_of(numbered, _LISTED)}: in this order, for the model names none; where it was trained in "
         "another, list data.class_names in that"
     ]
 
@@ -68,4 +67,4 @@ def check_same_names(before: Sequence[str], now: Sequence[str], run: str) -> Non
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return first_of([shown(name) for name in names], _SHOWN)

@@ -34,7 +34,7 @@ def evaluate(
         model: The base classifier.
         sampling: The noise and the number of samples; several sigmas give a run each.
         pool: The actors.
-        costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv.
+        costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv, .tsv or .npy.
         results: Folder of results, local or s3://bucket/prefix.
         experiment: Folder of this experiment within the results.
         rules: Decision rules beside argmax, which is always among them: offset:1.5*pair:cat/dog,

@@ -52,7 +52,7 @@ class TrainConfig:
         data: The images to train on; some are held out for validation.
         model: The architecture, or a checkpoint to fine-tune.
         sigma: Noise level in [0, 1] pixel units.
-        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv.
+        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
         objective: The loss.
         training: Optimiser and schedule.
         augmentation: What is done to an image before the noise.

@@ -22,7 +22,7 @@ import ray
 from raycsr.certification import Statements, largest_radius
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
-from raycsr.errors import UserError
+from raycsr.errors import UserError, first_of
 from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_base_classifier, parse_rules
 from raycsr.options import Spec, listed
 from raycsr.pipelines.certify import certify_run
@@ -121,8 +121,9 @@ def sample(
             offset:cat=1.5,dog=-0.5, expected_cost:2*seed:cat, offset:0.5,1,1.5*costs.csv (one each), or tuned for
             those that `raycsr tune-rule` stored in the model's checkpoint. All share the forward passes.
         costs: Cost matrices to certify under while sampling goes on: uniform, seed:cat,dog, pair:cat/dog,3/8
-            or a path to a .csv. More can be added later with `raycsr certify`. With sampling.radii they are what is
-            decided, and the same command with other costs, radii or a larger n goes on where each image stopped.
+            or a path to a .csv, .tsv or .npy. More can be added later with `raycsr certify`. With sampling.radii they
+            are what is decided, and the same command with other costs, radii or a larger n goes on where each image
+            stopped.
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.
@@ -422,7 +423,7 @@ def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
     return "\n".join(
         [
             f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, {on}",
-            f"rules     {_listed([rule.spec for rule in job.rules])}",
+            f"rules     {first_of([rule.spec for rule in job.rules], _SHOWN)}",
             f"images    {total:,}, of which {images:,} to sample" if images else f"images    {total:,}, all sampled",
             f"samples   {sampling.n0:,} + {most}{sampling.most:,} an image at sigma {job.sigma:g}: "
             f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
@@ -432,10 +433,6 @@ def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
             *classes_by_position(job.listing, job.base_classifier),
         ]
     )
-
-
-def _listed(words: list[str]) -> str:
-    return ", ".join(words[:_SHOWN]) + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
 
 
 def stream(
@@ -455,7 +452,7 @@ def stream(
         found: what a worker of the pool can do.
         pool: the actors.
         owner: of the run.
-        missing: image_id, label and rules of the images to sample.
+        missing: the images to sample: image_id, label, rules, continues and batch_size, as `Voter` takes them.
         voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
     """
     blocks = blocks_of(job, found, pool, missing)

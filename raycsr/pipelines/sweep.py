@@ -142,7 +142,7 @@ def sweep(
         experiment: Folder of this experiment within the results.
         name: Of the sweep.
         sigma: Noise level in [0, 1] pixel units.
-        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv.
+        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
         objective: The loss.
         training: Optimiser and schedule.
         augmentation: What is done to an image before the noise.

@@ -67,7 +67,7 @@ def train(
         results: Folder of results, local or s3://bucket/prefix.
         experiment: Folder of this experiment within the results; the checkpoint goes to its `checkpoints`.
         name: Of the checkpoint; by default the objective, the model, sigma and a digest of all options.
-        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv.
+        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
         objective: The loss.
         training: Optimiser and schedule.
         augmentation: What is done to an image before the noise.

@@ -19,7 +19,7 @@ from raycsr.models import (
     load_training_state,
     save_checkpoint,
 )
-from raycsr.options import Spec
+from raycsr.options import Spec, listed
 from raycsr.pipelines.classes import check_classes, classes_by_position
 from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
@@ -54,13 +54,13 @@ def tune_rule(
 
     A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass; a second, finer one
     follows around the best. Chosen is the largest rob_cs at the radius within both budgets, or where costs differ in
-    size the smallest rob_cost. The rule is fixed
-    before any image that it is certified on is seen, so its certificates hold at their alpha. The budgets are kept on
-    the images that it is tuned on; on others its losses are near, not bounded: report shows them.
+    size the smallest rob_cost. The rule is fixed before any image that it is certified on is seen, so its certificates
+    hold at their alpha. The budgets are kept on the images that it is tuned on; on others its losses are near, not
+    bounded: report shows them.
 
     Args:
         model: The base classifier: a checkpoint, or a timm name.
-        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv.
+        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
         budget: Accuracy that may be lost against argmax, as a share of all images.
         recall_budget: Recall that any one class may lose, of those with at least 20 of the drawn images.
         radius: L2 radius of rob_cs and rob_cost, in [0, 1] pixel units; by default sigma.
@@ -88,7 +88,7 @@ def tune_rule(
     path = _path(options, out)
     sigma = _sigma(base_classifier, options.name, sigma)
     radius = _radius(radius, sigma, n)
-    grid = STRENGTHS if strengths is None else strengths
+    grid = STRENGTHS if strengths is None else listed(strengths)
     if not grid or not all(np.isfinite(s) and s > 0 for s in grid):
         raise UserError(f"strengths must be positive numbers, got {grid}")
     source = open_source(with_split(_data(base_classifier, options.name, data), "train"))

@@ -13,7 +13,7 @@ SCHEMA_VERSION = 3
 
 READABLE_SCHEMAS = (2, 3)
 """Version 2 (raycsr 0.1) has the same fields. Its top-ups of several rules may hold votes counted twice; those rows are
-refused by name (`Run.refuse_doubled`).
+refused by name (by `Run`).
 """
 
 _HISTOGRAM = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
