@@ -249,7 +249,7 @@ class TestSplits:
         assert test.identity != train.identity
         whole = source("csv", path, split_column="none").list()
         assert len(whole.images) == 3 and not any(note.startswith("split") for note in test.notes)
-        assert "split     no column says it: all rows are taken, not those of 'test'" in whole.notes
+        assert "split     none is said by the source: all images are taken" in whole.notes
         by_patient = source("csv", path, split_column="patient_id", split="p1", group_column="none").list()
         assert by_patient.images.image_id.tolist() == ["a.jpg", "sub/c.jpg"]
 
