@@ -4,6 +4,7 @@ import atexit
 import functools
 import importlib
 import inspect
+import os
 import re
 import signal
 import sys
@@ -107,7 +108,19 @@ def _stopped(verb: str, number: signal.Signals) -> int:
         file=sys.stderr,
         flush=True,
     )
+    atexit.register(leave, status(number))
     return status(number)
+
+
+def leave(status: int) -> None:
+    """Ends a process that was stopped, at its exit; its unwinding has given back what it held.
+
+    Before Ray's own hook, which would take Ray away under threads that still use it: its core then ends the process
+    with a status of its own. Ray cleans up behind a driver that is gone, as it does behind one that is killed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def parser(name: str, function: Callable, *groups: type) -> ArgumentParser:
@@ -235,11 +248,11 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UserError(f"{' '.join(message.split())} (see `{self.prog} --help`)")
 
-    def format_help(self, *args: Any, **kwargs: Any) -> str:
+    def format_help(self, *args: Any, **options: Any) -> str:
         """Names no `--radii+`, by which jsonargparse adds to a list: here the option is repeated."""
         for action in self._actions:
             action.option_strings = [one for one in action.option_strings if not one.endswith("+")]
-        return super().format_help(*args, **kwargs)
+        return super().format_help(*args, **options)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Fixtures for the whole suite: an S3 server, and the data beside the project."""
 
+import atexit
 import os
 import urllib.request
 import uuid
@@ -18,6 +19,13 @@ os.environ["RAY_ADDRESS"] = "local"  # or commands would join the cluster of sev
 hypothesis.settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("no deadline")
 torch.set_num_threads(1)  # the networks of the tests are tiny: threads would wait longer than they work
+
+
+def pytest_unconfigure() -> None:
+    """A command that was stopped in this process ends it no more."""
+    from raycsr.cli import leave
+
+    atexit.unregister(leave)
 
 
 @dataclass(frozen=True)

@@ -234,12 +234,14 @@ def device_name(device: torch.device) -> str:
     """What counted the votes: votes are bit-equal on equal devices only."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu {_cpu_model()}, {torch.get_num_threads()} threads"
+    # the instructions, too: virtual machines and ARM call many generations by one name
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"cpu {_cpu_model()} {capability}, {torch.get_num_threads()} threads"
 
 
 def device_kind(name: str) -> str:
     """The kind of a device that `device_name` names, whatever its threads: all of a kind round alike."""
-    return name.split(",")[0]
+    return re.sub(r", \d+ threads$", "", name)
 
 
 def _cpu_model() -> str:

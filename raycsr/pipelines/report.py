@@ -173,11 +173,13 @@ def _notes(
     sizes = sorted({one.input_size for one in sets if one.input_size is not None})
     tables = ", ".join(dict.fromkeys(one.run for one in sets if one.origin is None))
     alphas = sorted({one.alpha for one in sets if not np.isnan(one.alpha)})
+    grouped = {one.run for one in sets if "group" in one.certificates}
+    units = "images" if not grouped else "groups" if grouped == {one.run for one in sets} else "images or their groups"
     each = "cost matrix and rule" if len({one.rule_id for one in sets}) > 1 else "cost matrix"
     notes = [
         "radius: L2 in [0, 1] pixel units"
         + (f" at {', '.join(f'{h} x {w}' for h, w in sizes)} px" if sizes else "")
-        + "; brackets: 95 % interval over images.",
+        + f"; brackets: 95 % interval over {units}.",
         f"Each row's certificates fail with probability at most {', '.join(f'{a:g}' for a in alphas) or 'alpha'} an "
         f"image: the standard one and that of each {each} are separate statements.",
         f"guaranteed: with probability {1 - RHO:g} the share of these images that is truly certified is no smaller, at "

@@ -95,7 +95,9 @@ def _costs_section(
     return Section(f"Costs: {costs}", [_mistakes(sets[0])], below)
 
 
-_CURVES = "As perturbations may be larger, the shares fall and the cost rises. Bands: 95 % intervals."
+_CURVES = (
+    "As perturbations may be larger, the shares fall and the cost rises. Bands: the intervals of the brackets below."
+)
 _PAIRS = (
     "A row is a class of images, a column a class that they must not be taken for: the darker, the larger the share of "
     "the images on which that is ruled out. The lightest cell is where to begin."

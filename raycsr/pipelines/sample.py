@@ -336,14 +336,16 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
         seconds = len(missing) * (job.sampling.n0 + job.sampling.most) / found.samples_per_second / pool.actors
         estimate = f"about {duration(seconds)} on {pool.actors} actors"
         print(f"run       {run.location}")
-        print(describe(job, on=f"{found.precision} on {found.device}", images=len(missing), estimate=estimate))
+        print(
+            describe(job, on=f"{found.precision} on {found.device}", to_sample=missing["image_id"], estimate=estimate)
+        )
         start = time.monotonic()
         if len(missing):
             stream(job, run, found, pool, owner, missing)
             committed = run.committed()
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # parts whose actor died before it certified them
-        outcome = Outcome(run, len(wanted), len(missing), _errors(job, run, committed, wanted, ids))
+        outcome = Outcome(run, len(wanted), missing["image_id"].nunique(), _errors(job, run, committed, wanted, ids))
         rules = list(run.rules())
         left = _to_sample(job, run, committed, images, rules, retry_errors=False)
         if (len(missing) or not run.finished()) and not len(left):
@@ -407,18 +409,18 @@ def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], re
     return missing_images(wanted, begun_here(committed), rules)
 
 
-def describe(job: Job, *, on: str, images: int, estimate: str = "") -> str:
+def describe(job: Job, *, on: str, to_sample: pd.Series, estimate: str = "") -> str:
     """The plan, in words: what there is to do and what it can give at most.
 
     Args:
         job: what to sample.
         on: the precision and the device.
-        images: that are to be sampled.
+        to_sample: ids of the images, one twice that goes on under some rules and begins under others.
         estimate: what that takes.
     """
     sampling, total, most = job.sampling, len(job.listing.images), "" if job.statements is None else "at most "
     height, width = job.base_classifier.preprocessing.input_size
-    passes = images * (sampling.n0 + sampling.most)
+    images, passes = to_sample.nunique(), len(to_sample) * (sampling.n0 + sampling.most)
     radius = largest_radius(sampling.most, job.alpha, job.sigma, sampling.design)
     return "\n".join(
         [

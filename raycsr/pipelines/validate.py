@@ -79,7 +79,7 @@ def _sample(options: Mapping[str, Any], timing: TimingOptions) -> None:
     device = worker_device()
     for job in jobs:
         precision = resolve_precision(job.sampling.precision, device)
-        print(describe(job, on=f"{precision} on {device_name(device)}", images=len(job.listing.images)))
+        print(describe(job, on=f"{precision} on {device_name(device)}", to_sample=job.listing.images["image_id"]))
         if timing.time_one_batch:
             for line in _price_of_sampling(job, timing):
                 print(line, flush=True)

@@ -172,6 +172,12 @@ class Run:
     def _regrouped(self, before: pd.DataFrame, images: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
         """The listing with the groups that its images, at `rows`, have now: votes do not depend on them."""
         if "group" not in images:
+            if "group" in before and before["group"].notna().any():
+                warnings.warn(
+                    f"run {self.run_id} keeps the groups that its images were listed in, although none are named now; "
+                    "images that are new to it are each a group of its own",
+                    stacklevel=3,
+                )
             return before
         known = before["group"] if "group" in before else pd.Series(None, before.index, object)
         groups = known.copy()

@@ -7,7 +7,7 @@ along u: what certificates claim can be compared with what is true.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, partial
 from hashlib import sha256
 from itertools import product
 from typing import Any
@@ -166,9 +166,7 @@ class Pictures(Source):
     n0: int = 64
     n: int = 1280
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what it worked out, which workers have no use for."""
-        return {name: self.__dict__[name] for name in ("options", "pixels", "labels", "n0", "n")}
+    __eq__, __hash__ = object.__eq__, object.__hash__  # a Source is its options, and these are alike
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -181,37 +179,38 @@ class Pictures(Source):
         identity = {"source": "slabs", "images": sha256(self.pixels.tobytes()).hexdigest()}
         return Listing(frame(ids, self.labels, 12, "1").iloc[:limit], CLASS_NAMES, identity)
 
-    @cached_property
+    @property
     def projections(self) -> np.ndarray:
         pixels = torch.from_numpy(self.pixels).permute(0, 3, 1, 2).float() / 255
         return pixels.flatten(1).double().numpy() @ DIRECTION.astype(np.float64)
 
-    @cached_property
-    def trails(self) -> tuple[np.ndarray, np.ndarray]:
-        """The slab of each selection sample and of each estimation sample, uint8 (N, n0) and (N, n).
 
-        The noise is drawn again, image by image, and added outside of the engine.
-        """
-        selection, estimation = (np.empty((len(self), n), np.uint8) for n in (self.n0, self.n))
-        noise = torch.empty((CHUNK, HEIGHT, WIDTH, 3))
-        slab = Slabs().double().requires_grad_(False)
-        for i, image in enumerate(torch.from_numpy(self.pixels).float() / 255):
-            for phase, trail in (("selection", selection[i]), ("estimation", estimation[i])):
-                for start in range(0, len(trail), CHUNK):
-                    fill_noise(noise, SEED, str(i), phase, start // CHUNK)
-                    noisy = (image + SIGMA * noise).permute(0, 3, 1, 2)
-                    projection = (noisy.double().flatten(1) * slab.direction).sum(1)
-                    found = torch.bucketize(projection, slab.edges, right=True).numpy()
-                    trail[start : start + CHUNK] = found[: len(trail) - start]
-        return selection, estimation
+@cache
+def trails(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
+    """The slab of each selection sample and of each estimation sample, uint8 (N, n0) and (N, n).
 
-    def votes(self, rule: Rule, trail: np.ndarray, images: np.ndarray, n: int) -> np.ndarray:
-        """The first n votes of some images, (len(images), m)."""
-        of_slab = len(SLABS) * np.arange(len(images))[:, None] + trail[images, :n]
-        slabs = np.bincount(of_slab.ravel(), minlength=len(SLABS) * len(images)).reshape(-1, len(SLABS))
-        counts = np.zeros((len(images), NUM_CLASSES), np.int64)
-        np.add.at(counts.T, answers(rule), slabs.T)
-        return counts
+    The noise is drawn again, image by image, and added outside of the engine.
+    """
+    selection, estimation = (np.empty((len(pictures), n), np.uint8) for n in (pictures.n0, pictures.n))
+    noise = torch.empty((CHUNK, HEIGHT, WIDTH, 3))
+    direction, edges = (torch.from_numpy(values).double() for values in (DIRECTION, EDGES))
+    for i, image in enumerate(torch.from_numpy(pictures.pixels).float() / 255):
+        for phase, trail in (("selection", selection[i]), ("estimation", estimation[i])):
+            for start in range(0, len(trail), CHUNK):
+                fill_noise(noise, SEED, str(i), phase, start // CHUNK)
+                noisy = (image + SIGMA * noise).permute(0, 3, 1, 2)
+                found = torch.bucketize((noisy.double().flatten(1) * direction).sum(1), edges, right=True)
+                trail[start : start + CHUNK] = found.numpy()[: len(trail) - start]
+    return selection, estimation
+
+
+def votes(rule: Rule, trail: np.ndarray) -> np.ndarray:
+    """The votes of samples that fell into these slabs, (N, n) -> (N, m)."""
+    of_slab = len(SLABS) * np.arange(len(trail))[:, None] + trail
+    slabs = np.bincount(of_slab.ravel(), minlength=len(SLABS) * len(trail)).reshape(-1, len(SLABS))
+    counts = np.zeros((len(trail), NUM_CLASSES), np.int64)
+    np.add.at(counts.T, answers(rule), slabs.T)
+    return counts
 
 
 def pictures_near_radii(

@@ -16,9 +16,11 @@ import torch
 from auditing import Audit
 from pipeline import BATCH_SIZE, Ask, Died, Here, job
 
-from raycsr.certification import BOUNDS, statements
+from raycsr.certification import BOUNDS, certificates, statements
+from raycsr.pipelines import voter
 from raycsr.pipelines.pool import PoolOptions, connect
 from raycsr.pipelines.sample import _sample_run
+from raycsr.results import runs
 from raycsr.smoothing import Request, engine
 from raycsr.smoothing.noise import fill_noise
 
@@ -194,7 +196,38 @@ def test_it_sees_bounds_for_a_fixed_n_on_votes_that_said_when_to_stop(tmp_path, 
     audit.ask(Ask(RADII[:1], N, SEED, ()))
     statements._quantiles.cache_clear()
     found = audit.violations()
-    assert found.keys() == {"certificates"} and any("argmax, standard" in finding for finding in found["certificates"])
+    assert found.keys() == {"bounds", "certificates"} and any(
+        "argmax, standard" in finding for finding in found["certificates"]
+    )
+
+
+def _of_another_sigma(monkeypatch):
+    def certify_table(votes, matrix, sigma, alpha):
+        return runs.certify_table(votes, matrix, 1.01 * sigma, alpha)
+
+    monkeypatch.setattr(voter, "certify_table", certify_table)
+
+
+def _each_target_at_all_of_alpha(monkeypatch):
+    monkeypatch.setattr(certificates, "level_of_target", lambda alpha, num_targets: 0 * num_targets + alpha)
+
+
+def _answer_of_the_estimation_votes(monkeypatch):
+    top_classes = certificates._top_classes
+    monkeypatch.setattr(
+        certificates, "_top_classes", lambda _, votes, num_classes: top_classes(votes, votes, num_classes)
+    )
+
+
+BOLD = [_of_another_sigma, _each_target_at_all_of_alpha, _answer_of_the_estimation_votes]
+
+
+@pytest.mark.parametrize("plant", BOLD, ids=lambda plant: plant.__name__.strip("_"))
+def test_it_sees_certificates_that_are_bolder_than_their_votes_though_few_are_false(plant, tmp_path, monkeypatch):
+    plant(monkeypatch)
+    audit = Audit(slabs.pictures_near_radii(60, RADII, n=N), 0.05, str(tmp_path))
+    audit.ask(Ask(None, N, rules=()))
+    assert audit.violations().keys() == {"bounds"}
 
 
 def test_it_sees_phases_that_share_their_noise(tmp_path, monkeypatch):

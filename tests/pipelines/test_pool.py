@@ -13,6 +13,8 @@ from raycsr.pipelines.pool import (
     check_location,
     check_pool,
     connect,
+    device_kind,
+    device_name,
     fastest_batch_size,
     user_errors_of_workers,
 )
@@ -22,6 +24,17 @@ def test_actors_on_gpus_reserve_no_cpu():
     assert PoolOptions(gpus_per_actor=0.5).resources == {"num_cpus": 0, "num_gpus": 0.5}
     on_cpus = PoolOptions(cpus_per_actor=1.5)
     assert on_cpus.resources == {"num_cpus": 1.5} and on_cpus.threads == 2
+
+
+def test_processors_of_one_name_and_other_instructions_are_of_two_kinds_and_threads_make_none(monkeypatch):
+    monkeypatch.setattr("raycsr.pipelines.pool._cpu_model", lambda: "Intel Core Processor (Haswell, no TSX)")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    here = device_name(torch.device("cpu"))
+    assert here == "cpu Intel Core Processor (Haswell, no TSX) AVX2, 2 threads"
+    assert device_kind(here) == here.removesuffix(", 2 threads") and device_kind("Some GPU, 80GB") == "Some GPU, 80GB"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert device_kind(device_name(torch.device("cpu"))) != device_kind(here)
 
 
 def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
