@@ -108,7 +108,7 @@ def train(
     _claim(folder, name, config)
     resume = checkpoint if folder.exists(f"{name}.pt") else None
     history = load_history(resume) if resume else []
-    print(describe(plan, checkpoint, workers, begun_in=history[-1]["precision"] if history else None))
+    print(describe(plan, checkpoint, workers, begun_in=history[-1].get("precision") if history else None))
     if len(history) == training.epochs:
         print(f"finished before: {_words(history[-1])}")
         return Trained(checkpoint, history[-1]["metrics"])
