@@ -89,11 +89,11 @@ class Audit:
     def _look_at_bounds(self, spec: str, rule: Rule, rows: pd.DataFrame, design: str) -> None:
         """Works each bound and each radius out again, from the votes that the noise gives and in other formulas."""
         place, n = rows["image_id"].to_numpy(int), rows["n"].to_numpy()
-        selection, estimation = self.pictures.trails
-        top = self.pictures.votes(rule, selection, place, self.pictures.n0).argmax(axis=1)
+        selection, estimation = slabs.trails(self.pictures)
+        top = slabs.votes(rule, selection[place]).argmax(axis=1)
         counts = np.zeros((len(rows), slabs.NUM_CLASSES), np.int64)
         for size in np.unique(n):
-            counts[n == size] = self.pictures.votes(rule, estimation, place[n == size], size)
+            counts[n == size] = slabs.votes(rule, estimation[place[n == size], :size])
         of_top = np.take_along_axis(counts, top[:, None], axis=1)[:, 0]
         lower, standard = rows["p_a_lower"].to_numpy(), rows["p_a_lower_standard"].to_numpy()
         found = {
