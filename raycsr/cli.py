@@ -50,6 +50,7 @@ _ORDER = (
     "another option that is given twice, the last counts."
 )
 
+_SPEC = re.compile(r"Annotated\[str,\s+'[^']*'\]")  # how help writes it, perhaps over two lines
 _HELP = re.compile(r"--(\w+\.)?help")  # of a verb, or of a group of options that may be left out
 
 
@@ -249,10 +250,10 @@ class _Parser(ArgumentParser):
         raise UserError(f"{' '.join(message.split())} (see `{self.prog} --help`)")
 
     def format_help(self, *args: Any, **options: Any) -> str:
-        """Names no `--radii+`, by which jsonargparse adds to a list: here the option is repeated."""
+        """Names no `--radii+`, by which jsonargparse adds to a list (here the option is repeated), and a Spec text."""
         for action in self._actions:
             action.option_strings = [one for one in action.option_strings if not one.endswith("+")]
-        return super().format_help(*args, **options)
+        return _SPEC.sub("str", super().format_help(*args, **options))
 
 
 if __name__ == "__main__":

@@ -167,3 +167,11 @@ def test_sigterm_ends_in_one_line(config, capsys, monkeypatch):
     status, _, err = run(capsys, "sample", *config)
     assert status == 143
     assert err == "raycsr sample: stopped by SIGTERM; what is committed is kept, run the same command to go on\n"
+
+
+@pytest.mark.parametrize("verb", ["certify", "report"])
+def test_help_says_types_in_words_that_people_know(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    assert "list[str]" in text and "Annotated" not in text
