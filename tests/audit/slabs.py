@@ -206,8 +206,7 @@ def trails(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
 
 def votes(rule: Rule, trail: np.ndarray) -> np.ndarray:
     """The votes of samples that fell into these slabs, (N, n) -> (N, m)."""
-    of_slab = len(SLABS) * np.arange(len(trail))[:, None] + trail
-    slabs = np.bincount(of_slab.ravel(), minlength=len(SLABS) * len(trail)).reshape(-1, len(SLABS))
+    slabs = np.stack([(trail == slab).sum(axis=1) for slab in range(len(SLABS))], axis=1)
     counts = np.zeros((len(trail), NUM_CLASSES), np.int64)
     np.add.at(counts.T, answers(rule), slabs.T)
     return counts
