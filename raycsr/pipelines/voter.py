@@ -115,7 +115,9 @@ class Voter:
             image_id, error, samples, batch_size, halved (whether memory ran out): what the driver needs to report.
         """
         rules, continues = block["rules"][0], block["continues"][0]
-        self._sampler.set_batch_size(int(block["batch_size"][0]) or self._batch_size)
+        batch_size = int(block["batch_size"][0]) or self._batch_size
+        if batch_size != self._sampler.batch_size:  # it gives up the buffers of the other shape
+            self._sampler.set_batch_size(batch_size)
         out_of_memory = self._sampler.out_of_memory
         votes, samples = self._count(block, rules.split(), continues)
         self._commit(part_name(self._owner, [*block["image_id"], rules, continues]), votes)

@@ -205,7 +205,10 @@ class Run:
 
     def vote_parts(self) -> list[str]:
         """Names of the committed votes parts."""
-        return [name for name in self.store.names("votes") if name.endswith(".parquet")]
+        return self._parts("votes")
+
+    def _parts(self, folder: str) -> list[str]:
+        return [name for name in self.store.names(folder) if name.endswith(".parquet")]
 
     def write_votes(self, name: str, votes: pa.Table) -> None:
         """Commits one votes part."""
@@ -243,8 +246,8 @@ class Run:
         Raises:
             UserError: where two parts hold different votes for one key, or raycsr 0.1 counted votes twice.
         """
-        self._refuse_doubled("votes", parts := self.vote_parts())
-        return _once(self._read("votes", parts, [*VOTES.names, "part"], rule))
+        self._refuse_doubled("votes")
+        return _once(self._read("votes", self.vote_parts(), [*VOTES.names, "part"], rule))
 
     # Certificates ---------------------------------------------------------------------------------------
 
@@ -269,7 +272,7 @@ class Run:
         Raises:
             UserError: where raycsr 0.1 counted votes twice.
         """
-        self._refuse_doubled("votes", self.vote_parts())
+        self._refuse_doubled("votes")
         sampling = self.manifest()["sampling"]
         name = certificate_set(spec, costs, alpha, sampling)
         if not self.store.exists(f"certificates/{name}/costs.json"):
@@ -313,8 +316,8 @@ class Run:
 
     def certificates(self, name: str, rule: str | None = None) -> pd.DataFrame:
         """A stored certificate set, each (image_id, rule) once, of one rule, by its id, or of all."""
-        parts = [part for part in self.store.names(f"certificates/{name}") if part.endswith(".parquet")]
-        self._refuse_doubled(f"certificates/{name}", parts)
+        parts = self._parts(f"certificates/{name}")
+        self._refuse_doubled(f"certificates/{name}")
         return _once(self._read(f"certificates/{name}", parts, [*CERTIFICATES.names, "part"], rule)).to_pandas()
 
     def missing(self, certificates: pd.DataFrame) -> list[str]:
@@ -363,7 +366,7 @@ class Run:
             table = table.filter(pc.equal(table["rule"], rule))
         return table.append_column("part", pa.repeat(name, len(table))) if "part" in columns else table
 
-    def _refuse_doubled(self, folder: str, names: Iterable[str]) -> None:
+    def _refuse_doubled(self, folder: str) -> None:
         """Refuses rows of schema 2 whose votes were counted twice.
 
         raycsr 0.1 topped up an image under the rules that its votes did not decide yet. Where argmax was decided, the
@@ -375,7 +378,7 @@ class Run:
         """
         if self.manifest()["schema_version"] != 2:
             return
-        for name in names:
+        for name in self._parts(folder):  # listed here: a run of the present schema needs no such look
             table = self._part(folder, name, ["image_id", "rule", "continues"])
             if table is None:
                 continue
