@@ -26,8 +26,9 @@ from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.pool import PoolOptions, Probe, connect
 from raycsr.pipelines.sample import Job, open_run, stream
 from raycsr.pipelines.voter import Voter
-from raycsr.results import SCHEMA_VERSION, Ownership, Run, Store, histograms, missing_images, votes_table
+from raycsr.results import SCHEMA_VERSION, Ownership, Run, histograms, missing_images, votes_table
 from raycsr.smoothing import Counted, Request, Sampler, SamplingOptions
+from raycsr.store import Store
 
 IMAGENET = 1_281_167  # training images
 CLASSES = 10

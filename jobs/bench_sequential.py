@@ -28,9 +28,10 @@ from raycsr.data import DataOptions, open_source, read_pixels
 from raycsr.models import ModelOptions, load_base_classifier, prepare_for_inference, resolve_precision
 from raycsr.pipelines.validate import expected_samples
 from raycsr.progress import Progress
-from raycsr.results import Store, read_locuslab_tsv
+from raycsr.results import read_locuslab_tsv
 from raycsr.results.plots import STYLE, png
 from raycsr.smoothing import CHUNK, Request, Sampler
+from raycsr.store import Store
 
 SIGMA, ALPHA, N0 = 0.25, 0.001, 100
 N = 100_032  # whole chunks

@@ -13,9 +13,10 @@ import pandas as pd
 from raycsr.cli import run_job
 from raycsr.errors import UserError
 from raycsr.pipelines.report import report
-from raycsr.results import Store, at_equal_accuracy, format_equal_accuracy, format_front, format_summary
+from raycsr.results import at_equal_accuracy, format_equal_accuracy, format_front, format_summary
 from raycsr.results import front as best_of_each
 from raycsr.results.plots import plot_front
+from raycsr.store import Store
 
 OF_ALL_IMAGES = ("accuracy", "certified_accuracy", "acr", "target_recall", "num_images", "num_target", "collapsed")
 

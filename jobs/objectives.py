@@ -24,17 +24,11 @@ from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import sample
 from raycsr.pipelines.train import train
 from raycsr.pipelines.tune_rule import tune_rule
-from raycsr.results import (
-    Store,
-    at_equal_accuracy,
-    format_equal_accuracy,
-    format_front,
-    front,
-    markdown_table,
-)
+from raycsr.results import at_equal_accuracy, format_equal_accuracy, format_front, front, markdown_table
 from raycsr.results.plots import plot_front
 from raycsr.results.tables import FLATTERED, MARK, collapse_line
 from raycsr.smoothing import SamplingOptions
+from raycsr.store import Store
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
 PASSES = 500_000

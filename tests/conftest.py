@@ -15,6 +15,8 @@ import torch
 from ceph import PACKAGES, Ceph, missing_programs
 from nodes import Nodes
 
+from raycsr.store import Store
+
 os.environ["RAY_ADDRESS"] = "local"  # or commands would join the cluster of several nodes that other tests start
 hypothesis.settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("no deadline")
@@ -65,6 +67,14 @@ def s3() -> Iterator[S3Server]:
         environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield S3Server(endpoint)
     server.stop()
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request, tmp_path) -> Store:
+    """A fresh store of either kind: one code path serves both."""
+    if request.param == "local":
+        return Store(str(tmp_path / "a folder"))
+    return Store(f"s3://{request.getfixturevalue('s3').new_bucket()}/prefix")
 
 
 @pytest.fixture

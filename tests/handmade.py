@@ -8,7 +8,8 @@ from PIL import Image
 
 from raycsr.data import decode_images
 from raycsr.models import Preprocessing
-from raycsr.results import SCHEMA_VERSION, Run, Store, histograms, votes_table
+from raycsr.results import SCHEMA_VERSION, Run, histograms, votes_table
+from raycsr.store import Store
 
 LABELS = [0, 0, 1, 1, 2, 2]
 IDS = ["a/0.png", "a/1.png", "b/0.png", "b/1.png", "c/0.png", "c/1.png"]

@@ -241,7 +241,7 @@ def test_what_is_no_table_is_refused(tmp_path, name, content, message):
         (np.zeros(4), "is square"),
         (np.array([["0", "1"], ["1", "0"]]), "an array of <U1"),
         (np.array([[0, 1j], [1, 0]]), "an array of complex128"),
-        (np.array([[0, print], [1, 0]], dtype=object), "no array of numbers"),
+        (np.array([[0, len], [1, 0]], dtype=object), "no array of numbers"),
     ],
 )
 def test_an_array_that_is_no_matrix_is_refused(tmp_path, array, message):

@@ -5,8 +5,9 @@ import os
 import pandas as pd
 
 from raycsr.errors import UserError
-from raycsr.results import Run, Store, find_experiments, list_runs, markdown_table
+from raycsr.results import Run, find_experiments, list_runs, markdown_table
 from raycsr.results.state import RunState
+from raycsr.store import Store
 
 _COLUMNS = {  # of `list_runs` -> as they are shown
     "run_id": "run",

@@ -10,8 +10,8 @@ from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome, sample
 from raycsr.pipelines.train import train
 from raycsr.pipelines.tune_rule import tune_rule
-from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
+from raycsr.store import Store
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
 SIGMA = 0.5

@@ -14,7 +14,6 @@ from raycsr.options import Spec, listed
 from raycsr.pipelines.report_page import report_page
 from raycsr.results import (
     Certified,
-    Store,
     at_equal_accuracy,
     certified_curves,
     default_radii,
@@ -33,6 +32,7 @@ from raycsr.results.locuslab import write_locuslab_tsv
 from raycsr.results.plots import plot_curves, plot_front
 from raycsr.results.ranking import metric_in_words
 from raycsr.results.stand import stands_on
+from raycsr.store import Store
 
 
 def report(

@@ -42,11 +42,9 @@ from raycsr.pipelines.sequential import undecided
 from raycsr.pipelines.voter import Voter
 from raycsr.progress import Progress, Speed, duration
 from raycsr.results import (
-    PATIENCE,
     SCHEMA_VERSION,
     Ownership,
     Run,
-    Store,
     begun_here,
     known_sets,
     missing_images,
@@ -54,6 +52,7 @@ from raycsr.results import (
     seen_images,
 )
 from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, check_sampling
+from raycsr.store import PATIENCE, Store
 
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
 _BLOCK_IMAGES = 256  # pixels of a block stay well under Ray Data's limit on a block's bytes

@@ -36,8 +36,8 @@ from raycsr.pipelines.sample import Outcome
 from raycsr.pipelines.space import Space, at_point, corner_points, first_difference, param_space
 from raycsr.pipelines.tracking import TrackingOptions, trackers
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
-from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
+from raycsr.store import Store
 from raycsr.training import AugmentationOptions, Epoch, Metrics, TrainingOptions, ValidationOptions
 
 _CHECKPOINT = "checkpoint.pt"

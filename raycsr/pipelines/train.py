@@ -18,7 +18,7 @@ from raycsr.pipelines.plan import ObjectiveOptions, Plan, TrainConfig, prepare
 from raycsr.pipelines.pool import check_location, connect, worker_device
 from raycsr.pipelines.space import first_difference
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
-from raycsr.results import Store
+from raycsr.store import Store
 from raycsr.training import AugmentationOptions, Epoch, Metrics, TrainingOptions, ValidationOptions
 
 _LINE_SECONDS = 30.0  # at least between lines about epochs that were not validated

@@ -20,8 +20,8 @@ from raycsr.pipelines.pool import check_location, device_name, probe_here, worke
 from raycsr.pipelines.sample import Job, check, describe
 from raycsr.pipelines.workers import check_workers
 from raycsr.progress import duration
-from raycsr.results import Store
 from raycsr.smoothing import CHUNK, Request, Sampler
+from raycsr.store import Store
 from raycsr.training import InMemoryBatches
 
 _PILOT_IMAGES = 16

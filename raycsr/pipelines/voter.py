@@ -15,8 +15,9 @@ from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, Rule, prepare_for_inference
 from raycsr.pipelines.metrics import Metrics
 from raycsr.pipelines.pool import device_kind, device_name, worker_device
-from raycsr.results import PATIENCE, Run, Store, certificate_set, certify_table, histograms, sparse_votes, votes_table
+from raycsr.results import Run, certificate_set, certify_table, histograms, sparse_votes, votes_table
 from raycsr.smoothing import CHUNK, Request, Sampler, SamplingOptions
+from raycsr.store import PATIENCE, Store
 
 
 class Voter:

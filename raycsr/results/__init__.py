@@ -15,11 +15,11 @@ from raycsr.results.collect import collect_certificates, collect_trials
 from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, seen_images, seen_images_of, trained_on
 from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run, runs_at
 from raycsr.results.locuslab import read_locuslab_tsv
+from raycsr.results.merging import begun_here, missing_images
 from raycsr.results.owners import Ownership
 from raycsr.results.ranking import rank_points, rank_trials
-from raycsr.results.runs import Run, begun_here, certificate_set, certify_table, missing_images
+from raycsr.results.runs import Run, certificate_set, certify_table
 from raycsr.results.schema import SCHEMA_VERSION, histograms, sparse_votes, votes_table
-from raycsr.results.store import PATIENCE, Store
 from raycsr.results.tables import (
     at_equal_accuracy,
     format_equal_accuracy,
@@ -31,13 +31,11 @@ from raycsr.results.tables import (
 )
 
 __all__ = [
-    "PATIENCE",
     "SCHEMA_VERSION",
     "Certified",
     "ImageSet",
     "Ownership",
     "Run",
-    "Store",
     "at_equal_accuracy",
     "begun_here",
     "certificate_set",

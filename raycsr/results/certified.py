@@ -22,8 +22,8 @@ from raycsr.results.locations import resolve_run, runs_at
 from raycsr.results.locuslab import is_table, read_locuslab_tsv
 from raycsr.results.ranking import BUDGET, merits, rank_points
 from raycsr.results.runs import Run
-from raycsr.results.store import Store
 from raycsr.results.tables import MARK, distinct_labels, front
+from raycsr.store import Store
 
 _READERS = 16  # runs read side by side; it waits for the network
 _CURVE_POINTS = 101

@@ -10,7 +10,7 @@ from raycsr.errors import UserError
 from raycsr.options import listed
 from raycsr.results.runs import Run
 from raycsr.results.state import run_state
-from raycsr.results.store import Store
+from raycsr.store import Store
 
 _FOLDERS = {"runs", "sweeps", "checkpoints"}  # of an experiment
 _READERS = 16  # runs looked at side by side; it waits for the network

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from raycsr.errors import UserError
-from raycsr.results.store import Store
+from raycsr.store import Store
 
 _COLUMNS = ("idx", "label", "predict", "radius", "correct")  # and the time, which nothing here needs
 _DIGITS = 3  # that certify.py writes of a radius, without zeros at the end

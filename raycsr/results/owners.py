@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 
 from raycsr.errors import UserError
-from raycsr.results.store import Store
 from raycsr.signals import stops_held_back
+from raycsr.store import Store
 
 HEARTBEAT_SECONDS = 15.0
 DEAD_AFTER_SECONDS = 60.0

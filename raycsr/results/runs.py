@@ -18,8 +18,9 @@ from raycsr.certification import BOUNDS, certify_votes
 from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
+from raycsr.results.merging import begun_here, missing_images, once, rows_of
 from raycsr.results.schema import CERTIFICATES, READABLE_SCHEMAS, VOTES, certificates_table, sparse_votes
-from raycsr.results.store import Store
+from raycsr.store import Store
 
 _READERS = 16  # parts read side by side; reading waits for the network
 
@@ -153,7 +154,7 @@ class Run:
         """
         if self.store.exists("images.parquet"):
             before = self.images()
-            rows = _rows_of(pa.array(images["image_id"], pa.string()), before)
+            rows = rows_of(pa.array(images["image_id"], pa.string()), before)
             now, then = images[rows >= 0], before.iloc[rows[rows >= 0]]
             changed = (now[["label", "size"]].to_numpy() != then[["label", "size"]].to_numpy()).any(axis=1)
             if changed.any():
@@ -225,7 +226,7 @@ class Run:
     def latest(self) -> pa.Table:
         """How far each (image_id, rule) is, once: error, n, decided, device, batch_size, the part with all votes."""
         columns = ["image_id", "rule", "error", "n", "decided", "continues", "device", "batch_size", "part"]
-        return _once(self._read("votes", self.vote_parts(), columns))
+        return once(self._read("votes", self.vote_parts(), columns))
 
     def progress(self) -> ImageCounts:
         """How far the run is: by its note where it is finished, else by its committed rows."""
@@ -247,7 +248,7 @@ class Run:
             UserError: where two parts hold different votes for one key, or raycsr 0.1 counted votes twice.
         """
         self._refuse_doubled("votes")
-        return _once(self._read("votes", self.vote_parts(), [*VOTES.names, "part"], rule))
+        return once(self._read("votes", self.vote_parts(), [*VOTES.names, "part"], rule))
 
     # Certificates ---------------------------------------------------------------------------------------
 
@@ -318,7 +319,7 @@ class Run:
         """A stored certificate set, each (image_id, rule) once, of one rule, by its id, or of all."""
         parts = self._parts(f"certificates/{name}")
         self._refuse_doubled(f"certificates/{name}")
-        return _once(self._read(f"certificates/{name}", parts, [*CERTIFICATES.names, "part"], rule)).to_pandas()
+        return once(self._read(f"certificates/{name}", parts, [*CERTIFICATES.names, "part"], rule)).to_pandas()
 
     def missing(self, certificates: pd.DataFrame) -> list[str]:
         """Listed images that lack a row of a rule that others have a row of."""
@@ -455,116 +456,3 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
         errors=votes["error"].to_pylist(),
     )
     return certificates.assign(n=votes["n"].to_numpy(), continues=votes["continues"].to_pandas())
-
-
-def begun_here(rows: pa.Table) -> pa.Table:
-    """The rows that continue no other: one that does is worth nothing where the part that it continues is gone."""
-    return rows.filter(rows["continues"].is_null())
-
-
-def missing_images(images: pd.DataFrame, committed: pa.Table, rules: Iterable[str]) -> pd.DataFrame:
-    """The listing less the images that have a committed row for every rule.
-
-    Args:
-        images: the listing, each image once.
-        committed: image_id and rule of each committed row; doubles and images that are not listed do no harm.
-        rules: ids of the wanted rules.
-
-    Returns:
-        Rows of the listing, with `rules`: the ids of those that the image lacks, with a space between.
-    """
-    wanted = list(rules)
-    rows = _rows_of(committed["image_id"], images)
-    lacking = np.ones((len(images), len(wanted)), bool)
-    for column, rule in enumerate(wanted):
-        of_rule = rows[pc.equal(committed["rule"], rule).to_numpy()]
-        lacking[of_rule[of_rule >= 0], column] = False
-    missing = lacking.any(axis=1)
-    patterns, which = np.unique(lacking[missing], axis=0, return_inverse=True)  # few: rules are added one by one
-    texts = [" ".join(rule for rule, lacks in zip(wanted, pattern, strict=True) if lacks) for pattern in patterns]
-    return images[missing].assign(rules=np.array(texts, object)[which.reshape(-1)]).reset_index(drop=True)
-
-
-def _rows_of(image_ids: pa.Array | pa.ChunkedArray, images: pd.DataFrame) -> np.ndarray:
-    """The row of the listing that each image has, -1 where it is not listed."""
-    rows = pc.index_in(image_ids, value_set=pa.array(images["image_id"], pa.string()))
-    return pc.fill_null(rows, -1).to_numpy(zero_copy_only=False)
-
-
-def _once(table: pa.Table) -> pa.Table:
-    """Keeps one row a key: the first by part name that has no error, else the first; then the one that continues it.
-
-    The choice never looks at votes, so it cannot favour lucky ones. Two rows for one key are the same work
-    done twice, by two drivers that may have asked for more and for fewer votes. Where device and batch shape were the
-    same, the fewer are the first of the more; else something is wrong with one of the parts.
-
-    Args:
-        table: rows in the order of their parts' names.
-
-    Raises:
-        UserError: where they do not agree.
-    """
-    more = table.filter(pc.and_(table["continues"].is_valid(), table["error"].is_null()))
-    table = begun_here(table)
-    rules = _numbers(table["rule"])
-    keys = _numbers(table["image_id"]).astype(np.int64) * (rules.max(initial=0) + 1) + rules
-    errored = table["error"].is_valid().to_numpy()
-    order = np.argsort(errored, kind="stable")
-    double = np.empty(len(table), bool)
-    double[order] = pd.Series(keys[order]).duplicated()
-    if double.any():
-        if "estimation" in table.column_names:
-            _refuse_disagreement(table, keys, double & ~errored, ~double)
-        table = table.filter(pa.array(~double))
-    return _continued(table, more)
-
-
-def _continued(table: pa.Table, more: pa.Table) -> pa.Table:
-    """Replaces each row by the one that continues it, as often as there is one: of several the first by part name.
-
-    Args:
-        table: one row a key.
-        more: rows that continue others, in the order of their parts' names.
-    """
-    while len(more):
-        here = table.select(["image_id", "rule", "part"]).to_pandas().reset_index(names="row")
-        there = more.select(["image_id", "rule", "continues"]).to_pandas().reset_index(names="by")
-        found = here.merge(there, left_on=["image_id", "rule", "part"], right_on=["image_id", "rule", "continues"])
-        chosen = found.sort_values("by").drop_duplicates("row")
-        if not len(chosen):
-            break
-        kept = np.ones(len(table), bool)
-        kept[chosen["row"]] = False
-        left = np.ones(len(more), bool)
-        left[found["by"]] = False
-        table = pa.concat_tables([table.filter(pa.array(kept)), more.take(pa.array(chosen["by"]))])
-        more = more.filter(pa.array(left))
-    return table
-
-
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """A number for each distinct text, from 0."""
-    return pc.index_in(column, value_set=column.unique()).to_numpy()
-
-
-# What two drivers cannot see differently; one may have asked for fewer votes than the other.
-_SAME = set(VOTES.names) - {"estimation", "n", "decided", "seconds"}
-
-
-def _refuse_disagreement(table: pa.Table, keys: np.ndarray, double: np.ndarray, first: np.ndarray) -> None:
-    row_of = pd.Series(np.flatnonzero(first), index=keys[first])
-    kept = table.take(row_of[keys[double]].to_numpy()).to_pylist()
-    for a, b in zip(kept, table.filter(pa.array(double)).to_pylist(), strict=True):
-        fewer, more = sorted((a, b), key=lambda row: row["n"])
-        differ = any(a[name] != b[name] for name in _SAME) or not _is_part_of(fewer, more)
-        if differ and (a["device"], a["batch_size"]) == (b["device"], b["batch_size"]):
-            raise UserError(
-                f"image {a['image_id']!r} has different votes in {a['part']!r} and {b['part']!r}, counted alike; "
-                "one of the parts is wrong: move it away and run the same command again"
-            )
-
-
-def _is_part_of(fewer: Mapping[str, Any], more: Mapping[str, Any]) -> bool:
-    """Whether the estimation votes of a row can be among those of another, drawn from the same noise."""
-    counts = {voted["class"]: voted["count"] for voted in more["estimation"]}
-    return all(voted["count"] <= counts.get(voted["class"], 0) for voted in fewer["estimation"])

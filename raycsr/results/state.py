@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from raycsr.results.owners import DEAD_AFTER_SECONDS, is_gone, is_here, who
 from raycsr.results.runs import Run
-from raycsr.results.store import Store
+from raycsr.store import Store
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raycsr.results import Store
+from raycsr.store import Store
 
 WORKER = "MapWorker(MapBatches(Voter))"
 

@@ -13,7 +13,8 @@ from nodes import submission_id
 from test_analysis import pictures, run_notebook, text
 
 from raycsr.pipelines.metrics import COUNTERS, GAUGES
-from raycsr.results import Store, collect_trials, find_runs
+from raycsr.results import collect_trials, find_runs
+from raycsr.store import Store
 
 CERTIFICATION = """
 experiment: digits

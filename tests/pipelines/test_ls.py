@@ -9,7 +9,8 @@ from jobs.bench_scale import write_run
 from raycsr import UserError
 from raycsr.cli import main
 from raycsr.pipelines.ls import ls
-from raycsr.results import Store, resolve_run
+from raycsr.results import resolve_run
+from raycsr.store import Store
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -15,8 +15,9 @@ from raycsr.pipelines import report as report_module
 from raycsr.pipelines.certify import certify
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import sample
-from raycsr.results import Run, Store, read_locuslab_tsv
+from raycsr.results import Run, read_locuslab_tsv
 from raycsr.results.schema import VOTES
+from raycsr.store import Store
 
 
 @pytest.fixture(scope="module")

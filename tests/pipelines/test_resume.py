@@ -10,7 +10,7 @@ from test_sample import comparable
 
 from raycsr import load_votes
 from raycsr.pipelines.sample import sample
-from raycsr.results import Store
+from raycsr.store import Store
 
 COMMAND = """
 data: {source: digits, limit: 40}

@@ -20,8 +20,8 @@ from raycsr.models import ModelOptions, load_base_classifier, load_training_stat
 from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig
 from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.sweep import SearchOptions, _concurrent, _Progress, check_sweep, describe, metrics_of, sweep
-from raycsr.results import Store
 from raycsr.smoothing import SamplingOptions
+from raycsr.store import Store
 from raycsr.training import TrainingOptions, ValidationOptions
 
 

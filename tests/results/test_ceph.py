@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from raycsr import UserError
-from raycsr.results import Ownership, Store
+from raycsr.results import Ownership
+from raycsr.store import Store
 
 
 def test_what_was_acknowledged_survives_the_death_of_the_gateway(ceph, on_ceph):

@@ -7,8 +7,9 @@ import pytest
 from handmade import NEVER_B, NO_B, PLAIN, write_run, write_sweep
 
 from raycsr import CostMatrix, UserError, collect_certificates, collect_trials, summarize
-from raycsr.results import SCHEMA_VERSION, Store
+from raycsr.results import SCHEMA_VERSION
 from raycsr.results.schema import CERTIFICATES
+from raycsr.store import Store
 
 
 def test_the_certificates_of_all_runs_are_one_table(store):

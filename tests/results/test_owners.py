@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from raycsr import UserError
-from raycsr.results import Ownership, Store, owners
+from raycsr.results import Ownership, owners
+from raycsr.store import Store
 
 
 def owner_file(store, number):

@@ -24,7 +24,6 @@ from raycsr.results import (
     SCHEMA_VERSION,
     Ownership,
     Run,
-    Store,
     certificate_set,
     histograms,
     load_certified,
@@ -32,7 +31,9 @@ from raycsr.results import (
     resolve_run,
     votes_table,
 )
-from raycsr.results.runs import ImageCounts, _once
+from raycsr.results.merging import once
+from raycsr.results.runs import ImageCounts
+from raycsr.store import Store
 
 COUNTS0 = np.array([[9, 1, 0], [0, 10, 0], [2, 3, 5]])
 COUNTS = np.array([[900, 90, 10], [0, 1000, 0], [300, 300, 400]])
@@ -345,7 +346,7 @@ def test_doubles_are_dropped_as_by_a_plain_loop(rows):
         before = kept.setdefault((image_id, rule), (error, name))
         if before[0] is not None and error is None:
             kept[image_id, rule] = (error, name)
-    assert _once(table)["part"].to_pylist() == sorted(name for _, name in kept.values())
+    assert once(table)["part"].to_pylist() == sorted(name for _, name in kept.values())
 
 
 def test_progress_counts_each_image_once(run):

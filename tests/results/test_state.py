@@ -3,8 +3,9 @@ import os
 
 import pytest
 
-from raycsr.results import Ownership, Run, Store, owners
+from raycsr.results import Ownership, Run, owners
 from raycsr.results.state import RunState, run_state
+from raycsr.store import Store
 
 
 @pytest.fixture

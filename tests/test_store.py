@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from raycsr import UserError
-from raycsr.results import Store
+from raycsr.store import Store
 
 
 def test_what_is_written_is_read(store):
@@ -109,7 +109,7 @@ DENIED = ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"H
 
 
 def test_a_patient_store_tries_again_while_s3_does_not_answer(s3, monkeypatch):
-    monkeypatch.setattr("raycsr.results.store._DELAYS", (0.0,))
+    monkeypatch.setattr("raycsr.store._DELAYS", (0.0,))
     store = Store("s3://bucket/prefix", patience=60)
     store._client = Away(REFUSED, BUSY, REFUSED)
     with pytest.warns(UserWarning, match="prefix/file: .*; trying again for 60 s") as warned:
