@@ -1,88 +1,36 @@
 """Sweeping: Ray Tune over noise levels, cost matrices, backbones and objectives, judged by certificates."""
 
 import json
-import logging
 import math
-import os
-import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 import ray
-import torch
-from ray import tune
-from ray.tune import Checkpoint, CheckpointConfig, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
-from ray.tune.experiment import Trial
-from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from raycsr.certification import METRICS, metric_of
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Listing, Pixels, Source, open_source, read_pixels
 from raycsr.errors import UserError, nearest
-from raycsr.models import BaseClassifier, ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
+from raycsr.models import ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
 from raycsr.options import Spec
-from raycsr.pipelines.asha import AshaByGroup
 from raycsr.pipelines.evaluate import evaluate
-from raycsr.pipelines.fit import entry_of, load_history, save
-from raycsr.pipelines.leaderboard import cell, leaderboard, ranked
-from raycsr.pipelines.plan import ObjectiveOptions, Plan, TrainConfig, check, prepare
+from raycsr.pipelines.leaderboard import leaderboard, ranked
+from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, check, prepare
 from raycsr.pipelines.pool import PoolOptions, check_location, connect
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome
-from raycsr.pipelines.space import Space, at_point, corner_points, first_difference, param_space
+from raycsr.pipelines.space import Space, at_point, corner_points, first_difference
 from raycsr.pipelines.tracking import TrackingOptions, trackers
-from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
+from raycsr.pipelines.trials import SearchOptions, TrialProgress, rows_of, run_trials, short
+from raycsr.pipelines.workers import check_workers
 from raycsr.smoothing import SamplingOptions
 from raycsr.store import Store
-from raycsr.training import AugmentationOptions, Epoch, Metrics, TrainingOptions, ValidationOptions
+from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
 _CHECKPOINT = "checkpoint.pt"
 _WAITING = 0.001  # CPUs of a trial whose workers train: Tune refuses none
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How the space is searched.
-
-    Attributes:
-        metric: Certified metric of the held-out images that trials compete in: rob_cs, rob_cost, acr, ... By default
-            rob_cs, and rob_cost under costs that differ in size.
-        budget: The best trial is sought among those whose accuracy is at most this much below that of the most
-            accurate one of the same sigma and costs: rob_cs alone is won by answering with seed classes only.
-        samples: Draws of the random hyper-parameters, for each point of the grid; -1 goes on until `max_hours`.
-        scheduler: asha stops trials early that do badly at the metric, among those of equal sigma and costs.
-        grace_epochs: Epochs before asha may stop a trial.
-        reduction: One in so many trials goes on at each of asha's rungs.
-        max_hours: Time budget of the whole sweep.
-        cpus_per_trial: CPUs of a trial, and its torch threads.
-        gpus_per_trial: GPUs of a trial; fractions share one.
-        max_concurrent: Trials at a time; by default as many as fit while one CPU stays free. Where trials have GPUs
-            it may be more than fit now: they wait for nodes that an autoscaler brings.
-        workers_per_trial: Workers that train a trial together, each with the CPUs and GPUs above.
-        seed: Of the random hyper-parameters.
-    """
-
-    metric: str | None = None
-    budget: float = 0.05
-    samples: int = 1
-    scheduler: Literal["fifo", "asha"] = "fifo"
-    grace_epochs: int = 1
-    reduction: int = 3
-    max_hours: float | None = None
-    cpus_per_trial: float = 1.0
-    gpus_per_trial: float = 0.0
-    max_concurrent: int | None = None
-    workers_per_trial: int = 1
-    seed: int = 0
-
-    @property
-    def workers(self) -> WorkerOptions:
-        """Those of a trial."""
-        return WorkerOptions(self.workers_per_trial, self.cpus_per_trial, self.gpus_per_trial)
 
 
 @dataclass(frozen=True)
@@ -180,7 +128,7 @@ def sweep(
     folder = Store(results).at(f"{experiment}/sweeps/{name}")
     corners, listing = check_sweep(config, space, search)
     metrics = metrics_of(corners, listing, search)
-    progress = _Progress(num_trials(space, search), config.costs, metrics)
+    progress = TrialProgress(num_trials(space, search), config.costs, metrics)
     callbacks = [progress, *trackers(tracking, f"{experiment}/{name}")]
     connect()
     concurrent = _concurrent(search, num_trials(space, search))
@@ -190,8 +138,8 @@ def sweep(
     print(plan, *listing.notes, sep="\n")
     start = time.monotonic()
     longest = max(corner.training.epochs for corner in corners)
-    grid = _run(folder, config, space, search, longest, concurrent, callbacks, metrics, listing, pixels)
-    trials = _rows(grid, config, search, metrics, start)
+    grid = run_trials(folder, config, space, search, longest, concurrent, callbacks, metrics, listing, pixels)
+    trials = rows_of(grid, config, search, metrics, start)
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
     folder.write_table("trials.parquet", pa.Table.from_pandas(trials, preserve_index=False))
@@ -314,206 +262,6 @@ def _concurrent(search: SearchOptions, trials: int | None) -> int:
     return wanted
 
 
-# The trials -----------------------------------------------------------------------------------------------
-
-
-def _run(
-    folder: Store,
-    config: TrainConfig,
-    space: Space,
-    search: SearchOptions,
-    longest: int,
-    concurrent: int,
-    callbacks: list[tune.Callback],
-    metrics: dict[str, str],
-    listing: Listing,
-    pixels: dict[Preprocessing, Pixels],
-) -> ResultGrid:
-    """Runs the trials that are left."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; `_Progress` says what matters
-    # Tune's own handler of Ctrl-C ends the sweep as if it were done, with winners among trials that are not
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    alone = search.workers_per_trial == 1  # else the trial only waits for its workers, which reserve their own
-    trainable = tune.with_resources(
-        tune.with_parameters(_trial, config=config, listing=listing, pixels=pixels, workers=search.workers),
-        {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial} if alone else {"cpu": _WAITING},
-    )
-    if Tuner.can_restore(folder.location):
-        print("going on with the sweep that is there")
-        return Tuner.restore(folder.location, trainable, resume_unfinished=True, resume_errored=True).fit()
-    storage, name = folder.location.rsplit("/", 1)
-    scheduler = None
-    if search.scheduler == "asha":
-
-        def costs_of(trial: Trial) -> str:
-            return trial.config.get("costs", config.costs)
-
-        scheduler = AshaByGroup(
-            group=lambda trial: (trial.config.get("sigma", config.sigma), costs_of(trial)),
-            metric=lambda trial: metrics[costs_of(trial)],
-            time_attr="epoch",
-            max_t=longest,
-            grace_period=search.grace_epochs,
-            reduction_factor=search.reduction,
-            stop_last_trials=False,
-        )
-    tuner = Tuner(
-        trainable,
-        param_space=param_space(space),
-        tune_config=TuneConfig(
-            num_samples=search.samples,
-            search_alg=BasicVariantGenerator(max_concurrent=concurrent, random_state=search.seed),
-            time_budget_s=search.max_hours and search.max_hours * 3600,
-            scheduler=scheduler,
-            trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=storage,
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            failure_config=FailureConfig(max_failures=2),  # a worker that was lost; from its last checkpoint
-            callbacks=callbacks,
-            verbose=0,
-        ),
-    )
-    return tuner.fit()
-
-
-def _trial(
-    point: dict[str, Any],
-    *,
-    config: TrainConfig,
-    listing: Listing,
-    pixels: dict[Preprocessing, Pixels],
-    workers: WorkerOptions,
-) -> None:
-    """Trains at one point; a mistake that the user can mend is reported, not retried."""
-    torch.set_num_threads(workers.threads)
-    logging.getLogger("ray").setLevel(logging.WARNING)  # or each checkpoint is announced
-    try:
-        plan = prepare(at_point(config, point), listing)
-        found = tune.get_checkpoint()
-        if found is None:
-            _train(plan, pixels, workers, resume=None, history=[])
-        else:
-            with found.as_directory() as folder:
-                path = f"{folder}/{_CHECKPOINT}"
-                _train(plan, pixels, workers, resume=path, history=load_history(path))
-    except UserError as error:
-        tune.report({"error": str(error)})
-
-
-def _train(
-    plan: Plan,
-    pixels: dict[Preprocessing, Pixels],
-    workers: WorkerOptions,
-    resume: str | None,
-    history: list[dict],
-) -> None:
-    def after(epoch: Epoch, metrics: Metrics | None, model: BaseClassifier, state: dict[str, Any]) -> None:
-        history.append(entry_of(epoch, metrics))
-        if metrics is None:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            save(plan, model, state, history, f"{folder}/{_CHECKPOINT}")
-            facts = {name: getattr(epoch, name) for name in ("loss", "images_per_second", "precision")}
-            tune.report({**metrics, "epoch": epoch.number, **facts}, checkpoint=Checkpoint.from_directory(folder))
-
-    held = None if plan.stream else pixels[plan.model.preprocessing]
-    fit(plan, held, resume=resume, after_epoch=after, progress=False, workers=workers)
-
-
-class _Progress(tune.Callback):
-    """A line for each validation of a trial, with what is done and what time is left."""
-
-    def __init__(self, trials: int | None, costs: str, metrics: dict[str, str]) -> None:
-        self._trials = trials
-        self._costs, self._metrics = costs, metrics
-        self._done = 0
-        self._start: float | None = None
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._start = self._start or time.monotonic()  # the cluster's start and the decoding are no trial's time
-
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
-        if "error" in result:
-            print(f"trial {trial.trial_id} failed: {result['error']}", flush=True)
-            return
-        metric = self._metrics[trial.config.get("costs", self._costs)]
-        shown = ", ".join(f"{name} {result[name]:.3f}" for name in dict.fromkeys(["accuracy", metric]))
-        print(f"trial {trial.trial_id} {_short(trial.config.values())}: epoch {result['epoch']}, {shown}", flush=True)
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._done += 1
-        print(f"{self._words()}", flush=True)
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._done += 1
-        print(f"trial {trial.trial_id} failed; {self._words()}", flush=True)
-
-    def _words(self) -> str:
-        if self._start is None:
-            return f"{self._done} trials done"
-        minutes = (time.monotonic() - self._start) / 60
-        if self._trials is None:
-            return f"{self._done} trials done in {minutes:.1f} min"
-        left = minutes / self._done * (self._trials - self._done)
-        return f"{self._done} of {self._trials} trials done in {minutes:.1f} min, about {left:.1f} min left"
-
-
-def _short(values: Iterable[Any]) -> str:
-    return "(" + ", ".join(cell(value) for value in values) + ")"
-
-
-# What came of them ----------------------------------------------------------------------------------------
-
-
-def _rows(
-    grid: ResultGrid, config: TrainConfig, search: SearchOptions, metrics_by: dict[str, str], start: float
-) -> pd.DataFrame:
-    """One row a trial: what it was, what became of it, its certified metrics at its last validation."""
-    out_of_time = search.max_hours is not None and time.monotonic() - start >= search.max_hours * 3600
-    rows = []
-    for result in grid:
-        metrics, point = result.metrics or {}, result.config or {}
-        one = at_point(config, point)
-        error = metrics.get("error") or (result.error and _last_line(result.error))
-        if error is None and "epoch" not in metrics:
-            error = None if out_of_time else "it reported no metric: it was never scheduled, or it starved"
-            state = "not started" if out_of_time else "failed"
-        else:
-            state = "failed" if error else "finished" if metrics["epoch"] == one.training.epochs else "stopped"
-        checkpoint = None
-        if result.checkpoint is not None:
-            scheme = "s3://" if result.filesystem.type_name == "s3" else ""
-            checkpoint = f"{scheme}{result.checkpoint.path}/{_CHECKPOINT}"
-        rows.append(
-            {
-                "trial": str(result.path).rsplit("/", 1)[-1],
-                "state": state,
-                "error": error,
-                "sigma": one.sigma,
-                "costs": one.costs,
-                "objective": one.objective.name,
-                "model": one.model.name,
-                "point": json.dumps(point),
-                "epoch": metrics.get("epoch"),
-                "precision": metrics.get("precision"),
-                "seconds": metrics.get("time_total_s"),
-                "metric": metrics_by[one.costs],
-                **{name: metrics.get(name) for name in METRICS},
-                "collapsed": metrics.get("collapsed", ""),
-                "checkpoint": checkpoint,
-            }
-        )
-    return pd.DataFrame(rows).sort_values("trial", ignore_index=True)  # a restored sweep has them in another order
-
-
-def _last_line(error: Exception) -> str:
-    return [line for line in str(error).splitlines() if line.strip()][-1].strip()
-
-
 def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> dict[tuple[float, str], str]:
     """Copies the best checkpoint of each sigma and costs, without what it took to train on."""
     best = {}
@@ -535,7 +283,7 @@ def describe(
     concurrent: str = "",
 ) -> str:
     """The plan, in words; `concurrent` says how many trials run at a time."""
-    domains = [f"{key} {kind} {_short(v)}" for key, d in space.items() for kind, v in d.items()]
+    domains = [f"{key} {kind} {short(v)}" for key, d in space.items() for kind, v in d.items()]
     count = num_trials(space, search)
     by = {name: [costs for costs, metric in metrics.items() if metric == name] for name in metrics.values()}
     judged = ", ".join(f"{name} ({', '.join(costs)})" if len(by) > 1 else name for name, costs in by.items())

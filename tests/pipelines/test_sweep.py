@@ -19,7 +19,8 @@ from raycsr.errors import UserError
 from raycsr.models import ModelOptions, load_base_classifier, load_training_state
 from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig
 from raycsr.pipelines.pool import PoolOptions
-from raycsr.pipelines.sweep import SearchOptions, _concurrent, _Progress, check_sweep, describe, metrics_of, sweep
+from raycsr.pipelines.sweep import SearchOptions, _concurrent, check_sweep, describe, metrics_of, sweep
+from raycsr.pipelines.trials import TrialProgress
 from raycsr.smoothing import SamplingOptions
 from raycsr.store import Store
 from raycsr.training import TrainingOptions, ValidationOptions
@@ -178,7 +179,7 @@ def test_a_sweep_that_is_interrupted_says_so_and_names_no_winner(cluster, tmp_pa
         "search": {"cpus_per_trial": 0.5, "max_concurrent": 1},
     }
     (tmp_path / "sweep.json").write_text(json.dumps(config))
-    monkeypatch.setattr(_Progress, "on_trial_result", lambda *_, **info: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("on_trial_result", lambda *_, **info: os.kill(os.getpid(), signal.SIGINT))
     assert main(["sweep", "--config", str(tmp_path / "sweep.json"), "--results", str(tmp_path)]) == 130
     assert "raycsr sweep: stopped by SIGINT" in capsys.readouterr().err
     assert not (tmp_path / "default/sweeps/sweep/leaderboard.md").exists()
@@ -203,7 +204,7 @@ def test_trials_on_gpus_wait_for_nodes_only_where_their_number_is_given(cluster,
 def test_the_time_left_of_a_sweep_counts_from_its_first_trial(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = _Progress(trials=4, costs="uniform", metrics={"uniform": "rob_cs"})
+    progress = TrialProgress(trials=4, costs="uniform", metrics={"uniform": "rob_cs"})
     now[0] += 600  # the cluster starts, and the images are decoded
     progress.on_trial_start(0, [], None)
     now[0] += 120
