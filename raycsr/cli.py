@@ -220,7 +220,8 @@ def _report_errors(result: Any) -> int:
         shown = "; ".join(f"{image_id}: {why}" for image_id, why in list(errors.items())[:10])
         more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
         print(
-            f"raycsr: {len(errors)} images could not be sampled and certify nothing: {shown}{more}",
+            f"raycsr: {len(errors)} images could not be sampled and certify nothing: {shown}{more}; "
+            "--retry_errors true samples them again",
             file=sys.stderr,
         )
     for outcome in outcomes:

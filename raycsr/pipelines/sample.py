@@ -38,6 +38,7 @@ from raycsr.pipelines.pool import (
     probe,
     user_errors_of_workers,
 )
+from raycsr.pipelines.rereading import replaced
 from raycsr.pipelines.sequential import undecided
 from raycsr.pipelines.voter import Voter
 from raycsr.progress import Progress, Speed, duration
@@ -322,7 +323,8 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
     if job.sampling.batch_size is None:
         found = replace(found, batch_size=run.manifest()["batch_size"])  # votes are bit-equal at equal batches only
     with Ownership(run.store) as owner:
-        images = run.add_images(job.listing.images)
+        same = functools.partial(replaced, job.source, job.base_classifier.preprocessing)
+        images = run.add_images(job.listing.images, same)
         wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
         run.add_rules(rule.to_dict() for rule in job.rules)
         note_known_sets(run, _known_sets(job.base_classifier, job.rules))

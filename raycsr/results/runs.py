@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import PurePath
@@ -18,7 +18,8 @@ from raycsr.certification import BOUNDS, certify_votes
 from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
-from raycsr.results.merging import begun_here, missing_images, once, rows_of
+from raycsr.results.listing import grown, refuse_changed, touched
+from raycsr.results.merging import begun_here, missing_images, once
 from raycsr.results.schema import CERTIFICATES, READABLE_SCHEMAS, VOTES, certificates_table, sparse_votes
 from raycsr.store import Store
 
@@ -145,53 +146,43 @@ class Run:
             return 0
         return self.store.num_rows("images.parquet")
 
-    def add_images(self, images: pd.DataFrame) -> pd.DataFrame:
-        """Adds images to the listing and returns it whole; listed ones stay as they are, but for their groups.
+    def add_images(
+        self, images: pd.DataFrame, replaced: Callable[[pd.DataFrame], Iterable[str]] | None = None
+    ) -> pd.DataFrame:
+        """Adds images to the listing and returns it whole; listed ones take the size, version and group they have now.
+
+        An image of another size or version than before was copied, touched or replaced; its pixels tell which. Where it
+        has votes, they must be the pixels that were sampled.
+
+        Args:
+            images: image_id, label, size and version, and where the data has groups, group.
+            replaced: given rows of image_id and image_sha, of images that have votes, returns the ids of those whose
+                pixels have another digest now; without it all count as replaced.
 
         Raises:
-            UserError: where a listed image has changed in the source since its votes were drawn; or where some of the
-                listed images come in other groups than before, and it is not said in which the others do.
+            UserError: where a listed image was replaced since its votes were drawn; or where some of the listed images
+                come in other groups than before, and it is not said in which the others do.
         """
         if self.store.exists("images.parquet"):
             before = self.images()
-            rows = rows_of(pa.array(images["image_id"], pa.string()), before)
-            now, then = images[rows >= 0], before.iloc[rows[rows >= 0]]
-            changed = (now[["label", "size"]].to_numpy() != then[["label", "size"]].to_numpy()).any(axis=1)
-            if changed.any():
-                raise UserError(
-                    f"{changed.sum()} images changed in the source since run {self.run_id} listed them, the first "
-                    f"{now['image_id'][changed].iloc[0]!r}; certify changed data into another --results"
-                )
-            new = images[rows < 0]
-            regrouped = self._regrouped(before, images, rows)
-            if not len(new) and regrouped is before:
+            sampled = self.sampled_pixels(touched(before, images, self.run_id))
+            if len(sampled):
+                ids = sampled["image_id"] if replaced is None else pd.Series(list(replaced(sampled)), dtype=object)
+                refuse_changed(ids.drop_duplicates(), self.run_id)
+            images = grown(before, images, self.run_id)
+            if images is before:
                 return before
-            images = pd.concat([regrouped, new], ignore_index=True)
         self.store.write_table("images.parquet", pa.Table.from_pandas(images, preserve_index=False))
         return images
 
-    def _regrouped(self, before: pd.DataFrame, images: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
-        """The listing with the groups that its images, at `rows`, have now: votes do not depend on them."""
-        if "group" not in images:
-            if "group" in before and before["group"].notna().any():
-                warnings.warn(
-                    f"run {self.run_id} keeps the groups that its images were listed in, although none are named now; "
-                    "images that are new to it are each a group of its own",
-                    stacklevel=3,
-                )
-            return before
-        known = before["group"] if "group" in before else pd.Series(None, before.index, object)
-        groups = known.copy()
-        groups.iloc[rows[rows >= 0]] = images["group"][rows >= 0].to_numpy()
-        changed = known.notna() & (known != groups)
-        unseen = np.setdiff1d(np.flatnonzero(known.notna()), rows)
-        if changed.any() and len(unseen):
-            raise UserError(
-                f"{changed.sum()} images of run {self.run_id} are in other groups than when they were listed, the "
-                f"first {before['image_id'][changed].iloc[0]!r}, and {len(unseen)} others are not listed now: list "
-                "them all (no skip, limit or classes), or give the data.group_column of before"
-            )
-        return before if groups.equals(known) and "group" in before else before.assign(group=groups)
+    def sampled_pixels(self, image_ids: pd.Series) -> pd.DataFrame:
+        """Rows of image_id and image_sha, each once: the pixels that votes of some images were drawn from."""
+        if not len(image_ids):  # as ever, where nobody copied or touched the data
+            return pd.DataFrame({"image_id": [], "image_sha": []}, dtype=object)
+        rows = self._read("votes", self.vote_parts(), ["image_id", "image_sha", "error"])
+        wanted = pc.is_in(rows["image_id"], value_set=pa.array(image_ids, pa.string()))
+        voted = rows.filter(pc.and_(wanted, rows["error"].is_null())).select(["image_id", "image_sha"])
+        return image_ids.to_frame("image_id").merge(voted.to_pandas().drop_duplicates())  # in the listing's order
 
     def with_groups(self, certificates: pd.DataFrame) -> pd.DataFrame:
         """Certificates, or other rows with image_id, with the column `group` where the listing has groups."""

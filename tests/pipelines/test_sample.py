@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import threading
 import time
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from PIL import Image
 
 from raycsr import UserError, count_votes, load_certificates, load_votes
 from raycsr.data import DataOptions, digits_arrays
@@ -101,9 +103,36 @@ def test_an_image_that_cannot_be_decoded_is_an_errored_row_and_can_be_tried_agai
     assert again.sampled == 0 and list(again.errors) == ["dog/1.png"]
 
     good, bad = (tmp_path / "photos" / "dog" / name for name in ("0.png", "1.png"))
-    bad.write_bytes(good.read_bytes())
-    with pytest.raises(UserError, match=r"1 images changed in the source .*'dog/1.png'"):
-        sample(**options)
+    bad.write_bytes(good.read_bytes())  # mended: another size, and no votes yet of what was there
+    (again,) = sample(**options)
+    assert again.sampled == 0 and list(again.errors) == ["dog/1.png"]
+    (mended,) = sample(**options, retry_errors=True)
+    assert mended.sampled == 1 and not mended.errors
+    assert load_votes(mended.run.location)["error"].isna().all()
+
+
+def test_data_that_was_copied_goes_on_and_data_that_was_replaced_does_not(job, tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    for i in range(100):
+        path = tmp_path / "photos" / "ab"[i % 2] / f"{i}.bmp"  # of one size whatever it shows
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    options = job(
+        data=DataOptions(source="imagefolder", path=str(tmp_path / "photos"), limit=80),
+        model=ModelOptions(name="cifar_resnet8", num_classes=2, input_size=8),
+        n=32,
+    )
+    (first,) = sample(**options)
+    shutil.copytree(tmp_path / "photos", tmp_path / "copy", copy_function=shutil.copyfile)
+    copied = options | {"data": replace(options["data"], path=str(tmp_path / "copy"), limit=90)}
+    (second,) = sample(**copied)
+    assert (second.run.location, second.sampled) == (first.run.location, 10)
+    assert "comparing 80 images" in capsys.readouterr().out
+    one, other = (tmp_path / "copy" / "a" / f"{i}.bmp" for i in (0, 2))
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=r"1 images changed in the source .*'a/0.bmp'"):
+        sample(**copied | {"data": replace(copied["data"], limit=None)})
+    assert len(load_votes(first.run.location)) == 90
 
 
 def test_retry_errors_samples_errored_images_again(job, photographs, monkeypatch):

@@ -231,10 +231,27 @@ def test_missing_is_the_listing_less_committed_keys():
 def test_a_run_grows_and_refuses_images_that_changed(run):
     assert run.add_images(listing("x", "y", "z", "w"))["image_id"].tolist() == ["x", "y", "z", "w"]
     assert run.add_images(listing("y"))["image_id"].tolist() == ["x", "y", "z", "w"]
-    with pytest.raises(UserError, match=r"1 images changed in the source .* the first 'x'"):
-        run.add_images(listing("x", size=2))
     with pytest.raises(UserError, match=r"2 images changed in the source .* the first 'y'"):
         run.add_images(listing("x", "y", "z").assign(label=[0, 2, 1]))
+    run.write_votes("0001-a.parquet", part(["x", "y"], errors=[None, "Unreadable"]))
+    for changed in ({"size": 2}, {"version": "w"}):
+        with pytest.raises(UserError, match=r"1 images changed in the source .* the first 'x'"):
+            run.add_images(listing("x", "y", "z").assign(**changed))
+    run.add_images(listing("y", "z", size=2))  # which have no votes
+    assert run.images().set_index("image_id")["size"].to_dict() == {"x": 1, "y": 2, "z": 2, "w": 1}
+
+
+def test_images_that_were_copied_are_taken_where_their_pixels_are_those_that_were_sampled(run):
+    run.write_votes("0001-a.parquet", part(["x", "y"]))
+    asked = []
+    run.add_images(listing("x", "y", "z").assign(version="copied"), lambda sampled: asked.append(sampled) or [])
+    assert asked[0].to_dict("list") == {"image_id": ["x", "y"], "image_sha": ["0", "0"]}
+    assert set(run.images()["version"]) == {"copied"}
+    run.add_images(listing("x", "y", "z").assign(version="copied"), asked.append)
+    assert len(asked) == 1  # nothing differs any more
+    with pytest.raises(UserError, match=r"1 images changed in the source .* the first 'y'; put back what they were"):
+        run.add_images(listing("x", "y", "z"), lambda sampled: ["y"])
+    assert set(run.images()["version"]) == {"copied"}
 
 
 def test_runs_are_found_by_folder_prefix_and_results(run, store):

@@ -1,0 +1,87 @@
+"""How the listing of a run's images grows, and which of them are not as they were listed before."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from raycsr.errors import UserError
+from raycsr.results.merging import rows_of
+
+_OF_FILE = ["size", "version"]
+
+
+def touched(before: pd.DataFrame, images: pd.DataFrame, run_id: str) -> pd.Series:
+    """Ids of the images that were listed before with another size or version: copied, touched or replaced since.
+
+    Args:
+        before: the listing of a run.
+        images: a listing of the same source now, or of a part of it.
+        run_id: of the run.
+
+    Raises:
+        UserError: where an image has another label than before.
+    """
+    rows = rows_of(pa.array(images["image_id"], pa.string()), before)
+    now, then = images[rows >= 0], before.iloc[rows[rows >= 0]]
+    refuse_changed(now["image_id"][now["label"].to_numpy() != then["label"].to_numpy()], run_id)
+    return now["image_id"][(now[_OF_FILE].to_numpy() != then[_OF_FILE].to_numpy()).any(axis=1)]
+
+
+def refuse_changed(image_ids: pd.Series, run_id: str) -> None:
+    """Refuses images that are no longer those that a run has votes of.
+
+    Raises:
+        UserError: where there are any, naming the first.
+    """
+    if len(image_ids):
+        raise UserError(
+            f"{len(image_ids)} images changed in the source since run {run_id} listed them, the first "
+            f"{image_ids.iloc[0]!r}; put back what they were, or certify changed data into another --results"
+        )
+
+
+def grown(before: pd.DataFrame, images: pd.DataFrame, run_id: str) -> pd.DataFrame:
+    """The listing with further images, and with the size, version and group that listed ones have now.
+
+    Returns:
+        `before` itself where nothing is new.
+
+    Raises:
+        UserError: where some of the listed images come in other groups than before, and it is not said in which the
+            others do.
+    """
+    rows = rows_of(pa.array(images["image_id"], pa.string()), before)
+    listed = _regrouped(before, images, rows, run_id)
+    if len(touched(before, images, run_id)):
+        for name in _OF_FILE:
+            values = listed[name].to_numpy(copy=True)
+            values[rows[rows >= 0]] = images[name][rows >= 0].to_numpy()
+            listed = listed.assign(**{name: values})
+    new = images[rows < 0]
+    return pd.concat([listed, new], ignore_index=True) if len(new) else listed
+
+
+def _regrouped(before: pd.DataFrame, images: pd.DataFrame, rows: np.ndarray, run_id: str) -> pd.DataFrame:
+    """The listing with the groups that its images, at `rows`, have now: votes do not depend on them."""
+    if "group" not in images:
+        if "group" in before and before["group"].notna().any():
+            warnings.warn(
+                f"run {run_id} keeps the groups that its images were listed in, although none are named now; "
+                "images that are new to it are each a group of its own",
+                stacklevel=4,
+            )
+        return before
+    known = before["group"] if "group" in before else pd.Series(None, before.index, object)
+    groups = known.copy()
+    groups.iloc[rows[rows >= 0]] = images["group"][rows >= 0].to_numpy()
+    changed = known.notna() & (known != groups)
+    unseen = np.setdiff1d(np.flatnonzero(known.notna()), rows)
+    if changed.any() and len(unseen):
+        raise UserError(
+            f"{changed.sum()} images of run {run_id} are in other groups than when they were listed, the "
+            f"first {before['image_id'][changed].iloc[0]!r}, and {len(unseen)} others are not listed now: list "
+            "them all (no skip, limit or classes), or give the data.group_column of before"
+        )
+    return before if groups.equals(known) and "group" in before else before.assign(group=groups)

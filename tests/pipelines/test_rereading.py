@@ -1,0 +1,81 @@
+"""Images that were touched, copied, replaced or lost since they were sampled, in every kind of source."""
+
+import io
+import re
+import tarfile
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from raycsr.data import DataOptions, Decode, open_source
+from raycsr.models import Preprocessing
+from raycsr.pipelines.rereading import replaced
+
+PREPROCESSING = Preprocessing((8, 8), "bilinear", 1.0, "center")
+
+
+def picture(grey):
+    """A BMP, whose size does not depend on what it shows."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (grey,) * 3).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def imagefolder(folder, pictures):
+    for i, content in enumerate(pictures):
+        path = folder / "photos" / "ab"[i % 2] / f"{i}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return DataOptions(source="imagefolder", path=str(folder / "photos"))
+
+
+def csv(folder, pictures):
+    imagefolder(folder, pictures)
+    rows = [f"photos/{'ab'[i % 2]}/{i}.bmp,{'ab'[i % 2]}" for i in range(len(pictures))]
+    (folder / "table.csv").write_text("\n".join(["path,label", *rows]))
+    return DataOptions(source="csv", path=str(folder / "table.csv"))
+
+
+def parquet(folder, pictures):
+    labels = [i % 2 for i in range(len(pictures))]
+    pq.write_table(pa.table({"image": pa.array(pictures, pa.binary()), "label": labels}), folder / "images.parquet")
+    return DataOptions(source="parquet", path=str(folder / "images.parquet"))
+
+
+def webdataset(folder, pictures):
+    with tarfile.open(folder / "images.tar", "w") as tar:
+        for i, content in enumerate(pictures):
+            for name, data in ((f"{i}.bmp", content), (f"{i}.cls", str(i % 2).encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return DataOptions(source="webdataset", path=str(folder / "images.tar"))
+
+
+@pytest.mark.parametrize("write", [imagefolder, csv, parquet, webdataset])
+def test_an_image_that_was_replaced_is_found_among_those_that_were_only_written_again(tmp_path, write):
+    pictures = [picture(20 * i) for i in range(6)]
+    source = open_source(write(tmp_path, pictures))
+    before = source.list().images
+    decoded = Decode(source, PREPROCESSING)({"image_id": before["image_id"].to_numpy()})
+    sampled = before[["image_id"]].assign(image_sha=decoded["image_sha"])
+
+    write(tmp_path, pictures)
+    again = source.list().images
+    assert (again["version"] != before["version"]).all() and (again["size"] == before["size"]).all()
+    assert replaced(source, PREPROCESSING, sampled) == []
+
+    write(tmp_path, [*pictures[:4], picture(255), pictures[5][:20]])
+    found = replaced(source, PREPROCESSING, sampled)
+    assert sorted(re.findall(r"[0-9]+", image_id)[-1] for image_id in found) == ["4", "5"]
+
+
+def test_an_image_with_votes_of_several_pixels_is_none_of_them(tmp_path):
+    source = open_source(imagefolder(tmp_path, [picture(20 * i) for i in range(2)]))
+    ids = source.list().images["image_id"]
+    decoded = Decode(source, PREPROCESSING)({"image_id": ids.to_numpy()})
+    sampled = pd.DataFrame({"image_id": [*ids, ids[1]], "image_sha": [*decoded["image_sha"], "another"]})
+    assert replaced(source, PREPROCESSING, sampled) == [ids[1]]
