@@ -1,4 +1,4 @@
-"""Who runs a run: owner files that are created if absent, so that two drivers never share one."""
+"""Who works on a run, a sweep or a checkpoint: owner files that are created if absent, so that two never share one."""
 
 import contextlib
 import json
@@ -21,23 +21,28 @@ _LOOK_SECONDS = 2.0  # between two looks at a heartbeat
 
 
 class Ownership:
-    """Holds a run while a driver works on it, as a context manager.
+    """Holds a run, or what else one driver alone may work on, as a context manager.
 
     A driver creates `owners/<k+1>.json` only when owner k has released, its process on this host is gone, or
-    its heartbeat is over a minute old by the store's clock, which the driver waits for. An owner that sees a
-    higher number has been replaced and stops.
+    its file has not changed for a minute that the driver watched it: clocks of two machines are never compared. An
+    owner that sees a higher number has been replaced and stops.
 
     Attributes:
         number: k of this owner, from 1.
     """
 
-    def __init__(self, store: Store) -> None:
-        """Claims the run in this store.
+    def __init__(self, store: Store, what: str | None = None) -> None:
+        """Claims what is in this store.
+
+        Args:
+            store: its folder, in which there are the owner files, too.
+            what: it is called in messages; by default a run.
 
         Raises:
             UserError: where a living driver owns it; the message says which.
         """
-        self._store = store
+        self._store, self._beats = store, 0
+        self._what = what or f"run {store.location.rsplit('/', 1)[-1]}"
         self._me = {
             **_this_process(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -45,7 +50,7 @@ class Ownership:
         }
         last = _last_owner(store)
         if last:
-            _wait_for_death(store, last)
+            _wait_for_death(store, last, self._what)
         self.number = last + 1
         with stops_held_back() as arrived:
             created = store.create(_name(self.number), self._state(released=False))
@@ -53,7 +58,7 @@ class Ownership:
                 self._release()
         if not created:
             owner = json.loads(store.read(_name(self.number)))
-            raise UserError(f"run {_run(store)} was just taken by {who(owner)}; wait for it to end")
+            raise UserError(f"{self._what} was just taken by {who(owner)}; wait for it to end")
         self._impatient = Store(store.location)  # a beat that waited for S3 would keep a driver from stopping
         self._stop = threading.Event()
         self._lost: str | None = None
@@ -67,7 +72,7 @@ class Ownership:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the heartbeat and releases the run."""
+        """Stops the heartbeat and releases what is held."""
         with stops_held_back():  # a second Ctrl-C while the first unwinds
             self._stop.set()
             self._thread.join()
@@ -78,7 +83,7 @@ class Ownership:
         """Stops a driver that has been replaced.
 
         Raises:
-            UserError: where another driver owns the run by now.
+            UserError: where another driver is the owner by now.
         """
         if self._lost is not None:
             raise UserError(self._lost)
@@ -88,43 +93,40 @@ class Ownership:
             self._store.write(_name(self.number), self._state(released=True))
 
     def _state(self, released: bool) -> bytes:
-        return json.dumps({**self._me, "released": released}).encode()
+        return json.dumps({**self._me, "beats": self._beats, "released": released}).encode()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
                 last = _last_owner(self._impatient)
                 if last > self.number:
-                    self._lost = f"run {_run(self._store)} was taken over by owner {last}; this driver stops"
+                    self._lost = f"{self._what} was taken over by owner {last}; this driver stops"
                     return
+                self._beats += 1
                 self._impatient.write(_name(self.number), self._state(released=False))
             except UserError:
                 continue  # a store that is away for a moment: the next beat tries again
 
 
-def _wait_for_death(store: Store, number: int) -> None:
-    """Returns when an owner can be replaced: at once, or when a minute has passed without a heartbeat.
+def _wait_for_death(store: Store, number: int, what: str) -> None:
+    """Returns when an owner can be replaced: at once, or after a minute in which its heartbeat did not change its file.
 
     Raises:
         UserError: where it lives.
     """
-    before = None
+    seen, since = None, time.monotonic()
     while True:
-        owner = json.loads(store.read(_name(number)))
+        state = store.read(_name(number))
+        owner = json.loads(state)
         if owner["released"] or is_gone(owner):
             return
-        age = store.age(_name(number))
-        on_this_host = is_here(owner)
-        if not on_this_host and age > DEAD_AFTER_SECONDS:
+        if is_here(owner) or (seen is not None and state != seen):  # a heartbeat while we looked
+            raise UserError(f"{what} is held by {who(owner)}; wait for it, or stop it first")
+        if seen is None:
+            print(f"{what} is held by {who(owner)}: watching it for {DEAD_AFTER_SECONDS:g} s at most", flush=True)
+            seen, since = state, time.monotonic()
+        elif time.monotonic() - since > DEAD_AFTER_SECONDS:
             return
-        if on_this_host or (before is not None and age < before):  # a heartbeat while we looked
-            raise UserError(
-                f"run {_run(store)} is being sampled by {who(owner)}, last heard of {max(age, 0):.0f} s ago; wait for "
-                "it, or stop it first"
-            )
-        if before is None:
-            print(f"waiting for {who(owner)} to show whether it still samples run {_run(store)}", flush=True)
-        before = age
         time.sleep(_LOOK_SECONDS)
 
 
@@ -145,10 +147,6 @@ def _last_owner(store: Store) -> int:
 
 def _name(number: int) -> str:
     return f"owners/{number:04d}.json"
-
-
-def _run(store: Store) -> str:
-    return store.location.rsplit("/", 1)[-1]
 
 
 def who(owner: dict) -> str:

@@ -165,7 +165,7 @@ def test_a_dead_owner_on_another_machine_is_replaced_after_a_minute(on_s3, asser
     on_s3.start().until(lambda: store.exists("owners/0002.json"))
     print(f"taken over after {time.monotonic() - start:.0f} s")
     status, out = on_s3.finish()
-    assert status == 0 and f"waiting for process {owner['pid']}" in out
+    assert status == 0 and f"is held by process {owner['pid']}" in out
     assert_whole(on_s3)
 
 

@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -39,9 +40,14 @@ def test_ctrl_c_never_leaves_a_run_claimed(store, monkeypatch, moment):
 def test_a_living_owner_is_named(store):
     with (
         Ownership(store),
-        pytest.raises(UserError, match=rf"is being sampled by process {os.getpid()} on .*wait for it"),
+        pytest.raises(UserError, match=rf"is held by process {os.getpid()} on .*wait for it"),
     ):
         Ownership(store)
+
+
+def test_what_is_held_has_a_name(store):
+    with Ownership(store, "sweep lr"), pytest.raises(UserError, match="^sweep lr is held by process"):
+        Ownership(store, "sweep lr")
 
 
 def test_of_many_drivers_one_gets_the_run(store):
@@ -71,37 +77,56 @@ def test_a_killed_owner_on_this_host_is_replaced_at_once(store):
 
 @pytest.fixture
 def elsewhere(store, monkeypatch):
-    """An owner on another machine; `ages` are what its heartbeat's age is, one look after the other."""
-    with monkeypatch.context() as other:
-        other.setattr(owners, "_boot", lambda: "another machine")
-        Ownership(store)
-    monkeypatch.setattr(owners, "_LOOK_SECONDS", 0.0)
+    """An owner on another machine, who is watched for a few looks."""
+    monkeypatch.setattr(owners, "_boot", lambda: "another machine")
+    owner = Ownership(store)
+    monkeypatch.undo()
+    monkeypatch.setattr(owners, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(owners, "DEAD_AFTER_SECONDS", 0.5)
+    return owner
 
-    def ages(*seconds):
-        looks = iter(seconds)
-        monkeypatch.setattr(Store, "age", lambda *_: next(looks))
 
-    return ages
+def at_the_second_look(monkeypatch, act):
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            act()
+
+    monkeypatch.setattr(owners.time, "sleep", sleep)
 
 
 def test_an_owner_elsewhere_is_dead_after_a_minute_without_heartbeat(store, elsewhere, capsys):
-    elsewhere(58.0, 60.0, 62.0)
+    start = time.monotonic()
     assert Ownership(store).number == 2
-    assert capsys.readouterr().out.count("waiting for process") == 1
+    assert 0.5 < time.monotonic() - start < 30
+    assert capsys.readouterr().out.count("watching it for 0.5 s at most") == 1
 
 
-def test_an_owner_elsewhere_lives_whose_heart_beats_while_one_looks(store, elsewhere):
-    elsewhere(13.0, 15.0, 1.0)
-    with pytest.raises(UserError, match="being sampled by process .*, last heard of 1 s ago"):
+@pytest.mark.parametrize("skew", [-600.0, 600.0])
+def test_an_owner_elsewhere_lives_whose_heart_beats_while_one_looks_whatever_the_clocks(
+    store, elsewhere, monkeypatch, skew
+):
+    monkeypatch.setattr(owners, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(owners, "DEAD_AFTER_SECONDS", 20)
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + skew)
+    with elsewhere, pytest.raises(UserError, match=r"is held by process \d+ on .*; wait for it, or stop it first"):
+        Ownership(store)
+    assert store.names("owners") == ["0001.json"]
+
+
+def test_a_single_heartbeat_is_seen(store, elsewhere, monkeypatch):
+    state = {**owner_file(store, 1), "beats": 1}
+    at_the_second_look(monkeypatch, lambda: store.write("owners/0001.json", json.dumps(state).encode()))
+    with pytest.raises(UserError, match="is held by"):
         Ownership(store)
 
 
-def test_an_owner_that_releases_while_one_waits_is_followed_at_once(store, elsewhere, monkeypatch):
-    def age(self, name):
-        store.write(name, json.dumps({**owner_file(store, 1), "released": True}).encode())
-        return 5.0
-
-    monkeypatch.setattr(Store, "age", age)
+def test_an_owner_that_releases_while_one_watches_is_followed_at_once(store, elsewhere, monkeypatch):
+    monkeypatch.setattr(owners, "DEAD_AFTER_SECONDS", 3600)
+    at_the_second_look(monkeypatch, elsewhere._release)
     assert Ownership(store).number == 2
 
 
