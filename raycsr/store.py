@@ -249,6 +249,15 @@ def _is_transient(error: BaseException) -> bool:
     return any(sign in str(error) for sign in _AWAY)
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of pyarrow is about the bytes of a file, which stay as they are, and not about getting them.
+
+    It raises OSError for both: a system's error has a number, one of S3 says so.
+    """
+    of_access = isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error))
+    return isinstance(error, OSError | pa.ArrowException) and not of_access
+
+
 _DENIED = "access denied; check the AWS keys and the bucket's policy"
 _NO_BUCKET = "there is no such bucket; create it first"
 _UNKNOWN_KEY = "the AWS access key is unknown there; check AWS_ACCESS_KEY_ID"

@@ -34,8 +34,10 @@ from raycsr.data.images import MAX_BYTES, Found, Image, Images, extension, frame
 from raycsr.data.options import DataOptions
 from raycsr.data.split_names import TEST, TRAIN
 from raycsr.errors import UserError
+from raycsr.store import is_damage
 
 _BUFFER = 2**23  # bytes of a column read at once
+_NOT_READ = (OSError, pa.ArrowException)  # of pyarrow: no bytes, or damaged ones
 _COMMON = {"image": ("image",), "label": ("label",), "group": GROUP}
 
 
@@ -151,7 +153,9 @@ def _split_named(path: str, splits: Set[str]) -> str | None:
 def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: File, options: DataOptions) -> _Rows:
     """Rows and class names of one file, from its footer and its columns of labels and groups alone."""
     with _parquet_errors(file.path), filesystem.open_input_file(f"{folder}/{file.path}") as handle:
-        parquet = pq.ParquetFile(handle)
+        parquet = pq.ParquetFile(handle, page_checksum_verification=True)
+        if parquet.metadata.num_rows > file.size:  # labels that are all one take no space, images do
+            raise ValueError(f"{file.size:,} bytes cannot hold the {parquet.metadata.num_rows:,} rows that it claims")
         columns = _columns(parquet.schema_arrow, file.path, options)
         table = parquet.read(columns=[name for name in (columns.label, columns.group) if name is not None])
         labels = table[columns.label]
@@ -221,25 +225,68 @@ def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray, options
     """The encoded images of some rows of one file; reads each row group that they lie in once."""
     images: Images = [IndexError("the row vanished after it was listed")] * len(rows)
     with filesystem.open_input_file(path) as handle:
-        parquet = pq.ParquetFile(handle, buffer_size=_BUFFER)
+        try:
+            parquet = pq.ParquetFile(handle, buffer_size=_BUFFER, page_checksum_verification=True)
+        except _NOT_READ as error:
+            return [_damage(error)] * len(rows)  # since it was listed
         column = _columns(parquet.schema_arrow, path, options).image  # again: what was listed may have been replaced
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         group_of = np.searchsorted(starts, rows, side="right") - 1
-        for group in np.unique(group_of[rows < starts[-1]]):
+        for group in np.unique(group_of[rows < starts[-1]]).tolist():
             positions = np.flatnonzero(group_of == group)
-            first = starts[group]
-            for cells in _image_columns(parquet, int(group), column):
-                for position in positions[(rows[positions] >= first) & (rows[positions] < first + len(cells))]:
-                    images[position] = _image(cells[rows[position] - first])
-                first += len(cells)
+            of_group = _read_group(parquet, group, column, rows[positions] - starts[group])
+            for position, image in zip(positions, of_group, strict=True):
+                images[position] = image
     return images
 
 
-def _image_columns(parquet: pq.ParquetFile, group: int, column: str) -> Iterator[pa.Array]:
-    """The encoded images of a row group: whole, or where that is large, row by row."""
+def _read_group(parquet: pq.ParquetFile, group: int, column: str, rows: np.ndarray) -> Images:
+    """The encoded images of some rows of a row group; where a page of it is damaged, those before that page."""
     metadata = parquet.metadata.row_group(group)
-    at_once = metadata.num_rows if _image_bytes(metadata, column) <= MAX_BYTES else 1
+    images, damaged = _read_cells(parquet, group, column, rows, _at_once(metadata, column))
+    if damaged:
+        images, _ = _read_cells(parquet, group, column, rows, 1)
+    return images
+
+
+def _at_once(metadata: Any, column: str) -> int:
+    """Rows of a row group that are read at once: all, or where they are large, one."""
+    return metadata.num_rows if _image_bytes(metadata, column) <= MAX_BYTES else 1
+
+
+def _read_cells(
+    parquet: pq.ParquetFile, group: int, column: str, rows: np.ndarray, at_once: int
+) -> tuple[Images, bool]:
+    """The encoded images of some rows of a row group, read so many rows at once, and whether damage ended that."""
+    images: Images = [IndexError("the row vanished after it was listed")] * len(rows)
+    first = 0
+    try:
+        for cells in _image_columns(parquet, group, column, at_once):
+            for position in np.flatnonzero((rows >= first) & (rows < first + len(cells))):
+                images[position] = _image(cells[rows[position] - first])
+            first += len(cells)
+            if first > rows.max():
+                break
+    except _NOT_READ as error:
+        damage = _damage(error)
+        return [damage if row >= first else image for row, image in zip(rows, images, strict=True)], True
+    return images, False
+
+
+def _damage(error: Exception) -> ValueError:
+    """What stands for an image whose bytes are damaged in their file.
+
+    Raises:
+        OSError: the bytes could not be had, which another attempt may change.
+    """
+    if not is_damage(error):
+        raise error
+    return ValueError(f"its file is damaged: {reason(error)}")
+
+
+def _image_columns(parquet: pq.ParquetFile, group: int, column: str, at_once: int) -> Iterator[pa.Array]:
+    """The encoded images of a row group, so many rows at once."""
     for batch in parquet.iter_batches(at_once, row_groups=[group], columns=[column]):
         cells = batch.column(0)
         yield pc.struct_field(cells, "bytes") if pa.types.is_struct(cells.type) else cells

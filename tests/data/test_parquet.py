@@ -1,5 +1,6 @@
 """The source parquet: what it lists, in which order, and how it reads."""
 
+import errno
 import json
 import os
 import pickle
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raycsr.data import Source, images, parquet
+from raycsr.data import Source, files, images, parquet
 from raycsr.errors import UserError
 
 
@@ -179,9 +180,72 @@ class TestRead:
         self, write_parquet: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = pq.ParquetFile(write_parquet(tmp_path / "0.parquet", [0] * 4))
-        assert [len(cells) for cells in parquet._image_columns(file, 0, "image.bytes")] == [4]
+        group = file.metadata.row_group(0)
+        assert parquet._at_once(group, "image.bytes") == 4
         monkeypatch.setattr(parquet, "MAX_BYTES", 10)
-        assert [len(cells) for cells in parquet._image_columns(file, 0, "image.bytes")] == [1, 1, 1, 1]
+        assert parquet._at_once(group, "image.bytes") == 1
+        assert [len(cells) for cells in parquet._image_columns(file, 0, "image.bytes", 1)] == [1, 1, 1, 1]
+
+
+class TestDamaged:
+    """A file with a damaged page is read as far as it goes; what is lost are errors of their rows, at once."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        """Three row groups of 20 images, with a page for every 4 rows, and their checksums."""
+        cells = [f"{row:04} ".encode() * 200 for row in range(60)]
+        table = pa.table({"image": cells, "label": [row % 2 for row in range(60)]})
+        pages = {"row_group_size": 20, "data_page_size": 1, "write_batch_size": 4, "use_dictionary": False}
+        pq.write_table(table, tmp_path / "0.parquet", write_page_checksum=True, compression="none", **pages)
+        return tmp_path / "0.parquet"
+
+    def test_a_damaged_page_costs_its_rows_and_those_behind_it_in_their_row_group(
+        self, source: Callable[..., Source], file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(files, "RETRY_DELAYS", (1000.0,))  # nobody waits for what stays as it is
+        content = bytearray(file.read_bytes())
+        content[content.index(b"0029 0029") + 1] ^= 1
+        file.write_bytes(content)
+        opened = source("parquet", file)
+        ids = opened.list().images.image_id.tolist()
+        read = opened.read(ids)
+        lost = [row for row, image in enumerate(read) if isinstance(image, Exception)]
+        assert lost == list(range(28, 40))
+        assert [image[:4] for image in read[:28] + read[40:]] == [b"%04d" % row for row in range(60) if row not in lost]
+        assert "its file is damaged: could not verify page integrity" in str(read[28])
+
+    def test_a_file_that_was_cut_off_since_it_was_listed(self, source: Callable[..., Source], file: Path) -> None:
+        opened = source("parquet", file)
+        ids = opened.list().images.image_id.tolist()
+        file.write_bytes(file.read_bytes()[:-100])
+        assert {type(image) for image in opened.read(ids)} == {ValueError}
+        with pytest.raises(UserError, match=r"cannot read '0.parquet' as Parquet"):
+            opened.list()
+
+    def test_a_device_that_fails_is_no_damage(
+        self, source: Callable[..., Source], file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened, failing = source("parquet", file), iter([True, True])
+        ids = opened.list().images.image_id.tolist()
+
+        def image_columns(*arguments: Any) -> Iterator[pa.Array]:
+            if next(failing, False):
+                raise OSError(errno.EIO, "Input/output error")
+            return read(*arguments)
+
+        read = parquet._image_columns
+        monkeypatch.setattr(files, "RETRY_DELAYS", (0.0, 0.0))
+        monkeypatch.setattr(parquet, "_image_columns", image_columns)
+        assert all(isinstance(image, bytes) for image in opened.read(ids))
+
+    def test_more_rows_than_bytes_are_refused(self, source: Callable[..., Source], tmp_path: Path) -> None:
+        with pq.ParquetWriter(tmp_path / "0.parquet", pa.schema({"image": pa.binary(), "label": pa.int32()})) as writer:
+            rows = 10**6
+            writer.write_table(
+                pa.table([pa.nulls(rows, pa.binary()), pa.repeat(pa.scalar(3, pa.int32()), rows)], schema=writer.schema)
+            )
+        with pytest.raises(UserError, match=r"cannot read '0.parquet' as Parquet: [0-9,]+ bytes cannot .* 1,000,000"):
+            source("parquet", tmp_path).list()
 
 
 class TestColumns:
