@@ -18,6 +18,7 @@ from raycsr.pipelines.plan import ObjectiveOptions, Plan, TrainConfig, prepare
 from raycsr.pipelines.pool import check_location, connect, worker_device
 from raycsr.pipelines.space import first_difference
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
+from raycsr.results import own_checkpoint
 from raycsr.store import Store
 from raycsr.training import AugmentationOptions, Epoch, Metrics, TrainingOptions, ValidationOptions
 
@@ -58,7 +59,8 @@ def train(
 ) -> Trained:
     """Trains a base classifier under noise, and judges it by certificates of held-out images.
 
-    The same command continues a training that was interrupted, from its last finished epoch.
+    The same command continues a training that was interrupted, from its last finished epoch; while it runs, a second
+    one is refused.
 
     Args:
         data: The images to train on; some are held out for validation.
@@ -105,31 +107,33 @@ def train(
     folder = Store(results).at(f"{experiment}/checkpoints")
     name = name or default_name(config)
     checkpoint = f"{folder.location}/{name}.pt"
-    _claim(folder, name, config)
-    resume = checkpoint if folder.exists(f"{name}.pt") else None
-    history = load_history(resume) if resume else []
-    print(describe(plan, checkpoint, workers, begun_in=history[-1].get("precision") if history else None))
-    if len(history) == training.epochs:
-        print(f"finished before: {_words(history[-1])}")
+    with own_checkpoint(checkpoint) as owner:
+        _claim(folder, name, config)
+        resume = checkpoint if folder.exists(f"{name}.pt") else None
+        history = load_history(resume) if resume else []
+        print(describe(plan, checkpoint, workers, begun_in=history[-1].get("precision") if history else None))
+        if len(history) == training.epochs:
+            print(f"finished before: {_words(history[-1])}")
+            return Trained(checkpoint, history[-1]["metrics"])
+        if plan.stream or workers.number > 1:
+            connect()
+        pixels = None if plan.stream else read_pixels(plan.source, plan.listing.images, plan.model.preprocessing)
+
+        shown = time.monotonic()
+
+        def after(epoch: Epoch, metrics: Metrics | None, model: BaseClassifier, state: dict[str, Any]) -> None:
+            nonlocal shown
+            owner.check()
+            history.append(entry_of(epoch, metrics))
+            if metrics is not None or time.monotonic() - shown > _LINE_SECONDS:
+                print(_words(history[-1]), flush=True)
+                shown = time.monotonic()
+            save(plan, model, state, history, checkpoint)
+            folder.write(f"{name}.json", _history_json(config, history))
+
+        fit(plan, pixels, resume=resume, after_epoch=after, progress=True, workers=workers)
+        print(checkpoint)
         return Trained(checkpoint, history[-1]["metrics"])
-    if plan.stream or workers.number > 1:
-        connect()
-    pixels = None if plan.stream else read_pixels(plan.source, plan.listing.images, plan.model.preprocessing)
-
-    shown = time.monotonic()
-
-    def after(epoch: Epoch, metrics: Metrics | None, model: BaseClassifier, state: dict[str, Any]) -> None:
-        nonlocal shown
-        history.append(entry_of(epoch, metrics))
-        if metrics is not None or time.monotonic() - shown > _LINE_SECONDS:
-            print(_words(history[-1]), flush=True)
-            shown = time.monotonic()
-        save(plan, model, state, history, checkpoint)
-        folder.write(f"{name}.json", _history_json(config, history))
-
-    fit(plan, pixels, resume=resume, after_epoch=after, progress=True, workers=workers)
-    print(checkpoint)
-    return Trained(checkpoint, history[-1]["metrics"])
 
 
 def default_name(config: TrainConfig) -> str:

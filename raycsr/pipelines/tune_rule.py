@@ -23,7 +23,7 @@ from raycsr.options import Spec, listed
 from raycsr.pipelines.classes import check_classes, classes_by_position
 from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
-from raycsr.results import ImageSet, markdown_table
+from raycsr.results import ImageSet, markdown_table, own_checkpoint
 from raycsr.results.ranking import metric_in_words
 from raycsr.results.tables import FLATTERED, MARK, collapse_line
 from raycsr.training.tuning import STRENGTHS, Budget, Tuned, draw_images, tune, weights_of
@@ -84,70 +84,72 @@ def tune_rule(
     """
     allowed = Budget(budget, recall_budget)
     options = ModelOptions(model) if isinstance(model, str) else model
-    base_classifier = load_base_classifier(options, device=worker_device())
+    load_base_classifier(options)  # what is wrong with it is told first
     path = _path(options, out)
-    sigma = _sigma(base_classifier, options.name, sigma)
-    radius = _radius(radius, sigma, n)
-    grid = STRENGTHS if strengths is None else listed(strengths)
-    if not grid or not all(np.isfinite(s) and s > 0 for s in grid):
-        raise UserError(f"strengths must be positive numbers, got {grid}")
-    source = open_source(with_split(_data(base_classifier, options.name, data), "train"))
-    listing = source.list()
-    refuse_test_images(source.options, listing, allowed=allow_test_images)
-    check_classes(listing, base_classifier, options.name)
-    matrix = CostMatrix.from_spec(costs, base_classifier.num_classes, listing.class_names)
-    if not matrix.sensitive.any():
-        raise UserError(f"costs {costs!r} have no costly mistake, so no rule can avoid one; give a positive cost")
+    with own_checkpoint(path):
+        base_classifier = load_base_classifier(options, device=worker_device())  # with what another has just stored
+        sigma = _sigma(base_classifier, options.name, sigma)
+        radius = _radius(radius, sigma, n)
+        grid = STRENGTHS if strengths is None else listed(strengths)
+        if not grid or not all(np.isfinite(s) and s > 0 for s in grid):
+            raise UserError(f"strengths must be positive numbers, got {grid}")
+        source = open_source(with_split(_data(base_classifier, options.name, data), "train"))
+        listing = source.list()
+        refuse_test_images(source.options, listing, allowed=allow_test_images)
+        check_classes(listing, base_classifier, options.name)
+        matrix = CostMatrix.from_spec(costs, base_classifier.num_classes, listing.class_names)
+        if not matrix.sensitive.any():
+            raise UserError(f"costs {costs!r} have no costly mistake, so no rule can avoid one; give a positive cost")
 
-    labels = listing.images["label"].to_numpy(np.int64)
-    drawn = listing.images.iloc[draw_images(labels, matrix, images, seed, group_column(listing.images))]
-    pixels = read_pixels(source, drawn, base_classifier.preprocessing)
-    of_seeds = int(matrix.sensitive[pixels.labels].sum())
-    print(
-        f"tune      {options.name} for costs {costs} under sigma {sigma:g}\n"
-        f"by        {metric_in_words(metric_of(matrix))} at radius {radius:g}\n"
-        f"data      {source}\n"
-        f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice",
-        *listing.notes,
-        *classes_by_position(listing, base_classifier),
-        sep="\n",
-    )
+        labels = listing.images["label"].to_numpy(np.int64)
+        drawn = listing.images.iloc[draw_images(labels, matrix, images, seed, group_column(listing.images))]
+        pixels = read_pixels(source, drawn, base_classifier.preprocessing)
+        of_seeds = int(matrix.sensitive[pixels.labels].sum())
+        print(
+            f"tune      {options.name} for costs {costs} under sigma {sigma:g}\n"
+            f"by        {metric_in_words(metric_of(matrix))} at radius {radius:g}\n"
+            f"data      {source}\n"
+            f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice",
+            *listing.notes,
+            *classes_by_position(listing, base_classifier),
+            sep="\n",
+        )
 
-    def certify(rules: list[Rule]) -> pd.DataFrame:
-        with Progress(len(pixels), f"{len(rules)} rules", "images") as shown:
-            return certify_images(
-                base_classifier,
-                pixels.images,
-                pixels.labels,
-                costs=matrix,
-                sigma=sigma,
-                n0=n0,
-                n=n,
-                alpha=ALPHA,
-                rules=rules,
-                seed=seed,
-                batch_size=batch_size,
-                progress=shown.update,
-            )
+        def certify(rules: list[Rule]) -> pd.DataFrame:
+            with Progress(len(pixels), f"{len(rules)} rules", "images") as shown:
+                return certify_images(
+                    base_classifier,
+                    pixels.images,
+                    pixels.labels,
+                    costs=matrix,
+                    sigma=sigma,
+                    n0=n0,
+                    n=n,
+                    alpha=ALPHA,
+                    rules=rules,
+                    seed=seed,
+                    batch_size=batch_size,
+                    progress=shown.update,
+                )
 
-    tuned = tune(
-        certify,
-        costs=matrix,
-        spec=costs,
-        class_names=listing.class_names,
-        radius=radius,
-        weights=weights_of(pixels.labels, labels, matrix),
-        budget=allowed,
-        strengths=grid,
-    )
-    print(_shown(tuned, listing.class_names))
-    if tuned.rule == ARGMAX:
-        print(f"argmax stays, and nothing is stored: no rule within the budgets has a better {tuned.metric}")
+        tuned = tune(
+            certify,
+            costs=matrix,
+            spec=costs,
+            class_names=listing.class_names,
+            radius=radius,
+            weights=weights_of(pixels.labels, labels, matrix),
+            budget=allowed,
+            strengths=grid,
+        )
+        print(_shown(tuned, listing.class_names))
+        if tuned.rule == ARGMAX:
+            print(f"argmax stays, and nothing is stored: no rule within the budgets has a better {tuned.metric}")
+            return tuned.rule
+        facts = {"costs": costs, "radius": radius, "sigma": sigma, "budget": budget, "recall_budget": recall_budget}
+        _store(base_classifier, options.name, path, tuned, facts, ImageSet.of(drawn, listing.identity))
+        print(f"stored {tuned.rule.spec} in {path}; certify it on other images by `raycsr sample ... --rules tuned`")
         return tuned.rule
-    facts = {"costs": costs, "radius": radius, "sigma": sigma, "budget": budget, "recall_budget": recall_budget}
-    _store(base_classifier, options.name, path, tuned, facts, ImageSet.of(drawn, listing.identity))
-    print(f"stored {tuned.rule.spec} in {path}; certify it on other images by `raycsr sample ... --rules tuned`")
-    return tuned.rule
 
 
 def _path(options: ModelOptions, out: str | None) -> str:

@@ -16,7 +16,7 @@ from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, see
 from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run, runs_at
 from raycsr.results.locuslab import read_locuslab_tsv
 from raycsr.results.merging import begun_here, missing_images
-from raycsr.results.owners import Ownership
+from raycsr.results.owners import Ownership, own_checkpoint
 from raycsr.results.ranking import rank_points, rank_trials
 from raycsr.results.runs import Run, certificate_set, certify_table
 from raycsr.results.schema import SCHEMA_VERSION, histograms, sparse_votes, votes_table
@@ -62,6 +62,7 @@ __all__ = [
     "markdown_table",
     "missing_images",
     "note_known_sets",
+    "own_checkpoint",
     "pairwise_tables",
     "rank_points",
     "rank_trials",

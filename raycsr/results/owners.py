@@ -108,6 +108,16 @@ class Ownership:
                 continue  # a store that is away for a moment: the next beat tries again
 
 
+def own_checkpoint(path: str) -> Ownership:
+    """Claims a checkpoint, for one command that writes it at a time; the owner files are in a folder beside it.
+
+    Raises:
+        UserError: where a living one owns it; the message says which.
+    """
+    folder, _, name = path.rpartition("/")
+    return Ownership(Store(folder or ".").at(f"owners-of/{name.removesuffix('.pt')}"), f"checkpoint {path}")
+
+
 def _wait_for_death(store: Store, number: int, what: str) -> None:
     """Returns when an owner can be replaced: at once, or after a minute in which its heartbeat did not change its file.
 

@@ -2,6 +2,11 @@
 
 import functools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +22,7 @@ from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, prepare
 from raycsr.pipelines.stream import StreamedBatches
 from raycsr.pipelines.sweep import SearchOptions, check_sweep
 from raycsr.pipelines.train import train
-from raycsr.results import ImageSet
+from raycsr.results import ImageSet, Ownership, own_checkpoint
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
 
@@ -77,6 +82,65 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(options, monkeyp
     assert load_base_classifier(checkpoint).components == load_base_classifier(whole.checkpoint).components
     one, other = (module.load_history(path) for path in (checkpoint, whole.checkpoint))
     assert [epoch["loss"] for epoch in one] == [epoch["loss"] for epoch in other] and again.metrics == whole.metrics
+
+
+def owner_of(results, name, number=1):
+    folder = Path(results, "default/checkpoints/owners-of", name, "owners")
+    return json.loads((folder / f"{number:04d}.json").read_text())
+
+
+def test_a_name_that_is_being_trained_is_refused_until_it_is_released(options):
+    checkpoint = f"{options['results']}/default/checkpoints/one.pt"
+    with (
+        own_checkpoint(checkpoint),
+        pytest.raises(UserError, match=rf"{checkpoint} is held by process {os.getpid()} on"),
+    ):
+        train(**options, name="one")
+    assert not Path(checkpoint).exists()
+    train(**options, name="one")
+    assert owner_of(options["results"], "one", 2)["released"]
+
+
+def test_a_training_that_is_stopped_releases_its_name(options, monkeypatch):
+    monkeypatch.setattr(module, "save", functools.partial(save_and_die, module.save, after=1))
+    with pytest.raises(KeyboardInterrupt):
+        train(**options, name="stopped")
+    assert owner_of(options["results"], "stopped")["released"]
+
+
+def test_a_training_that_was_replaced_writes_nothing_more(options, monkeypatch):
+    def replaced(owner):
+        raise UserError("taken over by owner 2; this driver stops")
+
+    monkeypatch.setattr(Ownership, "check", replaced)
+    with pytest.raises(UserError, match="taken over by owner 2"):
+        train(**options, name="replaced")
+    assert not Path(options["results"], "default/checkpoints/replaced.pt").exists()
+
+
+def test_of_two_commands_one_trains_and_where_it_is_killed_the_next_goes_on(tmp_path):
+    command = [sys.executable, "-m", "raycsr.cli", "train", "--data.source", "digits", "--model.name", "cifar_resnet8"]
+    command += ["--model.input_size", "8", "--sigma", "0.25", "--results", str(tmp_path), "--name", "one"]
+    command += ["--validation.images", "10", "--validation.sensitive", "0", "--threads", "1", "--training.epochs"]
+    checkpoint = tmp_path / "default/checkpoints/one.pt"
+    with subprocess.Popen([*command, "1000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists():
+            assert first.poll() is None and time.monotonic() < deadline, first.stdout.read()
+            time.sleep(0.1)
+        second = subprocess.run([*command, "1000"], capture_output=True, text=True, timeout=120)
+        assert second.returncode == 2
+        assert f"one.pt is held by process {first.pid} on " in second.stderr.splitlines()[-1]
+        first.send_signal(signal.SIGKILL)
+    epochs = len(module.load_history(str(checkpoint)))
+    with subprocess.Popen([*command, "1000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as third:
+        while len(module.load_history(str(checkpoint))) == epochs:
+            assert third.poll() is None and time.monotonic() < deadline, third.stdout.read()
+            time.sleep(0.1)
+        third.send_signal(signal.SIGTERM)
+        assert third.wait(60) == 143
+    assert not owner_of(tmp_path, "one", 1)["released"] and owner_of(tmp_path, "one", 2)["released"]
+    assert [one["number"] for one in module.load_history(str(checkpoint))][: epochs + 1] == [*range(1, epochs + 2)]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from raycsr.models import (
     load_training_state,
     save_checkpoint,
 )
+from raycsr.pipelines import tune_rule as module
 from raycsr.pipelines.sample import check
 from raycsr.pipelines.tune_rule import tune_rule
-from raycsr.results import ImageSet
+from raycsr.results import ImageSet, own_checkpoint
 from raycsr.smoothing import SamplingOptions
 
 TRAIN = DataOptions("digits", split="train")
@@ -73,6 +75,34 @@ def test_the_rule_is_stored_with_what_it_gains_and_costs(checkpoint, trained, ca
     # all else is as it was
     assert loaded.components == trained.components and loaded.training_info["data"]["split"] == "train"
     assert load_training_state(checkpoint)["epoch"] == 3
+
+
+def test_a_checkpoint_that_another_tuning_or_training_writes_is_refused_and_keeps_both_rules_one_after_the_other(
+    checkpoint,
+):
+    with own_checkpoint(checkpoint), pytest.raises(UserError, match="model.pt is held by process .*; wait for it"):
+        tune(checkpoint)
+    tune(checkpoint, "pair:4/9,3/8", budget=0.1, recall_budget=0.3)
+    tune(checkpoint, "pair:9/4", budget=0.1, recall_budget=0.3)
+    assert [one["costs"] for one in load_checkpoint(checkpoint).training_info["tuned_rules"]] == [
+        "pair:4/9,3/8",
+        "pair:9/4",
+    ]
+
+
+def test_a_rule_that_another_stored_while_this_one_waited_is_kept(checkpoint, trained, tmp_path, monkeypatch):
+    """It loads the checkpoint once it owns it."""
+    other = str(tmp_path / "other.pt")
+    save_checkpoint(other, trained, training_info=load_checkpoint(checkpoint).training_info)
+    rule = tune(other, "pair:9/4", budget=0.1, recall_budget=0.3)
+
+    def own_late(path):
+        Path(path).write_bytes(Path(other).read_bytes())  # the other ends
+        return own_checkpoint(path)
+
+    monkeypatch.setattr(module, "own_checkpoint", own_late)
+    mine = tune(checkpoint, budget=0.1, recall_budget=0.3)
+    assert load_checkpoint(checkpoint).rules == (rule, mine)
 
 
 def test_costs_that_differ_in_size_are_tuned_by_what_is_left_of_them(checkpoint, tmp_path, capsys):
