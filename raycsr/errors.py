@@ -19,6 +19,26 @@ class UserError(Exception):
         super().__init__("".join(one if one.isprintable() else repr(one)[1:-1] for one in message))
 
 
+class DamagedFile(UserError):
+    """A stored file that is not what was written, cut off for instance, or that something else wrote.
+
+    Attributes:
+        file: its location.
+        fact: what is wrong with it.
+    """
+
+    def __init__(
+        self, file: str, fact: str, fix: str = "move it away, and run the command that wrote it again"
+    ) -> None:
+        """Takes the parts of the line."""
+        super().__init__(f"{file} is damaged ({fact}); {fix}")
+        self.file, self.fact, self._fix = file, fact, fix
+
+    def __reduce__(self) -> tuple:
+        """Pickles as the parts of the line: a worker's errors come to the driver."""
+        return DamagedFile, (self.file, self.fact, self._fix)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known names that a misspelt one may mean, or all of them: ends a message about an unknown name."""
     names = list(known)

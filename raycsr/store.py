@@ -1,11 +1,10 @@
 """Files under one folder, local or s3://, by one code path: atomic writes, exclusive creation, ages."""
 
-import io
 import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -15,14 +14,15 @@ import boto3
 import botocore.exceptions
 import pyarrow as pa
 import pyarrow.fs
-import pyarrow.parquet as pq
 from botocore.config import Config
 
-from raycsr.errors import UserError, refuse_credentials
+from raycsr import sealed
+from raycsr.errors import DamagedFile, UserError, refuse_credentials
 
 T = TypeVar("T")
 
 PATIENCE = 300.0  # seconds that a run under way waits for S3 to come back
+_TAIL = 1 << 16  # bytes that hold nearly every footer
 _DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt; the last one again and again
 
 
@@ -165,45 +165,41 @@ class Store:
         # a session of its own: the default one would keep credentials that the user has mended since
         return boto3.Session().client("s3", config=Config(connect_timeout=10, read_timeout=30))
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A Parquet file as a table.
 
         Raises:
-            pyarrow.ArrowException, OSError: where the file is not whole Parquet of plain columns.
+            DamagedFile: where it is not what was written, or lacks a column.
             UserError: where it cannot be read at all.
         """
-        file = pq.ParquetFile(io.BytesIO(self.read(name)))
-        if any(_has_extension(field.type) for field in file.schema_arrow):
-            raise pa.ArrowInvalid("a column of an extension type, whose values could run code when they are read")
-        return file.read(columns=columns)
+        return self._whole(name, lambda: sealed.from_bytes(self.read(name), columns))
 
     def num_rows(self, name: str) -> int:
         """Rows of a Parquet file, by its footer alone.
 
         Raises:
-            pyarrow.ArrowException: where the file is not whole Parquet.
+            DamagedFile: where it is not what was written.
             UserError: where it cannot be read at all.
         """
 
-        def read() -> int:
+        def read() -> bytes:
             with self._fs.open_input_file(self._path(name)) as file:
-                return pq.read_metadata(file).num_rows
+                size = file.size()
+                tail = file.read_at(min(size, _TAIL), max(size - _TAIL, 0))
+                footer = sealed.footer_size(tail)
+                return tail if footer <= len(tail) else file.read_at(min(size, footer), max(size - footer, 0))
 
-        return self._try(name, read)
+        return self._whole(name, lambda: sealed.footer_rows(self._try(name, read)))
 
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Writes a table as one Parquet file, whole or not at all."""
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        self.write(name, buffer.getvalue())
+    def _whole(self, name: str, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except sealed.Damaged as error:
+            raise DamagedFile(f"{self.location}/{name}", str(error)) from error
 
-
-def _has_extension(kind: pa.DataType) -> bool:
-    """Whether a type, or one within it, is an extension: Ray registers one whose values are unpickled."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return True
-    within = [kind.value_type] if pa.types.is_dictionary(kind) else [kind.field(i).type for i in range(kind.num_fields)]
-    return any(_has_extension(one) for one in within)
+    def write_table(self, name: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
+        """Writes a table as one Parquet file, whole or not at all, with texts that are kept beside it."""
+        self.write(name, sealed.to_bytes(table, metadata))
 
 
 def _written_beside(path: str, data: bytes) -> str:

@@ -12,6 +12,7 @@ PACKAGE = Path(raycsr.__file__).parent
 # Each may import those before it, never one after it.
 LAYERS = [
     "errors",
+    "sealed",
     "store",
     "signals",
     "progress",

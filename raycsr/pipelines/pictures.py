@@ -5,12 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
 from raycsr.data import decode_images, open_source, stored_options
-from raycsr.errors import UserError
+from raycsr.errors import DamagedFile, UserError
 from raycsr.models import Preprocessing
 from raycsr.results import Run
 
@@ -70,7 +69,7 @@ def _image_shas(run: Run, parts: list[str]) -> dict[str, str]:
     def read(part: str) -> list[dict]:
         try:
             return run.store.read_table(f"votes/{part}", ["image_id", "image_sha"]).to_pylist()
-        except (pa.ArrowException, OSError):
+        except DamagedFile:
             return []
 
     with ThreadPoolExecutor(_READERS) as pool:

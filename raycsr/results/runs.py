@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 from raycsr.certification import BOUNDS, certify_votes
 from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
-from raycsr.errors import UserError, nearest
+from raycsr.errors import DamagedFile, UserError, nearest
 from raycsr.results.listing import grown, refuse_changed, touched
 from raycsr.results.merging import begun_here, missing_images, once
 from raycsr.results.schema import CERTIFICATES, READABLE_SCHEMAS, VOTES, certificates_table, sparse_votes
 from raycsr.store import Store
 
 _READERS = 16  # parts read side by side; reading waits for the network
+_LIST_AGAIN = "delete it, and `raycsr sample` lists the images again"
 
 
 class RunRule(NamedTuple):
@@ -135,16 +136,17 @@ class Run:
         """
         try:
             return self.store.read_table("images.parquet").to_pandas()
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(
-                f"{self.location}/images.parquet is damaged; delete it, and `raycsr sample` lists the images again"
-            ) from error
+        except DamagedFile as error:
+            raise DamagedFile(error.file, error.fact, _LIST_AGAIN) from error
 
     def num_images(self) -> int:
         """How many images are listed; 0 where the driver stopped before it listed any."""
         if not self.store.exists("images.parquet"):
             return 0
-        return self.store.num_rows("images.parquet")
+        try:
+            return self.store.num_rows("images.parquet")
+        except DamagedFile as error:
+            raise DamagedFile(error.file, error.fact, _LIST_AGAIN) from error
 
     def add_images(
         self, images: pd.DataFrame, replaced: Callable[[pd.DataFrame], Iterable[str]] | None = None
@@ -352,7 +354,10 @@ class Run:
         """One part's rows, or None where it cannot be read."""
         try:
             table = self.store.read_table(f"{folder}/{name}", [column for column in columns if column != "part"])
-        except (pa.ArrowException, OSError):  # the bytes arrived (the store's errors are UserErrors): damaged
+        except DamagedFile:
+            return None
+        schema = VOTES if folder == "votes" else CERTIFICATES
+        if any(table.schema.field(column).type != schema.field(column).type for column in table.column_names):
             return None
         if rule is not None:  # here, not when all is read: a run of many rules is as many times as large
             table = table.filter(pc.equal(table["rule"], rule))
