@@ -63,7 +63,8 @@ def refuse_credentials(text: str) -> None:
     Raises:
         UserError: where the text has an s3:// location with user information or a query; it is not repeated.
     """
-    if re.search(r"s3://[^/\s'\"]*@|s3://[^\s'\"]*[?&](access_key|secret_key|session_token)=", text):
+    anonymous = r"anonymous@[^@/\s'\"]*(?:[/\s'\"]|$)"  # no keys at all
+    if re.search(rf"s3://(?!{anonymous})[^/\s'\"]*@|s3://[^\s'\"]*[?&](access_key|secret_key|session_token)=", text):
         raise UserError(
             "a location carries credentials; write s3://bucket/prefix and set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give the machine a role"

@@ -5,6 +5,7 @@ import os
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nodes import Nodes
 from raycsr.store import Store
 
 os.environ["RAY_ADDRESS"] = "local"  # or commands would join the cluster of several nodes that other tests start
+os.environ.setdefault("RAYCSR_PATIENCE", "2")  # seconds; what is away in a test stays so
 hypothesis.settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("no deadline")
 torch.set_num_threads(1)  # the networks of the tests are tiny: threads would wait longer than they work
@@ -77,18 +79,41 @@ def store(request, tmp_path) -> Store:
     return Store(f"s3://{request.getfixturevalue('s3').new_bucket()}/prefix")
 
 
-@pytest.fixture
-def enforced_keys(s3: S3Server) -> Iterator[None]:
-    """The server lets any key pass unless it is told otherwise."""
+class Enforcement:
+    """The server lets any key pass but within this context."""
 
-    def allow(requests: bytes) -> None:
+    def __init__(self, endpoint: str) -> None:
+        self._url = f"{endpoint}/moto-api/reset-auth"
+
+    def _allow(self, requests: bytes) -> None:
         plain = {"Content-Type": "text/plain"}
-        url = f"{s3.endpoint}/moto-api/reset-auth"
-        urllib.request.urlopen(urllib.request.Request(url, requests, plain)).close()
+        urllib.request.urlopen(urllib.request.Request(self._url, requests, plain)).close()
 
-    allow(b"0")
-    yield
-    allow(b"inf")
+    def __enter__(self) -> None:
+        self._allow(b"0")
+
+    def __exit__(self, *_: object) -> None:
+        self._allow(b"inf")
+
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Lets any key pass for a moment."""
+        self.__exit__()
+        yield
+        self.__enter__()
+
+
+@pytest.fixture
+def enforcement(s3: S3Server) -> Enforcement:
+    """To let the server check keys."""
+    return Enforcement(s3.endpoint)
+
+
+@pytest.fixture
+def enforced_keys(enforcement: Enforcement) -> Iterator[None]:
+    """The server checks keys in the whole test."""
+    with enforcement:
+        yield
 
 
 @pytest.fixture(scope="session")

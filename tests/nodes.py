@@ -69,6 +69,7 @@ class Nodes:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             **environment,
+            "RAYCSR_PATIENCE": "300",
             "PATH": f"{BIN}:{os.environ['PATH']}",  # a job's `python` is the environment's
             "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "token",

@@ -1,6 +1,5 @@
 """Checkpoints of base classifiers: raycsr's own format, and those of others' code (`published`)."""
 
-import contextlib
 import io
 import json
 import math
@@ -11,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from pyarrow import fs
 
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier, create_base_classifier, heads_of
@@ -21,13 +19,13 @@ from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.models.weights import (
     THE_WAY_IN,
     Contents,
-    filesystem_of,
     load_weights,
     num_classes_of,
     read_file,
     unwrapped,
     weights_in,
 )
+from raycsr.store import Store
 
 FORMAT = "raycsr/1"
 
@@ -72,7 +70,7 @@ def save_checkpoint(
     unfinished = {} if training_state is None else {"training_state": training_state}
     buffer = io.BytesIO()
     torch.save(plain | {"state_dict": state_dict} | unfinished, buffer)
-    _write(os.fspath(path), buffer.getvalue())
+    Store(path).write("", buffer.getvalue())
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
@@ -271,30 +269,3 @@ def _of_raycsr(path: str, content: dict[str, Any]) -> Contents:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise UserError(f"{path} is damaged: {reason}: give another checkpoint.") from error
-
-
-def _write(path: str, data: bytes) -> None:
-    try:
-        filesystem, name = filesystem_of(path)
-        if isinstance(filesystem, fs.LocalFileSystem):
-            _write_local(name, data)
-        else:
-            with filesystem.open_output_stream(name) as stream:  # an object appears when its stream closes
-                stream.write(data)
-    except (OSError, ValueError) as error:  # ValueError: a URI of no known file system
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"cannot write the checkpoint {path}: {reason}; free some space, or choose a place that you can write to"
-        ) from error
-
-
-def _write_local(name: str, data: bytes) -> None:
-    os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
-    temporary = f"{name}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-        os.replace(temporary, name)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from pyarrow import fs
 from torch import nn
 
-from raycsr.errors import UserError, refuse_credentials
+from raycsr.errors import UserError
 from raycsr.models.rules import Rule
 from raycsr.models.spec import Preprocessing
+from raycsr.store import FileMissing, Store
 
 Weights = dict[str, torch.Tensor]
 
@@ -68,18 +68,6 @@ class Contents:
     rules: tuple[Rule, ...] = ()
 
 
-def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
-    """Returns the file system of a local path or an s3:// URI, and the name there.
-
-    Raises:
-        UserError: The path carries credentials, or is neither local nor s3://.
-    """
-    refuse_credentials(path)
-    if "://" in path and not path.startswith("s3://"):  # pyarrow asks other services for minutes
-        raise UserError(f"checkpoint {path!r} is neither a local path nor s3://; use one of the two")
-    return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
-
-
 def read_file(path: str) -> Any:
     """Reads a file of `torch.save`, or of safetensors where its name says so, without running code.
 
@@ -113,12 +101,10 @@ def read_file(path: str) -> Any:
 
 def _read(path: str) -> bytes:
     try:
-        filesystem, name = filesystem_of(path)
-        with filesystem.open_input_file(name) as file:
-            return file.read()
-    except (OSError, ValueError) as error:  # ValueError: a URI of no known file system
+        return Store(path).read()
+    except FileMissing as error:
         raise UserError(
-            f"cannot read the checkpoint {path}: {str(error).splitlines()[0]}: "
+            f"cannot read the checkpoint {path}: there is no such file: "
             "check the path; a model of the Hugging Face hub is 'hf-hub:owner/name'."
         ) from error
 

@@ -53,7 +53,7 @@ from raycsr.results import (
     seen_images,
 )
 from raycsr.smoothing import CHUNK, NOISE_SCHEME, NOT_FINITE, SamplingOptions, check_sampling
-from raycsr.store import PATIENCE, Store
+from raycsr.store import Store
 
 BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
 _BLOCK_IMAGES = 256  # pixels of a block stay well under Ray Data's limit on a block's bytes
@@ -163,7 +163,7 @@ def check(
     sigmas = sampling.sigma if isinstance(sampling.sigma, list) else [sampling.sigma]
     _check_sampling(sampling, sigmas, alpha)
     check_location(results)
-    Store(results).names("")  # a bucket that is not there, or not ours, is better known now
+    Store(results).check_writable()  # better known now than when a node has been paid for
     source = open_source(data)
     listing = source.list()
     jobs = []
@@ -287,7 +287,7 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
     """
     facts = identity(job, found, begin_anew)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    run = Run(Store(job.results, PATIENCE).at(f"{job.experiment}/runs/{digest[:16]}"))
+    run = Run(Store(job.results).at(f"{job.experiment}/runs/{digest[:16]}"))
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),

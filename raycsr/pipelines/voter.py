@@ -17,7 +17,7 @@ from raycsr.pipelines.metrics import Metrics
 from raycsr.pipelines.pool import device_kind, device_name, worker_device
 from raycsr.results import Run, certificate_set, certify_table, histograms, sparse_votes, votes_table
 from raycsr.smoothing import CHUNK, Request, Sampler, SamplingOptions
-from raycsr.store import PATIENCE, Store
+from raycsr.store import Store
 
 
 class Voter:
@@ -59,7 +59,7 @@ class Voter:
             alpha: failure probability of an image's certificate.
         """
         torch.set_num_threads(threads)
-        self._run = Run(Store(run, PATIENCE))
+        self._run = Run(Store(run))
         if not self._run.store.exists("manifest.json"):
             raise UserError(f"node {socket.gethostname()} does not see {run}; give --results s3://, or a shared folder")
         base_classifier = model()

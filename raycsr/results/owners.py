@@ -59,7 +59,7 @@ class Ownership:
         if not created:
             owner = json.loads(store.read(_name(self.number)))
             raise UserError(f"{self._what} was just taken by {who(owner)}; wait for it to end")
-        self._impatient = Store(store.location)  # a beat that waited for S3 would keep a driver from stopping
+        self._impatient = Store(store.location, 0.0)  # a beat that waited for S3 would keep a driver from stopping
         self._stop = threading.Event()
         self._lost: str | None = None
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")

@@ -230,14 +230,14 @@ def test_only_our_own_format_is_a_raycsr_checkpoint(tmp_path):
 
 def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     model = load_base_classifier("cifar_resnet8", num_classes=2)
-    with pytest.raises(UserError, match=r"cannot write the checkpoint /proc/nothing/m\.pt: .*; free some space"):
+    with pytest.raises(UserError, match=r"cannot use /proc/nothing/m\.pt: "):
         save_checkpoint("/proc/nothing/m.pt", model)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(UserError, match="No space left on device"):
+    with pytest.raises(UserError, match="no space left on the device; free some"):
         save_checkpoint(tmp_path / "m.pt", model)
     assert not list(tmp_path.iterdir())
 
