@@ -4,18 +4,17 @@ Stopping is always sound: certificates from the votes at any stop hold, since th
 (`bounds.sequence_lower`). What this module decides is only whether further votes could still change a statement.
 """
 
-import functools
 import json
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from raycsr.certification.bounds import BOUNDS, FloatArray
+from raycsr.certification.bounds import BOUNDS, FloatArray, IntArray
 from raycsr.certification.certificates import SHARE_OF_P_A, level_of_target
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
@@ -86,52 +85,89 @@ class Statements:
             counts: estimation votes, int (rules, m), of one number of samples.
             label: the image's class.
         """
-        selection, estimation = np.asarray(counts0), np.asarray(counts)
-        n = int(estimation[0].sum())
-        tops = selection.argmax(axis=1)
-        return all(
-            self._standard(int(votes[top]), n, right=top == label) and self._cost_sensitive(votes, n, top, label)
-            for votes, top in zip(estimation, tops, strict=True)
-        )
+        return bool(self.are_decided(self.tally(counts0, counts, np.full(len(np.asarray(counts)), label))).all())
 
-    def _standard(self, votes: int, n: int, *, right: bool) -> bool:
-        if not right:
-            return True
-        reached = self._standard_radius(votes, n)
-        return self._is_clear(reached, lambda: self._standard_radius(*self._at_best("upper", votes, n)))
+    def tally(self, counts0: ArrayLike, counts: ArrayLike, labels: ArrayLike) -> "Tallies":
+        """The few numbers of each row's votes that statements depend on.
 
-    def _cost_sensitive(self, votes: np.ndarray, n: int, top: int, label: int) -> bool:
-        for matrix in self.costs:
-            targets = matrix.targets(label)
-            if not len(targets) or top in targets:
-                continue
-            level = float(level_of_target(self.alpha, np.array(len(targets))))
-            of_top, of_target = int(votes[top]), int(votes[targets].max())
-            reached = self._cost_sensitive_radius(of_top, of_target, n, level)
-            if not self._is_clear(reached, functools.partial(self._best_radius, of_top, of_target, n, level)):
-                return False
-        return True
+        Args:
+            counts0: selection votes, int (N, m).
+            counts: estimation votes, int (N, m).
+            labels: classes of the images, int (N,).
+        """
+        selection, estimation, y = np.asarray(counts0), np.asarray(counts), np.asarray(labels)
+        rows, top = np.arange(len(y)), selection.argmax(axis=1)
+        of_target, targets = np.full((2, len(self.costs), len(y)), -1, np.int64)
+        for i, matrix in enumerate(self.costs):
+            costly = matrix.values[y] > 0  # (N, m)
+            targets[i] = np.count_nonzero(costly, axis=1)
+            stated = (targets[i] > 0) & ~costly[rows, top]
+            of_target[i] = np.where(stated, np.where(costly, estimation, 0).max(axis=1), -1)
+        return Tallies(estimation.sum(axis=1), top == y, estimation[rows, top], of_target, targets)
 
-    def _best_radius(self, of_top: int, of_target: int, n: int, level: float) -> float:
-        (most, every), (least, _) = self._at_best("upper", of_top, n), self._at_best("lower", of_target, n)
-        return self._cost_sensitive_radius(most, least, every, level)
+    def are_decided(self, tallies: "Tallies") -> NDArray[np.bool_]:
+        """Whether all statements about each row are decided, bool (N,)."""
+        n, right, of_top, of_targets, num_targets = tallies
+        is_open = np.zeros(len(n), bool)
+        rows = np.flatnonzero(right)
+        is_open[rows] = self._are_open(self._standard_radii, n[rows], of_top[rows], of_top[rows], of_top[rows])
+        for of_target, targets in zip(of_targets, num_targets, strict=True):
+            rows = np.flatnonzero((of_target >= 0) & ~is_open)
+            found = self._are_open(self._cost_sensitive_radii, n[rows], of_top[rows], of_target[rows], targets[rows])
+            is_open[rows] = found
+        return ~is_open
 
-    def _is_clear(self, reached: float, at_best: Callable[[], float]) -> bool:
-        left = [r for r in self.radii if r > reached]
-        return not left or at_best() < left[0]
+    def _are_open(
+        self, radii: Callable[..., FloatArray], n: IntArray, of_top: IntArray, of_target: IntArray, targets: IntArray
+    ) -> NDArray[np.bool_]:
+        """Rows with a radius that their votes do not certify, but that those which are left may."""
+        if not len(n):
+            return np.zeros(0, bool)
+        above = np.searchsorted(self.radii, radii(n, of_top, of_target, targets), side="right")  # the least not reached
+        is_open = above < len(self.radii)
+        rows = np.flatnonzero(is_open)
+        if not len(rows):
+            return is_open
+        n, of_top, of_target = n[rows], of_top[rows], of_target[rows]
+        left = np.maximum(self.n - n, 0)
+        most = of_top + np.ceil(left * _bounds("fixed", "upper", of_top, n, self._hopeless)).astype(np.int64)
+        least = of_target + np.floor(left * _bounds("fixed", "lower", of_target, n, self._hopeless)).astype(np.int64)
+        is_open[rows] = radii(n + left, most, least, targets[rows]) >= np.take(self.radii, above[rows])
+        return is_open
 
-    def _standard_radius(self, votes: int, n: int) -> float:
-        return self.sigma * _quantile("lower", votes, n, self.alpha)
+    def _standard_radii(self, n: IntArray, of_top: IntArray, of_target: IntArray, targets: IntArray) -> FloatArray:
+        return self.sigma * ndtri(_bounds("sequential", "lower", of_top, n, self.alpha))
 
-    def _cost_sensitive_radius(self, of_top: int, of_target: int, n: int, level: float) -> float:
-        low = _quantile("lower", of_top, n, SHARE_OF_P_A * self.alpha)
-        return self.sigma / 2 * (low - min(_quantile("upper", of_target, n, level), -low))
+    def _cost_sensitive_radii(
+        self, n: IntArray, of_top: IntArray, of_target: IntArray, targets: IntArray
+    ) -> FloatArray:
+        low = ndtri(_bounds("sequential", "lower", of_top, n, SHARE_OF_P_A * self.alpha))
+        high = ndtri(_bounds("sequential", "upper", of_target, n, level_of_target(self.alpha, targets)))
+        return self.sigma / 2 * (low - np.minimum(high, -low))
 
-    def _at_best(self, side: str, votes: int, n: int) -> tuple[int, int]:
-        """The votes of all samples, were those that are left to fall by a bound on the share; and all samples."""
-        left = max(self.n - n, 0)
-        at_best = left * float(_shares(side, n, self._hopeless)[votes])
-        return votes + (math.ceil(at_best) if side == "upper" else math.floor(at_best)), n + left
+
+class Tallies(NamedTuple):
+    """What statements depend on, of N rows of votes under K cost matrices.
+
+    Attributes:
+        n: estimation samples, int64 (N,).
+        right: whether the answer is the image's class, bool (N,).
+        of_top: estimation votes of the answer, int64 (N,).
+        of_target: the most estimation votes that a target class has, int64 (K, N); -1 where there is no cost-sensitive
+            statement: the image's class has no target class, or the answer is one.
+        targets: number of target classes, int64 (K, N).
+    """
+
+    n: IntArray
+    right: NDArray[np.bool_]
+    of_top: IntArray
+    of_target: IntArray
+    targets: IntArray
+
+    @classmethod
+    def joined(cls, tallies: Sequence["Tallies"]) -> "Tallies":
+        """Those of all rows, one after the other."""
+        return cls(*(np.concatenate(columns, axis=-1) for columns in zip(*tallies, strict=True)))
 
 
 def looks(n: int, chunk: int) -> list[int]:
@@ -147,16 +183,15 @@ def looks(n: int, chunk: int) -> list[int]:
     return [*found[:-1], n]
 
 
-def _quantile(side: str, votes: int, n: int, level: float) -> float:
-    return float(_quantiles(side, n, level)[votes])
+def _bounds(design: str, side: str, votes: IntArray, n: IntArray, level: ArrayLike) -> FloatArray:
+    """Bounds on shares: looked up where all rows have one n and one level, as an image's have; else worked out."""
+    levels = np.atleast_1d(level)
+    if len(n) == 1 or ((n == n[0]).all() and (levels == levels[0]).all()):
+        return _table(design, side, int(n[0]), float(levels[0]))[votes]
+    return getattr(BOUNDS[design], side)(votes, n, level)
 
 
 @lru_cache(_TABLES)
-def _quantiles(side: str, n: int, level: float) -> FloatArray:
-    """Phi^-1 of a bound for every number of votes of n: images meet at the same looks, again and again."""
-    return ndtri(getattr(BOUNDS["sequential"], side)(np.arange(n + 1), n, level))
-
-
-@lru_cache(_TABLES)
-def _shares(side: str, n: int, level: float) -> FloatArray:
-    return getattr(BOUNDS["fixed"], side)(np.arange(n + 1), n, level)
+def _table(design: str, side: str, n: int, level: float) -> FloatArray:
+    """The bound for every number of votes of n: images meet at the same looks, again and again."""
+    return getattr(BOUNDS[design], side)(np.arange(n + 1), n, level)

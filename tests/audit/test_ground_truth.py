@@ -191,10 +191,10 @@ def test_it_sees_votes_that_are_counted_twice(tmp_path, monkeypatch):
 
 def test_it_sees_bounds_for_a_fixed_n_on_votes_that_said_when_to_stop(tmp_path, monkeypatch):
     monkeypatch.setitem(BOUNDS, "sequential", BOUNDS["fixed"]._replace(name="beta-binomial"))
-    statements._quantiles.cache_clear()
+    statements._table.cache_clear()
     audit = Audit(slabs.pictures_near_radii(500, RADII[:1], of=(), under=(), n=N), 0.05, str(tmp_path))
     audit.ask(Ask(RADII[:1], N, SEED, ()))
-    statements._quantiles.cache_clear()
+    statements._table.cache_clear()
     found = audit.violations()
     assert found.keys() == {"bounds", "certificates"} and any(
         "argmax, standard" in finding for finding in found["certificates"]
