@@ -12,7 +12,7 @@ from raycsr.certification.by_class import (
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
 from raycsr.certification.groups import group_column, group_numbers
 from raycsr.certification.metrics import METRICS, metric_of, summarize
-from raycsr.certification.statements import HOPELESS_LEVEL, Statements, looks
+from raycsr.certification.statements import HOPELESS_LEVEL, Statements, Tallies, looks
 
 __all__ = [
     "BOUNDS",
@@ -22,6 +22,7 @@ __all__ = [
     "TELLING_IMAGES",
     "SparseVotes",
     "Statements",
+    "Tallies",
     "binomial_lower",
     "binomial_upper",
     "certify_counts",

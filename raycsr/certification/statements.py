@@ -5,7 +5,7 @@ Stopping is always sound: certificates from the votes at any stop hold, since th
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
@@ -164,10 +164,22 @@ class Tallies(NamedTuple):
     of_target: IntArray
     targets: IntArray
 
+    def columns(self) -> dict[str, IntArray]:
+        """All but n as integer columns, so that they can stand in a table that has n; `of_columns` reads them back."""
+        columns = {"right": self.right.astype(np.int64), "of_top": self.of_top}
+        for i, (of_target, targets) in enumerate(zip(self.of_target, self.targets, strict=True)):
+            columns |= {f"of_target {i}": of_target, f"targets {i}": targets}
+        return columns
+
     @classmethod
-    def joined(cls, tallies: Sequence["Tallies"]) -> "Tallies":
-        """Those of all rows, one after the other."""
-        return cls(*(np.concatenate(columns, axis=-1) for columns in zip(*tallies, strict=True)))
+    def of_columns(cls, n: IntArray, columns: Mapping[str, IntArray]) -> "Tallies":
+        """Tallies from n and what `columns` gave."""
+        costs = range((len(columns) - 2) // 2)
+        of_target, targets = (
+            np.array([columns[f"{name} {i}"] for i in costs], np.int64).reshape(len(costs), len(n))
+            for name in ("of_target", "targets")
+        )
+        return cls(n, columns["right"].astype(bool), columns["of_top"], of_target, targets)
 
 
 def looks(n: int, chunk: int) -> list[int]:

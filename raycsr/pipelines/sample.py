@@ -38,17 +38,15 @@ from raycsr.pipelines.pool import (
     probe,
     user_errors_of_workers,
 )
+from raycsr.pipelines.remaining import Remaining
 from raycsr.pipelines.rereading import replaced
-from raycsr.pipelines.sequential import undecided
 from raycsr.pipelines.voter import Voter
 from raycsr.progress import Progress, Speed, duration
 from raycsr.results import (
     SCHEMA_VERSION,
     Ownership,
     Run,
-    begun_here,
     known_sets,
-    missing_images,
     note_known_sets,
     seen_images,
 )
@@ -329,8 +327,8 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
         run.add_rules(rule.to_dict() for rule in job.rules)
         note_known_sets(run, _known_sets(job.base_classifier, job.rules))
         ids = [rule.id for rule in job.rules]
-        committed = run.committed()
-        missing = _to_sample(job, run, committed, wanted, ids, retry_errors)
+        remaining = Remaining(run, job.statements, job.sampling.most)
+        missing = remaining.to_sample(wanted, ids, retry_errors=retry_errors)
         _refuse_elsewhere(missing, found, job.sampling.batch_size)
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
@@ -343,36 +341,16 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
         start = time.monotonic()
         if len(missing):
             stream(job, run, found, pool, owner, missing)
-            committed = run.committed()
+            remaining.read()
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # parts whose actor died before it certified them
-        outcome = Outcome(run, len(wanted), missing["image_id"].nunique(), _errors(job, run, committed, wanted, ids))
+        outcome = Outcome(run, len(wanted), missing["image_id"].nunique(), remaining.errors(wanted, ids))
         rules = list(run.rules())
-        left = _to_sample(job, run, committed, images, rules, retry_errors=False)
-        if (len(missing) or not run.finished()) and not len(left):
-            errors = _errors(job, run, committed, images, rules)
+        unfinished = len(missing) > 0 or not run.finished()
+        if unfinished and not len(remaining.to_sample(images, rules, retry_errors=False)):
+            errors = remaining.errors(images, rules)
             run.finish(num_images=len(images), num_errors=len(errors), seconds=time.monotonic() - start)
     return outcome
-
-
-def _to_sample(
-    job: Job, run: Run, committed: pa.Table, wanted: pd.DataFrame, rules: list[str], retry_errors: bool
-) -> pd.DataFrame:
-    """What is to be drawn: images that lack rules' votes, and of a sequential run those that are to go on.
-
-    Returns:
-        image_id, label, rules (with a space between), continues (the part with the votes from before, or ""), and the
-        device and batch_size that drew those ("" and 0 where there are none).
-    """
-    missing = _missing(committed, wanted, rules, retry_errors).assign(continues="", device="", batch_size=0)
-    if job.statements is None:
-        return missing
-    going_on = undecided(run, wanted, rules, job.statements, job.sampling.most)
-    if not retry_errors:
-        tried = committed.filter(committed["error"].is_valid()).to_pandas()
-        keys = ["image_id", "continues"]
-        going_on = going_on[~pd.MultiIndex.from_frame(going_on[keys]).isin(pd.MultiIndex.from_frame(tried[keys]))]
-    return pd.concat([missing, going_on], ignore_index=True)
 
 
 def _refuse_elsewhere(to_sample: pd.DataFrame, found: Probe, batch_size: int | None) -> None:
@@ -381,7 +359,7 @@ def _refuse_elsewhere(to_sample: pd.DataFrame, found: Probe, batch_size: int | N
     To begin them again there would be no better: of two certificates of an image one is then the luckier.
 
     Args:
-        to_sample: as `_to_sample` returns it.
+        to_sample: as `Remaining.to_sample` returns it.
         found: what a worker of the pool is.
         batch_size: rows of a forward pass, where the user named them.
 
@@ -402,12 +380,6 @@ def _refuse_elsewhere(to_sample: pd.DataFrame, found: Probe, batch_size: int | N
             f"{len(others)} images were begun in batches of {others.iloc[0]} and go on in such alone, not in batches "
             f"of {batch_size}; leave sampling.batch_size out, or {anew}"
         )
-
-
-def _missing(committed: pa.Table, wanted: pd.DataFrame, rules: Iterable[str], retry_errors: bool) -> pd.DataFrame:
-    if retry_errors:
-        committed = committed.filter(committed["error"].is_null())
-    return missing_images(wanted, begun_here(committed), rules)
 
 
 def describe(job: Job, *, on: str, to_sample: pd.Series, estimate: str = "") -> str:
@@ -547,11 +519,3 @@ def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:
             f"the first block's {len(block)} images all gave logits that are not finite; check the model's weights, "
             "or use sampling.precision=fp32"
         )
-
-
-def _errors(job: Job, run: Run, committed: pa.Table, wanted: pd.DataFrame, rules: list[str]) -> dict[str, str]:
-    """Images that lack votes under some rule, or that could not go on -> why."""
-    left = set(_to_sample(job, run, committed, wanted, rules, retry_errors=True)["image_id"])
-    errored = committed.filter(committed["error"].is_valid())
-    reasons = dict(zip(errored["image_id"].to_pylist(), errored["error"].to_pylist(), strict=True))
-    return {i: reasons[i] for i in wanted["image_id"] if i in reasons and i in left}

@@ -15,11 +15,11 @@ from raycsr.results.collect import collect_certificates, collect_trials
 from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, seen_images, seen_images_of, trained_on
 from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run, runs_at
 from raycsr.results.locuslab import read_locuslab_tsv
-from raycsr.results.merging import begun_here, missing_images
+from raycsr.results.merging import begun_here, missing_images, once, rows_of, texts_of_rules
 from raycsr.results.owners import Ownership, own_checkpoint
 from raycsr.results.ranking import rank_points, rank_trials
 from raycsr.results.runs import Run, certificate_set, certify_table
-from raycsr.results.schema import SCHEMA_VERSION, histograms, sparse_votes, votes_table
+from raycsr.results.schema import SCHEMA_VERSION, VOTES, histograms, sparse_votes, votes_table
 from raycsr.results.tables import (
     at_equal_accuracy,
     format_equal_accuracy,
@@ -32,6 +32,7 @@ from raycsr.results.tables import (
 
 __all__ = [
     "SCHEMA_VERSION",
+    "VOTES",
     "Certified",
     "ImageSet",
     "Ownership",
@@ -62,6 +63,7 @@ __all__ = [
     "markdown_table",
     "missing_images",
     "note_known_sets",
+    "once",
     "own_checkpoint",
     "pairwise_tables",
     "rank_points",
@@ -69,11 +71,13 @@ __all__ = [
     "read_locuslab_tsv",
     "reference_and_best",
     "resolve_run",
+    "rows_of",
     "runs_at",
     "seen_images",
     "seen_images_of",
     "sparse_votes",
     "summaries",
+    "texts_of_rules",
     "trained_on",
     "votes_table",
 ]

@@ -7,7 +7,7 @@ Parts never change, so whatever happened to their writers, a reader decides by t
 3. Rows that were counted alike must agree, as far as both were drawn; where they do not, reading is refused.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,14 @@ def missing_images(images: pd.DataFrame, committed: pa.Table, rules: Iterable[st
         of_rule = rows[pc.equal(committed["rule"], rule).to_numpy()]
         lacking[of_rule[of_rule >= 0], column] = False
     missing = lacking.any(axis=1)
-    patterns, which = np.unique(lacking[missing], axis=0, return_inverse=True)  # few: rules are added one by one
-    texts = [" ".join(rule for rule, lacks in zip(wanted, pattern, strict=True) if lacks) for pattern in patterns]
-    return images[missing].assign(rules=np.array(texts, object)[which.reshape(-1)]).reset_index(drop=True)
+    return images[missing].assign(rules=texts_of_rules(lacking[missing], wanted)).reset_index(drop=True)
+
+
+def texts_of_rules(chosen: np.ndarray, rules: Sequence[str]) -> np.ndarray:
+    """Rows of flags, bool (N, rules) -> the ids of the flagged rules of each row, with a space between, (N,)."""
+    patterns, which = np.unique(chosen, axis=0, return_inverse=True)  # few: rules are added one by one
+    texts = [" ".join(rule for rule, flag in zip(rules, pattern, strict=True) if flag) for pattern in patterns]
+    return np.array(texts, object)[which.reshape(-1)]
 
 
 def rows_of(image_ids: pa.Array | pa.ChunkedArray, images: pd.DataFrame) -> np.ndarray:

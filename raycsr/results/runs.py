@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import PurePath
@@ -212,14 +212,21 @@ class Run:
         """Keys of all committed rows: image_id, rule, continues, error; doubles included."""
         return self._read("votes", self.vote_parts(), ["image_id", "rule", "continues", "error"])
 
+    def read_votes(
+        self, names: Sequence[str], columns: list[str], then: Callable[[pa.Table], pa.Table]
+    ) -> dict[str, pa.Table]:
+        """Columns of some votes parts, several read side by side; one that cannot be read is warned of and left out.
+
+        Args:
+            names: of the parts.
+            columns: of VOTES, and `part`: the part's name.
+            then: what is made of each part as it is read, so that all of them need not be held.
+        """
+        return self._each("votes", names, columns, then=then)
+
     def devices(self) -> list[str]:
         """The kinds of device that counted the committed votes."""
         return sorted({*self._read("votes", self.vote_parts(), ["device"])["device"].to_pylist()} - {None, ""})
-
-    def latest(self) -> pa.Table:
-        """How far each (image_id, rule) is, once: error, n, decided, device, batch_size, the part with all votes."""
-        columns = ["image_id", "rule", "error", "n", "decided", "continues", "device", "batch_size", "part"]
-        return once(self._read("votes", self.vote_parts(), columns))
 
     def progress(self) -> ImageCounts:
         """How far the run is: by its note where it is finished, else by its committed rows."""
@@ -343,12 +350,28 @@ class Run:
             columns: of the parts' schema, and `part`: the part's name.
             rule: the one whose rows are wanted, by its id; by default all.
         """
-        with ThreadPoolExecutor(_READERS) as pool:
-            tables = list(pool.map(lambda name: self._part(folder, name, columns, rule), names))
-        self.warn_unreadable([name for name, table in zip(names, tables, strict=True) if table is None], folder)
         schema = (VOTES if folder == "votes" else CERTIFICATES).append(pa.field("part", pa.string()))
         empty = pa.schema([schema.field(column) for column in columns]).empty_table()
-        return pa.concat_tables([empty, *(table for table in tables if table is not None)])
+        return pa.concat_tables([empty, *self._each(folder, names, columns, rule).values()])
+
+    def _each(
+        self,
+        folder: str,
+        names: Sequence[str],
+        columns: list[str],
+        rule: str | None = None,
+        then: Callable[[pa.Table], pa.Table] | None = None,
+    ) -> dict[str, pa.Table]:
+        """The readable ones of some parts by their names, each as `then` makes it; warns of the others."""
+
+        def read(name: str) -> pa.Table | None:
+            table = self._part(folder, name, columns, rule)
+            return table if table is None or then is None else then(table)
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            tables = dict(zip(names, pool.map(read, names), strict=True))
+        self.warn_unreadable([name for name, table in tables.items() if table is None], folder)
+        return {name: table for name, table in tables.items() if table is not None}
 
     def _part(self, folder: str, name: str, columns: list[str], rule: str | None = None) -> pa.Table | None:
         """One part's rows, or None where it cannot be read."""

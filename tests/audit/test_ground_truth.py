@@ -124,7 +124,7 @@ def test_neither_dead_actors_nor_dead_drivers_nor_a_lack_of_memory_change_that(n
     audit.look(audit.ask(begun).run, begun)
     dies(more)
     outcome = audit.ask(more)
-    assert set(outcome.run.latest()["batch_size"].to_pylist()) == {BATCH_SIZE, BATCH_SIZE // 4}
+    assert set(outcome.run.votes()["batch_size"].to_pylist()) == {BATCH_SIZE, BATCH_SIZE // 4}
     short = audit.ask(most, ShortOfMemory())  # what was begun in passes of a size goes on in such alone, or not at all
     assert short.errors and all("batches are" in why for why in short.errors.values())
     here.commit_late()

@@ -168,7 +168,7 @@ def test_a_top_up_of_two_rules_ends_with_the_votes_of_having_asked_at_once(seque
     (first,) = sample(**sequential([0.2], rules=rules))
     (second,) = sample(**sequential([0.2, 0.3], rules=rules))
     (third,) = sample(**sequential([0.2, 0.3, 0.45], rules=rules))
-    rows = third.run.latest().to_pandas().pivot(index="image_id", columns="rule", values="part")
+    rows = third.run.votes().to_pandas().pivot(index="image_id", columns="rule", values="part")
     assert (rows["argmax"] != rows.drop(columns="argmax").iloc[:, 0]).any()  # some went on alone
     (at_once,) = sample(**sequential([0.2, 0.3, 0.45], rules=rules, results=str(tmp_path / "at once")))
     ours, theirs = (load_votes(run.location).set_index(["rule", "image_id"]) for run in (third.run, at_once.run))

@@ -1,0 +1,123 @@
+"""What of a run is still to be drawn: images that lack votes of a rule, and those whose votes decide too little."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raycsr.certification import Statements, Tallies
+from raycsr.results import VOTES, Run, begun_here, missing_images, once, rows_of, sparse_votes, texts_of_rules
+
+_COLUMNS = ["image_id", "rule", "label", "error", "n", "decided", "continues", "device", "batch_size", "part"]
+_VOTES = ["selection", "estimation"]
+_PART = VOTES.append(pa.field("part", pa.string()))
+
+
+class Remaining:
+    """Answers what a run lacks, as often as asked; each of its parts is read once."""
+
+    def __init__(self, run: Run, statements: Statements | None, most: int) -> None:
+        """Reads the parts that are committed.
+
+        Args:
+            run: the run.
+            statements: what its votes are to decide; None where all images get the same number of samples.
+            most: estimation samples that an image may have.
+        """
+        self._run, self._statements, self._most = run, statements, most
+        self._num_classes = run.manifest()["num_classes"]
+        self._parts: dict[str, pa.Table] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Reads the parts that were committed since the last look."""
+        names = self._run.vote_parts()
+        columns = [*_COLUMNS, *(() if self._statements is None else _VOTES)]
+        new = [name for name in names if name not in self._parts]
+        self._parts |= self._run.read_votes(new, columns, self._without_votes)
+        nothing = self._without_votes(pa.schema([_PART.field(name) for name in columns]).empty_table())
+        self._rows = pa.concat_tables([nothing, *(self._parts[name] for name in names if name in self._parts)])
+
+    def to_sample(self, wanted: pd.DataFrame, rules: Sequence[str], *, retry_errors: bool) -> pd.DataFrame:
+        """What is to be drawn: images that lack rules' votes, and of a sequential run those that are to go on.
+
+        Args:
+            wanted: rows of the listing: image_id and label.
+            rules: ids of the decision rules that are wanted.
+            retry_errors: whether to draw again what failed.
+
+        Returns:
+            image_id, label, rules (with a space between), continues (the part with the votes from before, or ""), and
+            the device and batch_size that drew those ("" and 0 where there are none).
+        """
+        begun = begun_here(self._rows)
+        if retry_errors:
+            begun = begun.filter(begun["error"].is_null())
+        missing = missing_images(wanted, begun, rules).assign(continues="", device="", batch_size=0)
+        if self._statements is None:
+            return missing
+        going_on = self._undecided(wanted, rules)
+        if not retry_errors:
+            tried = self._rows.filter(self._rows["error"].is_valid()).to_pandas()
+            keys = ["image_id", "continues"]
+            going_on = going_on[~pd.MultiIndex.from_frame(going_on[keys]).isin(pd.MultiIndex.from_frame(tried[keys]))]
+        return pd.concat([missing, going_on], ignore_index=True)
+
+    def errors(self, wanted: pd.DataFrame, rules: Sequence[str]) -> dict[str, str]:
+        """Images that lack votes under some rule, or that could not go on -> why."""
+        errored = self._rows.filter(self._rows["error"].is_valid())
+        if not len(errored):
+            return {}
+        left = set(self.to_sample(wanted, rules, retry_errors=True)["image_id"])
+        reasons = dict(zip(errored["image_id"].to_pylist(), errored["error"].to_pylist(), strict=True))
+        return {i: reasons[i] for i in wanted["image_id"] if i in reasons and i in left}
+
+    def _undecided(self, wanted: pd.DataFrame, rules: Sequence[str]) -> pd.DataFrame:
+        """The images that have votes, but fewer than they may have and too few for the statements."""
+        assert self._statements is not None
+        rows = once(self._rows)
+        images = rows_of(rows["image_id"], wanted)
+        some = self._may_go_on(rows) & pc.is_in(rows["rule"], value_set=pa.array(rules, pa.string())).to_numpy()
+        rows, images = _only(rows, images, some & (images >= 0))
+        tallies = {name: rows[name].to_numpy() for name in rows.column_names if name not in _COLUMNS}
+        decided = self._statements.are_decided(Tallies.of_columns(rows["n"].to_numpy(), tallies))
+        rows, images = _only(rows, images, ~decided)
+        part = pc.index_in(rows["part"], value_set=rows["part"].unique()).to_numpy().astype(np.int64)
+        _, first, group = np.unique(part * len(wanted) + images, return_index=True, return_inverse=True)
+        flags = np.zeros((len(first), len(rules)), bool)
+        flags[group, pc.index_in(rows["rule"], value_set=pa.array(rules, pa.string())).to_numpy()] = True
+        of_first = rows.select(["image_id", "part", "device", "batch_size"]).take(pa.array(first)).to_pandas()
+        going_on = of_first.rename(columns={"part": "continues"})
+        labels = wanted["label"].to_numpy()[images[first]]
+        return going_on.assign(label=labels, rules=texts_of_rules(flags, rules))
+
+    def _without_votes(self, part: pa.Table) -> pa.Table:
+        """The part's rows with the tallies of those that may go on in the place of their votes."""
+        if self._statements is None:
+            return part
+        votes, open_ = part.select(_VOTES), self._may_go_on(part)
+        part, some = part.drop_columns(_VOTES), votes.filter(pa.array(open_))
+        selection, estimation = (sparse_votes(some[name]).dense(self._num_classes) for name in _VOTES)
+        labels = part["label"].to_numpy()[open_]
+        for name, column in self._statements.tally(selection, estimation, labels).columns().items():
+            spread = np.zeros(len(part), np.int64)
+            spread[open_] = column
+            part = part.append_column(name, pa.array(spread))
+        return part
+
+    def _may_go_on(self, rows: pa.Table) -> np.ndarray:
+        """Rows whose votes may be too few: all are whole, but were not drawn for these statements, and not to the end.
+
+        Returns:
+            Flags, bool (N,).
+        """
+        assert self._statements is not None
+        other = pc.fill_null(pc.not_equal(rows["decided"], self._statements.digest), True)
+        fewer = pc.less(rows["n"], self._most)
+        return pc.and_(pc.and_(rows["error"].is_null(), other), fewer).to_numpy()
+
+
+def _only(rows: pa.Table, images: np.ndarray, flags: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    return rows.filter(pa.array(flags)), images[flags]
