@@ -39,6 +39,9 @@ VERBS = {
         "check a sample, train or sweep, and print its plan",
     ),
     "ls": ("raycsr.pipelines.ls:ls", "what a results folder holds, and how far each run is: raycsr ls RESULTS"),
+    "cp": ("raycsr.pipelines.cp:cp", "copy runs to another place, local or S3; checks what it wrote"),
+    "merge": ("raycsr.pipelines.merge:merge", "add to a run what others, sampled apart, have that it lacks"),
+    "rm": ("raycsr.pipelines.rm:rm", "delete runs; says what it deletes, and asks first"),
 }
 
 VALIDATED = ("sample", "train", "sweep")

@@ -181,7 +181,7 @@ class Run:
         """Rows of image_id and image_sha, each once: the pixels that votes of some images were drawn from."""
         if not len(image_ids):  # as ever, where nobody copied or touched the data
             return pd.DataFrame({"image_id": [], "image_sha": []}, dtype=object)
-        rows = self._read("votes", self.vote_parts(), ["image_id", "image_sha", "error"])
+        rows = self.rows(["image_id", "image_sha", "error"])
         wanted = pc.is_in(rows["image_id"], value_set=pa.array(image_ids, pa.string()))
         voted = rows.filter(pc.and_(wanted, rows["error"].is_null())).select(["image_id", "image_sha"])
         return image_ids.to_frame("image_id").merge(voted.to_pandas().drop_duplicates())  # in the listing's order
@@ -223,6 +223,10 @@ class Run:
             then: what is made of each part as it is read, so that all of them need not be held.
         """
         return self._each("votes", names, columns, then=then)
+
+    def rows(self, columns: list[str]) -> pa.Table:
+        """Columns of all committed rows, and `part` where it is among them, in the order of the parts' names."""
+        return self._read("votes", self.vote_parts(), columns)
 
     def devices(self) -> list[str]:
         """The kinds of device that counted the committed votes."""

@@ -12,6 +12,8 @@ from raycsr import UserError, load_certificates, load_votes
 from raycsr.certification import Statements, looks
 from raycsr.data import DataOptions
 from raycsr.models import ModelOptions
+from raycsr.pipelines.cp import cp
+from raycsr.pipelines.merge import merge
 from raycsr.pipelines.sample import sample
 from raycsr.pipelines.train import train
 from raycsr.smoothing import CHUNK, SamplingOptions
@@ -204,3 +206,19 @@ def test_a_run_of_an_earlier_schema_is_read_and_not_gone_on_with(sequential):
         sample(**sequential([0.3], limit=4))
     (anew,) = sample(**sequential([0.3], limit=2), begin_anew=True)
     assert anew.run.location != first.run.location
+
+
+def test_a_copy_that_was_sampled_on_elsewhere_comes_home_and_goes_on(sequential, tmp_path):
+    (home,) = sample(**sequential([0.3], limit=20))
+    (there,) = cp(run=[home.run.location], results=str(tmp_path / "there"))
+    (on,) = sample(**sequential([0.3, 0.45], limit=30, results=str(tmp_path / "there")))
+    assert on.run.location == there
+    (apart,) = sample(**sequential([0.45], limit=25, results=str(tmp_path / "apart")))  # first and last of it twice
+    merge(run=[there, apart.run.location], into=home.run.location)
+    (after,) = sample(**sequential([0.3, 0.45], limit=30))
+    assert after.run.location == home.run.location and after.run.finished()
+    (at_once,) = sample(**sequential([0.3, 0.45], limit=30, results=str(tmp_path / "at once")))
+    ours, theirs = (load_votes(run.location).set_index("image_id").sort_index() for run in (after.run, at_once.run))
+    assert (ours["n"] >= theirs["n"]).all()  # more where another order of questions drew more
+    (again,) = sample(**sequential([0.3, 0.45], limit=30))
+    assert again.sampled == 0

@@ -1,0 +1,154 @@
+"""Joining two runs of one identity that were sampled apart: what the other lacks is copied into it."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raycsr.errors import UserError, shown
+from raycsr.results.listing import touched
+from raycsr.results.merging import once
+from raycsr.results.owners import Ownership
+from raycsr.results.runs import Run
+from raycsr.results.schema import SCHEMA_VERSION, VOTES
+from raycsr.results.transfer import RunFiles, copy_each
+
+IDENTITY = (
+    *("preprocessing", "components", "sigma", "seed", "precision", "compile", "noise_scheme", "n0", "n", "sampling"),
+    *("data", "begun_anew", "num_classes", "class_names"),
+)
+"""What a manifest says alike of runs of one identity: what determines votes, and what classes are called."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What came to a run by joining another to it.
+
+    Attributes:
+        images: that it had not listed.
+        parts: of votes.
+    """
+
+    images: int
+    parts: int
+
+
+def join_runs(source: Run, target: Run) -> Joined:
+    """Copies into a run what another one of its identity has and it lacks: images, rules and votes.
+
+    Parts are copied as they are, so that rows that continue others, and certificates, stay true. Both runs may have
+    votes of one image: what `merging` says of a run's own doubles holds then. Certificates are not copied: they follow
+    from the votes. What stops midway goes on when repeated, and repeating what is done changes nothing.
+
+    Args:
+        source: the run that is read; of one that is being sampled, what is committed by now.
+        target: the run that grows.
+
+    Raises:
+        UserError: where the two are of different identities, or of images that changed between them; where they have
+            different votes of an image, counted alike; or a living driver owns the target.
+    """
+    if source.location == target.location:
+        raise UserError(f"{source.location} is joined to itself; name another run")
+    _refuse_other_identity(source, target)
+    with Ownership(target.store) as owner:
+        finished = source.finished() and target.finished()
+        parts, otherwise = _new_parts(source, target)
+        _refuse_contradictions(source, target, parts, otherwise)
+        before = target.num_images()
+        _add_images(source, target)
+        files = [name for name in RunFiles.of(source.store).stored if name.startswith(("rules/", "known_sets/"))]
+        for name in files:
+            target.store.create(name, source.store.read(name))
+        names = {f"votes/{part}": f"votes/{new}" for part, new in parts.items()}
+        copy_each(source.store, target.store, names)
+        owner.check()
+        if finished and not target.finished():
+            _finish(source, target)
+        return Joined(target.num_images() - before, len(parts))
+
+
+def _refuse_other_identity(source: Run, target: Run) -> None:
+    one, other = source.manifest(), target.manifest()
+    for run, facts in ((source, one), (target, other)):
+        if facts["schema_version"] != SCHEMA_VERSION:
+            raise UserError(
+                f"run {run.location} is of schema_version {facts['schema_version']} and can be read, but not joined to "
+                f"another; only runs of schema_version {SCHEMA_VERSION} are"
+            )
+    differ = [name for name in IDENTITY if one.get(name) != other.get(name)]
+    if differ:
+        values = " and ".join(shown(str(facts.get(differ[0]))) for facts in (one, other))
+        raise UserError(
+            f"{source.location} and {target.location} are two different runs: their {differ[0]} is {values}; only runs "
+            "that were begun with the same options on the same data are joined"
+        )
+
+
+def _new_parts(source: Run, target: Run) -> tuple[dict[str, str], list[str]]:
+    """What there is of votes in the source that is not in the target.
+
+    Two drivers that each began with the same images gave their parts one name. The target's part stands where it has
+    votes of all of them: what goes on from either goes on from it. Else the source's gets a name behind it.
+
+    Returns:
+        Names of the source's parts to copy -> their names in the target; and of those that the target has otherwise.
+    """
+    there, rows = RunFiles.of(target.store).sizes, target.rows(["error", "part"])
+    errored = set(rows.filter(rows["error"].is_valid())["part"].to_pylist())
+    new, otherwise = {}, []
+    whole = set(source.rows(["image_id", "part"])["part"].to_pylist())
+    for part in [part for part in source.vote_parts() if part in whole]:
+        data, name = source.store.read(f"votes/{part}"), part
+        if f"votes/{part}" in there and target.store.read(f"votes/{part}") != data:
+            name = f"{part.removesuffix('.parquet')}_{sha256(data).hexdigest()[:8]}.parquet"
+            if part not in errored:
+                otherwise.append(part)
+                continue
+        if f"votes/{name}" not in there:
+            new[part] = name
+    return new, otherwise
+
+
+def _refuse_contradictions(source: Run, target: Run, new: dict[str, str], otherwise: list[str]) -> None:
+    """Refuses runs whose votes of an image are of different pixels, or cannot both be right."""
+    columns = [*VOTES.names, "part"]
+    rows = source.rows(columns)
+    rows = rows.filter(pc.is_in(rows["part"], value_set=pa.array([*new, *otherwise], pa.string())))
+    theirs = pc.unique(target.rows(["image_id"])["image_id"])
+    shared = pc.unique(rows["image_id"]).filter(pc.is_in(pc.unique(rows["image_id"]), value_set=theirs)).to_pandas()
+    if not len(shared):
+        return
+    pixels = pd.concat([run.sampled_pixels(shared) for run in (source, target)]).drop_duplicates()
+    changed = pixels["image_id"][pixels["image_id"].duplicated()].drop_duplicates()
+    if len(changed):
+        raise UserError(
+            f"{len(changed)} images changed between {source.location} and {target.location}, the first "
+            f"{changed.iloc[0]!r}: their votes are of other pixels; certify changed data into another --results"
+        )
+    names = pa.array([new.get(part, part) for part in rows["part"].to_pylist()], pa.string())
+    rows = rows.set_column(rows.column_names.index("part"), "part", names)
+    try:
+        once(pa.concat_tables([target.rows(columns), rows]).sort_by("part"))
+    except UserError as error:
+        raise UserError(f"{source.location} and {target.location} cannot be joined: {error}") from error
+
+
+def _add_images(source: Run, target: Run) -> None:
+    """Lists what the source lists; of an image that looks different there, the target's votes say what it was."""
+    if not source.num_images():
+        return
+    images = source.images()
+    if target.num_images():
+        other = touched(target.images(), images, target.run_id)
+        images = images[~images["image_id"].isin(target.sampled_pixels(other)["image_id"])]
+    target.add_images(images.reset_index(drop=True), replaced=lambda _: [])
+
+
+def _finish(source: Run, target: Run) -> None:
+    """Notes that the target is finished, where both were and no image lacks a rule that only one of them had."""
+    counts = target.progress()
+    if not counts.missing:
+        target.finish(num_images=counts.images, num_errors=counts.errored)
