@@ -1,6 +1,7 @@
 """What to certify: sources of images, and their decoding to pixels of one size."""
 
 from raycsr.data.decode import Decode, decode_images, rgb_image
+from raycsr.data.images import Image
 from raycsr.data.memory import Pixels, num_bytes, read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import cifar10_arrays, digits_arrays
@@ -10,6 +11,7 @@ from raycsr.data.splits import refuse_test_images
 __all__ = [
     "DataOptions",
     "Decode",
+    "Image",
     "Listing",
     "Pixels",
     "Source",

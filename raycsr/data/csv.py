@@ -29,7 +29,7 @@ from raycsr.data.files import (
     walk,
 )
 from raycsr.data.imagefolder import read_file
-from raycsr.data.images import EXTENSIONS, Found, Image, Images, extension, frame
+from raycsr.data.images import EXTENSIONS, Found, Image, Images, Room, extension, frame
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError, refuse_credentials
 
@@ -88,7 +88,7 @@ def list_csv(options: DataOptions) -> Found:
     return Found(images, names, left_out, all_splits=columns.split is None)
 
 
-def read_csv(options: DataOptions, image_ids: Sequence[str]) -> Images:
+def read_csv(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """Each image's file, from the root that has it, or why it cannot be read."""
     places = [open_filesystem(root) for root in _roots(options)]
 
@@ -96,7 +96,7 @@ def read_csv(options: DataOptions, image_ids: Sequence[str]) -> Images:
         errors: list[OSError] = []
         for filesystem, root in places:
             try:
-                return retried(partial(read_file, filesystem, f"{root}/{image_id}"))
+                return retried(partial(read_file, filesystem, f"{root}/{image_id}", room))
             except (FileNotFoundError, PermissionError) as error:
                 errors.append(error)
         worst = next((error for error in errors if isinstance(error, PermissionError)), errors[0])

@@ -1,12 +1,13 @@
 """Decoding: encoded images to upright RGB pixels of the one size that the base classifier takes."""
 
+import functools
 import hashlib
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -42,8 +43,15 @@ class Decode:
             UserError: The whole source is missing on this node.
             OSError: Reading kept failing.
         """
-        encoded = self.source.read([str(image_id) for image_id in batch["image_id"]])
-        return {**batch, **decode_images(encoded, self.preprocessing)}
+        return {**batch, **read_decoded(self.source, [str(one) for one in batch["image_id"]], self.preprocessing)}
+
+
+def read_decoded(source: Source, image_ids: Sequence[str], preprocessing: Preprocessing) -> dict[str, np.ndarray]:
+    """Reads and decodes images as `decode_images` does, in turns: of encoded ones few are in memory at once."""
+    turns = source.read_in_turns(image_ids)
+    # mapped, for a loop would keep a turn while the next is read; the empty one is for no images at all
+    decoded = list(map(functools.partial(decode_images, preprocessing=preprocessing), itertools.chain([[]], turns)))
+    return {name: np.concatenate([turn[name] for turn in decoded]) for name in decoded[0]}
 
 
 def decode_images(
@@ -129,7 +137,7 @@ def _grey(image: Image.Image) -> np.ndarray:
     return 255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey
 
 
-@lru_cache
+@functools.lru_cache
 def _transform(preprocessing: Preprocessing) -> Transform:
     """timm's evaluation transform up to uint8 pixels: RGB image -> tensor (3, H, W)."""
     return create_transform(

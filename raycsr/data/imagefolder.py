@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.fs as pafs
 
 from raycsr.data.files import READ_THREADS, File, natural, one_image_failed, open_filesystem, retried, walk
-from raycsr.data.images import EXTENSIONS, MAX_BYTES, Found, Image, Images, extension, frame, too_large
+from raycsr.data.images import EXTENSIONS, LATER, MAX_BYTES, Found, Image, Images, Room, extension, frame, too_large
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 
@@ -41,13 +41,13 @@ def list_imagefolder(options: DataOptions) -> Found:
     return Found(images, names, left_out)
 
 
-def read_imagefolder(options: DataOptions, image_ids: Sequence[str]) -> Images:
+def read_imagefolder(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """Each image's file, or why it cannot be read."""
     filesystem, root = open_filesystem(str(options.path))
 
     def read_one(image_id: str) -> Image:
         try:
-            return retried(lambda: read_file(filesystem, f"{root}/{image_id}"))
+            return retried(lambda: read_file(filesystem, f"{root}/{image_id}", room))
         except (FileNotFoundError, PermissionError) as error:
             return one_image_failed(error, filesystem, root)
 
@@ -55,8 +55,12 @@ def read_imagefolder(options: DataOptions, image_ids: Sequence[str]) -> Images:
         return list(pool.map(read_one, image_ids))
 
 
-def read_file(filesystem: pafs.FileSystem, path: str) -> Image:
+def read_file(filesystem: pafs.FileSystem, path: str, room: Room) -> Image:
     """The bytes of an image file, or why they are not read."""
+    if room.full:
+        return LATER
     with filesystem.open_input_file(path) as file:
         size = file.size()
-        return file.read(size) if size <= MAX_BYTES else too_large(size)
+        if size > MAX_BYTES:
+            return too_large(size)
+        return file.read(size) if room.take(size) else LATER

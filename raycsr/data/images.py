@@ -1,6 +1,7 @@
 """What every kind of source hands over: the rows of a listing, and each image as it was read."""
 
 import posixpath
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ Image = bytes | np.ndarray | Exception  # one image as it was read, or why it co
 Images = list[Image]
 
 MAX_BYTES = 2**28  # of an encoded image: a larger one is an error of its row, and is not read
+MAX_HELD = 2**28  # bytes of encoded images that are in memory at once, in a process that decodes; one always fits
+
+LATER = ValueError("the image was left for later: others take the memory")  # stands for it until it is read
 
 # Formats that tell themselves by a signature, and that Pillow decodes by itself to one picture: none that runs a
 # program (EPS), leaves decoding to others (HDF5, WMF), or holds numbers without a scale (FITS). TGA has no signature
@@ -41,6 +45,22 @@ class Found(NamedTuple):
     class_names: list[str] | None
     left_out: Counter[str]
     all_splits: bool = False
+
+
+class Room:
+    """The bytes that images which are read together may take; once one finds no room, all that come after wait."""
+
+    def __init__(self, most: float) -> None:
+        """Nothing is taken yet."""
+        self.full = False
+        self._left, self._lock = most, threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether an image of so many bytes may be read now."""
+        with self._lock:
+            self.full = self.full or size > self._left
+            self._left -= 0 if self.full else size
+            return not self.full
 
 
 def extension(path: str) -> str:

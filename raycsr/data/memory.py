@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from raycsr.data.decode import decode_images
+from raycsr.data.decode import read_decoded
 from raycsr.data.sources import Source
 from raycsr.errors import UserError
 from raycsr.models import Preprocessing
@@ -65,7 +65,7 @@ def read_pixels(source: Source, images: pd.DataFrame, preprocessing: Preprocessi
 
     def read(start: int) -> None:
         block = slice(start, start + _BLOCK)
-        decoded = decode_images(source.read(images["image_id"].iloc[block].tolist()), preprocessing)
+        decoded = read_decoded(source, images["image_id"].iloc[block].tolist(), preprocessing)
         pixels[block] = decoded["image"]
         errors[block] = decoded["error"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 
 from raycsr.data.files import reason
-from raycsr.data.images import Found, Images, frame
+from raycsr.data.images import Found, Images, Room, frame
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 
@@ -79,12 +79,12 @@ def _indices(options: DataOptions, images: np.ndarray) -> list[str]:
     return [f"{options.split}#{index}" for index in range(len(images))]
 
 
-def read_digits(options: DataOptions, image_ids: Sequence[str]) -> Images:
+def read_digits(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """The pixels of each digit."""
     return _at_indices(digits_arrays(str(options.split))[0], image_ids)
 
 
-def read_cifar10(options: DataOptions, image_ids: Sequence[str]) -> Images:
+def read_cifar10(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """The pixels of each image."""
     # Never downloads: many tasks of a node would write the same folder at once.
     return _at_indices(cifar10_arrays(str(options.path), str(options.split))[0], image_ids)

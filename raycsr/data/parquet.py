@@ -30,7 +30,7 @@ from raycsr.data.files import (
     retried,
     walk,
 )
-from raycsr.data.images import MAX_BYTES, Found, Image, Images, extension, frame, too_large
+from raycsr.data.images import LATER, MAX_BYTES, Found, Image, Images, Room, extension, frame, too_large
 from raycsr.data.options import DataOptions
 from raycsr.data.split_names import TEST, TRAIN
 from raycsr.errors import UserError
@@ -207,21 +207,21 @@ def _hub_class_names(schema: pa.Schema, label: str) -> list[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def read_parquet(options: DataOptions, image_ids: Sequence[str]) -> Images:
+def read_parquet(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """Each row's encoded image, or why it cannot be read; opens each file once."""
     filesystem, folder = open_filesystem(retried(lambda: folder_of(str(options.path))))
     places = pd.DataFrame([i.rsplit("#", 1) for i in image_ids], columns=["file", "row"]).astype({"row": int})
     images: dict[int, Image] = {}
     for file, rows in places.groupby("file").row:
         try:
-            read = retried(partial(_read_rows, filesystem, f"{folder}/{file}", rows.to_numpy(), options))
+            read = retried(partial(_read_rows, filesystem, f"{folder}/{file}", rows.to_numpy(), options, room))
         except (FileNotFoundError, PermissionError) as error:
             read = [one_image_failed(error, filesystem, folder)] * len(rows)
         images.update(zip(rows.index, read, strict=True))
     return [images[position] for position in range(len(image_ids))]
 
 
-def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray, options: DataOptions) -> Images:
+def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray, options: DataOptions, room: Room) -> Images:
     """The encoded images of some rows of one file; reads each row group that they lie in once."""
     images: Images = [IndexError("the row vanished after it was listed")] * len(rows)
     with filesystem.open_input_file(path) as handle:
@@ -235,18 +235,20 @@ def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray, options
         group_of = np.searchsorted(starts, rows, side="right") - 1
         for group in np.unique(group_of[rows < starts[-1]]).tolist():
             positions = np.flatnonzero(group_of == group)
-            of_group = _read_group(parquet, group, column, rows[positions] - starts[group])
+            of_group = _read_group(parquet, group, column, rows[positions] - starts[group], room)
             for position, image in zip(positions, of_group, strict=True):
                 images[position] = image
     return images
 
 
-def _read_group(parquet: pq.ParquetFile, group: int, column: str, rows: np.ndarray) -> Images:
+def _read_group(parquet: pq.ParquetFile, group: int, column: str, rows: np.ndarray, room: Room) -> Images:
     """The encoded images of some rows of a row group; where a page of it is damaged, those before that page."""
+    if room.full:
+        return [LATER] * len(rows)
     metadata = parquet.metadata.row_group(group)
-    images, damaged = _read_cells(parquet, group, column, rows, _at_once(metadata, column))
-    if damaged:
-        images, _ = _read_cells(parquet, group, column, rows, 1)
+    images, damaged = _read_cells(parquet, group, column, rows, _at_once(metadata, column), room)
+    if damaged == 0:
+        images, _ = _read_cells(parquet, group, column, rows, 1, room)
     return images
 
 
@@ -256,22 +258,22 @@ def _at_once(metadata: Any, column: str) -> int:
 
 
 def _read_cells(
-    parquet: pq.ParquetFile, group: int, column: str, rows: np.ndarray, at_once: int
-) -> tuple[Images, bool]:
-    """The encoded images of some rows of a row group, read so many rows at once, and whether damage ended that."""
+    parquet: pq.ParquetFile, group: int, column: str, rows: np.ndarray, at_once: int, room: Room
+) -> tuple[Images, int | None]:
+    """The encoded images of some rows of a row group, read so many rows at once, and where damage ended that."""
     images: Images = [IndexError("the row vanished after it was listed")] * len(rows)
-    first = 0
+    first, damaged, rest = 0, None, None
     try:
         for cells in _image_columns(parquet, group, column, at_once):
             for position in np.flatnonzero((rows >= first) & (rows < first + len(cells))):
-                images[position] = _image(cells[rows[position] - first])
+                images[position] = _image(cells[rows[position] - first], room)
             first += len(cells)
-            if first > rows.max():
+            if room.full or first > rows.max():
+                rest = LATER
                 break
     except _NOT_READ as error:
-        damage = _damage(error)
-        return [damage if row >= first else image for row, image in zip(rows, images, strict=True)], True
-    return images, False
+        damaged, rest = first, _damage(error)
+    return [image if row < first or rest is None else rest for row, image in zip(rows, images, strict=True)], damaged
 
 
 def _damage(error: Exception) -> ValueError:
@@ -292,8 +294,10 @@ def _image_columns(parquet: pq.ParquetFile, group: int, column: str, at_once: in
         yield pc.struct_field(cells, "bytes") if pa.types.is_struct(cells.type) else cells
 
 
-def _image(cell: pa.Scalar) -> Image:
+def _image(cell: pa.Scalar, room: Room) -> Image:
     if not cell.is_valid:
         return ValueError("the row holds no image bytes")
     size = cell.as_buffer().size
-    return cell.as_py() if size <= MAX_BYTES else too_large(size)
+    if size > MAX_BYTES:
+        return too_large(size)
+    return cell.as_py() if room.take(size) else LATER

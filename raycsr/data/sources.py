@@ -4,8 +4,10 @@ Every kind of source is a pair of functions, one that lists and one that reads: 
 """
 
 import hashlib
+import itertools
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from raycsr.certification import group_numbers
 from raycsr.class_names import read_classes
 from raycsr.data.csv import checked_roots, list_csv, read_csv
 from raycsr.data.imagefolder import list_imagefolder, read_imagefolder
-from raycsr.data.images import PICTURES, Found, Images
+from raycsr.data.images import LATER, MAX_HELD, PICTURES, Found, Images, Room
 from raycsr.data.naming import name_classes
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import list_cifar10, list_digits, read_cifar10, read_digits
@@ -90,7 +92,22 @@ class Source:
             UserError: The whole source is missing on this node.
             OSError: Reading kept failing.
         """
-        return _KINDS[self.options.source].read(self.options, image_ids)
+        return list(itertools.chain.from_iterable(self.read_in_turns(image_ids)))
+
+    def read_in_turns(self, image_ids: Sequence[str]) -> Iterator[Images]:
+        """Reads images as `read` does, in their order, as many at a time as take `images.MAX_HELD` bytes together.
+
+        Whoever lets go of each turn before the next never has more encoded images in memory.
+        """
+        read = _KINDS[self.options.source].read
+        while image_ids:
+            images = read(self.options, image_ids, Room(MAX_HELD))
+            if images[0] is LATER:  # threads read images out of their order; one alone always fits
+                images = read(self.options, image_ids[:1], Room(math.inf))
+            fit = next((i for i, image in enumerate(images) if image is LATER), len(images))
+            image_ids = image_ids[fit:]
+            yield images[:fit]
+            del images
 
     def list(self) -> Listing:
         """Lists the images, without reading their pixels.
@@ -242,7 +259,7 @@ def _describe(options: DataOptions) -> str:
 
 class _Kind(NamedTuple):
     list: Callable[[DataOptions], Found]
-    read: Callable[[DataOptions, Sequence[str]], Images]
+    read: Callable[[DataOptions, Sequence[str], Room], Images]
     layout: str
     splits: tuple[str, ...] | None = None  # None: it has none; empty: they may have any name
     columns: tuple[str, ...] = ()  # of the options that only some kinds have

@@ -31,7 +31,19 @@ from raycsr.data.files import (
     retried,
     walk,
 )
-from raycsr.data.images import EXTENSIONS, MAX_BYTES, PICTURES, Found, Image, Images, extension, frame, too_large
+from raycsr.data.images import (
+    EXTENSIONS,
+    LATER,
+    MAX_BYTES,
+    PICTURES,
+    Found,
+    Image,
+    Images,
+    Room,
+    extension,
+    frame,
+    too_large,
+)
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 
@@ -89,7 +101,7 @@ def _listed(file: File, images: dict[str, _Sample]) -> pd.DataFrame:
     return frame(ids, [sample.label for sample in samples], [sample.size for sample in samples], file.version)
 
 
-def read_webdataset(options: DataOptions, image_ids: Sequence[str]) -> Images:
+def read_webdataset(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """Each image's member, or why it cannot be read; opens each tar once."""
     root = str(options.path)
     folder = retried(lambda: folder_of(root))
@@ -97,26 +109,26 @@ def read_webdataset(options: DataOptions, image_ids: Sequence[str]) -> Images:
     images: dict[int, Image] = {}
     for tar, keys in places.groupby("tar").key:
         try:
-            read = retried(partial(_read_members, f"{folder}/{tar}.tar", keys.tolist()))
+            read = retried(partial(_read_members, f"{folder}/{tar}.tar", keys.tolist(), room))
         except (FileNotFoundError, PermissionError) as error:
             read = [one_image_failed(error, *open_filesystem(root))] * len(keys)
         images.update(zip(keys.index, read, strict=True))
     return [images[position] for position in range(len(image_ids))]
 
 
-def _read_members(tar: str, keys: list[str]) -> Images:
+def _read_members(tar: str, keys: list[str], room: Room) -> Images:
     index = _index(tar).images
     filesystem, path = open_filesystem(tar)
     with filesystem.open_input_file(path) as file, ThreadPoolExecutor(READ_THREADS) as pool:
-        return list(pool.map(lambda key: _read_member(file, index.get(key)), keys))
+        return list(pool.map(lambda key: _read_member(file, index.get(key), room), keys))
 
 
-def _read_member(file: pa.NativeFile, sample: _Sample | None) -> Image:
+def _read_member(file: pa.NativeFile, sample: _Sample | None, room: Room) -> Image:
     if sample is None:
         return FileNotFoundError("the image vanished after it was listed")
     if sample.size > MAX_BYTES:
         return too_large(sample.size)
-    return file.read_at(sample.size, sample.offset)
+    return file.read_at(sample.size, sample.offset) if room.take(sample.size) else LATER
 
 
 def _index(tar: str) -> _Index:

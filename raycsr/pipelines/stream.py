@@ -11,7 +11,7 @@ import ray
 import torch
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from raycsr.data import Source, decode_images, rgb_image
+from raycsr.data import Image, Source, decode_images, rgb_image
 from raycsr.errors import UserError
 from raycsr.models import Preprocessing
 from raycsr.training import AugmentationOptions, Batch, augmentation, num_workers, share, whole_batch
@@ -37,34 +37,29 @@ class Augmented:
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds `image`, uint8 (N, H, W, 3), and `error` to a block that has `image_id`, `label` and `position`."""
-        encoded = self.source.read([str(image_id) for image_id in block["image_id"]])
         augment = augmentation(self.options, self.preprocessing.input_size)
-        if self.options.random_resized_crop is None:  # resized and cropped as for evaluation
-            decoded = decode_images(encoded, self.preprocessing)
-            images = [torch.from_numpy(image).permute(2, 0, 1) for image in decoded["image"]]
-            errors = list(decoded["error"])
-        else:
-            images, errors = _whole(encoded, self.preprocessing.input_size)
-        if augment is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(self.seed + int(block["position"][0]))
-                images = [augment(image) for image in images]
+        images: list[torch.Tensor] = []
+        errors: list[str] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed + int(block["position"][0]))
+            for turn in self.source.read_in_turns([str(image_id) for image_id in block["image_id"]]):
+                while turn:  # one by one: of encoded images and of those of their own size few are in memory
+                    image, error = self._decoded(turn.pop(0))
+                    images.append(image if augment is None else augment(image))
+                    errors.append(error or "")
         pixels = torch.stack(images).permute(0, 2, 3, 1).contiguous().numpy()
-        return {**block, "image": pixels, "error": np.array([error or "" for error in errors], object)}
+        return {**block, "image": pixels, "error": np.array(errors, object)}
 
-
-def _whole(encoded: list, input_size: tuple[int, int]) -> tuple[list[torch.Tensor], list[str | None]]:
-    """Images of their own size, uint8 (3, H, W), black where one cannot be decoded."""
-    images: list[torch.Tensor] = []
-    errors: list[str | None] = []
-    for one in encoded:
+    def _decoded(self, encoded: Image) -> tuple[torch.Tensor, str | None]:
+        """An image, uint8 (3, H, W), black where it cannot be decoded, and why."""
+        if self.options.random_resized_crop is None:  # resized and cropped as for evaluation
+            decoded = decode_images([encoded], self.preprocessing)
+            return torch.from_numpy(decoded["image"][0]).permute(2, 0, 1), decoded["error"][0]
         try:
-            images.append(pil_to_tensor(rgb_image(one)))
-            errors.append(None)
+            return pil_to_tensor(rgb_image(encoded)), None  # of its own size, which is cropped from
         except Exception as problem:  # any decoder's error concerns this image alone
-            images.append(torch.zeros((3, *input_size), dtype=torch.uint8))
-            errors.append(f"{type(problem).__name__}: {problem}")
-    return images, errors
+            black = torch.zeros((3, *self.preprocessing.input_size), dtype=torch.uint8)
+            return black, f"{type(problem).__name__}: {problem}"
 
 
 class StreamedBatches:
