@@ -8,7 +8,7 @@ import pyarrow as pa
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.results.locations import resolve_run
-from raycsr.results.runs import Run, certificate_set, certify_table
+from raycsr.results.runs import OF_VOTES, Run, certificate_set, certify_table
 from raycsr.results.schema import VOTES
 
 
@@ -60,7 +60,7 @@ def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001)
             f"votes are not as load_votes gives them: {error.args[-1]}; keep them as Parquet, not as text"
         ) from error
     certificates = certify_table(table, costs, float(sigmas[0]) if len(sigmas) else 1.0, alpha)
-    certificates = certificates.drop(columns="continues")
+    certificates = certificates.drop(columns=OF_VOTES)
     return certificates.assign(group=votes["group"].to_numpy()) if "group" in votes else certificates
 
 

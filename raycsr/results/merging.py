@@ -2,9 +2,19 @@
 
 Parts never change, so whatever happened to their writers, a reader decides by these rules alone, in this order:
 
-1. Of several rows that begin an image under a rule, the first by part name that has no error stands, else the first.
-2. Then the row that continues it, as often as there is one; of several the first by part name.
-3. Rows that were counted alike must agree, as far as both were drawn; where they do not, reading is refused.
+1. Of several rows that begin an image under a rule, the first by part name that has no error counts, else the first.
+   Others count beside it where they were counted alike, on such a device and in such batches; else not.
+2. A row that continues another counts where that one counts: where its part is gone, so is what continued it.
+3. Of the rows that count, the longest stands; of equal length the first by part name.
+4. What it does not continue must be able to be among its votes, as it is where both were drawn from the same noise;
+   where it is not, one of the parts is wrong, and reading is refused.
+
+Why the choice favours no lucky votes. The noise of an image is one sequence of samples, and rows that were counted
+alike are beginnings of it: whichever stands, its votes are those of the others, and more. How long a row is depends on
+votes, as they end sequential sampling, but the bounds of sequential runs hold at every length at once, so that any
+choice among lengths is sound; rows of a fixed n have one length. Rows that were counted in another way are another
+sequence, and to choose the longer of two sequences could favour one: there names alone decide. What the samples voted
+for is never looked at.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,74 +69,103 @@ def rows_of(image_ids: pa.Array | pa.ChunkedArray, images: pd.DataFrame) -> np.n
 
 
 def once(table: pa.Table) -> pa.Table:
-    """Keeps one row a key: the first by part name that has no error, else the first; then the one that continues it.
-
-    The choice never looks at votes, so it cannot favour lucky ones. Two rows for one key are the same work
-    done twice, by two drivers that may have asked for more and for fewer votes. Where device and batch shape were the
-    same, the fewer are the first of the more; else something is wrong with one of the parts.
+    """Keeps one row a key, by the rules at the top of this module, in the order of the table.
 
     Args:
-        table: rows in the order of their parts' names.
+        table: rows in the order of their parts' names, with rule, image_id, error, n, continues, device, batch_size and
+            part.
 
     Raises:
-        UserError: where they do not agree.
+        UserError: where two rows that were counted alike do not agree, naming their parts.
     """
-    more = table.filter(pc.and_(table["continues"].is_valid(), table["error"].is_null()))
-    table = begun_here(table)
-    rules = _numbers(table["rule"])
-    keys = _numbers(table["image_id"]).astype(np.int64) * (rules.max(initial=0) + 1) + rules
-    errored = table["error"].is_valid().to_numpy()
-    order = np.argsort(errored, kind="stable")
-    double = np.empty(len(table), bool)
-    double[order] = pd.Series(keys[order]).duplicated()
-    if double.any():
-        if "estimation" in table.column_names:
-            _refuse_disagreement(table, keys, double & ~errored, ~double)
-        table = table.filter(pa.array(~double))
-    return _continued(table, more)
+    return table.filter(pa.array(_standing(table)[0]))
 
 
-def _continued(table: pa.Table, more: pa.Table) -> pa.Table:
-    """Replaces each row by the one that continues it, as often as there is one: of several the first by part name.
+def whole(table: pa.Table) -> pa.Table:
+    """As `once`, less the rows that had more votes before: another row continues a part that is gone, and has more."""
+    standing, orphans = _standing(table)
+    if not orphans.any():
+        return table.filter(pa.array(standing))
+    keys, n = _keys(table), table["n"].to_numpy()
+    lost = pd.Series(n[orphans], index=keys[orphans]).groupby(level=0).max()
+    had = lost.reindex(keys).fillna(-1).to_numpy()
+    return table.filter(pa.array(standing & (n >= had)))
 
-    Args:
-        table: one row a key.
-        more: rows that continue others, in the order of their parts' names.
-    """
-    while len(more):
-        here = table.select(["image_id", "rule", "part"]).to_pandas().reset_index(names="row")
-        there = more.select(["image_id", "rule", "continues"]).to_pandas().reset_index(names="by")
-        found = here.merge(there, left_on=["image_id", "rule", "part"], right_on=["image_id", "rule", "continues"])
-        chosen = found.sort_values("by").drop_duplicates("row")
-        if not len(chosen):
+
+def _standing(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows stand, and which continue a part that is gone: bool (N,) both."""
+    begins, errored = (
+        table["continues"].is_null().to_numpy(),
+        table["error"].is_valid().to_numpy(),
+    )
+    keys = _keys(table)
+    order = np.lexsort((np.arange(len(keys)), errored, ~begins, keys))  # of a key: begun without an error, then with
+    first = order[~pd.Series(keys[order]).duplicated().to_numpy()]
+    first = first[begins[first]]
+    standing = np.zeros(len(keys), bool)
+    standing[first] = True
+    orphans = ~begins & ~errored
+    if len(first) == len(keys):  # nearly always: no image twice
+        return standing, orphans
+    places = pa.chunked_array([*table["part"].chunks, *table["continues"].chunks], pa.string())
+    numbers = _numbers(places).reshape(2, -1)
+    # where a row lies, and where the one that it continues does: a number for each key and part
+    here, there = (keys * (numbers.max(initial=0) + 1) + part for part in numbers)
+    like = pd.Series(_numbers(table["device"]) * (1 << 32) + table["batch_size"].fill_null(0).to_numpy())
+    wanted = pd.Series(like.to_numpy()[first], index=keys[first]).reindex(keys).to_numpy()
+    counts = begins & ~errored & (like.to_numpy() == wanted)
+    rooted = begins
+    while True:
+        follows, roots = (~begins & ~errored & ~of & np.isin(there, here[of]) for of in (counts, rooted))
+        if not follows.any() and not roots.any():
             break
-        kept = np.ones(len(table), bool)
-        kept[chosen["row"]] = False
-        left = np.ones(len(more), bool)
-        left[found["by"]] = False
-        table = pa.concat_tables([table.filter(pa.array(kept)), more.take(pa.array(chosen["by"]))])
-        more = more.filter(pa.array(left))
-    return table
+        counts, rooted = counts | follows, rooted | roots
+    orphans &= ~rooted
+    n = table["n"].to_numpy()
+    rows = np.flatnonzero(counts)
+    rows = rows[np.lexsort((rows, -n[rows], keys[rows]))]
+    longest = rows[~pd.Series(keys[rows]).duplicated().to_numpy()]
+    standing[first[np.isin(keys[first], keys[longest])]] = False
+    standing[longest] = True
+    if "estimation" in table.column_names:
+        _refuse_disagreement(table, keys, here, there, counts, longest)
+    return standing, orphans
+
+
+def _keys(table: pa.Table) -> np.ndarray:
+    """A number for each image and rule, int64 (N,)."""
+    rules = _numbers(table["rule"])
+    return _numbers(table["image_id"]) * (rules.max(initial=0) + 1) + rules
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """A number for each distinct text, from 0."""
-    return pc.index_in(column, value_set=column.unique()).to_numpy()
+    """A number for each distinct text, int64, from 0; null has one of its own."""
+    return pc.index_in(column, value_set=column.unique()).to_numpy().astype(np.int64)
 
 
-# What two drivers cannot see differently; one may have asked for fewer votes than the other.
-_SAME = set(VOTES.names) - {"estimation", "n", "decided", "seconds"}
+# What two drivers cannot see differently; one may have asked for fewer votes than the other, or gone on with its own.
+_SAME = set(VOTES.names) - {"estimation", "n", "decided", "seconds", "continues", "device", "batch_size"}
 
 
-def _refuse_disagreement(table: pa.Table, keys: np.ndarray, double: np.ndarray, first: np.ndarray) -> None:
-    row_of = pd.Series(np.flatnonzero(first), index=keys[first])
-    kept = table.take(row_of[keys[double]].to_numpy()).to_pylist()
-    for a, b in zip(kept, table.filter(pa.array(double)).to_pylist(), strict=True):
-        fewer, more = sorted((a, b), key=lambda row: row["n"])
-        differ = any(a[name] != b[name] for name in _SAME) or not _is_part_of(fewer, more)
-        if differ and (a["device"], a["batch_size"]) == (b["device"], b["batch_size"]):
+def _refuse_disagreement(
+    table: pa.Table, keys: np.ndarray, here: np.ndarray, there: np.ndarray, counts: np.ndarray, longest: np.ndarray
+) -> None:
+    """Refuses rows that count, are not continued by the one that stands, and cannot be among its votes."""
+    rivals, at = counts.copy(), longest
+    place = pd.Series(np.arange(len(here)), index=here)
+    place = place[~place.index.duplicated()]
+    while len(at):
+        rivals[at] = False
+        before = place.reindex(there[at[table["continues"].is_valid().to_numpy()[at]]]).dropna()
+        at = before.to_numpy().astype(np.int64)
+    others = np.flatnonzero(rivals)
+    row_of = pd.Series(longest, index=keys[longest])
+    kept, double = (table.take(rows).to_pylist() for rows in (row_of[keys[others]].to_numpy(), others))
+    for a, b in zip(kept, double, strict=True):
+        if any(a[name] != b[name] for name in _SAME) or not _is_part_of(b, a):
+            first, second = sorted((a["part"], b["part"]))
             raise UserError(
-                f"image {a['image_id']!r} has different votes in {a['part']!r} and {b['part']!r}, counted alike; "
+                f"image {a['image_id']!r} has different votes in {first!r} and {second!r}, counted alike; "
                 "one of the parts is wrong: move it away and run the same command again"
             )
 

@@ -19,11 +19,13 @@ from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile, UserError, nearest
 from raycsr.results.listing import grown, refuse_changed, touched
-from raycsr.results.merging import begun_here, missing_images, once
+from raycsr.results.merging import missing_images, once, whole
 from raycsr.results.schema import CERTIFICATES, READABLE_SCHEMAS, VOTES, certificates_table, sparse_votes
 from raycsr.store import Store
 
 _READERS = 16  # parts read side by side; reading waits for the network
+_STANDING = ["image_id", "rule", "error", "n", "continues", "device", "batch_size", "part"]  # by which rows stand
+OF_VOTES = ["continues", "device", "batch_size"]  # of a row of votes, kept with its certificate
 _LIST_AGAIN = "delete it, and `raycsr sample` lists the images again"
 
 
@@ -240,7 +242,8 @@ class Run:
             return ImageCounts(images, images - errored, 0, errored)
         if not images:
             return ImageCounts(0, 0, 0, 0)
-        listing, rules, committed = self.images(), self.rules(), begun_here(self.committed())
+        listing, rules = self.images(), self.rules()
+        committed = whole(self._read("votes", self.vote_parts(), _STANDING))
         missing = len(missing_images(listing, committed, rules))
         without_votes = len(missing_images(listing, committed.filter(committed["error"].is_null()), rules))
         return ImageCounts(images, images - without_votes, missing, without_votes - missing)
@@ -478,4 +481,4 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
         rules=votes["rule"].to_pylist(),
         errors=votes["error"].to_pylist(),
     )
-    return certificates.assign(n=votes["n"].to_numpy(), continues=votes["continues"].to_pandas())
+    return certificates.assign(n=votes["n"].to_numpy(), **{name: votes[name].to_pandas() for name in OF_VOTES})

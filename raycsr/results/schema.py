@@ -53,7 +53,12 @@ CERTIFICATES = pa.schema(
         ("pairwise_radius", pa.list_(pa.float64())),  # aligned with p_b_upper
         ("alpha", pa.float64()),  # failure probability of the whole row
         ("n", pa.int64()),  # estimation samples that it stands on
-        ("continues", pa.string()),  # as that of its votes
+        (
+            "continues",
+            pa.string(),
+        ),  # as that of its votes, as are device and batch_size: by them one row of several stands
+        ("device", pa.string()),
+        ("batch_size", pa.int32()),
         ("error", pa.string()),
     ]
 )
