@@ -96,9 +96,9 @@ def certify(folder: str, images: int, parts: int) -> list[dict]:
 class _Grey(Source):
     """Images that need no reading."""
 
-    def read(self, image_ids: Sequence[str]) -> list:
+    def read_in_turns(self, image_ids: Sequence[str]) -> Iterator[list]:
         """The same grey image for each id."""
-        return [np.full((32, 32, 3), 128, np.uint8)] * len(image_ids)
+        yield [np.full((32, 32, 3), 128, np.uint8)] * len(image_ids)
 
 
 class _Idle(Sampler):

@@ -5,7 +5,7 @@ differences of Phi, g at x + d depends on <u, d> alone, and the distance from x 
 along u: what certificates claim can be compared with what is true.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from hashlib import sha256
@@ -171,8 +171,8 @@ class Pictures(Source):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, image_ids: Sequence[str]) -> list:
-        return [self.pixels[int(image_id)] for image_id in image_ids]
+    def read_in_turns(self, image_ids: Sequence[str]) -> Iterator[list]:
+        yield [self.pixels[int(image_id)] for image_id in image_ids]
 
     def list(self, limit: int | None = None) -> Listing:
         ids = [str(i) for i in range(len(self))]
