@@ -2,11 +2,11 @@
 
 import json
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from jobs.bench import show
+from raycsr.certification import Statements, looks
 from raycsr.cli import run_job
 from raycsr.data import DataOptions, Listing, Source
 from raycsr.data.images import frame
@@ -24,45 +26,68 @@ from raycsr.errors import UserError
 from raycsr.models import ARGMAX, BaseClassifier, ModelOptions, Precision, Rule, load_base_classifier
 from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.pool import PoolOptions, Probe, connect
+from raycsr.pipelines.remaining import Remaining
 from raycsr.pipelines.sample import Job, open_run, stream
 from raycsr.pipelines.voter import Voter
 from raycsr.results import SCHEMA_VERSION, Ownership, Run, histograms, missing_images, votes_table
-from raycsr.smoothing import Counted, Request, Sampler, SamplingOptions
-from raycsr.store import Store
+from raycsr.smoothing import CHUNK, Counted, Request, Sampler, SamplingOptions
+from raycsr.store import PATIENCE, Store
 
 IMAGENET = 1_281_167  # training images
 CLASSES = 10
 N0, N = 100, 1000
 RULES = ("argmax", "offset-0123456789", "expected_cost-0123456789")
 ALPHA = 0.001
+FIXED, SEQUENTIAL = "fixed", "sequential"
+MOST = 100_032  # estimation samples of a sequential run's image, at most
+_WRITERS = 8
 
 
 def resume(folder: str, images: int, parts: int) -> list[dict]:
-    """Deciding what a run lacks: its listing and committed keys read and compared, in a fresh process."""
+    """Deciding what a run lacks: its listing and committed rows read and compared, in a fresh process."""
     rows = []
     for rules in (RULES[:1], RULES):
         run = write_run(f"{folder}/{len(rules)}", images, parts, rules)
-        last = f"votes/{run.vote_parts()[-1]}"
-        lost = len(run.store.read_table(last, ["rule"])) // len(rules)
-        os.unlink(f"{run.location}/{last}")  # as if the run had been stopped before its last part
-        facts = _in_fresh_process(_decide, run.location)
-        if facts["missing"] != lost:
-            sys.exit(f"the decision is wrong: {facts['missing']} of {images} images missing, where {lost} are")
-        what = f"{images:,} images, {parts:,} parts, {len(rules)} rules"
-        rows += [
-            {"what": f"process with its imports, {what}", "MB": facts["before"]},
-            {"what": f"resume decision, {what}", "seconds": facts["seconds"], "MB": facts["peak"]},
-        ]
+        rows += _decide_of(run, f"{images:,} images, {parts:,} parts, {len(rules)} rules", None)
+    run = write_run(f"{folder}/sequential", images, parts, RULES[:1], SEQUENTIAL)
+    what = f"{images:,} images, {parts:,} parts, sequential"
+    rows += _decide_of(run, f"{what}, the same radius", (0.25,), undecided=0)
+    rows += _decide_of(run, f"{what}, two radii more", (0.25, 0.5, 0.75))
     return rows
 
 
-def _decide(location: str) -> dict[str, float]:
+def _decide_of(run: Run, what: str, radii: tuple[float, ...] | None, undecided: int | None = None) -> list[dict]:
+    facts = _in_fresh_process(_decide, run.location, radii)
+    lost = run.num_images() - len(pc.unique(run.committed()["image_id"]))
+    if facts["missing"] != lost or undecided not in (None, facts["undecided"]):
+        sys.exit(f"the decision is wrong: {facts['missing']} images missing and {facts['undecided']} undecided")
+    return [
+        {"what": f"process with its imports, {what}", "MB": facts["before"]},
+        {"what": f"resume decision, {what}", "seconds": facts["seconds"], "MB": facts["peak"]},
+    ]
+
+
+def statements_of(run: Run, radii: tuple[float, ...]) -> Statements:
+    """Those of the sequential benchmark."""
+    return Statements([run.costs("uniform"), run.costs("seed:3")], radii, sigma=0.5, alpha=ALPHA, n=MOST)
+
+
+def _decide(location: str, radii: tuple[float, ...] | None) -> dict[str, float]:
     before = _peak()
     start = time.perf_counter()
     run = Run(Store(location))
-    missing = missing_images(run.images(), run.committed(), run.rules())
+    images, rules = run.images(), list(run.rules())
+    remaining = Remaining(run, None if radii is None else statements_of(run, radii), N if radii is None else MOST)
+    found = remaining.to_sample(images, rules, retry_errors=False)
     seconds = time.perf_counter() - start
-    return {"missing": len(missing), "seconds": seconds, "before": before, "peak": _peak()}
+    undecided = int((found["continues"] != "").sum())
+    return {
+        "missing": len(found) - undecided,
+        "undecided": undecided,
+        "seconds": seconds,
+        "before": before,
+        "peak": _peak(),
+    }
 
 
 def _peak() -> float:
@@ -199,19 +224,22 @@ def _in_fresh_process(function: Callable[..., dict], *arguments: Any) -> dict:
         pool.join()
 
 
-def write_run(folder: str, images: int, parts: int, rules: tuple[str, ...]) -> Run:
-    """A run as `raycsr sample` leaves it, its votes made up; an image's rows are alike in each part."""
-    run = Run(Store(folder).at("scale/runs/0123456789abcdef"))
+def write_run(folder: str, images: int, parts: int, rules: tuple[str, ...], design: str = FIXED) -> Run:
+    """A run as `raycsr sample` leaves it before its last part is committed, its votes made up.
+
+    Of a sequential run a quarter of the parts go on with images of others.
+    """
+    run = Run(Store(folder, PATIENCE).at("scale/runs/0123456789abcdef"))
     classes = [str(label) for label in range(CLASSES)]
     manifest = {
         "experiment": "scale",
         "model": "none",
         "sigma": 0.5,
         "n0": N0,
-        "n": N,
+        "n": N if design == FIXED else None,
         "schema_version": SCHEMA_VERSION,
         "precision": "fp32",
-        "sampling": "fixed",
+        "sampling": design,
     }
     manifest |= {"num_classes": CLASSES, "class_names": classes}
     run.store.create("manifest.json", json.dumps(manifest).encode())
@@ -220,18 +248,46 @@ def write_run(folder: str, images: int, parts: int, rules: tuple[str, ...]) -> R
     ids = np.array([f"n{10_000_000 + i % 1000}/n{10_000_000 + i % 1000}_{i}.JPEG" for i in range(images)])
     labels = generator.integers(0, CLASSES, images, np.int32)
     run.add_images(pd.DataFrame({"image_id": ids, "label": labels, "size": 1, "version": "1"}))
-    for part, chosen in enumerate(np.array_split(generator.permutation(images), parts)):
-        votes = pa.concat_tables(_votes(ids[chosen], labels[chosen], rule, generator) for rule in rules)
-        run.write_votes(f"0001-{part:016x}.parquet", votes)
+    begin = parts if design == FIXED else parts - parts // 4
+    chosen = np.array_split(generator.permutation(images), begin)
+    looked_at, digest = np.array(looks(MOST, CHUNK)), "" if design == FIXED else statements_of(run, (0.25,)).digest
+
+    def write(part: int) -> None:
+        own = np.random.default_rng(part)
+        of_part = chosen[part % begin]
+        if design == FIXED:
+            votes = pa.concat_tables(_votes(ids[of_part], labels[of_part], rule, N, own) for rule in rules)
+        else:
+            n = own.choice(looked_at[:40] if part < begin else looked_at[40:], len(of_part))
+            before = _name(part - begin) if part >= begin else None
+            votes = _votes(ids[of_part], labels[of_part], rules[0], n, own, design, digest, before)
+        run.write_votes(_name(part), votes)
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(write, (part for part in range(parts) if part != begin - 1)))
     return run
 
 
-def _votes(ids: np.ndarray, labels: np.ndarray, rule: str, generator: np.random.Generator) -> pa.Table:
+def _name(part: int) -> str:
+    return f"0001-{part:016x}.parquet"
+
+
+def _votes(
+    ids: np.ndarray,
+    labels: np.ndarray,
+    rule: str,
+    n: int | np.ndarray,
+    generator: np.random.Generator,
+    design: str = FIXED,
+    decided: str = "",
+    continues: str | None = None,
+) -> pa.Table:
     """Votes for each image's label, and some for another class."""
     rows, images = np.arange(len(ids)), len(ids)
-    others = generator.integers(0, 400, images)
+    n = np.broadcast_to(n, images)
+    others = (generator.random(images) * 0.4 * n).astype(np.int64)
     counts = np.zeros((2, images, CLASSES), np.int64)
-    counts[0, rows, labels], counts[1, rows, labels] = N0, N - others
+    counts[0, rows, labels], counts[1, rows, labels] = N0, n - others
     counts[1, rows, (labels + generator.integers(1, CLASSES, images)) % CLASSES] = others
     return votes_table(
         {
@@ -241,10 +297,12 @@ def _votes(ids: np.ndarray, labels: np.ndarray, rule: str, generator: np.random.
             "selection": histograms(counts[0]),
             "estimation": histograms(counts[1]),
             "n0": np.full(images, N0),
-            "n": np.full(images, N),
-            "sampling": ["fixed"] * images,
+            "n": n,
+            "sampling": [design] * images,
+            "decided": [decided or None] * images,
+            "continues": [continues] * images,
             "image_sha": [generator.bytes(32).hex() for _ in ids],
-            "device": ["cpu"] * images,
+            "device": ["cpu AMD EPYC Processor, AVX512, 2 threads"] * images,
             "batch_size": np.full(images, 64, np.int32),
             "seconds": generator.random(images),
             "error": [None] * images,
@@ -261,23 +319,29 @@ BENCHMARKS: dict[str, Callable[[str, int, int], list[dict]]] = {
 
 
 def bench_scale(
-    *, images: int = IMAGENET, parts: int = 10_000, only: str | None = None, out: str | None = None
+    *,
+    images: int = IMAGENET,
+    parts: int = 10_000,
+    only: str | None = None,
+    results: str | None = None,
+    out: str | None = None,
 ) -> None:
-    """Runs the scale benchmarks one after the other, each in a temporary folder, and prints a table.
+    """Runs the scale benchmarks one after the other, and prints a table.
 
     Args:
         images: Images of a run.
         parts: Votes parts that hold them.
         only: One of resume, certify, pipeline, wide; by default all.
+        results: Empty folder for their runs, local or s3://bucket/prefix, which keeps them; by default a temporary one.
         out: JSON file to write.
     """
     if only not in (None, *BENCHMARKS):
         raise UserError(f"no benchmark {only!r}; choose one of {', '.join(BENCHMARKS)}")
-    results = {}
+    measured = {}
     for name in [only] if only else BENCHMARKS:
-        with tempfile.TemporaryDirectory() as folder:
-            results[name] = BENCHMARKS[name](folder, images, parts)
-    show(results, out)
+        with tempfile.TemporaryDirectory() as temporary:
+            measured[name] = BENCHMARKS[name](f"{results}/{name}" if results else temporary, images, parts)
+    show(measured, out)
 
 
 if __name__ == "__main__":

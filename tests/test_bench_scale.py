@@ -19,7 +19,7 @@ def figures(tmp_path):
 
 def test_the_resume_decision_is_checked_and_timed(figures, capsys):
     rows = figures("resume")
-    assert [set(row) - {"what"} for row in rows] == [{"MB"}, {"seconds", "MB"}] * 2
+    assert [set(row) - {"what"} for row in rows] == [{"MB"}, {"seconds", "MB"}] * 4
     assert rows[1]["what"] == "resume decision, 1,200 images, 300 parts, 1 rules"
     assert "| resume " in capsys.readouterr().out
 
