@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from raycsr.certification.certificates import certify_counts
-from raycsr.certification.metrics import metric_of, summarize, wilson
+from raycsr.certification.metrics import NORMAL_FROM, _mean_intervals, metric_of, summarize, wilson
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -93,6 +93,16 @@ def test_intervals_of_means_are_those_of_the_normal_law_where_images_are_many(si
         half = 1.96 * np.std(values) / np.sqrt(200 * len(values))
         assert summary[f"{name}_low"][0] == pytest.approx(np.mean(values) - half, abs=0.1 * half)
         assert summary[f"{name}_high"][0] == pytest.approx(np.mean(values) + half, abs=0.1 * half)
+
+
+@pytest.mark.parametrize("num_images", [NORMAL_FROM - 1, NORMAL_FROM])
+def test_the_mean_of_skewed_costs_is_within_its_interval_as_often_as_it_says(num_images):
+    """One image in ten costs something, and of those one in ten ten times as much; a column is an experiment."""
+    generator = np.random.default_rng(0)
+    shape = (num_images, 1000)
+    costs = (generator.random(shape) < 0.1) * np.where(generator.random(shape) < 0.1, 10.0, 1.0)
+    ((low, high),) = _mean_intervals(np.arange(num_images), costs)
+    assert 0.92 < np.mean((low <= 0.19) & (high >= 0.19)) < 0.97
 
 
 def test_intervals_are_the_same_every_time_and_can_be_left_out(six_images):
