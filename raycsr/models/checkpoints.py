@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, shown
 from raycsr.models.base_classifier import BaseClassifier, create_base_classifier, heads_of
 from raycsr.models.published import from_published
 from raycsr.models.rules import Rule
@@ -28,6 +28,7 @@ from raycsr.models.weights import (
 from raycsr.store import Store
 
 FORMAT = "raycsr/1"
+"""Within one format fields are only added, and a reader passes over those that it does not know. Others are refused."""
 
 
 def save_checkpoint(
@@ -100,7 +101,7 @@ def read_checkpoint(path: str, *, ema: bool = False) -> Contents:
         UserError: There is no such file, it is no checkpoint, or loading it would run code.
     """
     content = read_file(path)
-    if is_raycsr(content):
+    if is_raycsr(path, content):
         if ema:
             raise UserError(f"{path} holds no EMA weights beside those to load: leave model.ema out.")
         return _of_raycsr(path, content)
@@ -222,14 +223,24 @@ def _possible(preprocessing: Preprocessing) -> bool:
 def is_raycsr_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Whether there is a checkpoint of raycsr's own format: only such a file can hold rules."""
     try:
-        return is_raycsr(read_file(os.fspath(path)))
+        return is_raycsr(os.fspath(path), read_file(os.fspath(path)))
     except UserError:
         return False
 
 
-def is_raycsr(content: Any) -> bool:
-    """Whether this is what `save_checkpoint` wrote."""
-    return isinstance(content, dict) and content.get("format") == FORMAT
+def is_raycsr(path: str, content: Any) -> bool:
+    """Whether this is what `save_checkpoint` wrote.
+
+    Raises:
+        UserError: It is, but that of another version of raycsr, in another format.
+    """
+    format_ = content.get("format") if isinstance(content, dict) else None
+    if isinstance(format_, str) and format_.startswith("raycsr/") and format_ != FORMAT:
+        raise UserError(
+            f"{path} is a checkpoint of raycsr in format {shown(format_)}, and this raycsr reads {FORMAT!r}: use the "
+            "raycsr that wrote it."
+        )
+    return format_ == FORMAT
 
 
 def load_training_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -239,7 +250,7 @@ def load_training_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         UserError: There is no such file, or it is no checkpoint of raycsr.
     """
     content = read_file(os.fspath(path))
-    if not is_raycsr(content):
+    if not is_raycsr(os.fspath(path), content):
         raise UserError(f"{path} is not a checkpoint of raycsr ({FORMAT!r}), so no training goes on from it.")
     return content.get("training_state")
 

@@ -103,7 +103,7 @@ def _file_of_weights(options: ModelOptions, path: str) -> Contents:
             f"{options.name!r} has weights of its own: leave out model.pretrained, or give an architecture."
         )
     content = read_file(path)
-    if is_raycsr(content):
+    if is_raycsr(path, content):
         raise UserError(f"{path} is a checkpoint of raycsr, with its architecture: say model.name {path} alone.")
     settings = settings_of_timm(path, content, options.name)
     settings["args"] = {**settings.get("args", {}), **options.args}

@@ -6,6 +6,7 @@ import pandas as pd
 
 from raycsr.errors import UserError
 from raycsr.results import Run, find_experiments, list_runs, markdown_table
+from raycsr.results.runs import ImageCounts
 from raycsr.results.state import RunState
 from raycsr.store import Store
 
@@ -26,7 +27,8 @@ def ls(results: str) -> pd.DataFrame:
     """Lists runs and how far each is, sweeps and checkpoints, without starting Ray.
 
     Of each run's images, `done` have votes under every decision rule, `missing` are still to be sampled, and
-    `errored` could not be. A run is running, finished, stopped (continue it by the same command) or died.
+    `errored` could not be. A run is running, finished, stopped (continue it by the same command) or died; or it is of
+    the schema_version of another raycsr, which can read it.
 
     Args:
         results: Folder of results, of an experiment or of a run, local or s3://bucket/prefix.
@@ -41,7 +43,13 @@ def ls(results: str) -> pd.DataFrame:
     if not store.names("") and not os.path.isdir(store.location):
         raise UserError(f"there is nothing at {store.location!r}; give the --results of a command that has run")
     runs = list_runs(results)
-    progress = pd.DataFrame([Run(Store(location)).progress() for location in runs["location"]])
+    of_others = runs["state"].str.startswith("schema_version")
+    progress = pd.DataFrame(
+        [
+            ImageCounts(0, 0, 0, 0) if other else Run(Store(location)).progress()
+            for location, other in zip(runs["location"], of_others, strict=True)
+        ]
+    )
     runs[["done", "missing", "errored"]] = progress.reindex(columns=["done", "missing", "errored"])
     others = [line for experiment in find_experiments(results) for line in _others(experiment)]
     if len(runs):

@@ -18,7 +18,7 @@ from raycsr.pipelines.plan import ObjectiveOptions, Plan, TrainConfig, prepare
 from raycsr.pipelines.pool import check_location, connect, worker_device
 from raycsr.pipelines.space import first_difference
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
-from raycsr.results import own_checkpoint
+from raycsr.results import SCHEMA_VERSION, own_checkpoint, refuse_other_schema
 from raycsr.store import Store
 from raycsr.training import AugmentationOptions, Epoch, Metrics, TrainingOptions, ValidationOptions
 
@@ -190,8 +190,9 @@ def _claim(folder: Store, name: str, config: TrainConfig) -> None:
     if not folder.exists(f"{name}.json"):
         folder.write(f"{name}.json", _history_json(config, []))
         return
-    begun = json.loads(folder.read(f"{name}.json"))["config"]
-    changed = first_difference(begun, json.loads(_config_json(config)))
+    begun = json.loads(folder.read(f"{name}.json"))
+    refuse_other_schema(begun, f"{folder.location}/{name}.json")
+    changed = first_difference(begun["config"], json.loads(_config_json(config)))
     if changed is not None:
         raise UserError(
             f"{folder.location}/{name}.pt was trained with {changed}; put it back to go on, or give another --name"
@@ -203,4 +204,5 @@ def _config_json(config: TrainConfig) -> str:
 
 
 def _history_json(config: TrainConfig, history: list[dict]) -> bytes:
-    return json.dumps({"config": asdict(config), "history": history}, indent=1).encode()
+    facts = {"schema_version": SCHEMA_VERSION, "config": asdict(config), "history": history}
+    return json.dumps(facts, indent=1).encode()

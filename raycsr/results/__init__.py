@@ -19,7 +19,7 @@ from raycsr.results.merging import begun_here, missing_images, once, rows_of, te
 from raycsr.results.owners import Ownership, own_checkpoint
 from raycsr.results.ranking import rank_points, rank_trials
 from raycsr.results.runs import Run, certificate_set, certify_table
-from raycsr.results.schema import SCHEMA_VERSION, VOTES, histograms, sparse_votes, votes_table
+from raycsr.results.schema import SCHEMA_VERSION, VOTES, histograms, refuse_other_schema, sparse_votes, votes_table
 from raycsr.results.tables import (
     at_equal_accuracy,
     format_equal_accuracy,
@@ -70,6 +70,7 @@ __all__ = [
     "rank_trials",
     "read_locuslab_tsv",
     "reference_and_best",
+    "refuse_other_schema",
     "resolve_run",
     "rows_of",
     "runs_at",

@@ -294,7 +294,8 @@ def _load_set(
 ) -> list[Certified]:
     """One certificate set, rule by rule; a rule without any certificate is left out."""
     manifest = run.manifest()
-    certificates = run.with_groups(run.certificates(name))
+    # one order whatever parts they are in: intervals that resample rows are then the same however a run was sampled
+    certificates = run.with_groups(run.certificates(name)).sort_values("image_id", ignore_index=True)
     num_images, position = len(listed), pd.Series(listed.index, index=listed)
     spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
     matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])

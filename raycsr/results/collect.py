@@ -1,5 +1,6 @@
 """Tidy tables of everything under a location: the certificates of many runs, the trials of many sweeps. No Ray."""
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
@@ -10,8 +11,9 @@ import pyarrow as pa
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 from raycsr.results.locations import find_experiments, find_runs
-from raycsr.results.runs import Run, refuse_other_schemas
-from raycsr.results.schema import CERTIFICATES
+from raycsr.results.runs import Run
+from raycsr.results.schema import CERTIFICATES, refuse_other_schema, refuse_other_schemas
+from raycsr.store import Store
 
 _READERS = 16  # runs read side by side; it waits for the network
 _OF_RUN = ["run_id", "experiment", "model", "sigma", "costs"]
@@ -76,7 +78,7 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
         collapsed, checkpoint. Of sweeps that did not store them yet, metric is rob_cs and collapsed empty.
 
     Raises:
-        UserError: where there is none.
+        UserError: where there is none, or one of another schema.
     """
     sweeps = [
         (experiment, name)
@@ -87,8 +89,7 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
     if not sweeps:
         raise UserError(f"no sweeps with trials at {os.fspath(results)!r}; give the --results of `raycsr sweep`")
     with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda sweep: sweep[0].read_table(f"sweeps/{sweep[1]}/trials.parquet"), sweeps)
-        tables = list(read)
+        tables = list(pool.map(lambda sweep: _trials(sweep[0].at(f"sweeps/{sweep[1]}")), sweeps))
     names = [(experiment.location.rsplit("/", 1)[-1], name) for experiment, name in sweeps]
     trials = pa.concat_tables(tables, promote_options="permissive").to_pandas()  # a column may be null in one sweep
     for column, earlier in (("metric", "rob_cs"), ("collapsed", "")):
@@ -97,6 +98,12 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
         values = [of_sweep[position] for of_sweep, table in zip(names, tables, strict=True) for _ in range(len(table))]
         trials.insert(position, column, values)
     return trials
+
+
+def _trials(sweep: Store) -> pa.Table:
+    if sweep.exists("sweep.json"):
+        refuse_other_schema(json.loads(sweep.read("sweep.json")), f"{sweep.location}/sweep.json")
+    return sweep.read_table("trials.parquet")
 
 
 def _rule_ids(run: Run, rule: str | None) -> list[str | None]:

@@ -9,7 +9,8 @@ import pandas as pd
 from raycsr.errors import UserError
 from raycsr.options import listed
 from raycsr.results.runs import Run
-from raycsr.results.state import run_state
+from raycsr.results.schema import READABLE_SCHEMAS
+from raycsr.results.state import RunState, run_state
 from raycsr.store import Store
 
 _FOLDERS = {"runs", "sweeps", "checkpoints"}  # of an experiment
@@ -68,7 +69,7 @@ def list_runs(results: str | os.PathLike[str]) -> pd.DataFrame:
     Returns:
         One row a run: location, experiment, run_id, model, sigma, n0, n, precision, num_images, finished; state
         (running, finished, died or stopped), and for a run that is held, or whose driver died, owner and since
-        (`raycsr.results.state.RunState`).
+        (`raycsr.results.state.RunState`). Of a run of another schema the state is its schema_version.
     """
     columns = [
         "location",
@@ -96,12 +97,15 @@ def _siblings(folder: str) -> list[Run]:
 
 
 def _row(run: Run) -> dict:
-    manifest, finished = run.manifest(any_schema=True), run.finished()
-    state = run_state(run, finished)
+    manifest = run.manifest(any_schema=True)
+    version = manifest.get("schema_version")
+    readable = version in READABLE_SCHEMAS
+    finished = readable and run.finished()
+    state = run_state(run, finished) if readable else RunState(f"schema_version {version}")
     return {
         "location": run.location,
         "run_id": run.run_id,
-        "num_images": run.num_images(),
+        "num_images": run.num_images() if readable else 0,
         "finished": finished,
         "state": state.word,
         "owner": state.owner,

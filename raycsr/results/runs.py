@@ -20,7 +20,7 @@ from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile, UserError, nearest
 from raycsr.results.listing import grown, refuse_changed, touched
 from raycsr.results.merging import missing_images, once, whole
-from raycsr.results.schema import CERTIFICATES, READABLE_SCHEMAS, VOTES, certificates_table, sparse_votes
+from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, refuse_other_schemas, sparse_votes
 from raycsr.store import Store
 
 _READERS = 16  # parts read side by side; reading waits for the network
@@ -426,24 +426,6 @@ class Run:
             warnings.warn(
                 f"{self.location}/{folder}/{name} cannot be read and counts for nothing; delete it", stacklevel=3
             )
-
-
-def refuse_other_schemas(manifests: Mapping[str, dict]) -> None:
-    """Refuses runs that another version of raycsr has written in another way.
-
-    Args:
-        manifests: run_id -> what its manifest says.
-
-    Raises:
-        UserError: saying which run has which schema_version.
-    """
-    versions = {run_id: facts.get("schema_version") for run_id, facts in manifests.items()}
-    others = [f"{run_id} has {version}" for run_id, version in versions.items() if version not in READABLE_SCHEMAS]
-    if others:
-        raise UserError(
-            f"this raycsr reads schema_version {' and '.join(map(str, READABLE_SCHEMAS))}, but run "
-            f"{', run '.join(others)}; read them by the raycsr that their manifests name"
-        )
 
 
 def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str) -> str:

@@ -1,19 +1,31 @@
 """The Parquet schemas of stored votes and certificates, one comment a field, and their ways in and out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from raycsr.certification import SparseVotes
+from raycsr.errors import UserError
 
 SCHEMA_VERSION = 3
-"""Within one version fields are only added. A run is written under the version that began it."""
+"""The version of what a run, a sweep or a training stores.
+
+What may change within one version: files, columns and fields are added, and nothing else. A reader passes over what it
+does not know, and takes what is not there as null; so the meaning of what is there may not hang on what is added.
+Everything else is a new version. It is said once for a folder, by `schema_version` in manifest.json or sweep.json, or
+in the .json beside a checkpoint, and all else there (parts, costs.json, rules, owners, ...) is of it; a folder is
+written under the version that began it. A checkpoint says its own as `format` (`raycsr.models`).
+
+Other versions have a reader here, or are refused by name by all that reads: earlier ones and those still to come.
+"""
 
 READABLE_SCHEMAS = (2, 3)
-"""Version 2 (raycsr 0.1) has the same fields. Its top-ups of several rules may hold votes counted twice; those rows are
-refused by name (by `Run`).
+"""Version 2 (raycsr 0.1) has the same fields: its runs are read, certified, reported, copied and deleted, but neither
+gone on with nor joined to others. Its top-ups of several rules may hold votes counted twice; those rows are refused by
+name (by `Run`). Sweeps and trainings that note no version are read as of this one.
 """
 
 _HISTOGRAM = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
@@ -62,6 +74,41 @@ CERTIFICATES = pa.schema(
         ("error", pa.string()),
     ]
 )
+
+
+def refuse_other_schemas(manifests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses runs that another version of raycsr has written in another way.
+
+    Args:
+        manifests: run_id -> what its manifest says.
+
+    Raises:
+        UserError: saying which run has which schema_version.
+    """
+    versions = {run_id: facts.get("schema_version") for run_id, facts in manifests.items()}
+    others = [f"{run_id} has {version}" for run_id, version in versions.items() if version not in READABLE_SCHEMAS]
+    if others:
+        raise UserError(
+            f"this raycsr reads schema_version {' and '.join(map(str, READABLE_SCHEMAS))}, but run "
+            f"{', run '.join(others)}; read them by the raycsr that their manifests name"
+        )
+
+
+def refuse_other_schema(facts: Mapping[str, Any], where: str) -> None:
+    """Refuses what another version of raycsr wrote of a sweep or a training in another way.
+
+    Args:
+        facts: what its file says.
+        where: the file.
+
+    Raises:
+        UserError: naming the file and its version.
+    """
+    version = facts.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{where} has schema_version {version}, and this raycsr reads {SCHEMA_VERSION}; use the one that wrote it"
+        )
 
 
 def histograms(counts: np.ndarray) -> pa.Array:

@@ -11,6 +11,7 @@ from raycsr.models import (
     is_raycsr_checkpoint,
     load_base_classifier,
     load_checkpoint,
+    load_training_state,
     parse_rules,
     save_checkpoint,
 )
@@ -219,6 +220,19 @@ def test_a_checkpoint_of_before_there_were_rules_loads(tmp_path):
     del content["rules"]
     torch.save(content, tmp_path / "model.pt")
     assert load_checkpoint(tmp_path / "model.pt").rules == ()
+
+
+def test_fields_that_are_added_are_passed_over_and_another_format_of_ours_is_refused_by_name(tmp_path):
+    path = tmp_path / "model.pt"
+    save_checkpoint(path, load_base_classifier("cifar_resnet8"))
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "added": {"of": "later"}}, path)
+    assert load_checkpoint(path).num_classes == 10
+    torch.save({**content, "format": "raycsr/2"}, path)
+    weights_of_it = ModelOptions("cifar_resnet8", pretrained=str(path))
+    for read in (load_checkpoint, load_training_state, lambda path: load_base_classifier(weights_of_it)):
+        with pytest.raises(UserError, match=r"model.pt is a checkpoint of raycsr in format 'raycsr/2', .* 'raycsr/1'"):
+            read(path)
 
 
 def test_only_our_own_format_is_a_raycsr_checkpoint(tmp_path):

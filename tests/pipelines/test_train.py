@@ -276,6 +276,19 @@ def test_a_name_belongs_to_one_set_of_options(options):
         train(**{**options, "sigma": 0.5}, name="taken")
 
 
+def test_a_training_of_another_schema_is_refused_by_name(options, tmp_path, capsys):
+    train(**options, name="taken")
+    path = tmp_path / "results" / "default" / "checkpoints" / "taken.json"
+    history = json.loads(path.read_text())
+    version = history.pop("schema_version")
+    path.write_text(json.dumps(history))  # of before versions were noted
+    train(**options, name="taken")
+    assert "finished before" in capsys.readouterr().out
+    path.write_text(json.dumps({**history, "schema_version": version + 1}))
+    with pytest.raises(UserError, match=r"taken\.json has schema_version 4, and this raycsr reads 3"):
+        train(**options, name="taken")
+
+
 @pytest.mark.ray
 def test_streams_what_does_not_fit_in_memory(options, cluster, monkeypatch):
     monkeypatch.setattr(planning, "_MEMORY_SHARE", 0.0)
