@@ -11,27 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from raycsr.data.columns import GROUP, IMAGE, LABEL, SPLIT, class_labels, find_columns, some_of
-from raycsr.data.files import (
-    READ_THREADS,
-    File,
-    folder_of,
-    natural,
-    one_image_failed,
-    open_filesystem,
-    reason,
-    retried,
-    walk,
-)
-from raycsr.data.imagefolder import read_file
+from raycsr.data.files import READ_THREADS, instead, natural, read_image, walk
 from raycsr.data.images import EXTENSIONS, Found, Image, Images, Room, extension, frame
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError, refuse_credentials
+from raycsr.store import AccessDenied, File, FileMissing, Store
 
 _COMMON = {"image": IMAGE, "label": LABEL, "split": SPLIT, "group": GROUP}
 
@@ -90,17 +79,17 @@ def list_csv(options: DataOptions) -> Found:
 
 def read_csv(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """Each image's file, from the root that has it, or why it cannot be read."""
-    places = [open_filesystem(root) for root in _roots(options)]
+    roots = [Store(root) for root in _roots(options)]
 
     def read_one(image_id: str) -> Image:
-        errors: list[OSError] = []
-        for filesystem, root in places:
+        errors: list[FileMissing | AccessDenied] = []
+        for root in roots:
             try:
-                return retried(partial(read_file, filesystem, f"{root}/{image_id}", room))
-            except (FileNotFoundError, PermissionError) as error:
+                return read_image(root, image_id, room)
+            except (FileMissing, AccessDenied) as error:
                 errors.append(error)
-        worst = next((error for error in errors if isinstance(error, PermissionError)), errors[0])
-        stands_for = [one_image_failed(worst, *place) for place in places]  # of each, for any may be missing as a whole
+        worst = next((error for error in errors if isinstance(error, AccessDenied)), errors[0])
+        stands_for = [instead(worst, root) for root in roots]  # of each, for any may be missing as a whole
         return stands_for[0]
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
@@ -132,16 +121,13 @@ def checked_roots(path: str, roots: Sequence[str] | None) -> list[str] | None:
 
 def _absolute(path: str, root: str) -> str:
     refuse_credentials(root)
-    scheme, separator, _ = root.partition("://")
-    if separator and scheme != "s3":
-        raise UserError(f"unknown scheme of image root {root!r}: give a local folder or s3://bucket/prefix")
-    if separator:
-        return root.rstrip("/")
+    if "://" in root:
+        return Store(root).location
     root = os.path.expanduser(root)
     bucket, folder = ("s3://", path.removeprefix("s3://")) if path.startswith("s3://") else ("", path)
     if os.path.isabs(root):
-        return os.path.normpath(root)
-    return bucket + posixpath.normpath(posixpath.join(posixpath.dirname(folder), root))
+        return Store(root).location
+    return Store(bucket + posixpath.normpath(posixpath.join(posixpath.dirname(folder), root))).location
 
 
 def _roots(options: DataOptions) -> list[str]:
@@ -188,16 +174,7 @@ def _text(path: str) -> str:
     """The file's text: of UTF-8, UTF-16, or else cp1252."""
     if [file.path for file in itertools.islice(walk(path, Counter()), 2)] != [posixpath.basename(path)]:
         raise UserError(f"{path!r} is no file: path names the CSV, and data.image_roots the folders of the images")
-    filesystem, place = open_filesystem(path)
-
-    def read() -> bytes:
-        with filesystem.open_input_file(place) as file:
-            return file.read()
-
-    try:
-        content = retried(read)
-    except OSError as error:
-        raise UserError(f"cannot read {path!r}: {reason(error)}") from None
+    content = Store(path).read()
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     for encoding in ("utf-16",) if marked else ("utf-8-sig", "utf-16-le", "cp1252"):
         try:
@@ -301,7 +278,7 @@ def _find_files(
             if not file.path.endswith("/"):
                 found[file.path] = file
                 within.setdefault(file.path, []).append(root)
-        if folder_of(root) != root:
+        if Store(root).exists():
             raise UserError(f"image root {root!r} is a file: name the folder that the paths of {table.path!r} begin in")
     for path in found:
         if extension(path) in EXTENSIONS:

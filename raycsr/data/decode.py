@@ -40,8 +40,7 @@ class Decode:
         """Adds `image`, uint8 (N, H, W, 3), `image_sha` and `error` to a batch that has `image_id`, (N,).
 
         Raises:
-            UserError: The whole source is missing on this node.
-            OSError: Reading kept failing.
+            UserError: The whole source is missing on this node, changed while it was read, or its storage stays away.
         """
         return {**batch, **read_decoded(self.source, [str(one) for one in batch["image_id"]], self.preprocessing)}
 

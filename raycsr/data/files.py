@@ -1,34 +1,17 @@
-"""Files, local and on S3: what is below a root, access to it, and what goes wrong on the way."""
+"""Files of a source: what is below a root, and what stands for an image that cannot be read."""
 
+import functools
 import os
 import re
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
-import boto3
-import pyarrow.fs as pafs
-from botocore import exceptions
-from botocore.config import Config
-
+from raycsr.data.images import LATER, MAX_BYTES, Image, Room, too_large
 from raycsr.errors import UserError
+from raycsr.store import AccessDenied, File, FileMissing, FileTooLarge, Store
 
 _OF_FILE_MANAGERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 READ_THREADS = 16  # an object store answers in tens of milliseconds: read many at once
-RETRY_DELAYS = (0.5, 2.0, 8.0, 30.0, 60.0)  # seconds before each further attempt: a store may restart
-
-T = TypeVar("T")
-
-
-class File(NamedTuple):
-    """A file or a folder below a root, as it was listed."""
-
-    path: str  # relative to the root; a folder ends with a slash
-    size: int
-    version: str
 
 
 def walk(root: str, left_out: Counter[str]) -> Iterator[File]:
@@ -41,12 +24,15 @@ def walk(root: str, left_out: Counter[str]) -> Iterator[File]:
     Raises:
         UserError: the root cannot be listed, or a name below it is not UTF-8.
     """
-    for file in _walk_s3(root) if root.startswith("s3://") else _walk_local(root):
-        why = not_data(file.path)
-        if why is None:
-            yield _named(file, root)
-        elif not file.path.endswith("/"):
-            left_out[why] += 1
+    try:
+        for file in Store(root).walk():
+            why = not_data(file.path)
+            if why is None:
+                yield _named(file, root)
+            elif not file.path.endswith("/"):
+                left_out[why] += 1
+    except FileMissing:
+        raise UserError(f"there is no {root!r}: check the path") from None
 
 
 def not_data(path: str) -> str | None:
@@ -68,111 +54,48 @@ def _named(file: File, root: str) -> File:
     return file
 
 
-def _walk_local(root: str) -> Iterator[File]:
-    try:
-        if os.path.isfile(root):
-            yield _file(os.path.basename(root), os.stat(root))
-        else:
-            yield from _scan(root, "")
-    except FileNotFoundError:
-        raise UserError(f"there is no {root!r}: check the path") from None
-    except (OSError, ValueError) as error:  # a null byte is no OSError
-        raise UserError(f"cannot list {root!r}: {reason(error)}") from None
-
-
-def _scan(folder: str, prefix: str) -> Iterator[File]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            relative = prefix + entry.name
-            if entry.is_dir():
-                yield File(relative + "/", 0, "")
-                yield from _scan(entry.path, relative + "/")
-            else:
-                # A dangling link stays in the listing: its image counts, as one that cannot be read.
-                yield _file(relative, entry.stat(follow_symlinks=entry.is_file()))
-
-
-def _file(path: str, stat: os.stat_result) -> File:
-    return File(path, stat.st_size, str(stat.st_mtime_ns))
-
-
-def _walk_s3(root: str) -> Iterator[File]:
-    bucket, _, key = root.removeprefix("s3://").partition("/")
-    prefix = f"{key}/" if key else ""
-    with _s3_errors(root, bucket):
-        # A session of its own: the default one would keep credentials that the user has mended since.
-        client = boto3.Session().client("s3", config=Config(connect_timeout=10))
-        # The key itself sorts before all longer ones.
-        first = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
-        if key and first and first[0]["Key"] == key:
-            yield _object(os.path.basename(key), first[0])
-            return
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for item in page.get("Contents", []):
-                if item["Key"] != prefix:
-                    yield _object(item["Key"][len(prefix) :], item)
-
-
-def _object(path: str, item: dict[str, Any]) -> File:
-    return File(path, item["Size"], item["ETag"].strip('"'))
-
-
-@contextmanager
-def _s3_errors(root: str, bucket: str) -> Iterator[None]:
-    """Turns boto's errors into the user's, by their codes alone: their texts may repeat an access key."""
-    try:
-        yield
-    except exceptions.ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code == "NoSuchBucket":
-            raise UserError(f"there is no bucket {bucket!r}: check path {root!r} and the endpoint") from None
-        raise UserError(f"S3 refused to list {root!r} ({code}): check the AWS keys and their rights") from None
-    except exceptions.NoCredentialsError:
-        raise UserError(f"no AWS credentials to list {root!r}: set AWS_ACCESS_KEY_ID or AWS_PROFILE") from None
-    except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-        host = urlsplit(os.environ.get("AWS_ENDPOINT_URL", "")).hostname or "AWS"
-        raise UserError(
-            f"cannot reach S3 at {host} for {root!r} ({type(error).__name__}): check AWS_ENDPOINT_URL and the network"
-        ) from None
-    except exceptions.BotoCoreError as error:
-        raise UserError(
-            f"cannot list {root!r} ({type(error).__name__}): check the bucket's name and the AWS settings"
-        ) from None
-
-
-def open_filesystem(root: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a root, and the root's path in it."""
-    if not root.startswith("s3://"):
-        return pafs.LocalFileSystem(), root
-    path = root.removeprefix("s3://")  # only its bucket goes into a URI, where a key would need escapes
-    return pafs.FileSystem.from_uri(f"s3://{path.split('/')[0]}")[0], path
-
-
-def folder_of(root: str) -> str:
+def folder_of(root: str) -> Store:
     """The folder that ids are relative to: the root, or where the root is one file, the file's folder."""
-    filesystem, path = open_filesystem(root)
-    return os.path.dirname(root) if filesystem.get_file_info(path).is_file else root
+    store = Store(root)
+    return Store(os.path.dirname(store.location)) if store.exists() else store
 
 
-def retried(operation: Callable[[], T]) -> T:
-    """Tries again after transient I/O errors; a file that is missing or forbidden will stay so."""
-    for delay in RETRY_DELAYS:
-        try:
-            return operation()
-        except (FileNotFoundError, PermissionError):
-            raise
-        except OSError:
-            time.sleep(delay)
-    return operation()
+def read_image(folder: Store, path: str, room: Room) -> Image:
+    """The bytes of an image file, or why they are not read.
+
+    Raises:
+        FileMissing, AccessDenied: for `instead` to tell whether that is so of one image, or of all.
+        UserError: the storage stays away.
+    """
+    if room.full:
+        return LATER
+    fits = functools.cache(lambda size: size <= MAX_BYTES and room.take(size))  # cached: a retry takes no more room
+    try:
+        return folder.read(path, fits)
+    except FileTooLarge as error:
+        return too_large(error.size) if error.size > MAX_BYTES else LATER
 
 
-def one_image_failed(error: OSError, filesystem: pafs.FileSystem, root: str) -> Exception:
-    """What stands for an image whose file is missing or forbidden, unless the whole source is."""
-    if retried(lambda: filesystem.get_file_info(root)).type == pafs.FileType.NotFound:
-        raise UserError(f"there is no {root!r} on this node: use a path all nodes share, or s3://")
-    if isinstance(error, FileNotFoundError):
+def instead(error: FileMissing | AccessDenied, root: Store) -> Exception:
+    """What stands for an image whose file is missing or forbidden, unless the whole source is.
+
+    Raises:
+        UserError: the source is missing on this node, or S3 refuses the keys.
+    """
+    if isinstance(error, AccessDenied) and root.remote:
+        raise error
+    if not root.exists() and not _holds_something(root):
+        raise UserError(f"there is no {root.location!r} on this node: use a path all nodes share, or s3://")
+    if isinstance(error, FileMissing):
         return FileNotFoundError("the file vanished after it was listed")
     return PermissionError("access to the file is denied")
+
+
+def _holds_something(root: Store) -> bool:
+    try:
+        return next(root.walk(), None) is not None
+    except FileMissing:
+        return False
 
 
 def natural(path: str) -> tuple[list[tuple[int, str]], str]:

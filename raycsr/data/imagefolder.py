@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import pyarrow.fs as pafs
-
-from raycsr.data.files import READ_THREADS, File, natural, one_image_failed, open_filesystem, retried, walk
-from raycsr.data.images import EXTENSIONS, LATER, MAX_BYTES, Found, Image, Images, Room, extension, frame, too_large
+from raycsr.data.files import READ_THREADS, instead, natural, read_image, walk
+from raycsr.data.images import EXTENSIONS, Found, Image, Images, Room, extension, frame
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
+from raycsr.store import AccessDenied, File, FileMissing, Store
 
 
 def list_imagefolder(options: DataOptions) -> Found:
@@ -43,24 +42,13 @@ def list_imagefolder(options: DataOptions) -> Found:
 
 def read_imagefolder(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """Each image's file, or why it cannot be read."""
-    filesystem, root = open_filesystem(str(options.path))
+    root = Store(str(options.path))
 
     def read_one(image_id: str) -> Image:
         try:
-            return retried(lambda: read_file(filesystem, f"{root}/{image_id}", room))
-        except (FileNotFoundError, PermissionError) as error:
-            return one_image_failed(error, filesystem, root)
+            return read_image(root, image_id, room)
+        except (FileMissing, AccessDenied) as error:
+            return instead(error, root)
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
         return list(pool.map(read_one, image_ids))
-
-
-def read_file(filesystem: pafs.FileSystem, path: str, room: Room) -> Image:
-    """The bytes of an image file, or why they are not read."""
-    if room.full:
-        return LATER
-    with filesystem.open_input_file(path) as file:
-        size = file.size()
-        if size > MAX_BYTES:
-            return too_large(size)
-        return file.read(size) if room.take(size) else LATER

@@ -8,36 +8,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from raycsr.data.columns import GROUP, class_labels, find_columns
-from raycsr.data.files import (
-    READ_THREADS,
-    File,
-    folder_of,
-    natural,
-    one_image_failed,
-    open_filesystem,
-    reason,
-    retried,
-    walk,
-)
+from raycsr.data.files import READ_THREADS, folder_of, instead, natural, reason, walk
 from raycsr.data.images import LATER, MAX_BYTES, Found, Image, Images, Room, extension, frame, too_large
 from raycsr.data.options import DataOptions
 from raycsr.data.split_names import TEST, TRAIN
 from raycsr.errors import UserError
-from raycsr.store import is_damage
+from raycsr.store import AccessDenied, File, FileMissing, SeekableFile, Store
 
 _BUFFER = 2**23  # bytes of a column read at once
-_NOT_READ = (OSError, pa.ArrowException)  # of pyarrow: no bytes, or damaged ones
+_DAMAGED = (OSError, pa.ArrowException)  # of pyarrow; of bytes that cannot be had a store says a UserError
 _COMMON = {"image": ("image",), "label": ("label",), "group": GROUP}
 
 
@@ -70,16 +58,14 @@ def list_parquet(options: DataOptions) -> Found:
         elif not file.path.endswith("/"):
             left_out[extension(file.path)] += 1
     files.sort(key=lambda file: natural(file.path))
-    with _parquet_errors(root):
-        folder = folder_of(root)
-        filesystem, path = open_filesystem(folder)
-    of_split = _of_split(files, options.split) if folder == root and options.split is not None else []
+    folder = folder_of(root)
+    of_split = _of_split(files, options.split) if folder.location == root and options.split is not None else []
     chosen = of_split or files
     left_out["of other splits"] += len(files) - len(chosen)
     with ThreadPoolExecutor(READ_THREADS) as pool:
 
         def read(some: list[File]) -> list[_Rows]:
-            return list(pool.map(lambda file: _list_parquet_file(filesystem, path, file, options), some))
+            return list(pool.map(lambda file: _list_parquet_file(folder, file, options), some))
 
         rows = read(chosen)
         if all(pa.types.is_integer(of_file.labels.type) for of_file in rows):
@@ -150,9 +136,9 @@ def _split_named(path: str, splits: Set[str]) -> str | None:
     return next((part for part in [name.removesuffix(".parquet"), *reversed(folders)] if part in splits), None)
 
 
-def _list_parquet_file(filesystem: pafs.FileSystem, folder: str, file: File, options: DataOptions) -> _Rows:
+def _list_parquet_file(folder: Store, file: File, options: DataOptions) -> _Rows:
     """Rows and class names of one file, from its footer and its columns of labels and groups alone."""
-    with _parquet_errors(file.path), filesystem.open_input_file(f"{folder}/{file.path}") as handle:
+    with _parquet_errors(file.path), SeekableFile(folder, file) as handle:
         parquet = pq.ParquetFile(handle, page_checksum_verification=True)
         if parquet.metadata.num_rows > file.size:  # labels that are all one take no space, images do
             raise ValueError(f"{file.size:,} bytes cannot hold the {parquet.metadata.num_rows:,} rows that it claims")
@@ -209,25 +195,25 @@ def _hub_class_names(schema: pa.Schema, label: str) -> list[str] | None:
 
 def read_parquet(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """Each row's encoded image, or why it cannot be read; opens each file once."""
-    filesystem, folder = open_filesystem(retried(lambda: folder_of(str(options.path))))
+    folder = folder_of(str(options.path))
     places = pd.DataFrame([i.rsplit("#", 1) for i in image_ids], columns=["file", "row"]).astype({"row": int})
     images: dict[int, Image] = {}
     for file, rows in places.groupby("file").row:
         try:
-            read = retried(partial(_read_rows, filesystem, f"{folder}/{file}", rows.to_numpy(), options, room))
-        except (FileNotFoundError, PermissionError) as error:
-            read = [one_image_failed(error, filesystem, folder)] * len(rows)
+            read = _read_rows(folder, str(file), rows.to_numpy(), options, room)
+        except (FileMissing, AccessDenied) as error:
+            read = [instead(error, folder)] * len(rows)
         images.update(zip(rows.index, read, strict=True))
     return [images[position] for position in range(len(image_ids))]
 
 
-def _read_rows(filesystem: pafs.FileSystem, path: str, rows: np.ndarray, options: DataOptions, room: Room) -> Images:
+def _read_rows(folder: Store, path: str, rows: np.ndarray, options: DataOptions, room: Room) -> Images:
     """The encoded images of some rows of one file; reads each row group that they lie in once."""
     images: Images = [IndexError("the row vanished after it was listed")] * len(rows)
-    with filesystem.open_input_file(path) as handle:
+    with folder.open(path) as handle:
         try:
             parquet = pq.ParquetFile(handle, buffer_size=_BUFFER, page_checksum_verification=True)
-        except _NOT_READ as error:
+        except _DAMAGED as error:
             return [_damage(error)] * len(rows)  # since it was listed
         column = _columns(parquet.schema_arrow, path, options).image  # again: what was listed may have been replaced
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
@@ -271,19 +257,13 @@ def _read_cells(
             if room.full or first > rows.max():
                 rest = LATER
                 break
-    except _NOT_READ as error:
+    except _DAMAGED as error:
         damaged, rest = first, _damage(error)
     return [image if row < first or rest is None else rest for row, image in zip(rows, images, strict=True)], damaged
 
 
 def _damage(error: Exception) -> ValueError:
-    """What stands for an image whose bytes are damaged in their file.
-
-    Raises:
-        OSError: the bytes could not be had, which another attempt may change.
-    """
-    if not is_damage(error):
-        raise error
+    """What stands for an image whose bytes are damaged in their file; where they cannot be had, the store says so."""
     return ValueError(f"its file is damaged: {reason(error)}")
 
 

@@ -25,6 +25,7 @@ from raycsr.data.packaged import list_cifar10, list_digits, read_cifar10, read_d
 from raycsr.data.parquet import list_parquet, read_parquet
 from raycsr.data.webdataset import list_webdataset, read_webdataset
 from raycsr.errors import UserError, nearest, refuse_credentials
+from raycsr.store import Store
 
 _SHOWN = 6  # kinds of files named in the line about those left out
 
@@ -77,7 +78,7 @@ class Source:
     def read(self, image_ids: Sequence[str]) -> Images:
         """Reads images, given their ids in any order.
 
-        Transient errors are retried and then raised, so that they never become the result of an image.
+        Storage that is away is waited for, and then raises, so that they never become the result of an image.
 
         Args:
             image_ids: Ids of the listing. Neighbouring Parquet rows share one read of their row group,
@@ -89,8 +90,7 @@ class Source:
             is larger than any image should be (`images.MAX_BYTES`).
 
         Raises:
-            UserError: The whole source is missing on this node.
-            OSError: Reading kept failing.
+            UserError: The whole source is missing on this node, changed while it was read, or its storage stays away.
         """
         return list(itertools.chain.from_iterable(self.read_in_turns(image_ids)))
 
@@ -226,15 +226,10 @@ def _checked_path(options: DataOptions, layout: str) -> str | None:
         return None
     if not path:
         raise UserError(f"source {options.source} needs a path: {layout}")
-    refuse_credentials(path)
-    scheme, separator, _ = path.partition("://")
-    if not separator:
-        return os.path.abspath(os.path.expanduser(path))
-    if scheme != "s3":
-        raise UserError(f"unknown scheme of path {path!r}: give a local path or s3://bucket/prefix")
-    if options.source == "cifar10":
+    if options.source == "cifar10" and "://" in path:
+        refuse_credentials(path)
         raise UserError(f"source cifar10 reads a local folder, not {path!r}: on S3 use source parquet")
-    return path.rstrip("/")
+    return Store(os.path.expanduser(path)).location
 
 
 def _subset(images: pd.DataFrame, class_names: list[str], options: DataOptions) -> pd.DataFrame:

@@ -13,24 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.fs as pafs
 
-from raycsr.data.files import (
-    READ_THREADS,
-    File,
-    folder_of,
-    natural,
-    not_data,
-    one_image_failed,
-    open_filesystem,
-    reason,
-    retried,
-    walk,
-)
+from raycsr.data.files import READ_THREADS, folder_of, instead, natural, not_data, reason, walk
 from raycsr.data.images import (
     EXTENSIONS,
     LATER,
@@ -46,6 +33,7 @@ from raycsr.data.images import (
 )
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
+from raycsr.store import AccessDenied, File, FileMissing, SeekableFile, Store
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _HEADERS = 2**15  # bytes fetched at once while headers are walked: a label and the next headers, but few of an image
@@ -82,12 +70,9 @@ def list_webdataset(options: DataOptions) -> Found:
         elif not file.path.endswith("/"):
             left_out[extension(file.path)] += 1
     tars.sort(key=lambda file: natural(file.path))
-    try:
-        folder = folder_of(root)
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            indices = list(pool.map(lambda file: retried(lambda: _index(f"{folder}/{file.path}")), tars))
-    except OSError as error:
-        raise UserError(f"cannot read the tars of {root!r}: {reason(error)}") from None
+    folder = folder_of(root)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        indices = list(pool.map(lambda file: _index(folder, file), tars))
     parts = [_listed(file, index.images) for file, index in zip(tars, indices, strict=True)]
     for index in indices:
         left_out.update(index.left_out)
@@ -104,52 +89,47 @@ def _listed(file: File, images: dict[str, _Sample]) -> pd.DataFrame:
 def read_webdataset(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """Each image's member, or why it cannot be read; opens each tar once."""
     root = str(options.path)
-    folder = retried(lambda: folder_of(root))
+    folder = folder_of(root)
     places = pd.DataFrame([i.partition(".tar#")[::2] for i in image_ids], columns=["tar", "key"])
     images: dict[int, Image] = {}
     for tar, keys in places.groupby("tar").key:
         try:
-            read = retried(partial(_read_members, f"{folder}/{tar}.tar", keys.tolist(), room))
-        except (FileNotFoundError, PermissionError) as error:
-            read = [one_image_failed(error, *open_filesystem(root))] * len(keys)
+            read = _read_members(folder, f"{tar}.tar", keys.tolist(), room)
+        except (FileMissing, AccessDenied) as error:
+            read = [instead(error, Store(root))] * len(keys)
         images.update(zip(keys.index, read, strict=True))
     return [images[position] for position in range(len(image_ids))]
 
 
-def _read_members(tar: str, keys: list[str], room: Room) -> Images:
-    index = _index(tar).images
-    filesystem, path = open_filesystem(tar)
-    with filesystem.open_input_file(path) as file, ThreadPoolExecutor(READ_THREADS) as pool:
-        return list(pool.map(lambda key: _read_member(file, index.get(key), room), keys))
+def _read_members(folder: Store, tar: str, keys: list[str], room: Room) -> Images:
+    with folder.open(tar) as file, ThreadPoolExecutor(READ_THREADS) as pool:
+        index = _index(folder, file.file).images
+        return list(pool.map(lambda key: _read_member(folder, file.file, index.get(key), room), keys))
 
 
-def _read_member(file: pa.NativeFile, sample: _Sample | None, room: Room) -> Image:
+def _read_member(folder: Store, tar: File, sample: _Sample | None, room: Room) -> Image:
     if sample is None:
         return FileNotFoundError("the image vanished after it was listed")
     if sample.size > MAX_BYTES:
         return too_large(sample.size)
-    return file.read_at(sample.size, sample.offset) if room.take(sample.size) else LATER
+    return folder.read_range(tar, sample.offset, sample.size) if room.take(sample.size) else LATER
 
 
-def _index(tar: str) -> _Index:
-    """What a tar, local or s3://, holds; kept while the tar stays as it is."""
-    filesystem, path = open_filesystem(tar)
-    info = filesystem.get_file_info(path)
-    if info.type == pafs.FileType.NotFound:
-        raise FileNotFoundError(tar)
-    return _indexed(tar, info.size, info.mtime_ns)
+def _index(folder: Store, tar: File) -> _Index:
+    """What a tar holds; kept while the tar stays as it is."""
+    return _indexed(folder.location, tar)
 
 
 @lru_cache(maxsize=64)
-def _indexed(tar: str, size: int, mtime_ns: int) -> _Index:
-    filesystem, path = open_filesystem(tar)
-    with filesystem.open_input_file(path) as file, _SmallReads(file, _HEADERS) as headers:
+def _indexed(folder: str, file: File) -> _Index:
+    tar = posixpath.basename(file.path)
+    with SeekableFile(Store(folder), file) as raw, _SmallReads(raw, _HEADERS) as headers:
         try:
-            return _walk_headers(headers, size, posixpath.basename(tar))
-        except (UserError, OSError):
+            return _walk_headers(headers, file.size, tar)
+        except UserError:
             raise
         except Exception as error:  # on arbitrary bytes tarfile fails in any way
-            raise _damaged(posixpath.basename(tar), reason(error)) from None
+            raise _damaged(tar, reason(error)) from None
 
 
 class _SmallReads(io.BufferedReader):

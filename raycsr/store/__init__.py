@@ -4,8 +4,8 @@ Images, checkpoints, results, sweeps and histories are all read and written here
 errors, one atomic write, one resolution of endpoint, region, profile and credentials (boto3's).
 """
 
-from raycsr.store.errors import AccessDenied, FileMissing, FileTooLarge, is_damage
+from raycsr.store.errors import AccessDenied, FileMissing, FileTooLarge
 from raycsr.store.files import File
 from raycsr.store.store import PATIENCE, SeekableFile, Store
 
-__all__ = ["PATIENCE", "AccessDenied", "File", "FileMissing", "FileTooLarge", "SeekableFile", "Store", "is_damage"]
+__all__ = ["PATIENCE", "AccessDenied", "File", "FileMissing", "FileTooLarge", "SeekableFile", "Store"]

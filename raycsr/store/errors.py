@@ -1,8 +1,8 @@
 """What goes wrong with a file: what waiting may mend, and all else in a line."""
 
 import errno
+from urllib.parse import urlsplit
 
-import pyarrow as pa
 from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
@@ -67,15 +67,6 @@ def are_stale_keys(error: BaseException) -> bool:
     """Whether the keys were good once: whoever hands them out may have newer ones."""
     stale = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidAccessKeyId", "InvalidToken")
     return isinstance(error, exceptions.ClientError) and code_of(error) in stale
-
-
-def is_damage(error: BaseException) -> bool:
-    """Whether an error of pyarrow is about the bytes of a file, which stay as they are, and not about getting them.
-
-    It raises OSError for both: a system's error has a number, one of S3 says so.
-    """
-    of_access = isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error))
-    return isinstance(error, OSError | pa.ArrowException) and not of_access
 
 
 def code_of(error: exceptions.ClientError) -> str:
@@ -167,7 +158,9 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, exceptions.SSLError) and not is_transient(error):
         return "the S3 endpoint's certificate is not trusted; check AWS_ENDPOINT_URL and AWS_CA_BUNDLE"
     if isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError | exceptions.IncompleteReadError):
-        return "the S3 endpoint does not answer; check AWS_ENDPOINT_URL and the network"
+        host = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", ""))).hostname  # a URL may hold keys
+        where = f" at {host}" if host else ""
+        return f"the S3 endpoint{where} does not answer; check AWS_ENDPOINT_URL and the network"
     if isinstance(error, OSError) and error.errno in _ERRNOS:
         return _ERRNOS[error.errno]
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

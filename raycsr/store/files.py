@@ -3,6 +3,7 @@
 import os
 import time
 import uuid
+from collections.abc import Callable
 from typing import NamedTuple
 
 from raycsr.store.errors import ChangedFileError, FileTooLarge
@@ -64,15 +65,15 @@ class LocalFiles:
                     files.append(_file(folder + entry.name, entry.stat(follow_symlinks=entry.is_file())))
         return files, left or None
 
-    def read(self, name: str, most: int | None) -> bytes:
+    def read(self, name: str, fits: Callable[[int], bool]) -> bytes:
         """The bytes of a file.
 
         Raises:
-            FileTooLarge: there are more than `most`.
+            FileTooLarge: they do not fit.
         """
         with open(self._path(name), "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if most is not None and size > most:
+            if not fits(size):
                 raise FileTooLarge(f"{self._path(name)} has {size:,} bytes", size)
             return file.read()
 

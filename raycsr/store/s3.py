@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -80,15 +81,15 @@ class S3Files:
         key = self._at(name)["Key"]
         return f"{key}/" if key else ""
 
-    def read(self, name: str, most: int | None) -> bytes:
+    def read(self, name: str, fits: Callable[[int], bool]) -> bytes:
         """The bytes of an object.
 
         Raises:
-            FileTooLarge: there are more than `most`.
+            FileTooLarge: they do not fit.
         """
         answer = self._client.get_object(**self._at(name))
         with answer["Body"] as body:
-            if most is not None and answer["ContentLength"] > most:
+            if not fits(answer["ContentLength"]):
                 raise FileTooLarge(f"{name} has {answer['ContentLength']:,} bytes", answer["ContentLength"])
             return body.read()
 

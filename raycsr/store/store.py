@@ -135,16 +135,20 @@ class Store:
             if token is None:
                 return
 
-    def read(self, name: str = "", most: int | None = None) -> bytes:
+    def read(self, name: str = "", fits: Callable[[int], bool] = lambda size: True) -> bytes:
         """The bytes of a file, of the location itself without a name.
+
+        Args:
+            name: of the file.
+            fits: is asked with its size, before it is read and again after a failure, whether it should be.
 
         Raises:
             FileMissing: there is none of this name.
             AccessDenied: it may not be read.
-            FileTooLarge: it has more bytes than `most`.
+            FileTooLarge: it does not fit.
             UserError: it cannot be read for another reason.
         """
-        return self._try(name, lambda: self._files.read(name, most))
+        return self._try(name, lambda: self._files.read(name, fits))
 
     def read_range(self, file: File, offset: int, size: int) -> bytes:
         """Bytes within a file, as `find` gave it; fewer where it ends before.
@@ -233,11 +237,15 @@ class Store:
 
 
 class SeekableFile(io.RawIOBase):
-    """A file of a store, open to read parts of it; what it raises is a UserError, never OSError."""
+    """A file of a store, open to read parts of it; what it raises is a UserError, never OSError.
+
+    Attributes:
+        file: what is read; where another version of it has taken its place, reading refuses.
+    """
 
     def __init__(self, store: Store, file: File) -> None:
-        """Takes a file as `Store.find` gave it."""
-        self._store, self._file, self._position = store, file, 0
+        """Takes a file as `Store.find`, or `Store.walk`, gave it."""
+        self._store, self.file, self._position = store, file, 0
 
     def readable(self) -> bool:
         """Always."""
@@ -253,14 +261,14 @@ class SeekableFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Moves, as files do."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._file.size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.file.size}[whence]
         self._position = max(base + offset, 0)
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
         """The next bytes, all that are asked for or there."""
-        wanted = self._file.size if size is None or size < 0 else size
-        data = self._store.read_range(self._file, self._position, wanted)
+        wanted = self.file.size if size is None or size < 0 else size
+        data = self._store.read_range(self.file, self._position, wanted)
         self._position += len(data)
         return data
 

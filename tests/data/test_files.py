@@ -76,7 +76,7 @@ class TestS3:
         assert whole.read(["cat/1.png"]) == [b"x"]
 
     def test_missing_bucket_and_empty_prefix(self, source: Callable[..., Source], s3: Any) -> None:
-        with pytest.raises(UserError, match=r"there is no bucket 'no-such-bucket'"):
+        with pytest.raises(UserError, match=r"s3://no-such-bucket/val: there is no such bucket"):
             source("imagefolder", "s3://no-such-bucket/val").list()
         with pytest.raises(UserError, match=r"no images in 's3://"):
             source("parquet", f"s3://{s3.new_bucket()}/nothing").list()
@@ -88,7 +88,7 @@ class TestS3:
         request.getfixturevalue("enforced_keys")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKWRONG")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
-        with pytest.raises(UserError, match=r"S3 refused to list .*\(InvalidAccessKeyId\)") as caught:
+        with pytest.raises(UserError, match=r"the AWS access key is unknown there") as caught:
             source("imagefolder", f"s3://{bucket}/val").list()
         assert "AKWRONG" not in str(caught.value)
         assert "wrong-secret" not in str(caught.value)
@@ -107,6 +107,5 @@ class TestS3:
         self, source: Callable[..., Source], s3: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        with pytest.raises(UserError, match=r"cannot reach S3 at 127.0.0.1 .*AWS_ENDPOINT_URL"):
+        with pytest.raises(UserError, match=r"the S3 endpoint at 127.0.0.1 does not answer; check AWS_ENDPOINT_URL"):
             source("imagefolder", "s3://bucket/val").list()

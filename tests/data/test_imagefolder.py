@@ -1,15 +1,15 @@
 """The source imagefolder: what it lists, in which order, and how it reads."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pyarrow.fs as pafs
 import pytest
 
-from raycsr.data import Source, files, imagefolder, images
+from raycsr.data import Source, images
 from raycsr.errors import UserError
+from raycsr.store.files import LocalFiles
 
 
 class TestList:
@@ -122,23 +122,20 @@ class TestRead:
         with pytest.raises(UserError, match=r"on this node"):
             source("imagefolder", tmp_path / "gone").read(["cat/a.png"])
 
-    def test_a_store_that_is_away_for_a_minute_and_a_half_is_waited_for(self) -> None:
-        assert 90 <= sum(files.RETRY_DELAYS) <= 120
-
-    def test_transient_errors_are_retried_then_raised(
+    @pytest.mark.filterwarnings("ignore:.*trying again")
+    def test_a_shared_folder_that_is_away_is_waited_for_and_then_raises(
         self, source: Callable[..., Source], animals: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         failures = iter([True, True, False])
+        read = LocalFiles.read
 
-        class Flaky:
-            def open_input_file(self, path: str) -> Any:
-                if next(failures, True):
-                    raise OSError("connection reset")
-                return pafs.LocalFileSystem().open_input_file(path)
+        def flaky(files: LocalFiles, name: str, fits: Callable[[int], bool]) -> bytes:
+            if next(failures, True):
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return read(files, name, fits)
 
-        monkeypatch.setattr(files, "RETRY_DELAYS", (0.0, 0.0))
-        monkeypatch.setattr(imagefolder, "open_filesystem", lambda root: (Flaky(), root))
+        monkeypatch.setattr(LocalFiles, "read", flaky)
         folder = source("imagefolder", animals)
         assert folder.read(["cat/a.png"]) == [b"bytes of cat/a.png"]
-        with pytest.raises(OSError, match=r"connection reset"):
+        with pytest.raises(UserError, match=r"cat/a.png: Stale file handle"):
             folder.read(["cat/a.png"])

@@ -1,6 +1,7 @@
 """The source parquet: what it lists, in which order, and how it reads."""
 
 import errno
+import itertools
 import json
 import os
 import pickle
@@ -12,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raycsr.data import Source, files, images, parquet
+from raycsr.data import Source, images, parquet
 from raycsr.errors import UserError
+from raycsr.store.files import LocalFiles
 
 
 class TestList:
@@ -202,7 +204,7 @@ class TestDamaged:
     def test_a_damaged_page_costs_its_rows_and_those_behind_it_in_their_row_group(
         self, source: Callable[..., Source], file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(files, "RETRY_DELAYS", (1000.0,))  # nobody waits for what stays as it is
+        monkeypatch.setenv("RAYCSR_PATIENCE", "0")  # nobody waits for what stays as it is
         content = bytearray(file.read_bytes())
         content[content.index(b"0029 0029") + 1] ^= 1
         file.write_bytes(content)
@@ -228,15 +230,33 @@ class TestDamaged:
         opened, failing = source("parquet", file), iter([True, True])
         ids = opened.list().images.image_id.tolist()
 
-        def image_columns(*arguments: Any) -> Iterator[pa.Array]:
+        def read_range(*arguments: Any) -> bytes:
             if next(failing, False):
                 raise OSError(errno.EIO, "Input/output error")
             return read(*arguments)
 
-        read = parquet._image_columns
-        monkeypatch.setattr(files, "RETRY_DELAYS", (0.0, 0.0))
+        read = LocalFiles.read_range
+        monkeypatch.setattr(LocalFiles, "read_range", read_range)
+        with pytest.warns(UserWarning, match="Input/output error; trying again"):
+            assert all(isinstance(image, bytes) for image in opened.read(ids))
+        failing = itertools.repeat(True)
+        monkeypatch.setenv("RAYCSR_PATIENCE", "0")
+        with pytest.raises(UserError, match="0.parquet: Input/output error"):
+            opened.read(ids)
+
+    def test_a_file_that_is_replaced_while_it_is_read_is_no_damage(
+        self, source: Callable[..., Source], file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened, read = source("parquet", file), parquet._image_columns
+        ids = opened.list().images.image_id.tolist()
+
+        def image_columns(*arguments: Any) -> Iterator[pa.Array]:
+            os.utime(file, ns=(1, 1))
+            return read(*arguments)
+
         monkeypatch.setattr(parquet, "_image_columns", image_columns)
-        assert all(isinstance(image, bytes) for image in opened.read(ids))
+        with pytest.raises(UserError, match="0.parquet: it changed while it was read"):
+            opened.read(ids)
 
     def test_more_rows_than_bytes_are_refused(self, source: Callable[..., Source], tmp_path: Path) -> None:
         with pq.ParquetWriter(tmp_path / "0.parquet", pa.schema({"image": pa.binary(), "label": pa.int32()})) as writer:
