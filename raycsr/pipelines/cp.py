@@ -3,7 +3,7 @@
 from raycsr.errors import UserError
 from raycsr.results import resolve_run, runs_at
 from raycsr.results.transfer import copy_run
-from raycsr.store import PATIENCE, Store
+from raycsr.store import Store
 
 
 def cp(*, run: list[str], results: str) -> list[str]:
@@ -27,7 +27,7 @@ def cp(*, run: list[str], results: str) -> list[str]:
         experiment = found.manifest().get("experiment")
         if not isinstance(experiment, str):
             raise UserError(f"{found.location}/manifest.json is damaged: it names no experiment")
-        to = Store(results, PATIENCE).at(f"{experiment}/runs/{found.run_id}")
+        to = Store(results).at(f"{experiment}/runs/{found.run_id}")
         written = copy_run(found, to)
         print(f"copied {found.location}: {written:,} files" if written else f"{found.location} was copied before")
         copies.append(to.location)

@@ -4,7 +4,7 @@ from raycsr.data import DataOptions
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions
 from raycsr.options import Spec
-from raycsr.pipelines.pool import PoolOptions
+from raycsr.pipelines.pool import PoolOptions, check_location
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome, sample
 from raycsr.smoothing import SamplingOptions
@@ -54,6 +54,8 @@ def evaluate(
     """
     if not costs:
         raise UserError("evaluate needs costs to certify under; give --costs uniform, or use `raycsr sample`")
+    if out is not None:
+        check_location(out, "out")
     outcomes = sample(
         data=data,
         model=model,

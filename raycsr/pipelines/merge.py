@@ -6,7 +6,7 @@ from raycsr.costs import CostMatrix
 from raycsr.pipelines.certify import certify_run
 from raycsr.results import Run, resolve_run, runs_at
 from raycsr.results.joining import join_runs
-from raycsr.store import PATIENCE, Store
+from raycsr.store import Store
 
 
 def merge(*, run: list[str], into: str) -> str:
@@ -28,7 +28,7 @@ def merge(*, run: list[str], into: str) -> str:
         UserError: where two runs were begun with other options or on other data, or have different votes of an image;
             or a living driver holds the one that is to grow.
     """
-    target = Run(Store(resolve_run(into).location, PATIENCE))
+    target = Run(Store(resolve_run(into).location))
     sources = [resolve_run(location) for location in runs_at(run)]
     for source in sources:
         joined = join_runs(source, target)

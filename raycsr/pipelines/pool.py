@@ -22,6 +22,7 @@ from raycsr.models import BaseClassifier, Precision, prepare_for_inference, reso
 from raycsr.progress import LINE_SECONDS
 from raycsr.signals import stops_held_back, take_sigterm_back
 from raycsr.smoothing import SamplingOptions, is_out_of_memory
+from raycsr.store import Store
 
 _LISTENS_SECONDS = 10.0  # that a cluster's head may take to accept a connection
 _PROBE_SECONDS = 0.3  # of each batch size that is tried
@@ -143,17 +144,23 @@ def _check_that_it_listens() -> None:
         raise ConnectionError(f"{address}: {error.strerror or error}") from error
 
 
-def check_location(results: str) -> None:
-    """Refuses results that would be lost with the unpacked copy in which a submitted job runs.
+def check_location(results: str, option: str = "results") -> None:
+    """Refuses results that would be lost, before anything is paid for.
+
+    Args:
+        results: Where they are to be.
+        option: That says so.
 
     Raises:
-        UserError: where results is a relative path within a job.
+        UserError: where it is a relative path within a submitted job, which runs in an unpacked copy, or a place
+            that cannot be written to; nothing is left behind there.
     """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in results and not os.path.isabs(results):
         raise UserError(
-            f"results {results!r} is a relative path, and a submitted job runs in a copy that is deleted; give "
+            f"{option} {results!r} is a relative path, and a submitted job runs in a copy that is deleted; give "
             "s3://bucket/prefix, or an absolute path that all nodes share"
         )
+    Store(results).check_writable()
 
 
 @contextmanager

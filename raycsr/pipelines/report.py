@@ -78,6 +78,8 @@ def report(
         raise UserError(f"radii must be non-negative numbers, got {radii}")
     if table_alpha is not None and not 0 < table_alpha < 1:
         raise UserError(f"table_alpha is a probability between 0 and 1, got {table_alpha:g}; certify.py's is 0.001")
+    if out is not None:
+        Store(out).check_writable()
     sets, left_out = load_certified(run, costs=costs, rules=rules, allow_missing=allow_missing, table_alpha=table_alpha)
     asked = list(dict.fromkeys(radii if radii is not None else default_radii(sets)))
     table = summaries(sets, asked)

@@ -6,7 +6,7 @@ from raycsr.errors import UserError
 from raycsr.options import listed
 from raycsr.results import Run, resolve_run
 from raycsr.results.transfer import RunFiles, delete_run, find_run_to_delete
-from raycsr.store import PATIENCE, Store
+from raycsr.store import Store
 
 
 def rm(*, run: list[str], yes: bool = False) -> list[str]:
@@ -39,7 +39,7 @@ def rm(*, run: list[str], yes: bool = False) -> list[str]:
 
 def _find(location: str) -> Store:
     left = find_run_to_delete(location)
-    return Store(left.location if left is not None else resolve_run(location).location, PATIENCE)
+    return Store(left.location if left is not None else resolve_run(location).location)
 
 
 def _asked(runs: int) -> bool:

@@ -161,7 +161,6 @@ def check(
     sigmas = sampling.sigma if isinstance(sampling.sigma, list) else [sampling.sigma]
     _check_sampling(sampling, sigmas, alpha)
     check_location(results)
-    Store(results).check_writable()  # better known now than when a node has been paid for
     source = open_source(data)
     listing = source.list()
     jobs = []

@@ -102,8 +102,8 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     check_workers(workers, training.batch_size)
-    plan = prepare(config)
     check_location(results)
+    plan = prepare(config)
     folder = Store(results).at(f"{experiment}/checkpoints")
     name = name or default_name(config)
     checkpoint = f"{folder.location}/{name}.pt"

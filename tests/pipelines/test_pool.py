@@ -104,13 +104,15 @@ def test_a_stop_while_ray_starts_acts_when_it_has_started(stops, monkeypatch, nu
     assert started == ["Ray"] and signals.was_terminated() == (number == signal.SIGTERM)
 
 
-def test_relative_results_are_refused_in_a_submitted_job_alone(monkeypatch):
+def test_relative_results_are_refused_in_a_submitted_job_alone(monkeypatch, s3, tmp_path):
+    monkeypatch.chdir(tmp_path)
     check_location("results")
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(UserError, match="results 'results' is a relative path.*give s3://bucket/prefix, or an"):
         check_location("results")
-    check_location("s3://bucket/results")
-    check_location("/shared/results")
+    for place in (f"s3://{s3.new_bucket()}/results", str(tmp_path / "shared" / "results")):
+        check_location(place)
+    assert not list(tmp_path.iterdir())  # nothing is left behind
 
 
 def test_what_a_worker_raised_for_the_user_arrives_as_one_line(cluster):

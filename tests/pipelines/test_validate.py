@@ -84,3 +84,13 @@ def test_expected_samples_of_clear_and_of_close_images():
     few = expected_samples(clear, np.array([0]), statements, n0=64)
     many = expected_samples(close, np.array([0]), statements, n0=64)
     assert 64 <= few < 200 < 3000 < many <= 10_048
+
+
+@pytest.mark.parametrize(("verb", "text"), [("sample", SAMPLE), ("train", TRAIN), ("sweep", SWEEP)])
+def test_results_that_cannot_be_written_are_told_before_the_data_is_read(validate, s3, verb, text):
+    for results, fact in (
+        ("s3://no-such-bucket-here/x", "no such bucket; create it"),
+        ("/proc/x", "cannot use /proc/x"),
+    ):
+        status, out, said = validate(verb, text.replace("source: digits", "source: photos"), "--results", results)
+        assert (status, out) == (2, "") and fact in said and "photos" not in said
