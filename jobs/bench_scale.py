@@ -25,7 +25,8 @@ from raycsr.data.images import frame
 from raycsr.errors import UserError
 from raycsr.models import ARGMAX, BaseClassifier, ModelOptions, Precision, Rule, load_base_classifier
 from raycsr.pipelines.certify import certify_run
-from raycsr.pipelines.pool import PoolOptions, Probe, connect
+from raycsr.pipelines.cluster import connect
+from raycsr.pipelines.pool import PoolOptions, Probe
 from raycsr.pipelines.remaining import Remaining
 from raycsr.pipelines.sample import Job, open_run, stream
 from raycsr.pipelines.voter import Voter

@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from raycsr.errors import UserError
+from raycsr.credentials import without_credentials
+from raycsr.errors import ClusterLostError, UserError
 from raycsr.options import hints_of, read_words
 from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
 
@@ -70,11 +71,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb, rest = args[0], args[1:]
     handle_stops()
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {without_credentials(str(message))}\n"
     try:
         return _report_errors(command(verb, rest)())
     except UserError as error:
-        print(f"raycsr {verb}: {error}", file=sys.stderr)
+        print(f"raycsr {verb}: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, ClusterLostError):
+            atexit.register(leave, 2)  # Ray would ask the cluster that is gone to let it leave
         return 2
     except KeyboardInterrupt:
         return _stopped(verb, signal.SIGINT)
@@ -83,9 +86,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return _stopped(verb, signal.SIGTERM)
     except Exception as error:
-        traceback.print_exc()
         reason = str(error).strip().splitlines() or [""]
-        print(f"raycsr {verb}: failed by {type(error).__name__}: {reason[-1]}", file=sys.stderr)
+        last = f"raycsr {verb}: failed by {type(error).__name__}: {reason[-1]}"
+        print(without_credentials(f"{traceback.format_exc()}{last}"), file=sys.stderr)
         return 1
     finally:
         atexit.register(ignore_stops)  # before Ray's own, which was registered when the verb imported it

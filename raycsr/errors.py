@@ -1,8 +1,9 @@
 """The one exception for what a user can mend, and the words that every such message needs."""
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
+
+from raycsr.credentials import has_credentials, without_credentials
 
 _SHOWN = 60  # characters of a wrong text that a message repeats
 
@@ -11,11 +12,12 @@ class UserError(Exception):
     """A mistake in the input: one line that says what was wrong, the value, and the fix.
 
     The command line prints it without a traceback and exits with status 2. What it quotes, such as a name in a file,
-    may hold anything: what cannot be printed in a line is escaped.
+    may hold anything: what cannot be printed in a line is escaped, and what looks like a secret is left out.
     """
 
     def __init__(self, message: str) -> None:
         """Takes the line."""
+        message = without_credentials(message)
         super().__init__("".join(one if one.isprintable() else repr(one)[1:-1] for one in message))
 
 
@@ -39,6 +41,10 @@ class DamagedFile(UserError):
         return DamagedFile, (self.file, self.fact, self._fix)
 
 
+class ClusterLostError(UserError):
+    """The Ray cluster that work was done on is gone; to leave it in good order would take Ray minutes, or hang."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known names that a misspelt one may mean, or all of them: ends a message about an unknown name."""
     names = list(known)
@@ -58,14 +64,13 @@ def first_of(words: Sequence[str], most: int) -> str:
 
 
 def refuse_credentials(text: str) -> None:
-    """Refuses locations that carry credentials: they would end up in manifests, logs and messages.
+    """Refuses locations that carry credentials: they would end up in manifests, logs, trackers and messages.
 
     Raises:
-        UserError: where the text has an s3:// location with user information or a query; it is not repeated.
+        UserError: where a location in the text has a user, a password, a key or a signature; it is not repeated.
     """
-    anonymous = r"anonymous@[^@/\s'\"]*(?:[/\s'\"]|$)"  # no keys at all
-    if re.search(rf"s3://(?!{anonymous})[^/\s'\"]*@|s3://[^\s'\"]*[?&](access_key|secret_key|session_token)=", text):
+    if has_credentials(text):
         raise UserError(
             "a location carries credentials; write s3://bucket/prefix and set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or give the machine a role"
+            "AWS_SECRET_ACCESS_KEY, or give the machine a role; a server's user and password go into its own variables"
         )

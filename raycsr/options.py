@@ -406,7 +406,7 @@ def read_words(words: Sequence[str], hints: Hints, positional: Sequence[str] = (
     Raises:
         UserError: naming the option that is unknown, lacks a value or has a wrong one, or is given twice.
     """
-    refuse_credentials(" ".join(words))
+    refuse_credentials("\n".join(words))
     written, free = _occurrences(words, {**hints, "config": str})
     if len(free) > len(positional):
         raise UserError(f"{shown(free[len(positional)])} is no option; every option begins with --")

@@ -11,6 +11,7 @@ PACKAGE = Path(raycsr.__file__).parent
 
 # Each may import those before it, never one after it.
 LAYERS = [
+    "credentials",
     "errors",
     "sealed",
     "store",

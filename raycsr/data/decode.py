@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from timm.data import create_transform
 
+from raycsr.credentials import without_credentials
 from raycsr.data.images import FORMATS
 from raycsr.data.sources import Source
 from raycsr.models import Preprocessing
@@ -150,4 +151,4 @@ def _transform(preprocessing: Preprocessing) -> Transform:
 
 def _one_line(error: Exception) -> str:
     reason = re.sub(r"\s*<[^>]*>", "", str(error))  # Pillow names its buffer by its address in memory
-    return f"{type(error).__name__}: {' '.join(reason.split())}"
+    return without_credentials(f"{type(error).__name__}: {' '.join(reason.split())}")

@@ -8,7 +8,7 @@ import ray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.options import Spec, listed
-from raycsr.pipelines.pool import connect, user_errors_of_workers
+from raycsr.pipelines.cluster import connect, user_errors_of_workers
 from raycsr.progress import Progress
 from raycsr.results import Run, resolve_run, runs_at
 
@@ -76,7 +76,6 @@ def certify_run(run: Run, spec: str, matrix: CostMatrix, alpha: float) -> str:
 
 def _certify_on_ray(run: Run, name: str, parts: Sequence[str], matrix: CostMatrix, alpha: float) -> list[str]:
     """Certifies in tasks, which write what they certify; returns the names of parts that cannot be read."""
-    kept = ray.put(matrix)  # once a node, not once a task: a thousand classes are 8 MB
 
     def task(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = block["item"].tolist()
@@ -84,9 +83,10 @@ def _certify_on_ray(run: Run, name: str, parts: Sequence[str], matrix: CostMatri
         return {"part": block["item"], "unreadable": np.array([part in unreadable for part in names])}
 
     tasks = -(-len(parts) // _PARTS_PER_TASK)
-    certified = ray.data.from_items(list(parts), override_num_blocks=tasks).map_batches(task, batch_size=None)
     unreadable: list[str] = []
-    with user_errors_of_workers(), Progress(len(parts), "certify", "parts") as progress:
+    with user_errors_of_workers([{"CPU": 1}]), Progress(len(parts), "certify", "parts") as progress:
+        kept = ray.put(matrix)  # once a node, not once a task: a thousand classes are 8 MB
+        certified = ray.data.from_items(list(parts), override_num_blocks=tasks).map_batches(task, batch_size=None)
         for block in certified.iter_batches(batch_size=None):
             unreadable += block["part"][block["unreadable"]].tolist()
             progress.update(len(block["part"]))

@@ -1,16 +1,11 @@
-"""The pool of actors that sample: the cluster it runs on, its size, and what its workers can do."""
+"""The pool of actors that sample: its size, and what its workers can do."""
 
-import logging
 import math
-import os
 import platform
 import re
-import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +14,10 @@ import torch
 
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, prepare_for_inference, resolve_precision
-from raycsr.progress import LINE_SECONDS
-from raycsr.signals import stops_held_back, take_sigterm_back
+from raycsr.pipelines.cluster import NODE_SECONDS, missing_nodes, user_errors_of_workers
+from raycsr.progress import LINE_SECONDS, duration
 from raycsr.smoothing import SamplingOptions, is_out_of_memory
-from raycsr.store import Store
 
-_LISTENS_SECONDS = 10.0  # that a cluster's head may take to accept a connection
 _PROBE_SECONDS = 0.3  # of each batch size that is tried
 _BATCH_SIZES = (8, 4096)  # the least and the most that are tried
 _WORTH = 1.02  # a batch twice as large must be this much faster
@@ -37,7 +30,8 @@ class PoolOptions:
     Attributes:
         actors: How many, at most.
         elastic: Begin with the first actor that finds a place, and grow as nodes come, on a cluster that scales or
-            whose nodes may go away; by default all actors must fit at once.
+            whose nodes may go away; by default all actors must fit at once, and a run that has lost its last node ends
+            after 10 minutes.
         cpus_per_actor: CPUs that an actor without a GPU reserves; fractions share a CPU.
         gpus_per_actor: GPUs of an actor; above 0, actors reserve no CPU.
         threads_per_actor: Torch threads of an actor; by default cpus_per_actor, rounded up.
@@ -55,6 +49,17 @@ class PoolOptions:
         if self.gpus_per_actor > 0:
             return {"num_cpus": 0, "num_gpus": self.gpus_per_actor}
         return {"num_cpus": self.cpus_per_actor}
+
+    @property
+    def needs(self) -> list[dict[str, float]]:
+        """What some node must have: for an actor, and for the tasks that decode."""
+        gpus, cpus = self.gpus_per_actor, self.cpus_per_actor
+        return [{"GPU": gpus} if gpus > 0 else {"CPU": cpus}, {"CPU": 1}]
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a run whose last node is gone waits for another."""
+        return math.inf if self.elastic else NODE_SECONDS
 
     @property
     def threads(self) -> int:
@@ -77,106 +82,6 @@ class Probe:
     device: str
     batch_size: int
     samples_per_second: float
-
-
-def connect() -> None:
-    """Attaches to the running Ray cluster, or starts one on this machine.
-
-    Raises:
-        UserError: where the cluster does not answer.
-    """
-    if not ray.is_initialized():
-        try:
-            _check_that_it_listens()
-            _init()
-        except ConnectionError as error:
-            where = os.environ.get("RAY_ADDRESS", "the address that it left on this machine")
-            raise UserError(
-                f"no Ray cluster answers at {where}: {error}; start it again, "
-                "or set RAY_ADDRESS=local for one that ends with this command"
-            ) from error
-    take_sigterm_back()  # also where the caller has started Ray
-    context = ray.data.DataContext.get_current()
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # after ray.data's own configuration; errors are raised
-    context.enable_progress_bars = False
-    # an image at n = 100,000 on a slow CPU is an hour without a finished block, and waiting for spot
-    # capacity can take longer: neither is a stall
-    context.execution_no_progress_timeout_s = -1
-
-
-def _init() -> None:
-    """Starts or joins Ray, and keeps SIGTERM a request to stop.
-
-    Ray's core takes SIGTERM for a crash: its handler prints a stack and sets an alarm that aborts the process three
-    seconds later, while it unwinds or while Ray stops. Python's handler is therefore set again after Ray's. Meanwhile
-    signals wait: raised between the forks that start Ray's processes, they would be dropped, and locks stay locked.
-    """
-    utils = ray._private.utils
-    set_handler = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda handler: None  # Ray's `sys.exit(15)`, in the place of one that waits
-    try:
-        with stops_held_back() as arrived:
-            ray.init(logging_level=logging.ERROR, include_dashboard=False)
-            if arrived:
-                signal.alarm(0)  # that of Ray's core
-    finally:
-        utils.set_sigterm_handler = set_handler
-
-
-def _check_that_it_listens() -> None:
-    """Ray itself tries an address for minutes before it says that nobody is there.
-
-    Raises:
-        ConnectionError: where the cluster that Ray would attach to has no address, or accepts no connection there.
-    """
-    if "://" in os.environ.get("RAY_ADDRESS", ""):
-        return  # a Ray Client server, which Ray asks in another way
-    try:
-        address = ray._private.services.canonicalize_bootstrap_address(None)
-    except ValueError as error:
-        raise ConnectionError(str(error)) from error
-    if address is None:
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_SECONDS).close()
-    except OSError as error:
-        raise ConnectionError(f"{address}: {error.strerror or error}") from error
-
-
-def check_location(results: str, option: str = "results") -> None:
-    """Refuses results that would be lost, before anything is paid for.
-
-    Args:
-        results: Where they are to be.
-        option: That says so.
-
-    Raises:
-        UserError: where it is a relative path within a submitted job, which runs in an unpacked copy, or a place
-            that cannot be written to; nothing is left behind there.
-    """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in results and not os.path.isabs(results):
-        raise UserError(
-            f"{option} {results!r} is a relative path, and a submitted job runs in a copy that is deleted; give "
-            "s3://bucket/prefix, or an absolute path that all nodes share"
-        )
-    Store(results).check_writable()
-
-
-@contextmanager
-def user_errors_of_workers() -> Iterator[None]:
-    """What a worker raised for the user to mend (a full disk, a source that went away) becomes that UserError again.
-
-    Raises:
-        UserError: with the worker's own words; Ray keeps the text alone.
-    """
-    try:
-        yield
-    except Exception as error:  # of a task or an actor a RayError, of workers that train together another
-        found = re.findall(rf"{UserError.__module__}\.UserError: (.+)", str(error))  # causes first
-        if type(error) is UserError or not found:  # what Ray raises of a task is a UserError, too, with its traceback
-            raise
-        raise UserError(f"{found[-1]}; what is committed is kept, run the same command to go on") from error
 
 
 def alive_actors() -> int:
@@ -224,11 +129,15 @@ def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: Pool
         return probe_here(base_classifier, sampling, pool.threads)  # this process is such a worker, already warm
     remote = ray.remote(**pool.resources)(probe_here)
     found = remote.remote(base_classifier, sampling, pool.threads)
-    while not ray.wait([found], timeout=LINE_SECONDS)[0]:
-        wanted = ", ".join(f"{value:g} {name.removeprefix('num_').upper()}" for name, value in pool.resources.items())
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        print(f"waiting for a node with {wanted}; the cluster has {nodes} nodes", file=sys.stderr, flush=True)
-    with user_errors_of_workers():
+    start = time.monotonic()
+    with user_errors_of_workers(pool.needs, seconds=pool.patience):
+        while not ray.wait([found], timeout=LINE_SECONDS)[0]:
+            if not missing_nodes(pool.needs):  # else it is said where nodes are watched
+                print(
+                    f"waiting for a free place, {duration(time.monotonic() - start)} so far",
+                    file=sys.stderr,
+                    flush=True,
+                )
         return ray.get(found)
 
 

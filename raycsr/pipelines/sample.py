@@ -27,16 +27,14 @@ from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_
 from raycsr.options import Spec, listed
 from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.classes import check_classes, check_same_names, classes_by_position
+from raycsr.pipelines.cluster import check_location, connect, user_errors_of_workers
 from raycsr.pipelines.pool import (
     PoolOptions,
     Probe,
     alive_actors,
-    check_location,
     check_pool,
-    connect,
     device_kind,
     probe,
-    user_errors_of_workers,
 )
 from raycsr.pipelines.remaining import Remaining
 from raycsr.pipelines.rereading import replaced
@@ -339,7 +337,8 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
         )
         start = time.monotonic()
         if len(missing):
-            stream(job, run, found, pool, owner, missing)
+            with user_errors_of_workers(pool.needs, seconds=pool.patience):
+                stream(job, run, found, pool, owner, missing)
             remaining.read()
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # parts whose actor died before it certified them
@@ -448,8 +447,7 @@ def stream(
             **pool.resources,
         )
     )
-    with user_errors_of_workers():
-        _follow(votes, owner, len(missing), found.batch_size)
+    _follow(votes, owner, len(missing), found.batch_size)
 
 
 def blocks_of(job: Job, found: Probe, pool: PoolOptions, missing: pd.DataFrame) -> list[pa.Table]:

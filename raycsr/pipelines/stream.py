@@ -11,6 +11,7 @@ import ray
 import torch
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from raycsr.credentials import without_credentials
 from raycsr.data import Image, Source, decode_images, rgb_image
 from raycsr.errors import UserError
 from raycsr.models import Preprocessing
@@ -59,7 +60,7 @@ class Augmented:
             return pil_to_tensor(rgb_image(encoded)), None  # of its own size, which is cropped from
         except Exception as problem:  # any decoder's error concerns this image alone
             black = torch.zeros((3, *self.preprocessing.input_size), dtype=torch.uint8)
-            return black, f"{type(problem).__name__}: {problem}"
+            return black, without_credentials(f"{type(problem).__name__}: {problem}")
 
 
 class StreamedBatches:

@@ -15,10 +15,11 @@ from raycsr.data import DataOptions, Listing, Pixels, Source, open_source, read_
 from raycsr.errors import UserError, nearest
 from raycsr.models import ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
 from raycsr.options import Spec
+from raycsr.pipelines.cluster import check_location, connect, user_errors_of_workers
 from raycsr.pipelines.evaluate import evaluate
 from raycsr.pipelines.leaderboard import leaderboard, ranked
 from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, check, prepare
-from raycsr.pipelines.pool import PoolOptions, check_location, connect
+from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome
 from raycsr.pipelines.space import Space, at_point, corner_points, first_difference
@@ -138,7 +139,8 @@ def sweep(
     print(plan, *listing.notes, sep="\n")
     start = time.monotonic()
     longest = max(corner.training.epochs for corner in corners)
-    grid = run_trials(folder, config, space, search, longest, concurrent, callbacks, metrics, listing, pixels)
+    with user_errors_of_workers(search.workers.needs):
+        grid = run_trials(folder, config, space, search, longest, concurrent, callbacks, metrics, listing, pixels)
     trials = rows_of(grid, config, search, metrics, start)
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
 
 from ray import tune
 
-from raycsr.errors import UserError
+from raycsr.credentials import has_credentials, without_credentials
+from raycsr.errors import UserError, refuse_credentials
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def trackers(options: TrackingOptions, sweep: str) -> list[tune.Callback]:
     callbacks: list[tune.Callback] = []
     if options.mlflow is not None:
         _refuse_missing("mlflow")
-        if urlsplit(options.mlflow).password is not None:
+        if has_credentials(options.mlflow):
             raise UserError(
                 "tracking.mlflow carries a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
             )
@@ -48,6 +48,7 @@ def trackers(options: TrackingOptions, sweep: str) -> list[tune.Callback]:
         callbacks.append(_Follower("mlflow", MLflowLoggerCallback(tracking_uri=options.mlflow, experiment_name=sweep)))
     if options.wandb is not None:
         _refuse_missing("wandb")
+        refuse_credentials(options.wandb)
         from ray.air.integrations.wandb import WandbLoggerCallback
 
         # its actors run on the cluster, which does not have the driver's environment; the key Ray hands on itself
@@ -69,7 +70,8 @@ def _told(hook: str) -> Callable[..., None]:
             getattr(self.tracker, hook)(*args, **kwargs)
         except Exception as error:  # of a server, a network, a library: whatever it is, trials do not need a tracker
             if not self.failed:
-                print(f"tracking.{self.name} does not follow any more: {type(error).__name__}: {error}", flush=True)
+                why = without_credentials(f"{type(error).__name__}: {error}")
+                print(f"tracking.{self.name} does not follow any more: {why}", flush=True)
             self.failed = True
 
     return call

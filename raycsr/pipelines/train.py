@@ -13,9 +13,10 @@ from raycsr.data import DataOptions, read_pixels
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, ModelOptions, resolve_precision
 from raycsr.options import Spec
+from raycsr.pipelines.cluster import check_location, connect
 from raycsr.pipelines.fit import entry_of, load_history, save
 from raycsr.pipelines.plan import ObjectiveOptions, Plan, TrainConfig, prepare
-from raycsr.pipelines.pool import check_location, connect, worker_device
+from raycsr.pipelines.pool import worker_device
 from raycsr.pipelines.space import first_difference
 from raycsr.pipelines.workers import WorkerOptions, check_workers, fit
 from raycsr.results import SCHEMA_VERSION, own_checkpoint, refuse_other_schema

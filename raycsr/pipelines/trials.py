@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from raycsr.certification import METRICS
+from raycsr.credentials import without_credentials
 from raycsr.data import Listing, Pixels
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Preprocessing
@@ -277,4 +278,4 @@ def rows_of(
 
 
 def _last_line(error: Exception) -> str:
-    return [line for line in str(error).splitlines() if line.strip()][-1].strip()
+    return without_credentials([line for line in str(error).splitlines() if line.strip()][-1].strip())

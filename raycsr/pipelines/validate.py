@@ -14,9 +14,10 @@ from raycsr.data import open_source, read_pixels
 from raycsr.models import prepare_for_inference, resolve_precision
 from raycsr.pipelines import sweep as sweeping
 from raycsr.pipelines import train as training
+from raycsr.pipelines.cluster import check_location
 from raycsr.pipelines.fit import trainer_of
 from raycsr.pipelines.plan import Plan, TrainConfig, prepare
-from raycsr.pipelines.pool import check_location, device_name, probe_here, worker_device
+from raycsr.pipelines.pool import device_name, probe_here, worker_device
 from raycsr.pipelines.sample import Job, check, describe
 from raycsr.pipelines.workers import check_workers
 from raycsr.progress import duration

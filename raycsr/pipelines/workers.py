@@ -8,6 +8,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,9 +19,10 @@ from ray.util.queue import Empty, Queue
 from raycsr.data import Pixels
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, load_base_classifier, load_training_state, load_weights
+from raycsr.pipelines.cluster import connect, user_errors_of_workers
 from raycsr.pipelines.fit import AfterEpoch, fit_share
 from raycsr.pipelines.plan import Plan
-from raycsr.pipelines.pool import connect, user_errors_of_workers, worker_device
+from raycsr.pipelines.pool import worker_device
 from raycsr.training import Epoch, Metrics, rank
 
 _ATTEMPTS = 3  # a worker that is lost takes the others with it; all begin again after the last epoch
@@ -45,6 +47,11 @@ class WorkerOptions:
     def threads(self) -> int:
         """The torch threads of each."""
         return max(1, int(self.cpus))
+
+    @property
+    def needs(self) -> list[dict[str, float]]:
+        """What some node must have for one of them."""
+        return [{"CPU": self.cpus, "GPU": self.gpus}]
 
 
 def check_workers(workers: WorkerOptions, batch_size: int) -> None:
@@ -87,7 +94,8 @@ def fit(
         load_weights(resume, plan.model.arch, plan.model, saved.state_dict())
         state = load_training_state(resume)
     if workers.number == 1:
-        fit_share(plan, pixels, state=state, device=worker_device(), after_epoch=after_epoch, progress=progress)
+        with user_errors_of_workers() if pixels is None else nullcontext():  # which alone are streamed through Ray
+            fit_share(plan, pixels, state=state, device=worker_device(), after_epoch=after_epoch, progress=progress)
     else:
         _fit_on_workers(plan, pixels, state, after_epoch, progress, workers)
 
@@ -102,11 +110,12 @@ def _fit_on_workers(
 ) -> None:
     from ray.train import TrainingFailedError  # half a second, which one worker need not wait for
 
-    kept = ray.put(pixels)
+    kept = None
     for attempt in range(1, _ATTEMPTS + 1):
-        work = {"plan": ray.put(plan), "pixels": kept, "state": ray.put(state), "progress": progress}
         try:
-            with user_errors_of_workers():
+            with user_errors_of_workers(workers.needs):
+                kept = kept or ray.put(pixels)
+                work = {"plan": ray.put(plan), "pixels": kept, "state": ray.put(state), "progress": progress}
                 for epoch, metrics, state in _epochs(plan.model, work, workers):
                     after_epoch(epoch, metrics, plan.model, state)
             return

@@ -18,7 +18,8 @@ from pipeline import BATCH_SIZE, Ask, Died, Here, job
 
 from raycsr.certification import BOUNDS, certificates, statements
 from raycsr.pipelines import voter
-from raycsr.pipelines.pool import PoolOptions, connect
+from raycsr.pipelines.cluster import connect
+from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.sample import _sample_run
 from raycsr.results import runs
 from raycsr.smoothing import Request, engine
