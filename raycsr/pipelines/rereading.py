@@ -9,7 +9,7 @@ import ray
 
 from raycsr.data import Decode, Source
 from raycsr.models import Preprocessing
-from raycsr.pipelines.pool import user_errors_of_workers
+from raycsr.pipelines.cluster import user_errors_of_workers
 from raycsr.progress import Progress
 
 _BLOCK = 64  # images read at once
