@@ -4,7 +4,8 @@ from raycsr.data import DataOptions
 from raycsr.errors import UserError
 from raycsr.models import ModelOptions
 from raycsr.options import Spec
-from raycsr.pipelines.pool import PoolOptions, check_location
+from raycsr.pipelines.cluster import check_location
+from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.report import report
 from raycsr.pipelines.sample import Outcome, sample
 from raycsr.smoothing import SamplingOptions
