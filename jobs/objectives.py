@@ -26,7 +26,7 @@ from raycsr.pipelines.train import train
 from raycsr.pipelines.tune_rule import tune_rule
 from raycsr.results import at_equal_accuracy, format_equal_accuracy, format_front, front, markdown_table
 from raycsr.results.plots import plot_front
-from raycsr.results.tables import FLATTERED, MARK, collapse_line
+from raycsr.results.tables import FLATTERED, MARK, collapse_line, in_markdown
 from raycsr.smoothing import SamplingOptions
 from raycsr.store import Store
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
@@ -174,9 +174,9 @@ def main(*, path: str, start: str, results: str, radius: float = 0.25) -> None:
         points["tuned"] = points["rule_id"] == points["objective"].map({o: tuned_ids[costs, o] for o in of_objective})
         shown = points[points["tuned"] | (points["rule_id"] == "argmax")].sort_values(["objective", "tuned"])
         parts += [
-            f"costs {costs}",
+            f"costs {in_markdown(costs)}",
             markdown_table(table_rows(shown)),
-            collapse_line(shown),
+            in_markdown(collapse_line(shown)),
             format_front(front(points)),
         ]
         parts.append(format_equal_accuracy(at_equal_accuracy(points)))

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 
 from raycsr.credentials import without_credentials
-from raycsr.errors import ClusterLostError, UserError
+from raycsr.errors import ClusterLostError, UserError, printable
 from raycsr.options import hints_of, read_words
 from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
 
@@ -218,7 +218,7 @@ def _report_errors(result: Any) -> int:
     failures = getattr(result, "failures", {})
     if failures:
         shown = "; ".join(f"{trial}: {why}" for trial, why in failures.items())
-        print(f"raycsr: {len(failures)} of {len(result.trials)} trials failed: {shown}", file=sys.stderr)
+        print(f"raycsr: {len(failures)} of {len(result.trials)} trials failed: {printable(shown)}", file=sys.stderr)
     result = getattr(result, "outcomes", result)
     outcomes = [one for one in result if hasattr(one, "errors")] if isinstance(result, list) else []
     errors = {image_id: why for outcome in outcomes for image_id, why in outcome.errors.items()}
@@ -226,7 +226,7 @@ def _report_errors(result: Any) -> int:
         shown = "; ".join(f"{image_id}: {why}" for image_id, why in list(errors.items())[:10])
         more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
         print(
-            f"raycsr: {len(errors)} images could not be sampled and certify nothing: {shown}{more}; "
+            f"raycsr: {len(errors)} images could not be sampled and certify nothing: {printable(shown)}{more}; "
             "--retry_errors true samples them again",
             file=sys.stderr,
         )

@@ -17,8 +17,7 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         """Takes the line."""
-        message = without_credentials(message)
-        super().__init__("".join(one if one.isprintable() else repr(one)[1:-1] for one in message))
+        super().__init__(printable(without_credentials(message)))
 
 
 class DamagedFile(UserError):
@@ -43,6 +42,11 @@ class DamagedFile(UserError):
 
 class ClusterLostError(UserError):
     """The Ray cluster that work was done on is gone; to leave it in good order would take Ray minutes, or hang."""
+
+
+def printable(text: str) -> str:
+    """A text as one line that does nothing to a terminal or a page: line breaks and control characters are escaped."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

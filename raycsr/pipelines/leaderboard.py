@@ -8,7 +8,7 @@ import pandas as pd
 from raycsr.certification import METRICS
 from raycsr.results import markdown_table
 from raycsr.results import rank_trials as ranked
-from raycsr.results.tables import FLATTERED, MARK, collapse_line
+from raycsr.results.tables import FLATTERED, MARK, collapse_line, in_markdown
 
 _SHOWN = ("accuracy", "rob_cs", "rob_cost", "acr", "seed_recall", "target_recall")
 
@@ -42,9 +42,9 @@ def leaderboard(trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, s
                 ]
             )
         by = f"{metric}{'' if METRICS[metric] else ' (less is better)'}"
-        parts += [f"## sigma {sigma:g}, costs {costs}, by {by}", markdown_table(rows)]
+        parts += [f"## sigma {sigma:g}, costs {in_markdown(costs)}, by {by}", markdown_table(rows)]
         line = collapse_line(group, ["trial"])
-        parts += [*([line] if line else []), f"Best: {best[sigma, costs]}"]
+        parts += [*([in_markdown(line)] if line else []), f"Best: {in_markdown(best[sigma, costs])}"]
     parts.append(
         "Certified on held-out training images: figures to choose by, not to publish. The best is sought among trials "
         f"at most {budget:g} of accuracy below the most accurate of the same sigma and costs."
@@ -53,7 +53,8 @@ def leaderboard(trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, s
     if len(rest):
         parts.append("## Without a result")
         for row in rest.to_dict("records"):
-            parts.append(f"- {row['trial']} {cell(json.loads(row['point']))}: {row['error'] or row['state']}")
+            said = f"{row['trial']} {cell(json.loads(row['point']))}: {row['error'] or row['state']}"
+            parts.append(f"- {in_markdown(said)}")
     return "\n\n".join(parts) + "\n"
 
 

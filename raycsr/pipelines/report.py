@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from raycsr.certification import group_numbers
 from raycsr.certification.metrics import RHO
-from raycsr.errors import UserError
+from raycsr.errors import UserError, printable
 from raycsr.options import Spec, listed
 from raycsr.pipelines.report_page import report_page
 from raycsr.results import (
@@ -21,6 +21,7 @@ from raycsr.results import (
     format_front,
     format_summary,
     front,
+    in_markdown,
     legible,
     load_certified,
     markdown_table,
@@ -94,14 +95,14 @@ def report(
     stand = stands_on(sets)
     print(text)
     for line in [*stand.brief(), *notes]:
-        print(line)
+        print(printable(line))
     if rules is None:
         _write_beside(sets, table, curves)
     if out is not None:
         store = Store(out)
         store.write_table("summary.parquet", pa.Table.from_pandas(table, preserve_index=False))
         facts = f"What this stands on:\n\n{markdown_table(stand.rows())}"
-        store.write("report.md", "\n".join([text, "", facts, "", *notes, ""]).encode())
+        store.write("report.md", "\n".join([text, "", facts, "", *map(in_markdown, notes), ""]).encode())
         store.write("report.html", report_page(sets, table, curves, radius, notes, stand).encode())
         store.write("curves.png", plot_curves(curves))
         if compared:

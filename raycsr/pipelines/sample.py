@@ -22,7 +22,7 @@ import ray
 from raycsr.certification import Statements, largest_radius
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
-from raycsr.errors import UserError, first_of
+from raycsr.errors import UserError, first_of, printable
 from raycsr.models import BaseClassifier, ModelOptions, Rule, has_weights, load_base_classifier, parse_rules
 from raycsr.options import Spec, listed
 from raycsr.pipelines.certify import certify_run
@@ -393,19 +393,18 @@ def describe(job: Job, *, on: str, to_sample: pd.Series, estimate: str = "") -> 
     height, width = job.base_classifier.preprocessing.input_size
     images, passes = to_sample.nunique(), len(to_sample) * (sampling.n0 + sampling.most)
     radius = largest_radius(sampling.most, job.alpha, job.sigma, sampling.design)
-    return "\n".join(
-        [
-            f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, {on}",
-            f"rules     {first_of([rule.spec for rule in job.rules], _SHOWN)}",
-            f"images    {total:,}, of which {images:,} to sample" if images else f"images    {total:,}, all sampled",
-            f"samples   {sampling.n0:,} + {most}{sampling.most:,} an image at sigma {job.sigma:g}: "
-            f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
-            f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
-            *([f"decided   {job.statements}"] if job.statements is not None else []),
-            *job.listing.notes,
-            *classes_by_position(job.listing, job.base_classifier),
-        ]
-    )
+    lines = [
+        f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, {on}",
+        f"rules     {first_of([rule.spec for rule in job.rules], _SHOWN)}",
+        f"images    {total:,}, of which {images:,} to sample" if images else f"images    {total:,}, all sampled",
+        f"samples   {sampling.n0:,} + {most}{sampling.most:,} an image at sigma {job.sigma:g}: "
+        f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
+        f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
+        *([f"decided   {job.statements}"] if job.statements is not None else []),
+        *job.listing.notes,
+        *classes_by_position(job.listing, job.base_classifier),
+    ]
+    return "\n".join(map(printable, lines))
 
 
 def stream(

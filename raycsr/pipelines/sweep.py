@@ -12,7 +12,7 @@ import ray
 from raycsr.certification import METRICS, metric_of
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Listing, Pixels, Source, open_source, read_pixels
-from raycsr.errors import UserError, nearest
+from raycsr.errors import UserError, nearest, printable
 from raycsr.models import ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
 from raycsr.options import Spec
 from raycsr.pipelines.cluster import check_location, connect, user_errors_of_workers
@@ -290,14 +290,13 @@ def describe(
     by = {name: [costs for costs, metric in metrics.items() if metric == name] for name in metrics.values()}
     judged = ", ".join(f"{name} ({', '.join(costs)})" if len(by) > 1 else name for name, costs in by.items())
     trials = "trials until the time is up" if count is None else f"{count} trials"
-    return "\n".join(
-        [
-            f"sweep     {folder.location}",
-            f"data      {source}",
-            f"space     {'; '.join(domains)}",
-            f"trials    {trials}, {concurrent}{search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
-            f"GPUs each, {search.scheduler}"
-            + (f", at most {search.max_hours:g} h" if search.max_hours is not None else ""),
-            f"judged by {judged} on held-out images",
-        ]
-    )
+    lines = [
+        f"sweep     {folder.location}",
+        f"data      {source}",
+        f"space     {'; '.join(domains)}",
+        f"trials    {trials}, {concurrent}{search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
+        f"GPUs each, {search.scheduler}"
+        + (f", at most {search.max_hours:g} h" if search.max_hours is not None else ""),
+        f"judged by {judged} on held-out images",
+    ]
+    return "\n".join(map(printable, lines))

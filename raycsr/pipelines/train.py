@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from raycsr.data import DataOptions, read_pixels
-from raycsr.errors import UserError
+from raycsr.errors import UserError, printable
 from raycsr.models import BaseClassifier, ModelOptions, resolve_precision
 from raycsr.options import Spec
 from raycsr.pipelines.cluster import check_location, connect
@@ -150,19 +150,18 @@ def describe(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str 
     training, held = config.training, len(plan.held_out.mixed) + len(plan.held_out.extra)
     parameters = sum(p.numel() for p in plan.model.parameters())
     arguments = ", ".join(f"{key}={value}" for key, value in config.objective.args.items())
-    return "\n".join(
-        [
-            f"train     {checkpoint}",
-            f"model     {config.model.label}, {parameters:,} parameters, {height} x {width} px, "
-            + _where(begun_in or training.precision, workers),
-            f"objective {config.objective.name}{f'({arguments})' if arguments else ''} at sigma {config.sigma:g}, "
-            f"costs {config.costs}",
-            f"data      {plan.source}",
-            f"images    {len(plan.held_out.left):,} to train on, {held:,} held out"
-            f"{', streamed' if plan.stream else ''}; {training.epochs} epochs of batches of {training.batch_size}",
-            *plan.listing.notes,
-        ]
-    )
+    lines = [
+        f"train     {checkpoint}",
+        f"model     {config.model.label}, {parameters:,} parameters, {height} x {width} px, "
+        + _where(begun_in or training.precision, workers),
+        f"objective {config.objective.name}{f'({arguments})' if arguments else ''} at sigma {config.sigma:g}, "
+        f"costs {config.costs}",
+        f"data      {plan.source}",
+        f"images    {len(plan.held_out.left):,} to train on, {held:,} held out"
+        f"{', streamed' if plan.stream else ''}; {training.epochs} epochs of batches of {training.batch_size}",
+        *plan.listing.notes,
+    ]
+    return "\n".join(map(printable, lines))
 
 
 def _where(precision: str, workers: WorkerOptions) -> str:

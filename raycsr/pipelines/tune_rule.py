@@ -25,7 +25,7 @@ from raycsr.pipelines.pool import worker_device
 from raycsr.progress import Progress
 from raycsr.results import ImageSet, markdown_table, own_checkpoint
 from raycsr.results.ranking import metric_in_words
-from raycsr.results.tables import FLATTERED, MARK, collapse_line
+from raycsr.results.tables import FLATTERED, MARK, collapse_line, in_markdown
 from raycsr.training.tuning import STRENGTHS, Budget, Tuned, draw_images, tune, weights_of
 from raycsr.training.validation import certify_images
 
@@ -211,7 +211,7 @@ def _shown(tuned: Tuned, class_names: list[str]) -> str:
         mark = "<- chosen" if i == tuned.chosen else ""
         rows.append([tuned.rules[i].spec, *cells, f"{row['recall_loss']:.3f}{worst}", mark])
     line = collapse_line(tuned.table.assign(rule=[rule.spec for rule in tuned.rules]), ["rule"])
-    return "\n".join([markdown_table(rows), *([line] if line else [])])
+    return "\n".join([markdown_table(rows), *([in_markdown(line)] if line else [])])
 
 
 def _order(rule: Rule) -> tuple[str, float]:

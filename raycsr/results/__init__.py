@@ -27,6 +27,7 @@ from raycsr.results.tables import (
     format_ranking,
     format_summary,
     front,
+    in_markdown,
     markdown_table,
 )
 
@@ -54,6 +55,7 @@ __all__ = [
     "format_summary",
     "front",
     "histograms",
+    "in_markdown",
     "known_sets",
     "legible",
     "list_runs",

@@ -4,8 +4,10 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as escape_markup
 from typing import NamedTuple
+
+from raycsr.errors import printable
 
 _NUMBER = re.compile(r"-|-?\d[\d.,]*( \[.*\])?( †)?")  # with its interval, and marked
 
@@ -79,6 +81,11 @@ def render_page(title: str, sections: Sequence[Section]) -> str:
         f"<h1>{escape(title)}</h1>\n"
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav>\n{body}</main>\n</body>\n</html>\n'
     )
+
+
+def escape(text: str) -> str:
+    """A text of unknown origin as HTML that shows it as it is."""
+    return escape_markup(printable(text))
 
 
 def _entry(place: str, section: Section) -> str:

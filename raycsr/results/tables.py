@@ -1,5 +1,6 @@
 """Tables for people: the summary, the ranking, the front, equal accuracy."""
 
+import re
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -8,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from raycsr.certification import METRICS
+from raycsr.errors import printable
 from raycsr.results.ranking import merits
 
 LOSSES = (0.0, 0.01, 0.025, 0.05)  # of accuracy, for which `at_equal_accuracy` compares runs
@@ -38,6 +40,15 @@ _IN_FRONT = ("costs", "run", "rule", "num_images", "accuracy", "num_sensitive", 
 _RANKED = ("num_sensitive", "rob_cs", "rob_cost", "num_images", "accuracy", "certified_accuracy", *_RECALLS)
 _WITH_INTERVAL = ("certified_accuracy", "rob_cs", "rob_cost")
 FLATTERED = {*METRICS, "certified_accuracy_guaranteed", "rob_cs_guaranteed"} - {"target_recall"}
+_ACTING = (  # in Markdown; a backslash first, which all others then get
+    r"\\(?=[!-/:-@[-`{-~])",
+    r"[|`<$]",
+    r"~(?=~)|(?<=~)~",
+    r"&(?=#?\w+;)",
+    r"\[(?=[^\]]*\][(\[:])",
+    r"(?<![^\W_])_|_(?![^\W_])",
+    r"^(?:[#>=+]|-(?=[\s-]))",
+)
 _EXPLAINED = 8  # models and rules in the line below a table
 
 
@@ -74,7 +85,7 @@ def collapse_line(rows: pd.DataFrame, label: Sequence[str] = ("run", "rule")) ->
 
 def _with_line(rows: list[list[str]], of: pd.DataFrame) -> str:
     line = collapse_line(of)
-    return markdown_table(rows) + (f"\n\n{line}" if line else "")
+    return markdown_table(rows) + (f"\n\n{in_markdown(line)}" if line else "")
 
 
 def non_dominated(accuracy: ArrayLike, merit: ArrayLike) -> NDArray[np.bool_]:
@@ -222,11 +233,27 @@ def _tell_apart(paths: list[str]) -> list[str]:
 
 
 def markdown_table(rows: list[list[str]]) -> str:
-    """Rows of text, the first the header -> a Markdown table whose columns line up in a terminal."""
+    """Rows of text, the first the header -> a Markdown table whose columns line up in a terminal.
+
+    Texts are escaped (`in_markdown`): a name is a name, whatever it holds.
+    """
+    rows = [[in_markdown(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def in_markdown(text: str) -> str:
+    """A text of unknown origin as Markdown that shows it as it is: a name, a spec, an error.
+
+    Only what would act is escaped, for tables are read in terminals too: an underscore within a word, an interval in
+    brackets or a single asterisk stays.
+    """
+    text = printable(text)
+    for pattern in _ACTING if text.count("*") < 2 else (*_ACTING, r"\*"):
+        text = re.sub(pattern, r"\\\g<0>", text)
+    return text
 
 
 def _rows(rows: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:

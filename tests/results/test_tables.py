@@ -1,9 +1,11 @@
 import math
+import re
 
 import pandas as pd
 import pytest
 
 from raycsr import CostMatrix, certify_counts, summarize
+from raycsr.errors import printable
 from raycsr.results import format_summary, markdown_table
 from raycsr.results.tables import (
     at_equal_accuracy,
@@ -12,6 +14,7 @@ from raycsr.results.tables import (
     format_equal_accuracy,
     format_front,
     front,
+    in_markdown,
     non_dominated,
 )
 
@@ -151,3 +154,59 @@ def test_labels_that_would_be_equal_are_told_apart_by_the_nearest_folders_that_d
 
 def test_the_noise_level_tells_runs_of_one_model_apart():
     assert distinct_labels([("x/a.pt", " σ=0.25", "0"), ("x/a.pt", " σ=0.5", "1")]) == ["a.pt σ=0.25", "a.pt σ=0.5"]
+
+
+EVIL = [
+    "a|b",
+    "a\nb",
+    "\x1b[31mred\x1b[0m",
+    "<img src=x onerror=alert(1)>",
+    "[click](http://evil.example)",
+    "![x](http://evil.example/x.png)",
+    "[a][b] and [a]: http://evil.example",
+    "`code` and **bold** and *thin* and ~~gone~~",
+    "_begin and end_ but cifar_resnet8",
+    "C:\\dir\\*x* \\| \\",
+    "&lt;b&gt; R&D",
+    "# no heading",
+    "> no quote",
+    "- no list",
+    "$x_{1}$",
+    "\u202etxt.exe",
+]
+PLAIN = [
+    "offset:1.5*pair:cat/dog",
+    "cifar_resnet8",
+    "0.500 [0.095, 0.905]",
+    "0.500 †",
+    "-",
+    "-1.5",
+    "~/runs",
+    "a & b",
+    "C++",
+]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_what_does_not_act_in_markdown_stays_as_it_is(text):
+    assert in_markdown(text) == text
+
+
+def test_a_name_stays_a_name_in_a_table():
+    text = markdown_table([["run", "costs"], *([one, "uniform"] for one in EVIL)])
+    assert len(text.splitlines()) == len(EVIL) + 2
+    assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3 for line in text.splitlines())
+    assert "\x1b" not in text and "\u202e" not in text
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_a_parser_of_markdown_reads_the_text_back(text):
+    parser = pytest.importorskip("markdown_it", reason="no markdown-it-py").MarkdownIt("commonmark").enable("table")
+    for document in (in_markdown(text), markdown_table([["h"], [text]])):
+        tokens = [one for token in parser.parse(document) for one in [token, *(token.children or [])]]
+        read = [one.content for one in tokens if one.type in ("text", "text_special")]
+        assert "".join(read).removeprefix("h") == printable(text).strip()
+        assert {one.type for one in tokens} <= {
+            *("text", "text_special", "inline", "paragraph_open", "paragraph_close", "table_open", "table_close"),
+            *(f"{kind}_{end}" for kind in ("thead", "tbody", "tr", "th", "td") for end in ("open", "close")),
+        }
