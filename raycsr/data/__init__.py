@@ -1,6 +1,6 @@
 """What to certify: sources of images, and their decoding to pixels of one size."""
 
-from raycsr.data.decode import Decode, decode_images, rgb_image
+from raycsr.data.decode import OTHER_PIXELS, Decode, decode_images, rgb_image
 from raycsr.data.images import Image
 from raycsr.data.memory import Pixels, num_bytes, read_pixels
 from raycsr.data.options import DataOptions
@@ -9,6 +9,7 @@ from raycsr.data.sources import Listing, Source, open_source, stored_options, wi
 from raycsr.data.splits import refuse_test_images
 
 __all__ = [
+    "OTHER_PIXELS",
     "DataOptions",
     "Decode",
     "Image",

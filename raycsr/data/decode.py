@@ -20,6 +20,7 @@ from raycsr.data.sources import Source
 from raycsr.models import Preprocessing
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+OTHER_PIXELS = "the image's pixels changed since its votes were drawn"
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a decompression bomb
 
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -40,10 +41,19 @@ class Decode:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds `image`, uint8 (N, H, W, 3), `image_sha` and `error` to a batch that has `image_id`, (N,).
 
+        A batch may have `sampled`, (N,), the digest of the pixels that an image's votes were drawn from before, or "":
+        with other pixels than those it has an error.
+
         Raises:
             UserError: The whole source is missing on this node, changed while it was read, or its storage stays away.
         """
-        return {**batch, **read_decoded(self.source, [str(one) for one in batch["image_id"]], self.preprocessing)}
+        decoded = read_decoded(self.source, [str(one) for one in batch["image_id"]], self.preprocessing)
+        if "sampled" in batch:
+            shas = zip(batch["sampled"], decoded["image_sha"], strict=True)
+            for i, (before, now) in enumerate(shas):
+                if before and decoded["error"][i] is None and now != before:
+                    decoded["error"][i] = OTHER_PIXELS
+        return {**batch, **decoded}
 
 
 def read_decoded(source: Source, image_ids: Sequence[str], preprocessing: Preprocessing) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from raycsr.data import Decode, Source
 from raycsr.models import Preprocessing
 from raycsr.pipelines.cluster import user_errors_of_workers
 from raycsr.progress import Progress
+from raycsr.results import Run
 
 _BLOCK = 64  # images read at once
 
@@ -40,6 +41,22 @@ def replaced(source: Source, preprocessing: Preprocessing, sampled: pd.DataFrame
             other += [image_id for image_id, now in pairs if digests[image_id] != [now]]
             progress.update(len(block["image_id"]))
     return other
+
+
+def with_sampled_pixels(run: Run, to_sample: pd.DataFrame, rules: list[str]) -> pd.DataFrame:
+    """Adds what pixels the votes were drawn from that an image has under other rules, so that it gets none from others.
+
+    Args:
+        run: the run.
+        to_sample: image_id and rules (with a space between), as `Remaining.to_sample` returns them.
+        rules: ids of all rules that are wanted; an image that lacks them all has no votes.
+
+    Returns:
+        The rows with `sampled`: the digest; "" of an image without votes.
+    """
+    some = to_sample["image_id"][to_sample["rules"] != " ".join(rules)].drop_duplicates()
+    pixels = run.sampled_pixels(some).drop_duplicates("image_id").set_index("image_id")["image_sha"]
+    return to_sample.assign(sampled=to_sample["image_id"].map(pixels).fillna("").astype(object))
 
 
 def _digests(decode: Decode, blocks: list[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

@@ -37,7 +37,7 @@ from raycsr.pipelines.pool import (
     probe,
 )
 from raycsr.pipelines.remaining import Remaining
-from raycsr.pipelines.rereading import replaced
+from raycsr.pipelines.rereading import replaced, with_sampled_pixels
 from raycsr.pipelines.voter import Voter
 from raycsr.progress import Progress, Speed, duration
 from raycsr.results import (
@@ -325,7 +325,7 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
         note_known_sets(run, _known_sets(job.base_classifier, job.rules))
         ids = [rule.id for rule in job.rules]
         remaining = Remaining(run, job.statements, job.sampling.most)
-        missing = remaining.to_sample(wanted, ids, retry_errors=retry_errors)
+        missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=retry_errors), ids)
         _refuse_elsewhere(missing, found, job.sampling.batch_size)
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
@@ -424,7 +424,8 @@ def stream(
         found: what a worker of the pool can do.
         pool: the actors.
         owner: of the run.
-        missing: the images to sample: image_id, label, rules, continues and batch_size, as `Voter` takes them.
+        missing: the images to sample: image_id, label, rules, continues and batch_size, as `Voter` takes them; and
+            where it is known from which pixels their other votes were drawn, sampled, as `Decode` does.
         voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
     """
     blocks = blocks_of(job, found, pool, missing)
@@ -454,7 +455,8 @@ def blocks_of(job: Job, found: Probe, pool: PoolOptions, missing: pd.DataFrame) 
     alike = ["rules", "continues", "batch_size"]
     size = _block_size(job, found, pool, len(missing))
     blocks: list[pa.Table] = []
-    for _, rows in missing[["image_id", "label", *alike]].groupby(alike, sort=False):
+    known = missing.columns.intersection(["sampled"])
+    for _, rows in missing[["image_id", "label", *known, *alike]].groupby(alike, sort=False):
         single = min(max(pool.actors - len(blocks), 0), len(rows))  # each actor's first holds one image, to see it soon
         edges = [*range(single), *range(single, len(rows), size), len(rows)]
         blocks += [pa.Table.from_pandas(rows[start:stop], preserve_index=False) for start, stop in pairwise(edges)]

@@ -11,6 +11,7 @@ import torch
 
 from raycsr.certification import Statements, looks
 from raycsr.costs import CostMatrix
+from raycsr.data import OTHER_PIXELS
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, Rule, prepare_for_inference
 from raycsr.pipelines.metrics import Metrics
@@ -211,7 +212,7 @@ class Voter:
                 continue
             counts[:, r, i], found[r, i] = (dense[0][row], dense[1][row]), True
             if errors[i] is None and block["image_sha"][i] != sha:
-                errors[i] = "the image's pixels changed since its votes were drawn"
+                errors[i] = OTHER_PIXELS
             if errors[i] is None and device_kind(device) != here:
                 errors[i] = f"its votes were drawn on {device_kind(device)!r}, and this is {here!r}"
         for lacking in np.flatnonzero(~found[self._wanted].all(axis=0)).tolist():

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raycsr.errors import UserError, shown
-from raycsr.results.listing import touched
+from raycsr.results.listing import Relisted
 from raycsr.results.merging import once
 from raycsr.results.owners import Ownership
 from raycsr.results.runs import Run
@@ -91,23 +91,26 @@ def _new_parts(source: Run, target: Run) -> tuple[dict[str, str], list[str]]:
     """What there is of votes in the source that is not in the target.
 
     Two drivers that each began with the same images gave their parts one name. The target's part stands where it has
-    votes of all of them: what goes on from either goes on from it. Else the source's gets a name behind it.
+    votes of all of them: what goes on from either goes on from it. Where some are errors, the source's gets a name
+    behind it; where it is damaged, its name.
 
     Returns:
         Names of the source's parts to copy -> their names in the target; and of those that the target has otherwise.
     """
     there, rows = RunFiles.of(target.store).sizes, target.rows(["error", "part"])
+    whole = {source: set(source.rows(["rule", "part"])["part"].to_pylist()), target: set(rows["part"].to_pylist())}
     errored = set(rows.filter(rows["error"].is_valid())["part"].to_pylist())
     new, otherwise = {}, []
-    whole = set(source.rows(["image_id", "part"])["part"].to_pylist())
-    for part in [part for part in source.vote_parts() if part in whole]:
+    for part in [part for part in source.vote_parts() if part in whole[source]]:
         data, name = source.store.read(f"votes/{part}"), part
-        if f"votes/{part}" in there and target.store.read(f"votes/{part}") != data:
+        if f"votes/{part}" in there and target.store.read(f"votes/{part}") == data:
+            continue
+        if part in whole[target] and part not in errored:
+            otherwise.append(part)
+            continue
+        if part in whole[target]:
             name = f"{part.removesuffix('.parquet')}_{sha256(data).hexdigest()[:8]}.parquet"
-            if part not in errored:
-                otherwise.append(part)
-                continue
-        if f"votes/{name}" not in there:
+        if name not in whole[target]:
             new[part] = name
     return new, otherwise
 
@@ -142,7 +145,7 @@ def _add_images(source: Run, target: Run) -> None:
         return
     images = source.images()
     if target.num_images():
-        other = touched(target.images(), images, target.run_id)
+        other = Relisted(target.images(), images, target.run_id).touched
         images = images[~images["image_id"].isin(target.sampled_pixels(other)["image_id"])]
     target.add_images(images.reset_index(drop=True), replaced=lambda _: [])
 

@@ -12,21 +12,54 @@ from raycsr.results.merging import rows_of
 _OF_FILE = ["size", "version"]
 
 
-def touched(before: pd.DataFrame, images: pd.DataFrame, run_id: str) -> pd.Series:
-    """Ids of the images that were listed before with another size or version: copied, touched or replaced since.
+class Relisted:
+    """A listing of a source, or of a part of it, beside the one that a run has.
 
-    Args:
-        before: the listing of a run.
-        images: a listing of the same source now, or of a part of it.
-        run_id: of the run.
-
-    Raises:
-        UserError: where an image has another label than before.
+    Attributes:
+        touched: ids of the images that were listed before with another size or version: copied, touched or replaced.
     """
-    rows = rows_of(pa.array(images["image_id"], pa.string()), before)
-    now, then = images[rows >= 0], before.iloc[rows[rows >= 0]]
-    refuse_changed(now["image_id"][now["label"].to_numpy() != then["label"].to_numpy()], run_id)
-    return now["image_id"][(now[_OF_FILE].to_numpy() != then[_OF_FILE].to_numpy()).any(axis=1)]
+
+    def __init__(self, before: pd.DataFrame, images: pd.DataFrame, run_id: str) -> None:
+        """Compares the two.
+
+        Args:
+            before: the listing of the run.
+            images: the listing now.
+            run_id: of the run.
+
+        Raises:
+            UserError: where an image has another label than before.
+        """
+        self._before, self._images, self._run_id = before, images, run_id
+        self._rows = rows_of(pa.array(images["image_id"], pa.string()), before)
+        known = self._rows >= 0
+        self._then = self._rows[known]  # rows of the listing that are listed now
+        self._now = images if known.all() else images[known]
+        refuse_changed(self._now["image_id"][self._differ("label")], run_id)
+        self._touched = np.logical_or.reduce([self._differ(name) for name in _OF_FILE])
+        self.touched = self._now["image_id"][self._touched]
+
+    def _differ(self, name: str) -> np.ndarray:
+        return self._now[name].to_numpy() != self._before[name].to_numpy()[self._then]
+
+    def whole(self) -> pd.DataFrame:
+        """The run's listing with further images, and with the size, version and group that listed ones have now.
+
+        Returns:
+            The listing from before itself where nothing is new.
+
+        Raises:
+            UserError: where some of the listed images come in other groups than before, and it is not said in which the
+                others do.
+        """
+        listed = _regrouped(self._before, self._images, self._rows, self._run_id)
+        if self._touched.any():
+            for name in _OF_FILE:
+                values = listed[name].to_numpy(copy=True)
+                values[self._then] = self._now[name].to_numpy()
+                listed = listed.assign(**{name: values})
+        new = self._images[self._rows < 0]
+        return pd.concat([listed, new], ignore_index=True) if len(new) else listed
 
 
 def refuse_changed(image_ids: pd.Series, run_id: str) -> None:
@@ -40,27 +73,6 @@ def refuse_changed(image_ids: pd.Series, run_id: str) -> None:
             f"{len(image_ids)} images changed in the source since run {run_id} listed them, the first "
             f"{image_ids.iloc[0]!r}; put back what they were, or certify changed data into another --results"
         )
-
-
-def grown(before: pd.DataFrame, images: pd.DataFrame, run_id: str) -> pd.DataFrame:
-    """The listing with further images, and with the size, version and group that listed ones have now.
-
-    Returns:
-        `before` itself where nothing is new.
-
-    Raises:
-        UserError: where some of the listed images come in other groups than before, and it is not said in which the
-            others do.
-    """
-    rows = rows_of(pa.array(images["image_id"], pa.string()), before)
-    listed = _regrouped(before, images, rows, run_id)
-    if len(touched(before, images, run_id)):
-        for name in _OF_FILE:
-            values = listed[name].to_numpy(copy=True)
-            values[rows[rows >= 0]] = images[name][rows >= 0].to_numpy()
-            listed = listed.assign(**{name: values})
-    new = images[rows < 0]
-    return pd.concat([listed, new], ignore_index=True) if len(new) else listed
 
 
 def _regrouped(before: pd.DataFrame, images: pd.DataFrame, rows: np.ndarray, run_id: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from raycsr.certification import BOUNDS, certify_votes
 from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile, UserError, nearest
-from raycsr.results.listing import grown, refuse_changed, touched
+from raycsr.results.listing import Relisted, refuse_changed
 from raycsr.results.merging import missing_images, once, whole
 from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, refuse_other_schemas, sparse_votes
 from raycsr.store import Store
@@ -169,11 +169,12 @@ class Run:
         """
         if self.store.exists("images.parquet"):
             before = self.images()
-            sampled = self.sampled_pixels(touched(before, images, self.run_id))
+            relisted = Relisted(before, images, self.run_id)
+            sampled = self.sampled_pixels(relisted.touched)
             if len(sampled):
                 ids = sampled["image_id"] if replaced is None else pd.Series(list(replaced(sampled)), dtype=object)
                 refuse_changed(ids.drop_duplicates(), self.run_id)
-            images = grown(before, images, self.run_id)
+            images = relisted.whole()
             if images is before:
                 return before
         self.store.write_table("images.parquet", pa.Table.from_pandas(images, preserve_index=False))

@@ -128,7 +128,13 @@ def copy_run(run: Run, to: Store) -> int:
         raise UserError(f"{run.location} is the run itself; give another place")
     run.manifest()
     wanted, there = RunFiles.of(run.store).stored, RunFiles.of(to).stored
-    if beyond := sorted(there.keys() - wanted.keys()):
+    beyond = sorted(there.keys() - wanted.keys())
+    if beyond and MANIFEST not in there:
+        raise UserError(
+            f"{to.location} is what is left of another run, or of a copy of before: it holds {beyond[0]}, which run "
+            f"{run.run_id} has not; delete it by `raycsr rm --run {shlex.quote(to.location)}`"
+        )
+    if beyond:
         raise UserError(_other_run(run, to, f"it holds {beyond[0]}, which the run has not"))
     if MANIFEST in there:  # a whole run
         for name, size in wanted.items():

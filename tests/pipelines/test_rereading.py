@@ -4,6 +4,7 @@ import io
 import re
 import tarfile
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,9 +74,34 @@ def test_an_image_that_was_replaced_is_found_among_those_that_were_only_written_
     assert sorted(re.findall(r"[0-9]+", image_id)[-1] for image_id in found) == ["4", "5"]
 
 
+def test_a_copy_on_s3_has_the_same_images(tmp_path, s3):
+    source = open_source(imagefolder(tmp_path, [picture(20 * i) for i in range(3)]))
+    before = source.list().images
+    decoded = Decode(source, PREPROCESSING)({"image_id": before["image_id"].to_numpy()})
+    bucket = s3.new_bucket()
+    for name in before["image_id"]:
+        s3.client.upload_file(str(tmp_path / "photos" / name), bucket, f"copy/{name}")
+    copy = open_source(DataOptions(source="imagefolder", path=f"s3://{bucket}/copy"))
+    now = copy.list().images
+    assert (now["version"] != before["version"]).all() and now["image_id"].equals(before["image_id"])
+    assert replaced(copy, PREPROCESSING, before[["image_id"]].assign(image_sha=decoded["image_sha"])) == []
+
+
 def test_an_image_with_votes_of_several_pixels_is_none_of_them(tmp_path):
     source = open_source(imagefolder(tmp_path, [picture(20 * i) for i in range(2)]))
     ids = source.list().images["image_id"]
     decoded = Decode(source, PREPROCESSING)({"image_id": ids.to_numpy()})
     sampled = pd.DataFrame({"image_id": [*ids, ids[1]], "image_sha": [*decoded["image_sha"], "another"]})
     assert replaced(source, PREPROCESSING, sampled) == [ids[1]]
+
+
+def test_an_image_gets_no_votes_from_other_pixels_than_those_it_has_votes_of(tmp_path):
+    source = open_source(imagefolder(tmp_path, [picture(20 * i) for i in range(3)]))
+    ids = source.list().images["image_id"].to_numpy(object)
+    shas = Decode(source, PREPROCESSING)({"image_id": ids})["image_sha"]
+    sampled = np.array([shas[0], "another", ""], object)
+    assert Decode(source, PREPROCESSING)({"image_id": ids, "sampled": sampled})["error"].tolist() == [
+        None,
+        "the image's pixels changed since its votes were drawn",
+        None,
+    ]

@@ -1,12 +1,15 @@
 """Decision rules through the pipeline: a new rule on an old run is missing rows, and only those are sampled."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from test_sample import comparable
 
 from raycsr import UserError, load_certificates, load_votes
+from raycsr.data import DataOptions
 from raycsr.models import ModelOptions, load_base_classifier, parse_rules, save_checkpoint
 from raycsr.options import hints_of, read_words
 from raycsr.pipelines.evaluate import evaluate
@@ -116,3 +119,20 @@ def test_a_wrong_rule_is_refused_before_anything_is_written(job, rules, message)
     with pytest.raises(UserError, match=message):
         sample(**options, rules=rules)
     assert not Path(options["results"]).exists()
+
+
+def test_a_rule_gets_no_votes_from_other_pixels_than_those_that_argmax_has(job, tmp_path):
+    for i in range(3):
+        path = tmp_path / "photos" / "ab"[i % 2] / f"{i}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * i,) * 3).save(path)
+    model = ModelOptions(name="cifar_resnet8", num_classes=2, input_size=8)
+    options = job(data=DataOptions(source="imagefolder", path=str(tmp_path / "photos")), model=model)
+    sample(**options)
+    times = (tmp_path / "photos" / "a" / "0.bmp").stat()
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "photos" / "a" / "0.bmp")
+    os.utime(tmp_path / "photos" / "a" / "0.bmp", ns=(times.st_atime_ns, times.st_mtime_ns))  # as some copies keep it
+    (outcome,) = sample(**options, rules=["offset:0.5*pair:a/b"])
+    assert outcome.errors == {"a/0.bmp": "the image's pixels changed since its votes were drawn"}
+    votes = load_votes(outcome.run.location).query("error.isna()")
+    assert votes.groupby("image_id").size().to_dict() == {"a/0.bmp": 1, "a/2.bmp": 2, "b/1.bmp": 2}

@@ -22,11 +22,11 @@ OFFSET = {"id": "offset-1", "kind": "offset", "spec": "offset:1*seed:a"}
 
 
 @pytest.fixture
-def open_run(tmp_path):
+def open_run(store):
     """`open_run(place, ids)` is a run of three classes in a folder of its own, with these images listed."""
 
     def open_(place, ids, version="v", **manifest):
-        run = Run(Store(str(tmp_path / place / "e" / "runs" / "0123456789abcdef")))
+        run = Run(store.at(f"{place}/e/runs/0123456789abcdef"))
         run.store.create("manifest.json", json.dumps({**MANIFEST, "begun": place, **manifest}).encode())
         if ids:
             labels = [int(one[1:]) % 3 for one in ids]
@@ -179,6 +179,16 @@ def test_a_run_that_is_being_sampled_does_not_grow_and_none_is_joined_to_itself(
         assert join_runs(one, other).images == 1
     with pytest.raises(UserError, match="joined to itself"):
         join_runs(one, one)
+
+
+def test_a_part_that_is_damaged_where_it_is_to_go_is_written_over(open_run):
+    one, other = (open_run(place, ["i0", "i1"]) for place in ("one", "other"))
+    one.write_votes("0001-a.parquet", part(["i0", "i1"]))
+    other.store.write("votes/0001-a.parquet", b"PAR1")
+    with pytest.warns(UserWarning, match="0001-a.parquet"):
+        assert join_runs(one, other).parts == 1
+    assert contents(other)["votes/0001-a.parquet"] == contents(one)["votes/0001-a.parquet"]
+    assert join_runs(one, other).parts == 0
 
 
 def test_a_damaged_part_is_not_copied_and_said(open_run):

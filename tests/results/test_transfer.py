@@ -142,6 +142,10 @@ def test_a_copy_never_writes_over_another_run(run, store):
     run.finish(num_images=6)
     with pytest.raises(UserError, match=r"finished.json differs"):
         copy_run(run, to)
+    to.remove("manifest.json")
+    to.write("votes/more.parquet", b"of before")
+    with pytest.raises(UserError, match=r"holds votes/more.parquet, .* delete it by `raycsr rm --run .*copy'?`"):
+        copy_run(run, to)
     with pytest.raises(UserError, match="is the run itself"):
         copy_run(run, run.store)
     with Ownership(store.at("held")), pytest.raises(UserError, match=r"process \d+ on"):
