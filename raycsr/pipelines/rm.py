@@ -38,8 +38,14 @@ def rm(*, run: list[str], yes: bool = False) -> list[str]:
 
 
 def _find(location: str) -> Store:
-    left = find_run_to_delete(location)
-    return Store(left.location if left is not None else resolve_run(location).location)
+    """The one run that is named itself: not by the folder that it is in, nor by a variable that is empty."""
+    left = find_run_to_delete(location) if location else None
+    if left is not None:
+        return left
+    found, last = resolve_run(location) if location else None, location.rstrip("/").rsplit("/", 1)[-1]
+    if found is None or not last or not found.run_id.startswith(last):
+        raise UserError(f"{location!r} is no run; name the run itself" + (f": {found.location}" if found else ""))
+    return found.store
 
 
 def _asked(runs: int) -> bool:

@@ -9,11 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from handmade import write_run
 from PIL import Image
 
 from raycsr.data import DataOptions, Decode, open_source
 from raycsr.models import Preprocessing
-from raycsr.pipelines.rereading import replaced
+from raycsr.pipelines.rereading import replaced, with_sampled_pixels
 
 PREPROCESSING = Preprocessing((8, 8), "bilinear", 1.0, "center")
 
@@ -105,3 +106,13 @@ def test_an_image_gets_no_votes_from_other_pixels_than_those_it_has_votes_of(tmp
         "the image's pixels changed since its votes were drawn",
         None,
     ]
+
+
+def test_images_that_lack_a_rule_come_with_the_pixels_of_their_votes(tmp_path):
+    run = write_run(str(tmp_path), "m", {"argmax": [0] * 6}, skip=[("argmax", "a/0.png")])
+    rules = ["argmax", "offset-1"]
+    lacking = pd.DataFrame({"image_id": ["a/0.png", "a/1.png", "c/1.png"], "rules": rules[1]})
+    lacking.loc[0, "rules"] = "argmax offset-1"
+    assert with_sampled_pixels(run, lacking, rules)["sampled"].tolist() == ["", "0", "0"]
+    assert with_sampled_pixels(run, lacking[:1], rules)["sampled"].tolist() == [""]
+    assert with_sampled_pixels(run, lacking[:0], rules)["sampled"].tolist() == []

@@ -42,6 +42,18 @@ def test_without_a_terminal_yes_is_said_by_an_option(run, monkeypatch, capsys):
     assert "no run at" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["results", "results/hand", "results/hand/"])
+def test_a_run_is_named_itself_and_not_by_the_folder_that_it_is_in(run, place, tmp_path, monkeypatch, capsys):
+    assert main(["rm", "--run", str(tmp_path / place), "--yes", "true"]) == 2
+    assert f"is no run; name the run itself: {run.location}" in capsys.readouterr().err
+    monkeypatch.chdir(run.location)
+    for location in ("", "."):  # a variable that is empty
+        assert main(["rm", "--run", location, "--yes", "true"]) == 2
+    assert run.store.exists("manifest.json")
+    assert main(["rm", "--run", str(tmp_path / "results" / run.run_id[:3]), "--yes", "true"]) == 0  # as `ls` names it
+    assert not run.store.exists("manifest.json")
+
+
 def test_folders_of_several_runs_are_refused(run, tmp_path, capsys):
     write_run(str(tmp_path / "results"), "other", {"argmax": [0] * 6})
     assert main(["rm", "--run", str(tmp_path / "results"), "--yes", "true"]) == 2

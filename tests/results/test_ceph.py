@@ -4,9 +4,12 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from handmade import NO_B, PLAIN, write_run
 
 from raycsr import UserError
-from raycsr.results import Ownership
+from raycsr.results import Ownership, Run
+from raycsr.results.joining import join_runs
+from raycsr.results.transfer import RunFiles, copy_run, delete_run
 from raycsr.store import Store
 
 
@@ -81,3 +84,17 @@ def test_of_drivers_that_race_for_a_run_one_wins_and_is_named(on_ceph):
     winners = [one for one in claims if isinstance(one, Ownership)]
     assert len(winners) == 1 and winners[0].number == 1
     assert all("taken by process" in one or "sampled by process" in one for one in claims if isinstance(one, str))
+
+
+def test_a_run_goes_there_and_back_grows_there_and_is_deleted(on_ceph, tmp_path):
+    home = write_run(str(tmp_path / "home"), "m", {"argmax": PLAIN})
+    there, back = Store(f"{on_ceph}/results/a copy#1"), Store(str(tmp_path / "back"))
+    copy_run(home, there)
+    copy_run(Run(there), back)
+    files = [{name: one.read(name) for name in RunFiles.of(one).stored} for one in (home.store, back)]
+    assert files[0] == files[1]
+    other = write_run(str(tmp_path / "other"), "m", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B})
+    assert join_runs(other, Run(there)).parts == 1
+    assert len(Run(there).votes()) == 12
+    delete_run(there)
+    assert not list(there.walk())
