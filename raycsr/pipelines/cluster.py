@@ -35,7 +35,7 @@ _FULL = (
 _IN_WORDS = {  # Ray's errors that a user can mend
     "ObjectStoreFullError": _FULL,
     "OutOfDiskError": _FULL,
-    "LocalRayletDiedError": "the Ray of this machine died",
+    "LocalRayletDiedError": "the Ray of this machine died; start it again",
 }
 
 
@@ -147,17 +147,20 @@ def _check_that_it_answers(address: str, seconds: float) -> None:
     Raises:
         ConnectionError: where nothing accepts a connection, or what does is no gRPC server.
     """
-    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds) as connection:
+        with _connection(address, seconds) as connection:
             if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
                 return
-            connection.settimeout(seconds)
             connection.sendall(_GRPC_HELLO)
             if connection.recv(4)[3:] != b"\4":  # its own settings
                 raise ConnectionError(f"{address}: what listens there is no Ray")
     except OSError as error:
         raise ConnectionError((error.strerror and f"{address}: {error.strerror}") or str(error)) from error
+
+
+def _connection(address: str, seconds: float) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=seconds)
 
 
 def check_location(results: str, option: str = "results") -> None:
@@ -238,7 +241,8 @@ class _Watch:
 
     def __enter__(self) -> None:
         # only the main thread can be interrupted, and of a Ray Client the head is out of sight
-        if threading.current_thread() is threading.main_thread() and not client.ray.is_connected():
+        main = threading.current_thread() is threading.main_thread()
+        if main and ray.is_initialized() and not client.ray.is_connected():
             self._address = ray.get_runtime_context().gcs_address
             self._thread.start()
 
@@ -247,21 +251,23 @@ class _Watch:
             self._stop.set()
 
     def _watch(self) -> None:
-        head = _Absence(f"an answer of the cluster's head at {self._address}", HEAD_SECONDS)
+        head = _Absence(f"an answer of the cluster's head at {self._address}", HEAD_SECONDS, seen=True)
         node = _Absence("", self._seconds)
-        while not self._stop.wait(_LOOK_SECONDS):
+        lost = ""
+        while not lost and not self._stop.wait(_LOOK_SECONDS * (head.looks > 0)):
             try:
-                _check_that_it_answers(self._address, _LOOK_SECONDS)
+                _connection(self._address, _LOOK_SECONDS).close()  # one that is busy may keep silent
                 lost = head.note(there=True)
-            except ConnectionError:
-                lost = head.note(there=False)
-            else:
                 wanted = missing_nodes(self._needs)
+            except OSError:
+                lost = head.note(there=False)
+            except ray.exceptions.RayError:  # the head went away in between: it is looked at again
+                continue
+            else:
                 node.what = f"a node with {wanted}"
                 lost = node.note(there=not wanted)
-            if lost:
-                self._interrupt(f"{lost}; {_GO_ON}", hurry=not head.there)
-                return
+        if lost:
+            self._interrupt(f"{lost}; {_GO_ON}", hurry=not head.there)
 
     def _interrupt(self, lost: str, hurry: bool) -> None:
         with self._lock:
@@ -279,17 +285,19 @@ class _Absence:
     """How long something is away that has been there, in lines that count up.
 
     Attributes:
+        what: What is waited for, in words.
         there: Whether it was when last looked at.
+        looks: How often it was.
     """
 
-    def __init__(self, what: str, seconds: float) -> None:
-        self.what, self._seconds = what, seconds
-        self.there = self._seen = False
+    def __init__(self, what: str, seconds: float, *, seen: bool = False) -> None:
+        self.what, self._seconds, self._seen = what, seconds, seen
+        self.there, self.looks = False, 0
         self._since = self._said = -math.inf
 
     def note(self, *, there: bool) -> str:
         """Notes whether it is there now; returns why there is no use in waiting, or nothing."""
-        now, self.there = time.monotonic(), there
+        now, self.there, self.looks = time.monotonic(), there, self.looks + 1
         if there:
             self._seen, self._since = True, -math.inf
             return ""

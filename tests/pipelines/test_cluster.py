@@ -185,6 +185,7 @@ def watched(no_ray, head, monkeypatch):
     class Context:
         gcs_address = address_of(head)
 
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: Context)
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.1)
     monkeypatch.setattr(module, "HEAD_SECONDS", 0.5)
