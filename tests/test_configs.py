@@ -84,6 +84,12 @@ def test_each_config_of_sweep_is_understood(path, monkeypatch):
     assert options.data.path is None or options.data.path != options.test.path or options.test.split == "test"
 
 
-def test_there_are_the_configs_that_the_readme_names():
-    named = set(re.findall(r"jobs/configs/([\w-]+\.yaml)", (ROOT / "README.md").read_text()))
+@pytest.mark.parametrize("readme", ["README.md", "jobs/README.md"])
+def test_there_are_the_configs_that_a_readme_names(readme):
+    named = set(re.findall(r"\bconfigs/([\w-]+\.yaml)", (ROOT / readme).read_text()))
     assert named and named <= {path.name for path in CONFIGS}
+
+
+def test_jobs_readme_has_every_config():
+    listed = set(re.findall(r"\(configs/([\w-]+\.yaml)\)", (ROOT / "jobs/README.md").read_text()))
+    assert listed == {path.name for path in CONFIGS}
