@@ -25,7 +25,7 @@ from raycsr.errors import UserError
 from raycsr.store import AccessDenied, File, FileMissing, SeekableFile, Store
 
 _BUFFER = 2**23  # bytes of a column read at once
-_DAMAGED = (OSError, pa.ArrowException)  # of pyarrow; of bytes that cannot be had a store says a UserError
+_DAMAGED = (OSError, ValueError, pa.ArrowException)  # of pyarrow; of bytes that cannot be had a store says a UserError
 _COMMON = {"image": ("image",), "label": ("label",), "group": GROUP}
 
 
@@ -112,7 +112,7 @@ def _with_named_classes(rows: list[_Rows], others: list[_Rows]) -> tuple[pd.Data
 def _parquet_errors(path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:  # of pyarrow, or of a type that Ray registered with it
+    except _DAMAGED as error:  # or of a type that Ray registered with it
         raise UserError(f"cannot read {path!r} as Parquet: {reason(error)}") from None
 
 
@@ -140,17 +140,19 @@ def _list_parquet_file(folder: Store, file: File, options: DataOptions) -> _Rows
     """Rows and class names of one file, from its footer and its columns of labels and groups alone."""
     with _parquet_errors(file.path), SeekableFile(folder, file) as handle:
         parquet = pq.ParquetFile(handle, page_checksum_verification=True)
-        if parquet.metadata.num_rows > file.size:  # labels that are all one take no space, images do
-            raise ValueError(f"{file.size:,} bytes cannot hold the {parquet.metadata.num_rows:,} rows that it claims")
+        row_groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+        rows = [group.num_rows for group in row_groups]
+        if sum(rows) > file.size:  # labels that are all one take no space, images do
+            raise ValueError(f"{file.size:,} bytes cannot hold the {sum(rows):,} rows that it claims")
         columns = _columns(parquet.schema_arrow, file.path, options)
         table = parquet.read(columns=[name for name in (columns.label, columns.group) if name is not None])
         labels = table[columns.label]
         # cast, for a label beyond int32 would come back as another class
         labels = labels.cast(pa.int32() if pa.types.is_integer(labels.type) else pa.string())
         groups = None if columns.group is None else table[columns.group].cast(pa.string()).combine_chunks()
-    row_groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-    rows = [group.num_rows for group in row_groups]
-    sizes = np.repeat([_image_bytes(group, columns.image) // max(group.num_rows, 1) for group in row_groups], rows)
+        if sum(rows) != len(labels):
+            raise ValueError(f"its row groups have {sum(rows):,} rows and {len(labels):,} labels")
+        sizes = np.repeat([_image_bytes(group, columns.image) // max(group.num_rows, 1) for group in row_groups], rows)
     names = _hub_class_names(parquet.schema_arrow, columns.label)
     return _Rows(file, labels.combine_chunks(), sizes, groups, names)
 
@@ -213,9 +215,9 @@ def _read_rows(folder: Store, path: str, rows: np.ndarray, options: DataOptions,
     with folder.open(path) as handle:
         try:
             parquet = pq.ParquetFile(handle, buffer_size=_BUFFER, page_checksum_verification=True)
+            column = _columns(parquet.schema_arrow, path, options).image  # what was listed may have been replaced
         except _DAMAGED as error:
             return [_damage(error)] * len(rows)  # since it was listed
-        column = _columns(parquet.schema_arrow, path, options).image  # again: what was listed may have been replaced
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         group_of = np.searchsorted(starts, rows, side="right") - 1
@@ -231,8 +233,11 @@ def _read_group(parquet: pq.ParquetFile, group: int, column: str, rows: np.ndarr
     """The encoded images of some rows of a row group; where a page of it is damaged, those before that page."""
     if room.full:
         return [LATER] * len(rows)
-    metadata = parquet.metadata.row_group(group)
-    images, damaged = _read_cells(parquet, group, column, rows, _at_once(metadata, column), room)
+    try:
+        at_once = _at_once(parquet.metadata.row_group(group), column)
+    except _DAMAGED as error:
+        return [_damage(error)] * len(rows)
+    images, damaged = _read_cells(parquet, group, column, rows, at_once, room)
     if damaged == 0:
         images, _ = _read_cells(parquet, group, column, rows, 1, room)
     return images
