@@ -24,7 +24,7 @@ from raycsr.data.options import DataOptions
 from raycsr.data.packaged import list_cifar10, list_digits, read_cifar10, read_digits
 from raycsr.data.parquet import list_parquet, read_parquet
 from raycsr.data.webdataset import list_webdataset, read_webdataset
-from raycsr.errors import UserError, nearest, refuse_credentials
+from raycsr.errors import UserError, nearest, printable, refuse_credentials
 from raycsr.store import Store
 
 _SHOWN = 6  # kinds of files named in the line about those left out
@@ -140,7 +140,7 @@ class Source:
         chosen = _subset(images, naming.class_names, self.options)
         splits = ["split     none is said by the source: all images are taken"] if split != self.options.split else []
         notes = (*left_out, *splits, *(f"classes   {note}" for note in naming.notes), *_groups_in_words(chosen))
-        return Listing(chosen, naming.class_names, identity, split, notes)
+        return Listing(chosen, naming.class_names, identity, split, tuple(map(printable, notes)))
 
 
 def _groups_in_words(images: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ import os
 
 import pandas as pd
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, printable
 from raycsr.results import Run, find_experiments, list_runs, markdown_table
 from raycsr.results.runs import ImageCounts
 from raycsr.results.state import RunState
@@ -58,7 +58,7 @@ def ls(results: str) -> pd.DataFrame:
     elif not others:
         print(f"no runs at {store.location}")
     for line in others:
-        print(line)
+        print(printable(line))
     return runs
 
 
