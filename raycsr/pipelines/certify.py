@@ -48,14 +48,15 @@ def _certify(run: Run, spec: str, matrix: CostMatrix, alpha: float) -> str:
     return name
 
 
-def certify_run(run: Run, spec: str, matrix: CostMatrix, alpha: float) -> str:
-    """Certifies each votes part that has no certificates part yet: few in this process, many on Ray Data.
+def certify_run(run: Run, spec: str, matrix: CostMatrix, alpha: float, among: Sequence[str] | None = None) -> str:
+    """Certifies each votes part that has no valid certificates yet: few in this process, many on Ray Data.
 
     Args:
         run: the run.
         spec: the cost matrix as a person writes it.
         matrix: its values.
         alpha: failure probability of one image's certificate.
+        among: names of the votes parts to look at; by default all.
 
     Returns:
         The name of the certificate set.
@@ -64,7 +65,7 @@ def certify_run(run: Run, spec: str, matrix: CostMatrix, alpha: float) -> str:
         UserError: naming a part whose votes cannot be certified; what is certified by then stays.
     """
     name = run.open_certificates(spec, matrix, alpha)
-    parts = run.uncertified(name)
+    parts = run.uncertified(name, among)
     if len(parts) <= FEW_PARTS:
         unreadable = run.certify_parts(name, parts, matrix, alpha)
     else:

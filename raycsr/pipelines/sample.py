@@ -327,8 +327,9 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
         remaining = Remaining(run, job.statements, job.sampling.most)
         missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=retry_errors), ids)
         _refuse_elsewhere(missing, found, job.sampling.batch_size)
+        before = run.vote_parts()
         for spec, matrix in job.costs.items():
-            certify_run(run, spec, matrix, job.alpha)  # what is there; actors add theirs as they commit
+            certify_run(run, spec, matrix, job.alpha, before)  # what is there; actors add theirs as they commit
         seconds = len(missing) * (job.sampling.n0 + job.sampling.most) / found.samples_per_second / pool.actors
         estimate = f"about {duration(seconds)} on {pool.actors} actors"
         print(f"run       {run.location}")
@@ -340,8 +341,9 @@ def _sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: boo
             with user_errors_of_workers(pool.needs, seconds=pool.patience):
                 stream(job, run, found, pool, owner, missing)
             remaining.read()
+        new = sorted(set(run.vote_parts()) - set(before))
         for spec, matrix in job.costs.items():
-            certify_run(run, spec, matrix, job.alpha)  # parts whose actor died before it certified them
+            certify_run(run, spec, matrix, job.alpha, new)  # parts whose actor died before it certified them
         outcome = Outcome(run, len(wanted), missing["image_id"].nunique(), remaining.errors(wanted, ids))
         rules = list(run.rules())
         unfinished = len(missing) > 0 or not run.finished()

@@ -16,7 +16,7 @@ from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, Rule, prepare_for_inference
 from raycsr.pipelines.metrics import Metrics
 from raycsr.pipelines.pool import device_kind, device_name, worker_device
-from raycsr.results import Run, certificate_set, certify_table, histograms, sparse_votes, votes_table
+from raycsr.results import CertificateSet, Run, certificate_set, certify_table, histograms, sparse_votes, votes_table
 from raycsr.smoothing import CHUNK, Request, Sampler, SamplingOptions
 from raycsr.store import Store
 
@@ -73,8 +73,9 @@ class Voter:
         self._num_classes = base_classifier.num_classes
         self._metrics = Metrics(self._run.run_id)
         self._owner = owner
-        self._sets = {certificate_set(spec, matrix, alpha, sampling.design): matrix for spec, matrix in costs.items()}
-        self._sigma, self._alpha = sigma, alpha
+        self._sigma, self._alpha, self._costs = sigma, alpha, tuple(costs.values())
+        names = [certificate_set(spec, matrix, alpha, sampling.design) for spec, matrix in costs.items()]
+        self._sets = [CertificateSet(self._run.store, name, sigma) for name in names]
 
     def _open_sampler(
         self,
@@ -230,10 +231,9 @@ class Voter:
         return [self._statements.digest if one else None for one in decided]
 
     def _commit(self, part: str, votes: pa.Table) -> None:
-        self._run.write_votes(part, votes)
-        for name, matrix in self._sets.items():
-            certificates = certify_table(votes, matrix, self._sigma, self._alpha)
-            self._run.write_certificates(name, part, certificates)
+        digest = self._run.write_votes(part, votes)
+        for certificates, matrix in zip(self._sets, self._costs, strict=True):
+            certificates.write(part, certify_table(votes, matrix, self._sigma, self._alpha), digest)
 
 
 def _texts(column: np.ndarray) -> list[str | None]:

@@ -1,6 +1,7 @@
 """Stored results: their schema, where they are, reading and writing them, tables and plots. Knows no Ray."""
 
 from raycsr.results.api import certify_stored, load_certificates, load_votes
+from raycsr.results.certificate_sets import CertificateSet, certificate_set, certify_table
 from raycsr.results.certified import (
     Certified,
     certified_curves,
@@ -18,7 +19,7 @@ from raycsr.results.locuslab import read_locuslab_tsv
 from raycsr.results.merging import begun_here, missing_images, once, rows_of, texts_of_rules
 from raycsr.results.owners import Ownership, own_checkpoint
 from raycsr.results.ranking import rank_points, rank_trials
-from raycsr.results.runs import Run, certificate_set, certify_table
+from raycsr.results.runs import Run
 from raycsr.results.schema import SCHEMA_VERSION, VOTES, histograms, refuse_other_schema, sparse_votes, votes_table
 from raycsr.results.tables import (
     at_equal_accuracy,
@@ -34,6 +35,7 @@ from raycsr.results.tables import (
 __all__ = [
     "SCHEMA_VERSION",
     "VOTES",
+    "CertificateSet",
     "Certified",
     "ImageSet",
     "Ownership",

@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
+from raycsr.results.certificate_sets import OF_VOTES, certificate_set, certify_table
 from raycsr.results.locations import resolve_run
-from raycsr.results.runs import OF_VOTES, Run, certificate_set, certify_table
+from raycsr.results.runs import Run
 from raycsr.results.schema import VOTES
 
 
@@ -100,14 +101,10 @@ def load_certificates(
     spec, sampling = costs if isinstance(costs, str) else "", found.manifest()["sampling"]
     name = certificate_set(spec, matrix, level, sampling)
     same = [other for other in stored if other.rsplit("-", 1)[-1] == name.rsplit("-", 1)[-1]]
-    if same and _complete(found, same[0]):
+    if same:
         return found.with_groups(found.certificates(same[0], rule))
     return found.with_groups(certify_table(found.votes(rule), matrix, found.manifest()["sigma"], level))
 
 
 def _rule_id(run: Run, rule: str | None) -> str | None:
     return None if rule is None else run.rule_id(rule)
-
-
-def _complete(run: Run, name: str) -> bool:
-    return set(run.vote_parts()) <= set(run.store.names(f"certificates/{name}"))

@@ -1,5 +1,6 @@
 """Certificates of several runs side by side, labelled for people: what reports and notebooks begin with. No Ray."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -295,7 +296,7 @@ def _load_set(
     """One certificate set, rule by rule; a rule without any certificate is left out."""
     manifest = run.manifest()
     # one order whatever parts they are in: intervals that resample rows are then the same however a run was sampled
-    certificates = run.with_groups(run.certificates(name)).sort_values("image_id", ignore_index=True)
+    certificates = _of_listed(run, run.with_groups(run.certificates(name)), listed)
     num_images, position = len(listed), pd.Series(listed.index, index=listed)
     spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
     matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
@@ -320,6 +321,18 @@ def _load_set(
             of_run = (missing, size, run, folder, positions)
             sets.append(Certified(label, spec, rule, rule_id, run.location, matrix, rows, collapsed, *of_run))
     return sets
+
+
+def _of_listed(run: Run, certificates: pd.DataFrame, listed: pd.Series) -> pd.DataFrame:
+    """The certificates of listed images, in the order of their ids."""
+    known = certificates["image_id"].isin(listed)
+    if not known.all():
+        warnings.warn(
+            f"run {run.run_id} has votes of {certificates['image_id'][~known].nunique()} images that its listing has "
+            "not, and they are left out; `raycsr sample` of all its images lists them again",
+            stacklevel=4,
+        )
+    return certificates[known].sort_values(["image_id", "rule"], kind="stable", ignore_index=True)
 
 
 def _distinct_costs(sets: list[Certified]) -> list[Certified]:

@@ -1,31 +1,23 @@
 """A run's files: its manifest, rules, listing, votes and certificates, and how they are read back."""
 
 import json
-import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raycsr.certification import BOUNDS, certify_votes
-from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile, UserError, nearest
+from raycsr.results.certificate_sets import CertificateSet, certificate_set, certificate_sets
 from raycsr.results.listing import Relisted, refuse_changed
 from raycsr.results.merging import missing_images, once, whole
-from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, refuse_other_schemas, sparse_votes
+from raycsr.results.parts import Parts
+from raycsr.results.schema import VOTES, refuse_other_schemas
 from raycsr.store import Store
 
-_READERS = 16  # parts read side by side; reading waits for the network
 _STANDING = ["image_id", "rule", "error", "n", "continues", "device", "batch_size", "part"]  # by which rows stand
-OF_VOTES = ["continues", "device", "batch_size"]  # of a row of votes, kept with its certificate
 _LIST_AGAIN = "delete it, and `raycsr sample` lists the images again"
 
 
@@ -69,6 +61,7 @@ class Run:
     def __init__(self, store: Store) -> None:
         """Opens a run's folder; nothing is read yet."""
         self.store = store
+        self._votes = Parts(store.at("votes"), VOTES)
 
     @property
     def location(self) -> str:
@@ -202,18 +195,15 @@ class Run:
 
     def vote_parts(self) -> list[str]:
         """Names of the committed votes parts."""
-        return self._parts("votes")
+        return self._votes.names()
 
-    def _parts(self, folder: str) -> list[str]:
-        return [name for name in self.store.names(folder) if name.endswith(".parquet")]
-
-    def write_votes(self, name: str, votes: pa.Table) -> None:
-        """Commits one votes part."""
-        self.store.write_table(f"votes/{name}", votes)
+    def write_votes(self, name: str, votes: pa.Table) -> str:
+        """Commits one votes part, and returns the digest of its bytes, for its certificates."""
+        return self._votes.write(name, votes)
 
     def committed(self) -> pa.Table:
         """Keys of all committed rows: image_id, rule, continues, error; doubles included."""
-        return self._read("votes", self.vote_parts(), ["image_id", "rule", "continues", "error"])
+        return self._votes.read(["image_id", "rule", "continues", "error"])
 
     def read_votes(
         self, names: Sequence[str], columns: list[str], then: Callable[[pa.Table], pa.Table]
@@ -225,15 +215,15 @@ class Run:
             columns: of VOTES, and `part`: the part's name.
             then: what is made of each part as it is read, so that all of them need not be held.
         """
-        return self._each("votes", names, columns, then=then)
+        return self._votes.each(names, columns, then=then)
 
     def rows(self, columns: list[str]) -> pa.Table:
         """Columns of all committed rows, and `part` where it is among them, in the order of the parts' names."""
-        return self._read("votes", self.vote_parts(), columns)
+        return self._votes.read(columns)
 
     def devices(self) -> list[str]:
         """The kinds of device that counted the committed votes."""
-        return sorted({*self._read("votes", self.vote_parts(), ["device"])["device"].to_pylist()} - {None, ""})
+        return sorted({*self._votes.read(["device"])["device"].to_pylist()} - {None, ""})
 
     def progress(self) -> ImageCounts:
         """How far the run is: by its note where it is finished, else by its committed rows."""
@@ -244,7 +234,7 @@ class Run:
         if not images:
             return ImageCounts(0, 0, 0, 0)
         listing, rules = self.images(), self.rules()
-        committed = whole(self._read("votes", self.vote_parts(), _STANDING))
+        committed = whole(self._votes.read(_STANDING))
         missing = len(missing_images(listing, committed, rules))
         without_votes = len(missing_images(listing, committed.filter(committed["error"].is_null()), rules))
         return ImageCounts(images, images - without_votes, missing, without_votes - missing)
@@ -255,18 +245,21 @@ class Run:
         Raises:
             UserError: where two parts hold different votes for one key, or raycsr 0.1 counted votes twice.
         """
-        self._refuse_doubled("votes")
-        return once(self._read("votes", self.vote_parts(), [*VOTES.names, "part"], rule))
+        self._refuse_doubled()
+        return once(self._votes.read([*VOTES.names, "part"], rule))
 
     # Certificates ---------------------------------------------------------------------------------------
 
     def certificate_sets(self) -> dict[str, dict]:
-        """Name of each stored certificate set -> its costs.json."""
-        names = self.store.names("certificates")
-        return {name: json.loads(self.store.read(f"certificates/{name}/costs.json")) for name in names}
+        """Name of each stored certificate set -> what it is of: spec, alpha, bound and values."""
+        return certificate_sets(self.store)
+
+    def certificate_set(self, name: str) -> CertificateSet:
+        """A certificate set, by its name."""
+        return CertificateSet(self.store, name, self.manifest()["sigma"])
 
     def certify(self, spec: str, costs: CostMatrix, alpha: float) -> str:
-        """Certifies each votes part that has no certificates part yet, and returns the set's name.
+        """Certifies each votes part that has no valid certificates yet, and returns the set's name.
 
         Raises:
             UserError: where the votes cannot be certified so; what is certified by then stays.
@@ -281,53 +274,34 @@ class Run:
         Raises:
             UserError: where raycsr 0.1 counted votes twice.
         """
-        self._refuse_doubled("votes")
+        self._refuse_doubled()
         sampling = self.manifest()["sampling"]
         name = certificate_set(spec, costs, alpha, sampling)
-        if not self.store.exists(f"certificates/{name}/costs.json"):
-            facts = {"spec": spec, "alpha": alpha, "bound": BOUNDS[sampling].name, "values": costs.values.tolist()}
-            self.store.write(f"certificates/{name}/costs.json", json.dumps(facts, separators=(",", ":")).encode())
+        self.certificate_set(name).note(spec, costs, alpha, sampling)
         return name
 
-    def uncertified(self, name: str) -> list[str]:
-        """Names of the votes parts that have no part in a certificate set yet."""
-        done = set(self.store.names(f"certificates/{name}"))
-        return [part for part in self.vote_parts() if part not in done]
+    def uncertified(self, name: str, among: Iterable[str] | None = None) -> list[str]:
+        """Names of the votes parts, of all or of some, that have no valid part in a certificate set."""
+        return self.certificate_set(name).lacking(among)
 
     def certify_parts(self, name: str, parts: Iterable[str], costs: CostMatrix, alpha: float) -> list[str]:
-        """Certifies votes parts into a certificate set, each by itself, several side by side.
-
-        Returns:
-            Names of the parts that cannot be read.
+        """Certifies votes parts into a certificate set; returns names of those that cannot be read.
 
         Raises:
             UserError: naming a part whose votes cannot be certified; others that are certified by then stay.
         """
-        sigma = self.manifest()["sigma"]
-
-        def certify(part: str) -> str | None:
-            votes = self._part("votes", part, VOTES.names)
-            if votes is None:
-                return part
-            try:
-                certificates = certify_table(votes, costs, sigma, alpha)
-            except UserError as error:
-                raise UserError(f"{self.location}/votes/{part}: {error}") from None  # it says it all
-            self.write_certificates(name, part, certificates)
-            return None
-
-        with ThreadPoolExecutor(_READERS) as pool:
-            return [part for part in pool.map(certify, parts) if part is not None]
-
-    def write_certificates(self, name: str, part: str, certificates: pd.DataFrame) -> None:
-        """Commits the certificates of one votes part, under the same name."""
-        self.store.write_table(f"certificates/{name}/{part}", certificates_table(certificates))
+        return self.certificate_set(name).certify(parts, costs, alpha)
 
     def certificates(self, name: str, rule: str | None = None) -> pd.DataFrame:
-        """A stored certificate set, each (image_id, rule) once, of one rule, by its id, or of all."""
-        parts = self._parts(f"certificates/{name}")
-        self._refuse_doubled(f"certificates/{name}")
-        return once(self._read(f"certificates/{name}", parts, [*CERTIFICATES.names, "part"], rule)).to_pandas()
+        """A certificate set, each (image_id, rule) once, of one rule, by its id, or of all.
+
+        What is not stored, or is of other votes than there are, is made from the votes.
+
+        Raises:
+            UserError: naming a part whose votes cannot be certified.
+        """
+        self._refuse_doubled()
+        return once(self.certificate_set(name).read(rule)).to_pandas()
 
     def missing(self, certificates: pd.DataFrame) -> list[str]:
         """Listed images that lack a row of a rule that others have a row of."""
@@ -349,52 +323,7 @@ class Run:
     def _is_finished(self, images: int, note: dict) -> bool:
         return note.get("num_images") == images and self.rules().keys() <= set(note.get("rules", ["argmax"]))
 
-    def _read(self, folder: str, names: list[str], columns: list[str], rule: str | None = None) -> pa.Table:
-        """Rows of all parts in the order of `names`; warns of a part that cannot be read.
-
-        Args:
-            folder: votes or a certificate set.
-            names: of the parts.
-            columns: of the parts' schema, and `part`: the part's name.
-            rule: the one whose rows are wanted, by its id; by default all.
-        """
-        schema = (VOTES if folder == "votes" else CERTIFICATES).append(pa.field("part", pa.string()))
-        empty = pa.schema([schema.field(column) for column in columns]).empty_table()
-        return pa.concat_tables([empty, *self._each(folder, names, columns, rule).values()])
-
-    def _each(
-        self,
-        folder: str,
-        names: Sequence[str],
-        columns: list[str],
-        rule: str | None = None,
-        then: Callable[[pa.Table], pa.Table] | None = None,
-    ) -> dict[str, pa.Table]:
-        """The readable ones of some parts by their names, each as `then` makes it; warns of the others."""
-
-        def read(name: str) -> pa.Table | None:
-            table = self._part(folder, name, columns, rule)
-            return table if table is None or then is None else then(table)
-
-        with ThreadPoolExecutor(_READERS) as pool:
-            tables = dict(zip(names, pool.map(read, names), strict=True))
-        self.warn_unreadable([name for name, table in tables.items() if table is None], folder)
-        return {name: table for name, table in tables.items() if table is not None}
-
-    def _part(self, folder: str, name: str, columns: list[str], rule: str | None = None) -> pa.Table | None:
-        """One part's rows, or None where it cannot be read."""
-        try:
-            table = self.store.read_table(f"{folder}/{name}", [column for column in columns if column != "part"])
-        except DamagedFile:
-            return None
-        schema = VOTES if folder == "votes" else CERTIFICATES
-        if any(table.schema.field(column).type != schema.field(column).type for column in table.column_names):
-            return None
-        if rule is not None:  # here, not when all is read: a run of many rules is as many times as large
-            table = table.filter(pc.equal(table["rule"], rule))
-        return table.append_column("part", pa.repeat(name, len(table))) if "part" in columns else table
-
-    def _refuse_doubled(self, folder: str) -> None:
+    def _refuse_doubled(self) -> None:
         """Refuses rows of schema 2 whose votes were counted twice.
 
         raycsr 0.1 topped up an image under the rules that its votes did not decide yet. Where argmax was decided, the
@@ -406,8 +335,8 @@ class Run:
         """
         if self.manifest()["schema_version"] != 2:
             return
-        for name in self._parts(folder):  # listed here: a run of the present schema needs no such look
-            table = self._part(folder, name, ["image_id", "rule", "continues"])
+        for name in self.vote_parts():  # listed here: a run of the present schema needs no such look
+            table = self._votes.one(name, ["image_id", "rule", "continues"])
             if table is None:
                 continue
             of_argmax = table.filter(pc.equal(table["rule"], "argmax"))["image_id"]
@@ -415,53 +344,12 @@ class Run:
             doubled = table.filter(pc.and_(table["continues"].is_valid(), alone))
             if len(doubled):
                 raise UserError(
-                    f"{self.location}/{folder}/{name} holds votes that raycsr 0.1 counted twice, as of image "
+                    f"{self.location}/votes/{name} holds votes that raycsr 0.1 counted twice, as of image "
                     f"{doubled['image_id'][0].as_py()!r} under rule {doubled['rule'][0].as_py()!r}; move this part "
                     "away, from votes/ and from each certificate set, and the votes that it went on from stand, or "
                     "sample the run again with --begin_anew true"
                 )
 
-    def warn_unreadable(self, names: Iterable[str], folder: str = "votes") -> None:
-        """Warns of parts that cannot be read."""
-        for name in names:
-            warnings.warn(
-                f"{self.location}/{folder}/{name} cannot be read and counts for nothing; delete it", stacklevel=3
-            )
-
-
-def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str) -> str:
-    """Names a certificate set: a legible slug, and a digest of what the certificates depend on."""
-    stem = PurePath(spec).stem if is_cost_file(spec) else spec
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]
-    digest = sha256(json.dumps([costs.digest, alpha, BOUNDS[sampling].name]).encode()).hexdigest()
-    return f"{slug}-{digest[:10]}"
-
-
-def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float) -> pd.DataFrame:
-    """Certifies stored votes (`certify_votes` on a table of the VOTES schema).
-
-    Raises:
-        UserError: where a row holds fewer or more votes than samples were drawn, or cannot be certified.
-    """
-    selection, estimation = sparse_votes(votes["selection"]), sparse_votes(votes["estimation"])
-    for histograms, drawn in ((selection, votes["n0"]), (estimation, votes["n"])):
-        wrong = np.flatnonzero(histograms.totals() != drawn.to_numpy())
-        if len(wrong):
-            image_id = votes["image_id"][int(wrong[0])].as_py()
-            raise UserError(
-                f"the votes of image {image_id!r} do not add up to its samples; move its part away and sample it again"
-            )
-    sampling = votes["sampling"].to_pylist()
-    certificates = certify_votes(
-        selection,
-        estimation,
-        votes["label"].to_numpy(),
-        costs=costs,
-        sigma=sigma,
-        alpha=alpha,
-        sampling=sampling[0] if len(set(sampling)) == 1 else sampling,
-        image_ids=votes["image_id"].to_pylist(),
-        rules=votes["rule"].to_pylist(),
-        errors=votes["error"].to_pylist(),
-    )
-    return certificates.assign(n=votes["n"].to_numpy(), **{name: votes[name].to_pandas() for name in OF_VOTES})
+    def warn_unreadable(self, names: Sequence[str]) -> None:
+        """Warns of votes parts that cannot be read."""
+        self._votes.warn(names)

@@ -103,11 +103,11 @@ def test_stored_votes_certify_as_the_votes_in_hand(run):
 def test_certify_fills_in_what_is_missing_and_touches_nothing_else(run):
     run.write_votes("0001-a.parquet", part(["x", "y"]))
     name = run.certify("uniform", run.costs("uniform"), 0.01)
-    before = run.store.read(f"certificates/{name}/0001-a.parquet")
-    run.store.write(f"certificates/{name}/0001-a.parquet", before + b"kept")
+    file = f"certificates/{name}/0001-a.parquet"
+    run.store.write_table(file, run.store.read_table(file), {"note": "kept"})
     run.write_votes("0001-b.parquet", part(["z"], rows=[2]))
     assert run.certify("uniform", run.costs("uniform"), 0.01) == name
-    assert run.store.read(f"certificates/{name}/0001-a.parquet").endswith(b"kept")
+    assert run.store.read_table(file).schema.metadata[b"note"] == b"kept"
     assert run.store.exists(f"certificates/{name}/0001-b.parquet")
 
 
@@ -216,7 +216,9 @@ def test_votes_that_do_not_add_up_to_their_samples_are_refused_naming_the_part(r
     with pytest.raises(UserError, match=r"votes/0001-b.parquet: the votes of image 'y' do not add up to its samples"):
         run.certify("uniform", run.costs("uniform"), 0.01)
     (name,) = run.certificate_sets()
-    assert run.certificates(name)["image_id"].tolist() == ["z"]  # what is certified stays
+    assert run.uncertified(name) == ["0001-b.parquet"]  # what is certified stays
+    with pytest.raises(UserError, match=r"votes/0001-b.parquet: the votes of image 'y'"):
+        run.certificates(name)
 
 
 def test_missing_is_the_listing_less_committed_keys():

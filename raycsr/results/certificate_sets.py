@@ -1,0 +1,208 @@
+"""A run's sets of certificates: each is of one cost matrix and alpha, and holds a part for each part of the votes.
+
+A part of certificates says of which bytes it was made. Where its votes part has other bytes by now, or is gone, it
+counts for nothing: it is made again, in memory by those who read and in its place by those who certify. So are parts
+of earlier versions, which do not say it.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import PurePath
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raycsr.certification import BOUNDS, certify_votes
+from raycsr.cost_files import is_cost_file
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+from raycsr.results.parts import READERS, Parts
+from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, sparse_votes
+from raycsr.store import Store
+
+_MADE_OF = "raycsr.votes_md5"  # in a part: the digest of its votes part
+OF_VOTES = ["continues", "device", "batch_size"]  # of a row of votes, kept with its certificate
+
+
+class CertificateSet:
+    """One set.
+
+    Attributes:
+        name: of its folder.
+    """
+
+    def __init__(self, run: Store, name: str, sigma: float) -> None:
+        """Opens a set; nothing is read yet.
+
+        Args:
+            run: the run's folder.
+            name: as `certificate_set` gives it.
+            sigma: of the run.
+        """
+        self.name, self._run, self._sigma = name, run, sigma
+        self._votes = Parts(run.at("votes"), VOTES)
+        self._parts = Parts(run.at(f"certificates/{name}"), CERTIFICATES)
+
+    def note(self, spec: str, costs: CostMatrix, alpha: float, sampling: str) -> None:
+        """Writes down what the set is of, where that is not there."""
+        if _facts(self._run, self.name) is None:
+            facts = {"spec": spec, "alpha": alpha, "bound": BOUNDS[sampling].name, "values": costs.values.tolist()}
+            self._parts.store.write("costs.json", json.dumps(facts, separators=(",", ":")).encode())
+
+    def write(self, part: str, certificates: pd.DataFrame, votes_digest: str) -> None:
+        """Commits the certificates of a votes part whose bytes have a digest, under its name."""
+        self._parts.write(part, certificates_table(certificates), {_MADE_OF: votes_digest})
+
+    def lacking(self, among: Iterable[str] | None = None) -> list[str]:
+        """Names of the votes parts that have no valid certificates, of all or of some."""
+        parts = self._votes.names() if among is None else list(among)
+        valid = self._valid(parts, ["image_id"])
+        return [part for part in parts if part not in valid]
+
+    def certify(self, parts: Iterable[str], costs: CostMatrix, alpha: float) -> list[str]:
+        """Certifies votes parts, each by itself, several side by side.
+
+        Returns:
+            Names of the parts that cannot be read.
+
+        Raises:
+            UserError: naming a part whose votes cannot be certified; others that are certified by then stay.
+        """
+
+        def certify(part: str) -> str | None:
+            made = self._made(part, costs, alpha)
+            if made is None:
+                return part
+            self.write(part, *made)
+            return None
+
+        with ThreadPoolExecutor(READERS) as pool:
+            return [part for part in pool.map(certify, parts) if part is not None]
+
+    def read(self, rule: str | None = None) -> pa.Table:
+        """Certificates of all votes parts, of one rule, by its id, or of all; those that lack are made in memory.
+
+        Raises:
+            UserError: naming a part whose votes cannot be certified.
+        """
+        names, columns = self._votes.names(), [*CERTIFICATES.names, "part"]
+        tables = self._valid(names, columns)
+        lacking = [name for name in names if name not in tables]
+        if lacking:
+            tables |= self._in_memory(lacking)
+        schema = CERTIFICATES.append(pa.field("part", pa.string()))
+        rows = [tables[name].replace_schema_metadata() for name in names if name in tables]
+        whole = pa.concat_tables([schema.empty_table(), *rows])
+        return whole if rule is None else whole.filter(pc.equal(whole["rule"], rule))
+
+    def _valid(self, parts: Sequence[str], columns: list[str]) -> dict[str, pa.Table]:
+        """Columns of the certificates, of some votes parts, that were made of the very bytes that are there."""
+        there = set(self._parts.names())
+        with ThreadPoolExecutor(READERS) as pool:
+            names = [part for part in parts if part in there]
+            read = dict(zip(names, pool.map(lambda name: self._parts.one(name, columns), names), strict=True))
+        texts = {name: table.schema.metadata or {} for name, table in read.items() if table is not None}
+        digests = {name: text[_MADE_OF.encode()].decode() for name, text in texts.items() if _MADE_OF.encode() in text}
+        valid = self._votes.with_digests(digests) if digests else set()
+        return {name: table for name, table in read.items() if name in valid}
+
+    def _in_memory(self, parts: Sequence[str]) -> dict[str, pa.Table]:
+        facts = _facts(self._run, self.name)
+        if facts is None:
+            raise UserError(f"{self._parts.store.location} is no set of certificates; make one with `raycsr certify`")
+        costs, alpha = CostMatrix(np.array(facts["values"])), facts["alpha"]
+        with ThreadPoolExecutor(READERS) as pool:
+            made = dict(zip(parts, pool.map(lambda part: self._made(part, costs, alpha), parts), strict=True))
+        self._votes.warn([part for part, one in made.items() if one is None])
+        tables = {part: certificates_table(one[0]) for part, one in made.items() if one is not None}
+        if tables:
+            warnings.warn(
+                f"{self._parts.store.location} lacks certificates of the votes in {len(tables)} parts, or has them of "
+                f"other votes, the first {next(iter(tables))}: they are made in memory; `raycsr certify` stores them",
+                stacklevel=5,
+            )
+        return {part: table.append_column("part", pa.repeat(part, len(table))) for part, table in tables.items()}
+
+    def _made(self, part: str, costs: CostMatrix, alpha: float) -> tuple[pd.DataFrame, str] | None:
+        """The certificates of a votes part, and its digest; None where it cannot be read."""
+        votes, digest = self._votes.with_digest(part, VOTES.names)
+        if votes is None:
+            return None
+        try:
+            return certify_table(votes, costs, self._sigma, alpha), digest
+        except UserError as error:
+            raise UserError(f"{self._votes.store.location}/{part}: {error}") from None  # it says it all
+
+
+def certificate_sets(run: Store) -> dict[str, dict]:
+    """Name of each set of a run -> what it is of: spec, alpha, bound and values; warns of what is damaged."""
+    found = {name: _facts(run, name, aloud=True) for name in run.names("certificates")}
+    return {name: facts for name, facts in found.items() if facts is not None}
+
+
+def _facts(run: Store, name: str, *, aloud: bool = False) -> dict | None:
+    """What a set is of; None where nothing says so, as in a folder that a full disk left empty, or wrongly."""
+    file = f"certificates/{name}/costs.json"
+    if not run.exists(file):
+        return None
+    try:
+        facts = json.loads(run.read(file))
+        of_name = _digest(facts["values"], facts["alpha"], facts["bound"])
+        if isinstance(facts["spec"], str) and name.endswith(f"-{of_name}"):
+            return facts
+    except (UserError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        pass
+    if aloud:
+        warnings.warn(
+            f"{run.location}/{file} is damaged, and the set counts for nothing; `raycsr certify` with its costs writes "
+            "it again",
+            stacklevel=4,
+        )
+    return None
+
+
+def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str) -> str:
+    """Names a certificate set: a legible slug, and a digest of what the certificates depend on."""
+    stem = PurePath(spec).stem if is_cost_file(spec) else spec
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]
+    return f"{slug}-{_digest(costs.values, alpha, BOUNDS[sampling].name)}"
+
+
+def _digest(values: np.ndarray | list, alpha: float, bound: str) -> str:
+    return sha256(json.dumps([CostMatrix(np.array(values)).digest, alpha, bound]).encode()).hexdigest()[:10]
+
+
+def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float) -> pd.DataFrame:
+    """Certifies stored votes (`certify_votes` on a table of the VOTES schema).
+
+    Raises:
+        UserError: where a row holds fewer or more votes than samples were drawn, or cannot be certified.
+    """
+    selection, estimation = sparse_votes(votes["selection"]), sparse_votes(votes["estimation"])
+    for histograms, drawn in ((selection, votes["n0"]), (estimation, votes["n"])):
+        wrong = np.flatnonzero(histograms.totals() != drawn.to_numpy())
+        if len(wrong):
+            image_id = votes["image_id"][int(wrong[0])].as_py()
+            raise UserError(
+                f"the votes of image {image_id!r} do not add up to its samples; move its part away and sample it again"
+            )
+    sampling = votes["sampling"].to_pylist()
+    certificates = certify_votes(
+        selection,
+        estimation,
+        votes["label"].to_numpy(),
+        costs=costs,
+        sigma=sigma,
+        alpha=alpha,
+        sampling=sampling[0] if len(set(sampling)) == 1 else sampling,
+        image_ids=votes["image_id"].to_pylist(),
+        rules=votes["rule"].to_pylist(),
+        errors=votes["error"].to_pylist(),
+    )
+    return certificates.assign(n=votes["n"].to_numpy(), **{name: votes[name].to_pandas() for name in OF_VOTES})

@@ -1,0 +1,110 @@
+"""The Parquet parts of a folder, votes or a set of certificates: each is read whole, or counts for nothing."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import md5
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raycsr import sealed
+from raycsr.store import Store
+
+READERS = 16  # parts read side by side; reading waits for the network
+
+
+class Parts:
+    """The parts of one folder.
+
+    Attributes:
+        store: the folder.
+        schema: of the parts; a file of another one is no part.
+    """
+
+    def __init__(self, store: Store, schema: pa.Schema) -> None:
+        """Opens the folder; nothing is read yet."""
+        self.store, self.schema = store, schema
+
+    def names(self) -> list[str]:
+        """Names of the parts, sorted."""
+        return [name for name in self.store.names("") if name.endswith(".parquet")]
+
+    def write(self, name: str, table: pa.Table, texts: dict[str, str] | None = None) -> str:
+        """Commits a part, with texts in its schema's metadata; returns the digest of its bytes."""
+        data = sealed.to_bytes(table, texts)
+        self.store.write(name, data)
+        return digest(data)
+
+    def read(self, columns: list[str], rule: str | None = None) -> pa.Table:
+        """Rows of all parts in the order of their names; warns of a part that cannot be read.
+
+        Args:
+            columns: of the schema, and `part`: the part's name.
+            rule: the one whose rows are wanted, by its id; by default all.
+        """
+        schema = self.schema.append(pa.field("part", pa.string()))
+        empty = pa.schema([schema.field(column) for column in columns]).empty_table()
+        return pa.concat_tables([empty, *self.each(self.names(), columns, rule).values()])
+
+    def each(
+        self,
+        names: Sequence[str],
+        columns: list[str],
+        rule: str | None = None,
+        then: Callable[[pa.Table], pa.Table] | None = None,
+    ) -> dict[str, pa.Table]:
+        """The readable ones of some parts by their names, each as `then` makes it; warns of the others."""
+
+        def read(name: str) -> pa.Table | None:
+            table = self.one(name, columns, rule)
+            return table if table is None or then is None else then(table)
+
+        with ThreadPoolExecutor(READERS) as pool:
+            tables = dict(zip(names, pool.map(read, names), strict=True))
+        self.warn([name for name, table in tables.items() if table is None])
+        return {name: table for name, table in tables.items() if table is not None}
+
+    def one(self, name: str, columns: list[str], rule: str | None = None) -> pa.Table | None:
+        """One part's rows, or None where it cannot be read."""
+        table = self.with_digest(name, [column for column in columns if column != "part"])[0]
+        if table is None:
+            return None
+        if rule is not None:  # here, not when all is read: a run of many rules is as many times as large
+            table = table.filter(pc.equal(table["rule"], rule))
+        return table.append_column("part", pa.repeat(name, len(table))) if "part" in columns else table
+
+    def with_digest(self, name: str, columns: list[str]) -> tuple[pa.Table | None, str]:
+        """Columns of a part, None where it cannot be read, and the digest of its bytes."""
+        data = self.store.read(name)
+        try:
+            table = sealed.from_bytes(data, columns)
+        except sealed.Damaged:
+            return None, digest(data)
+        is_ours = all(table.schema.field(column).type == self.schema.field(column).type for column in columns)
+        return table if is_ours else None, digest(data)
+
+    def with_digests(self, digests: dict[str, str]) -> set[str]:
+        """The parts that are there and have the given digests.
+
+        S3 lists the digest of an object beside its name, unless it was encrypted or came in pieces: then, and locally,
+        bytes are read.
+        """
+        there = {file.path: file.version for file in self.store.walk()} if self.store.names("") else {}
+        same = {name for name, wanted in digests.items() if self.store.remote and there.get(name) == wanted}
+        left = [name for name in digests if name in there and name not in same]
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(lambda name: digest(self.store.read(name)), left)
+            return same | {name for name, one in zip(left, found, strict=True) if one == digests[name]}
+
+    def warn(self, unreadable: Sequence[str]) -> None:
+        """Warns of parts that cannot be read."""
+        for name in unreadable:
+            warnings.warn(
+                f"{self.store.location}/{name} cannot be read and counts for nothing; delete it", stacklevel=3
+            )
+
+
+def digest(data: bytes) -> str:
+    """The MD5 of a part's bytes, which S3 knows as well: it tells two versions apart, and withstands no attack."""
+    return md5(data, usedforsecurity=False).hexdigest()
