@@ -21,6 +21,9 @@ IDENTITY = (
 )
 """What a manifest says alike of runs of one identity: what determines votes, and what classes are called."""
 
+_COUNTED_BY = ["device", "batch_size"]
+_COLUMNS = ["image_id", "rule", "error", "n", "continues", *_COUNTED_BY, "part"]
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -55,8 +58,8 @@ def join_runs(source: Run, target: Run) -> Joined:
     _refuse_other_identity(source, target)
     with Ownership(target.store) as owner:
         finished = source.finished() and target.finished()
-        parts, otherwise = _new_parts(source, target)
-        _refuse_contradictions(source, target, parts, otherwise)
+        parts, to_agree = _new_parts(source, target)
+        _refuse_contradictions(source, target, to_agree)
         before = target.num_images()
         _add_images(source, target)
         files = [name for name in RunFiles.of(source.store).stored if name.startswith(("rules/", "known_sets/"))]
@@ -87,39 +90,45 @@ def _refuse_other_identity(source: Run, target: Run) -> None:
         )
 
 
-def _new_parts(source: Run, target: Run) -> tuple[dict[str, str], list[str]]:
+def _new_parts(source: Run, target: Run) -> tuple[dict[str, str], dict[str, str]]:
     """What there is of votes in the source that is not in the target.
 
-    Two drivers that each began with the same images gave their parts one name. The target's part stands where it has
-    votes of all of them: what goes on from either goes on from it. Where some are errors, the source's gets a name
-    behind it; where it is damaged, its name.
+    Two drivers that each began with the same images gave their parts one name. Where the source's has votes that the
+    target's lacks, it gets a name behind it; what goes on from either goes on from both, for they were counted alike.
+    Where they were not, the target's stands by its name, and what goes on from the source's is left out.
 
     Returns:
-        Names of the source's parts to copy -> their names in the target; and of those that the target has otherwise.
+        Names of the source's parts to copy -> their names in the target; and the same of all that are to agree with it.
     """
-    there, rows = RunFiles.of(target.store).sizes, target.rows(["error", "part"])
-    whole = {source: set(source.rows(["rule", "part"])["part"].to_pylist()), target: set(rows["part"].to_pylist())}
-    errored = set(rows.filter(rows["error"].is_valid())["part"].to_pylist())
-    new, otherwise = {}, []
-    for part in [part for part in source.vote_parts() if part in whole[source]]:
+    ours, theirs = (dict(tuple(run.rows(_COLUMNS).to_pandas().groupby("part"))) for run in (source, target))
+    stored = RunFiles.of(target.store).sizes
+    new, to_agree, unlike = {}, {}, set()
+    for part, rows in ours.items():
         data, name = source.store.read(f"votes/{part}"), part
-        if f"votes/{part}" in there and target.store.read(f"votes/{part}") == data:
+        if f"votes/{part}" in stored and target.store.read(f"votes/{part}") == data:
             continue
-        if part in whole[target] and part not in errored:
-            otherwise.append(part)
+        if rows["continues"].iloc[0] in unlike:
+            unlike.add(part)
             continue
-        if part in whole[target]:
-            name = f"{part.removesuffix('.parquet')}_{sha256(data).hexdigest()[:8]}.parquet"
-        if name not in whole[target]:
+        if part in theirs:
+            both = rows.merge(theirs[part], on=["image_id", "rule"], suffixes=("", "_there"))
+            voted = both[both["error"].isna() & both["error_there"].isna()]
+            alike = all((voted[fact] == voted[f"{fact}_there"]).all() for fact in _COUNTED_BY)
+            more = (both["n"] > both["n_there"]) if alike else both["error"].isna() & both["error_there"].notna()
+            if not alike:
+                unlike.add(part)
+            name = f"{part.removesuffix('.parquet')}_{sha256(data).hexdigest()[:8]}.parquet" if more.any() else ""
+        to_agree[part] = name or part
+        if name and (name not in theirs):
             new[part] = name
-    return new, otherwise
+    return new, to_agree
 
 
-def _refuse_contradictions(source: Run, target: Run, new: dict[str, str], otherwise: list[str]) -> None:
+def _refuse_contradictions(source: Run, target: Run, parts: dict[str, str]) -> None:
     """Refuses runs whose votes of an image are of different pixels, or cannot both be right."""
     columns = [*VOTES.names, "part"]
     rows = source.rows(columns)
-    rows = rows.filter(pc.is_in(rows["part"], value_set=pa.array([*new, *otherwise], pa.string())))
+    rows = rows.filter(pc.is_in(rows["part"], value_set=pa.array(list(parts), pa.string())))
     theirs = pc.unique(target.rows(["image_id"])["image_id"])
     shared = pc.unique(rows["image_id"]).filter(pc.is_in(pc.unique(rows["image_id"]), value_set=theirs)).to_pandas()
     if not len(shared):
@@ -131,7 +140,7 @@ def _refuse_contradictions(source: Run, target: Run, new: dict[str, str], otherw
             f"{len(changed)} images changed between {source.location} and {target.location}, the first "
             f"{changed.iloc[0]!r}: their votes are of other pixels; certify changed data into another --results"
         )
-    names = pa.array([new.get(part, part) for part in rows["part"].to_pylist()], pa.string())
+    names = pa.array([parts[part] for part in rows["part"].to_pylist()], pa.string())
     rows = rows.set_column(rows.column_names.index("part"), "part", names)
     try:
         once(pa.concat_tables([target.rows(columns), rows]).sort_by("part"))

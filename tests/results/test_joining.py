@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from handmade import votes_of_labels
 
 from raycsr import UserError, load_certificates, load_votes
 from raycsr.pipelines import sample as sampling
 from raycsr.pipelines.merge import merge
-from raycsr.results import SCHEMA_VERSION, Ownership, Run, histograms, votes_table
+from raycsr.results import SCHEMA_VERSION, Ownership, Run, histograms
 from raycsr.results.joining import IDENTITY, join_runs
 from raycsr.results.transfer import RunFiles
 from raycsr.store import Store
@@ -36,28 +38,6 @@ def open_run(store):
     return open_
 
 
-def part(ids, rule="argmax", n=1000, device="cpu", sha="0", continues=None, errors=None):
-    """Votes for the label of each image, all of n and of 10 before."""
-    labels = np.array([int(one[1:]) % 3 for one in ids])
-    errors = errors or [None] * len(ids)
-    votes = np.eye(3, dtype=int)[labels] * np.array([error is None for error in errors])[:, None]
-    everywhere = {"rule": rule, "sampling": "fixed", "continues": continues, "image_sha": sha, "device": device}
-    everywhere |= {"batch_size": 64}
-    return votes_table(
-        {
-            "image_id": ids,
-            "label": labels,
-            "selection": histograms(10 * votes),
-            "estimation": histograms(n * votes),
-            "n0": 10 * votes.sum(axis=1),
-            "n": n * votes.sum(axis=1),
-            "seconds": np.random.rand(len(ids)),
-            "error": errors,
-            **{name: [value] * len(ids) for name, value in everywhere.items()},
-        }
-    )
-
-
 def contents(run):
     return {name: run.store.read(name) for name in RunFiles.of(run.store).stored}
 
@@ -68,8 +48,8 @@ def votes(run):
 
 def test_halves_make_the_whole_and_what_is_done_twice_changes_nothing(open_run):
     one, other = open_run("one", ["i0", "i1"]), open_run("other", ["i2", "i3"])
-    one.write_votes("0001-a.parquet", part(["i0", "i1"]))
-    other.write_votes("0001-b.parquet", part(["i2", "i3"]))
+    one.write_votes("0001-a.parquet", votes_of_labels(["i0", "i1"]))
+    other.write_votes("0001-b.parquet", votes_of_labels(["i2", "i3"]))
     one.certify("uniform", one.costs("uniform"), 0.01)
     other.certify("seed:a", other.costs("seed:a"), 0.01)
     for run in (one, other):
@@ -91,8 +71,8 @@ def test_rules_of_one_are_missing_in_the_other(open_run):
     one, other = open_run("one", ["i0", "i1"]), open_run("other", ["i1", "i2"])
     one.add_rules([OFFSET])
     for rule in ("argmax", "offset-1"):
-        one.write_votes(f"0001-{rule}.parquet", part(["i0", "i1"], rule))
-    other.write_votes("0001-b.parquet", part(["i1", "i2"]))
+        one.write_votes(f"0001-{rule}.parquet", votes_of_labels(["i0", "i1"], rule))
+    other.write_votes("0001-b.parquet", votes_of_labels(["i1", "i2"]))
     for run in (one, other):
         run.finish(num_images=2, num_errors=0)
     join_runs(one, other)
@@ -102,9 +82,10 @@ def test_rules_of_one_are_missing_in_the_other(open_run):
 
 def test_parts_of_one_name_are_both_kept_and_each_image_counts_once(open_run):
     one, other = (open_run(place, ["i0", "i1", "i2"]) for place in ("one", "other"))
-    one.write_votes("0001-a.parquet", part(["i0", "i1"]))
-    other.write_votes("0001-a.parquet", part(["i0", "i1"], errors=[None, "Unreadable"]))
-    one.write_votes("0002-b.parquet", part(["i0"], n=5000, continues="0001-a.parquet"))
+    one.write_votes("0001-a.parquet", votes_of_labels(["i0", "i1"]))
+    errored = pa.concat_tables([votes_of_labels(["i0"]), votes_of_labels(["i1"], error="Unreadable")])
+    other.write_votes("0001-a.parquet", errored)
+    one.write_votes("0002-b.parquet", votes_of_labels(["i0"], n=5000, continues="0001-a.parquet"))
     assert join_runs(one, other).parts == 2
     assert [name[:6] for name in other.vote_parts()] == ["0001-a", "0001-a", "0002-b"]
     assert votes(other) == {("i0", "argmax"): 5000, ("i1", "argmax"): 1000}
@@ -114,19 +95,38 @@ def test_parts_of_one_name_are_both_kept_and_each_image_counts_once(open_run):
 def test_votes_that_go_on_from_others_go_on_in_the_run_that_grew(open_run):
     one, other = (open_run(place, ["i0", "i1"]) for place in ("one", "other"))
     for run in (one, other):
-        run.write_votes("0001-a.parquet", part(["i0", "i1"]))
+        run.write_votes("0001-a.parquet", votes_of_labels(["i0", "i1"]))
     assert other.store.read("votes/0001-a.parquet") != one.store.read("votes/0001-a.parquet")  # other seconds
-    one.write_votes("0002-b.parquet", part(["i0"], n=5000, continues="0001-a.parquet"))
+    one.write_votes("0002-b.parquet", votes_of_labels(["i0"], n=5000, continues="0001-a.parquet"))
     join_runs(one, other)
     assert other.vote_parts() == ["0001-a.parquet", "0002-b.parquet"]
     assert votes(other) == {("i0", "argmax"): 5000, ("i1", "argmax"): 1000}
 
 
+def test_what_goes_on_from_votes_of_another_device_does_not_go_on_from_the_part_of_that_name(open_run):
+    one, other = (open_run(place, ["i0", "i1"]) for place in ("one", "other"))
+    for run, device in ((one, "gpu"), (other, "cpu")):
+        run.write_votes("0001-a.parquet", votes_of_labels(["i0", "i1"], device=device))
+    more = {"device": "gpu", "n": 5000}
+    one.write_votes("0002-b.parquet", votes_of_labels(["i0"], continues="0001-a.parquet", **more))
+    one.write_votes("0003-c.parquet", votes_of_labels(["i0"], continues="0002-b.parquet", **more))
+    assert join_runs(one, other).parts == 0
+    assert votes(other) == {("i0", "argmax"): 1000, ("i1", "argmax"): 1000} and other.progress().missing == 0
+
+
+def test_of_two_parts_of_one_name_the_longer_stands(open_run):
+    one, other = (open_run(place, ["i0"]) for place in ("one", "other"))
+    one.write_votes("0001-a.parquet", votes_of_labels(["i0"], n=3000))
+    other.write_votes("0001-a.parquet", votes_of_labels(["i0"]))
+    assert join_runs(one, other).parts == 1 and votes(other) == {("i0", "argmax"): 3000}
+    assert join_runs(one, other).parts == 0
+
+
 def test_votes_that_contradict_each_other_are_refused_before_anything_is_written(open_run):
     one, other = (open_run(place, ["i0", "i1"]) for place in ("one", "other"))
-    wrong = part(["i0"]).set_column(4, "estimation", histograms(np.array([[0, 1000, 0]])))
+    wrong = votes_of_labels(["i0"]).set_column(4, "estimation", histograms(np.array([[0, 1000, 0]])))
     one.write_votes("0001-a.parquet", wrong)
-    other.write_votes("0001-b.parquet", part(["i0"]))
+    other.write_votes("0001-b.parquet", votes_of_labels(["i0"]))
     before = contents(other)
     with pytest.raises(UserError, match=r"cannot be joined: image 'i0' has different votes in '0001-a.* '0001-b"):
         join_runs(one, other)
@@ -135,16 +135,16 @@ def test_votes_that_contradict_each_other_are_refused_before_anything_is_written
 
 def test_images_that_changed_between_the_two_are_refused(open_run):
     one, other = (open_run(place, ["i0", "i1"], version=place) for place in ("one", "other"))
-    one.write_votes("0001-a.parquet", part(["i0", "i1"], device="gpu", sha="1"))
-    other.write_votes("0001-b.parquet", part(["i1"], sha="2"))
+    one.write_votes("0001-a.parquet", votes_of_labels(["i0", "i1"], device="gpu", sha="1"))
+    other.write_votes("0001-b.parquet", votes_of_labels(["i1"], sha="2"))
     with pytest.raises(UserError, match=r"1 images changed between .* the first 'i1'"):
         join_runs(one, other)
 
 
 def test_an_image_that_looks_different_is_listed_as_its_votes_were_drawn(open_run):
     one, other = (open_run(place, ["i0", "i1", "i2"], version=place) for place in ("one", "other"))
-    one.write_votes("0001-a.parquet", part(["i0", "i1"]))
-    other.write_votes("0001-b.parquet", part(["i1", "i2"]))
+    one.write_votes("0001-a.parquet", votes_of_labels(["i0", "i1"]))
+    other.write_votes("0001-b.parquet", votes_of_labels(["i1", "i2"]))
     join_runs(one, other)
     assert other.images().set_index("image_id")["version"].to_dict() == {"i0": "one", "i1": "other", "i2": "other"}
     after = contents(other)
@@ -183,7 +183,7 @@ def test_a_run_that_is_being_sampled_does_not_grow_and_none_is_joined_to_itself(
 
 def test_a_part_that_is_damaged_where_it_is_to_go_is_written_over(open_run):
     one, other = (open_run(place, ["i0", "i1"]) for place in ("one", "other"))
-    one.write_votes("0001-a.parquet", part(["i0", "i1"]))
+    one.write_votes("0001-a.parquet", votes_of_labels(["i0", "i1"]))
     other.store.write("votes/0001-a.parquet", b"PAR1")
     with pytest.warns(UserWarning, match="0001-a.parquet"):
         assert join_runs(one, other).parts == 1
@@ -193,7 +193,7 @@ def test_a_part_that_is_damaged_where_it_is_to_go_is_written_over(open_run):
 
 def test_a_damaged_part_is_not_copied_and_said(open_run):
     one, other = open_run("one", ["i0", "i1"]), open_run("other", [])
-    one.write_votes("0001-a.parquet", part(["i0"]))
+    one.write_votes("0001-a.parquet", votes_of_labels(["i0"]))
     one.store.write("votes/0001-b.parquet", b"PAR1")
     with pytest.warns(UserWarning, match=r"one/.*0001-b.parquet cannot be read"):
         join_runs(one, other)
@@ -203,7 +203,7 @@ def test_a_damaged_part_is_not_copied_and_said(open_run):
 def test_a_merge_that_was_interrupted_goes_on(open_run, monkeypatch):
     one, other = open_run("one", ["i0", "i1"]), open_run("other", ["i2"])
     for i in range(2):
-        one.write_votes(f"0001-{i}.parquet", part([f"i{i}"]))
+        one.write_votes(f"0001-{i}.parquet", votes_of_labels([f"i{i}"]))
     write = Store.write
 
     def write_one(self, name, data):
