@@ -1,8 +1,6 @@
 """Entry point of `ray job submit`: `python -m jobs.evaluate` is `raycsr evaluate` on the running cluster."""
 
-import sys
-
-from raycsr.cli import main
+from jobs import run_verb
 
 if __name__ == "__main__":
-    sys.exit(main(["evaluate", *sys.argv[1:]]))
+    run_verb("evaluate")

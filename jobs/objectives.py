@@ -30,6 +30,7 @@ from raycsr.results.tables import FLATTERED, MARK, collapse_line, in_markdown
 from raycsr.smoothing import SamplingOptions
 from raycsr.store import Store
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
+from raycsr.training.objectives import COST_SENSITIVE, OBJECTIVES
 
 PASSES = 500_000
 SIGMA = 0.25
@@ -55,11 +56,9 @@ RECIPES = {
     "smoothadv": Recipe(5, {"k": 1, "steps": 4, "radius": 0.25}),
     "consistency": Recipe(2, {"lam": 20.0}),
     "smoothmix": Recipe(6, {"k": 1}),
-    "gaussian_cs": Recipe(1),
-    "smoothadv_cs": Recipe(5, {"k": 1, "steps": 4, "radius": 0.25}),
-    "smoothmix_cs": Recipe(6, {"k": 1}),
     "margin_cs": Recipe(4, {"k": 4}, {"seed:cat": {"lam": 0.5}, "pair:cat/dog": {"lam": 3.0}}),
 }
+RECIPES |= {f"{name}_cs": recipe for name, recipe in RECIPES.items() if f"{name}_cs" in OBJECTIVES}
 
 
 def schedule(recipe: Recipe, images: int) -> tuple[int, int]:
@@ -71,7 +70,7 @@ def schedule(recipe: Recipe, images: int) -> tuple[int, int]:
 
 def options_of(objective: str, costs: str) -> dict[str, Any]:
     """Returns what `train` is called with, but for the places of the data, the start and the results."""
-    recipe, cost_sensitive = RECIPES[objective], objective.endswith("_cs")
+    recipe, cost_sensitive = RECIPES[objective], objective in COST_SENSITIVE
     epochs, images = schedule(recipe, 50_000 - LEAST_HELD_OUT)
     return {
         "data": DataOptions("parquet", split="train", class_names=CLASSES, limit=images + LEAST_HELD_OUT),

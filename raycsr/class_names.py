@@ -1,12 +1,11 @@
 """Names of classes, as people have them: `tench, Tinca tinca`, `CD/DVD player`; and how lists of them are read."""
 
-import difflib
 import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
-from raycsr.errors import UserError, shown
+from raycsr.errors import UserError, shown, similar
 
 _DIGITS = 60  # of a number in a message
 _NEAREST = 3
@@ -125,7 +124,7 @@ class _Classes:
             return UserError(f"class {shown(name)} given by name, but the data has no class names; use 0 to {last}")
         folded = {known.casefold(): k for k, known in enumerate(self.names)}
         begun = [known for known in folded if name and known.startswith(name.casefold())]
-        near = begun or difflib.get_close_matches(name.casefold()[:200], folded) or list(folded)
+        near = begun or similar(name.casefold(), folded) or list(folded)
         names = ", ".join(self.write(folded[known]) for known in near[:_NEAREST])
         index = f" (or use 0 to {last})" if self.by_index else ""
         return UserError(f"unknown class {shown(name)}; nearest names: {names}{index}")

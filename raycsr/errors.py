@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from raycsr.credentials import has_credentials, without_credentials
 
+_COMPARED = 200  # characters of a name that are compared with others: it takes time in their square
 _SHOWN = 60  # characters of a wrong text that a message repeats
 
 
@@ -49,10 +50,15 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
+def similar(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that a misspelt one may mean, the nearest first: at most three."""
+    return difflib.get_close_matches(name[:_COMPARED], list(known), n=3, cutoff=0.5)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known names that a misspelt one may mean, or all of them: ends a message about an unknown name."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = similar(name, names)
     return f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(names)}"
 
 

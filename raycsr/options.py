@@ -5,7 +5,6 @@ a group, what is a list, and what may be left empty. One mechanism reads them fo
 """
 
 import csv
-import difflib
 import functools
 import json
 import math
@@ -20,7 +19,7 @@ from typing import Annotated, Any, Literal, Union
 
 import yaml
 
-from raycsr.errors import UserError, refuse_credentials, shown
+from raycsr.errors import UserError, refuse_credentials, shown, similar
 
 # A text in which a comma is part of one value, as in `seed:cat,dog`: several are several words, or the option again,
 # and an option that takes one is not repeated.
@@ -278,7 +277,7 @@ def _unknown(name: str, known: Hints, dashes: str = "") -> UserError:
     """Names the options that a misspelt one may mean: first those of the same last part, wherever they stand."""
     names = _names(known)
     same = [one for one in names if one.split(".")[-1] == name.split(".")[-1]]
-    close = same[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = same[:3] or similar(name, names)
     meant = " or ".join(f"{dashes}{one}" for one in close)
     fix = f"did you mean {meant}?" if close else f"choose from {', '.join(f'{dashes}{one}' for one in known)}"
     return UserError(f"{_shown(f'{dashes}{name}')} is no option; {fix}")

@@ -13,6 +13,7 @@ PACKAGE = Path(raycsr.__file__).parent
 LAYERS = [
     "credentials",
     "errors",
+    "extensions",
     "sealed",
     "store",
     "signals",

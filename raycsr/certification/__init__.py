@@ -1,6 +1,13 @@
 """Certificates from votes: bounds, radii and the numbers that sum them up. Needs neither torch nor Ray."""
 
-from raycsr.certification.bounds import BOUNDS, MOST_SAMPLES, binomial_lower, binomial_upper, largest_radius
+from raycsr.certification.bounds import (
+    BOUNDS,
+    MOST_SAMPLES,
+    binomial_lower,
+    binomial_upper,
+    check_alpha,
+    largest_radius,
+)
 from raycsr.certification.by_class import (
     TELLING_IMAGES,
     class_recalls,
@@ -27,6 +34,7 @@ __all__ = [
     "binomial_upper",
     "certify_counts",
     "certify_votes",
+    "check_alpha",
     "class_recalls",
     "collapse_in_words",
     "collapsed_classes",

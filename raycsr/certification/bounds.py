@@ -164,6 +164,16 @@ BOUNDS = {
 }
 
 
+def check_alpha(alpha: float, name: str = "alpha") -> None:
+    """Refuses a failure probability that is none.
+
+    Raises:
+        UserError: naming the option and its value.
+    """
+    if not 0 < alpha < 1:
+        raise UserError(f"{name} is {alpha}; give a failure probability between 0 and 1, such as 0.001")
+
+
 def largest_radius(n: int, alpha: float, sigma: float, sampling: str = "fixed") -> float:
     """The standard radius of an image whose n votes all agree: no radius can be larger.
 

@@ -8,7 +8,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from raycsr.certification.bounds import BOUNDS, MOST_SAMPLES, Bounds, FloatArray, IntArray, distinct_triples
+from raycsr.certification.bounds import (
+    BOUNDS,
+    MOST_SAMPLES,
+    Bounds,
+    FloatArray,
+    IntArray,
+    check_alpha,
+    distinct_triples,
+)
 from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError, nearest
 
@@ -178,8 +186,7 @@ def certify_votes(
     num_images, costs = len(selection), as_cost_matrix(costs)
     if not (np.isfinite(sigma) and sigma > 0):
         raise UserError(f"sigma is {sigma}; give the noise level in [0, 1] pixel units, above 0")
-    if not 0 < alpha < 1:
-        raise UserError(f"alpha is {alpha}; give a failure probability between 0 and 1, such as 0.001")
+    check_alpha(alpha)
     if len(estimation) != num_images:
         raise UserError(f"{num_images} rows of selection votes, {len(estimation)} of estimation; give one an image")
     truth = _checked_labels(labels, num_images, costs.num_classes)

@@ -1,6 +1,5 @@
 """The base classifier f: pixels in [0,1] -> logits, normalisation inside, any timm architecture."""
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, similar
 from raycsr.models import cifar_resnet  # noqa: F401  (registers the CIFAR ResNets with timm)
 from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
@@ -201,5 +200,5 @@ def _creation_failed(options: ModelOptions, error: Exception) -> str:
     known = timm.list_models() if "." not in options.name else timm.list_models(include_tags=True)
     if options.name in known or options.name.startswith(HUBS):
         return f"model {options.name!r} with args {options.args} cannot be created: {reason}"
-    nearest = ", ".join(difflib.get_close_matches(options.name, known)) or "see timm.list_models()"
-    return f"model.name {options.name!r} is neither a timm model nor a file: {reason} Nearest names: {nearest}."
+    near = ", ".join(similar(options.name, known)) or "see timm.list_models()"
+    return f"model.name {options.name!r} is neither a timm model nor a file: {reason} Nearest names: {near}."

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import ray
 
+from raycsr.certification import check_alpha
 from raycsr.costs import CostMatrix
-from raycsr.errors import UserError
 from raycsr.options import Spec, listed
 from raycsr.pipelines.cluster import connect, user_errors_of_workers
 from raycsr.progress import Progress
@@ -31,8 +31,7 @@ def certify(*, run: list[str], costs: list[Spec], alpha: float = 0.001) -> dict[
     Raises:
         UserError: where a run or a cost matrix cannot be used.
     """
-    if not 0 < alpha < 1:
-        raise UserError(f"alpha is a probability between 0 and 1, got {alpha}")
+    check_alpha(alpha)
     runs = [resolve_run(location) for location in runs_at(run)]
     matrices = [
         (found, [(spec, found.costs(spec)) for spec in listed(costs)]) for found in runs

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raycsr.certification import group_numbers
+from raycsr.certification import check_alpha, group_numbers
 from raycsr.certification.metrics import RHO
 from raycsr.errors import UserError, printable
 from raycsr.options import Spec, listed
@@ -77,8 +77,8 @@ def report(
     costs, radii, rules = listed(costs), listed(radii), listed(rules)
     if radii is not None and not (radii and all(np.isfinite(radius) and radius >= 0 for radius in radii)):
         raise UserError(f"radii must be non-negative numbers, got {radii}")
-    if table_alpha is not None and not 0 < table_alpha < 1:
-        raise UserError(f"table_alpha is a probability between 0 and 1, got {table_alpha:g}; certify.py's is 0.001")
+    if table_alpha is not None:
+        check_alpha(table_alpha, "table_alpha")
     if out is not None:
         Store(out).check_writable()
     sets, left_out = load_certified(run, costs=costs, rules=rules, allow_missing=allow_missing, table_alpha=table_alpha)

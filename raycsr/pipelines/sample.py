@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import ray
 
-from raycsr.certification import Statements, largest_radius
+from raycsr.certification import Statements, check_alpha, largest_radius
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Decode, Listing, Source, open_source
 from raycsr.errors import UserError, first_of, printable
@@ -208,8 +208,7 @@ def _known_sets(base_classifier: BaseClassifier, rules: Iterable[Rule]) -> list[
 
 
 def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float) -> None:
-    if not 0 < alpha < 1:
-        raise UserError(f"alpha is a probability between 0 and 1, got {alpha}")
+    check_alpha(alpha)
     if not sigmas:
         raise UserError("sampling.sigma is an empty list; give at least one noise level")
     for sigma in sigmas:

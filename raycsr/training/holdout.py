@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import METRICS, collapse_in_words, collapsed_classes, largest_radius, summarize
+from raycsr.certification import METRICS, check_alpha, collapse_in_words, collapsed_classes, largest_radius, summarize
 from raycsr.certification.bounds import IntArray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
@@ -67,8 +67,7 @@ def check_validation(options: ValidationOptions, sigma: float) -> None:
     for name in ("every", "images", "n0", "n"):
         if getattr(options, name) < 1:
             raise UserError(f"validation.{name} must be at least 1, got {getattr(options, name)}")
-    if not 0 < options.alpha < 1:
-        raise UserError(f"validation.alpha is a probability between 0 and 1, got {options.alpha}")
+    check_alpha(options.alpha, "validation.alpha")
     radius = sigma if options.radius is None else options.radius
     reach = largest_radius(options.n, options.alpha, sigma)
     if not 0 <= radius < reach:

@@ -61,7 +61,7 @@ def test_a_report_covers_runs_and_published_tables_in_one(run, tmp_path, capsys)
     out = capsys.readouterr().out
     assert table["certified_accuracy_guaranteed"].tolist() == [1.0] and "--table_alpha" not in out
     assert "half a unit of its last digit less than written" in out and "at most 0.001 an image" in out
-    with pytest.raises(UserError, match="table_alpha is a probability between 0 and 1, got 2"):
+    with pytest.raises(UserError, match="table_alpha is 2.0; give a failure probability"):
         report(run=[str(tsv)], table_alpha=2.0)
     folder = run.store.names("certificates")[-1]
     assert json.loads(run.store.read(f"certificates/{folder}/metrics.json"))[0]["radius"] == 0.25
@@ -95,7 +95,7 @@ def test_certify_checks_everything_before_it_writes(run):
     with pytest.raises(UserError, match="cat"):
         certify(run=[run.location], costs=["uniform", "seed:cat"])
     assert run.certificate_sets() == {}
-    with pytest.raises(UserError, match="alpha is a probability"):
+    with pytest.raises(UserError, match="alpha is 0; give a failure"):
         certify(run=[run.location], costs=["uniform"], alpha=0)
 
 

@@ -228,7 +228,7 @@ def test_a_pool_that_would_take_every_cpu_is_refused(job):
         ({"sampling": SamplingOptions(sigma=-0.5)}, "sigma must be a positive number.*got -0.5"),
         ({"sampling": SamplingOptions(sigma=[])}, "sampling.sigma is an empty list"),
         ({"sampling": SamplingOptions(n=9)}, "n=9 samples cannot certify any radius at alpha=0.001.*use n >= 10"),
-        ({"alpha": 1.5}, "alpha is a probability between 0 and 1, got 1.5"),
+        ({"alpha": 1.5}, "alpha is 1.5; give a failure probability between 0 and 1"),
         ({"costs": ["pair:4/cat"]}, "cat"),
         ({"data": DataOptions(source="imagefolder", path="/no/such/folder")}, "/no/such/folder"),
         ({"model": ModelOptions(name="resnet5", num_classes=10)}, "resnet50"),

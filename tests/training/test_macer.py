@@ -83,4 +83,4 @@ def test_a_right_image_is_pushed_further_where_the_softmax_saturates(gap):
 
 def test_published_settings():
     defaults = {name: p.default for name, p in inspect.signature(macer).parameters.items() if p.default is not p.empty}
-    assert defaults == {"k": 16, "beta": 16.0, "lam": 12.0, "gamma": 8.0, "start": 0.0}
+    assert defaults == {"k": 16, "beta": 16.0, "lam": 12.0, "gamma": 8.0, "start": 0.0, "reduction": "mean"}

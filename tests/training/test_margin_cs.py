@@ -237,7 +237,7 @@ def test_nonsense_is_refused():
     model = Linear(PROBABILITIES.log())
     with pytest.raises(UserError, match="k of margin_cs is 0; give a whole number of at least 1"):
         loss(model, sigma=0.5, k=0)
-    with pytest.raises(UserError, match="form of margin_cs is 'summ'; nearest names: sum"):
+    with pytest.raises(UserError, match="form of margin_cs is 'summ': did you mean sum"):
         loss(model, sigma=0.5, form="summ")
     with pytest.raises(UserError, match="margin_cs got no cost matrix"):
         loss(model, sigma=0.5, costs=None)
@@ -251,8 +251,8 @@ def test_nonsense_is_refused():
         ({"k": 0}, "k of margin_cs is 0; give a whole number of at least 1"),
         ({"beta": "16"}, "beta of margin_cs is '16'; give a finite number"),
         ({"gamma_s": -1}, "gamma_s of margin_cs is -1; give a finite number of at least 0"),
-        ({"form": "maximum"}, "form of margin_cs is 'maximum'; nearest names: max"),
-        ({"form": 3}, "form of margin_cs is 3; nearest names: sum, max"),
+        ({"form": "maximum"}, "form of margin_cs is 'maximum': did you mean max"),
+        ({"form": 3}, "form of margin_cs is 3: choose from sum, max"),
     ],
 )
 def test_resolving_refuses_nonsense_before_training(args, message):

@@ -1,5 +1,6 @@
 """What all objectives have in common."""
 
+import inspect
 import pickle
 
 import pytest
@@ -62,3 +63,82 @@ def test_batch_statistics_see_no_attack_and_modes_are_restored(name, network):
     assert network[1].num_batches_tracked == PASSES.get(name, 1)
     assert network[4].num_batches_tracked == 0
     assert network.training and network[1].training and not network[4].training
+
+
+def reweighted_as_published(losses, labels, costs, weight):
+    sensitivity = costs.sum(dim=1)[labels]
+    total = sensitivity.sum().clamp(min=torch.finfo(costs.dtype).tiny)
+    return losses.mean() + weight * (sensitivity / total * losses).sum()
+
+
+@pytest.mark.parametrize("costs", [[[0, 2, 0.5], [0, 0, 0], [1, 0, 0]], [[0, 0, 0], [0, 0, 0], [0, 0, 0]]])
+@pytest.mark.parametrize("name", ["gaussian", "macer", "smoothadv", "consistency", "smoothmix"])
+def test_each_per_image_objective_has_a_reweighted_one_to_the_last_bit(name, costs, network):
+    network.eval()
+    costs = torch.tensor(costs, dtype=torch.float32)
+    images = torch.rand(13, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(13) % 3
+
+    def loss_and_gradient(call, **more):
+        network.zero_grad()
+        made = call(
+            network,
+            images,
+            labels,
+            sigma=0.3,
+            costs=costs,
+            progress=0.5,
+            generator=torch.Generator().manual_seed(2),
+            **more,
+        )
+        made.backward()
+        return [made.detach(), *(one.grad.clone() for one in network.parameters())]
+
+    def by_hand(*batch, **options):
+        losses = OBJECTIVES[name](*batch, reduction="none", **options)
+        assert losses.shape == (13,)
+        return reweighted_as_published(losses, labels, costs, 3.7)
+
+    found = loss_and_gradient(OBJECTIVES[f"{name}_cs"], weight=3.7)
+    torch.testing.assert_close(found, loss_and_gradient(by_hand), rtol=0, atol=0)
+
+
+def test_gaussian_cs_is_what_it_was_as_a_function_of_its_own_to_the_last_bit(network):
+    """So are the other two: their losses of images are compared above."""
+    images, labels = torch.rand(13, 3, 4, 4), torch.arange(13) % 3
+    costs = torch.tensor([[0, 2, 0.5], [0, 0, 0], [1, 0, 0]])
+
+    def as_it_was():
+        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
+        ce = nn.functional.cross_entropy(network(images + 0.3 * noise).float(), labels, reduction="none")
+        return reweighted_as_published(ce, labels, costs, 3.7)
+
+    network.eval()
+    found = OBJECTIVES["gaussian_cs"](
+        network,
+        images,
+        labels,
+        sigma=0.3,
+        costs=costs,
+        progress=0.5,
+        generator=torch.Generator().manual_seed(2),
+        weight=3.7,
+    )
+    assert found.item() == as_it_was().item()
+    ours = torch.autograd.grad(found, list(network.parameters()))
+    torch.testing.assert_close(ours, torch.autograd.grad(as_it_was(), list(network.parameters())), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "macer", "smoothadv", "consistency", "smoothmix"])
+def test_a_reweighted_objective_has_the_options_and_defaults_of_the_plain_one_and_a_weight(name):
+    def options(objective):
+        parameters = inspect.signature(objective).parameters.values()
+        return {one.name: (one.annotation, one.default) for one in parameters}
+
+    plain = options(OBJECTIVES[name])
+    del plain["reduction"]
+    assert options(OBJECTIVES[f"{name}_cs"]) == plain | {"weight": (float, 1.0)}
+
+
+def test_an_objective_whose_costs_are_its_own_has_no_reweighted_one():
+    assert "margin_cs_cs" not in OBJECTIVES and "margin_cs" in OBJECTIVES

@@ -9,7 +9,7 @@ from torch.nn import functional
 from training.linear import Linear
 
 from raycsr.errors import UserError
-from raycsr.training.objectives import smoothadv, smoothadv_cs
+from raycsr.training.objectives import OBJECTIVES, smoothadv
 from raycsr.training.objectives.attack import attack
 from raycsr.training.objectives.copies import draw_noise
 
@@ -17,6 +17,7 @@ from raycsr.training.objectives.copies import draw_noise
 WEIGHT = torch.tensor([[0.0, 0.0], [3.0, 0.0], [4.0, 0.0]])
 IMAGES = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.4, 0.4]]).view(2, 3, 1, 1)
 LABELS = torch.tensor([0, 1])
+smoothadv_cs = OBJECTIVES["smoothadv_cs"]
 COSTS = torch.tensor([[0.0, 0.0], [2.0, 0.0]])  # class 1 is the seed class
 # logits 3.5 - 5 * .25 and 2.8 + 5 * .25
 CE = [math.log1p(math.exp(-2.25)), math.log1p(math.exp(4.05))]

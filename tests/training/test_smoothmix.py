@@ -8,13 +8,14 @@ import torch
 from training.linear import Linear
 
 from raycsr.errors import UserError
-from raycsr.training.objectives import smoothmix, smoothmix_cs
+from raycsr.training.objectives import OBJECTIVES, smoothmix
 from raycsr.training.objectives.copies import draw_noise
 
 # Logits (3 x_1 + 4 x_2, 0): an image of class 0 is attacked along (0, -.6, -.8).
 WEIGHT = torch.tensor([[0.0, 0.0], [3.0, 0.0], [4.0, 0.0]])
 IMAGES = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.4, 0.4]]).view(2, 3, 1, 1)  # logits 3.5 and 2.8
 LABELS = torch.tensor([0, 1])  # the first is right, the second wrong
+smoothmix_cs = OBJECTIVES["smoothmix_cs"]
 COSTS = torch.tensor([[0.0, 1.0], [0.0, 0.0]])  # class 0 is the seed class
 NO_NOISE = {"sigma": 1e-20, "step": 0.25e20 / 2, "steps": 2}  # two steps of .125 take 1.25 off the logit
 

@@ -10,7 +10,7 @@ from torch import multiprocessing, nn
 from raycsr.costs import CostMatrix
 from raycsr.models import BaseClassifier, Preprocessing
 from raycsr.training import InMemoryBatches, Trainer, TrainingOptions, ValidationOptions, certified_metrics
-from raycsr.training.objectives import gaussian, gaussian_cs, smoothmix_cs
+from raycsr.training.objectives import OBJECTIVES, gaussian
 from raycsr.training.workers import averaged, gathered, num_workers, rank, share
 
 COSTS = CostMatrix.seedwise(3, [0])
@@ -85,8 +85,8 @@ def precisions(can_bf16):
 
 CASES = {
     "gaussian": (gaussian, 0.0, False),
-    "gaussian_cs": (gaussian_cs, 0.0, False),
-    "smoothmix_cs": (smoothmix_cs, 0.25, True),
+    "gaussian_cs": (OBJECTIVES["gaussian_cs"], 0.0, False),
+    "smoothmix_cs": (OBJECTIVES["smoothmix_cs"], 0.25, True),
 }
 
 

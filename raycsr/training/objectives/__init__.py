@@ -1,26 +1,25 @@
 """Training objectives, one file each, all of the signature `Objective`."""
 
-import difflib
 import functools
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from raycsr.costs import CostMatrix
-from raycsr.errors import UserError
+from raycsr.errors import UserError, nearest
+from raycsr.extensions import Extensions
 from raycsr.training.objectives.consistency import consistency
 from raycsr.training.objectives.gaussian import gaussian
-from raycsr.training.objectives.gaussian_cs import gaussian_cs
 from raycsr.training.objectives.hyperparameters import check_hyperparameter
 from raycsr.training.objectives.macer import macer
 from raycsr.training.objectives.margin_cs import margin_cs
+from raycsr.training.objectives.reweighting import Reduction, Reweighted, is_per_image
 from raycsr.training.objectives.smoothadv import smoothadv
-from raycsr.training.objectives.smoothadv_cs import smoothadv_cs
 from raycsr.training.objectives.smoothmix import smoothmix
-from raycsr.training.objectives.smoothmix_cs import smoothmix_cs
 
 
 class Objective(Protocol):
@@ -40,25 +39,65 @@ class Objective(Protocol):
         """Returns the loss of images (N, 3, H, W) in [0,1] with labels (N,); progress is in [0,1]."""
 
 
-OBJECTIVES: dict[str, Objective] = {
+_WRITTEN: dict[str, Objective] = {
     "gaussian": gaussian,
-    "gaussian_cs": gaussian_cs,
     "macer": macer,
     "smoothadv": smoothadv,
-    "smoothadv_cs": smoothadv_cs,
     "consistency": consistency,
     "smoothmix": smoothmix,
-    "smoothmix_cs": smoothmix_cs,
     "margin_cs": margin_cs,
 }
+OBJECTIVES: dict[str, Objective] = {
+    **_WRITTEN,
+    **{f"{name}_cs": Reweighted(f"{name}_cs", one) for name, one in _WRITTEN.items() if is_per_image(one)},
+}
 COST_SENSITIVE = frozenset(name for name in OBJECTIVES if name.endswith("_cs"))
+_BATCH = ("model", "images", "labels")  # given by position
+_NOT_SET = {*inspect.signature(Objective.__call__).parameters, "reduction"}  # not by a user: no hyper-parameters
+
+
+def _wrong(objective: Any) -> str | None:
+    """What is wrong with an objective of a package."""
+    try:
+        signature = inspect.signature(objective, eval_str=True)
+        signature.bind(*_BATCH, sigma=0, costs=0, progress=0, generator=0)
+    except Exception as error:  # whatever evaluating its annotations raises
+        return f"it is no raycsr.training.objectives.Objective ({error})"
+    if is_per_image(objective) and "weight" in signature.parameters:
+        return "it takes reduction, so that its name with _cs has a hyper-parameter weight, and has one itself"
+    return None
+
+
+_ADDED = Extensions("objective", "raycsr.objectives", OBJECTIVES, _wrong)
+
+
+def objective_names() -> list[str]:
+    """All objectives: raycsr's own, those of installed packages, and the reweighted ones of these."""
+    names = [*OBJECTIVES, *_ADDED.names()]
+    for name in _ADDED.names():
+        with suppress(UserError):  # said where that name is asked for
+            names += [f"{name}_cs"] if is_per_image(_ADDED.load(name)) else []
+    return list(dict.fromkeys(names))
+
+
+def _find(name: str) -> Objective:
+    added = _ADDED.load(name)  # first: it refuses a name that is raycsr's own
+    if added is not None:
+        return added
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    plain = name.removesuffix("_cs")
+    added = _ADDED.load(plain) if plain not in (name, *OBJECTIVES) else None
+    if added is not None and is_per_image(added):
+        return Reweighted(name, added)
+    raise UserError(f"unknown objective {name!r}: {nearest(name, objective_names())}")
 
 
 def resolve_objective(name: str, args: Mapping[str, Any] | None = None, *, costs: CostMatrix | None) -> Objective:
     """Returns the objective of that name with its hyper-parameters set, checked before anything is paid for.
 
     Args:
-        name: One of `OBJECTIVES`.
+        name: One of `objective_names()`. One that ends in `_cs` needs costs.
         args: Hyper-parameters that differ from their defaults: the objective's own keyword arguments.
         costs: The cost matrix of the training, whose values `train` hands to the objective as a tensor.
 
@@ -67,19 +106,16 @@ def resolve_objective(name: str, args: Mapping[str, Any] | None = None, *, costs
 
     Raises:
         UserError: There is no such objective or hyper-parameter, a value is of the wrong type or out of range,
-            or the objective needs a seed class and the costs have none.
+            the package that adds the objective is broken, or the objective needs a seed class and the costs have none.
     """
-    if name not in OBJECTIVES:
-        near = difflib.get_close_matches(name, OBJECTIVES) or OBJECTIVES
-        raise UserError(f"unknown objective {name!r}; nearest names: {', '.join(near)}.")
-    objective = OBJECTIVES[name]
+    objective = _find(name)
     kinds = _hyperparameters(objective)
     args = args or {}
     for key, value in args.items():
         if key not in kinds:
             raise UserError(f"{name} has no hyper-parameter {key!r}; it has {', '.join(kinds) or 'none'}.")
         check_hyperparameter(f"{key} of {name}", value, kinds[key])
-    if name in COST_SENSITIVE:
+    if name.endswith("_cs"):
         if costs is None:
             raise UserError(f"{name} needs a cost matrix and got none; give costs, or use gaussian.")
         if not costs.sensitive.any():
@@ -88,24 +124,24 @@ def resolve_objective(name: str, args: Mapping[str, Any] | None = None, *, costs
 
 
 def _hyperparameters(objective: Objective) -> dict[str, Any]:
-    """Returns the types of the keyword arguments that an objective has beyond those of `Objective`."""
-    common = inspect.signature(Objective.__call__).parameters
-    parameters = inspect.signature(objective).parameters.values()
-    return {parameter.name: parameter.annotation for parameter in parameters if parameter.name not in common}
+    """Returns the types of the arguments that an objective has beyond those of `Objective`."""
+    parameters = list(inspect.signature(objective, eval_str=True).parameters.values())[len(_BATCH) :]
+    named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    return {one.name: one.annotation for one in named if one.name not in _NOT_SET}
 
 
 __all__ = [
     "COST_SENSITIVE",
     "OBJECTIVES",
     "Objective",
+    "Reduction",
+    "Reweighted",
     "consistency",
     "gaussian",
-    "gaussian_cs",
     "macer",
     "margin_cs",
+    "objective_names",
     "resolve_objective",
     "smoothadv",
-    "smoothadv_cs",
     "smoothmix",
-    "smoothmix_cs",
 ]

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from raycsr.training.objectives.copies import cross_entropy_of_copies, draw_noise, logits_of_copies
 from raycsr.training.objectives.normal_quantile import log_mean_softmax
+from raycsr.training.objectives.reweighting import Reduction, reduced
 
 
 def consistency(
@@ -20,6 +21,7 @@ def consistency(
     k: int = 2,
     lam: float = 10.0,
     eta: float = 0.5,
+    reduction: Reduction = "mean",
 ) -> torch.Tensor:
     """Returns mean CE of k noisy copies + lam * mean KL(p || p_i) + eta * entropy(p), p the mean of the copies' p_i.
 
@@ -36,13 +38,15 @@ def consistency(
         k: Noisy copies an image; a forward pass has N * k rows.
         lam: Weight of the divergence of the copies from their mean.
         eta: Weight of the mean's entropy.
+        reduction: "mean" for the loss of the batch, "none" for that of each image.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar; or each image's, (N,).
     """
     logits = logits_of_copies(model, images, draw_noise(images, k, sigma, generator))  # (N, k, m)
     log_mean = log_mean_softmax(logits)  # (N, m)
     mean_of_each = log_mean[:, None].expand_as(logits)
     divergence = functional.kl_div(logits.log_softmax(2), mean_of_each, reduction="none", log_target=True).sum(2)
     entropy = -(log_mean.exp() * log_mean).sum(dim=1)  # (N,)
-    return (cross_entropy_of_copies(logits, labels) + lam * divergence.mean(dim=1) + eta * entropy).mean()
+    losses = cross_entropy_of_copies(logits, labels) + lam * divergence.mean(dim=1) + eta * entropy  # (N,)
+    return reduced(losses, reduction)

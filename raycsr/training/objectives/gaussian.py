@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from raycsr.training.objectives.reweighting import Reduction
+
 
 def gaussian(
     model: nn.Module,
@@ -14,6 +16,7 @@ def gaussian(
     costs: torch.Tensor | None,
     progress: float,
     generator: torch.Generator,
+    reduction: Reduction = "mean",
 ) -> torch.Tensor:
     """Returns the mean cross-entropy of f(x + sigma * eps).
 
@@ -25,10 +28,11 @@ def gaussian(
         costs: Cost matrix (m, m); this objective does not use it.
         progress: Share of the training that is done; this objective does not use it.
         generator: Source of the noise, on the device of the images.
+        reduction: "mean" for the loss of the batch, "none" for that of each image.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar; or each image's, (N,).
     """
     noise = torch.randn(images.shape, generator=generator, device=images.device)
     logits = model(images + sigma * noise)  # (N, m)
-    return functional.cross_entropy(logits.float(), labels)
+    return functional.cross_entropy(logits.float(), labels, reduction=reduction)

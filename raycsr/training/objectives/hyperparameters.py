@@ -1,10 +1,9 @@
 """What values a hyper-parameter of an objective may take."""
 
-import difflib
 import math
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, nearest
 
 
 def check_hyperparameter(label: str, value: object, kind: Any) -> None:
@@ -14,7 +13,7 @@ def check_hyperparameter(label: str, value: object, kind: Any) -> None:
         label: How the message names it, such as "k of margin_cs".
         value: What the user gave.
         kind: int, a number of things: at least 1; float, a weight or a width: finite and not negative;
-            or a Literal of names.
+            bool or str; or a Literal of names. What has another kind, or none, is the objective's own to check.
 
     Raises:
         UserError: The value is of another type or out of range.
@@ -25,7 +24,8 @@ def check_hyperparameter(label: str, value: object, kind: Any) -> None:
     elif kind is float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
             raise UserError(f"{label} is {value!r}; give a finite number of at least 0.")
-    elif value not in get_args(kind):
-        names = get_args(kind)
-        near = difflib.get_close_matches(str(value), names) or names
-        raise UserError(f"{label} is {value!r}; nearest names: {', '.join(near)}.")
+    elif kind in (bool, str):
+        if not isinstance(value, kind):
+            raise UserError(f"{label} is {value!r}; give {'true or false' if kind is bool else 'a text'}.")
+    elif get_origin(kind) is Literal and value not in get_args(kind):
+        raise UserError(f"{label} is {value!r}: {nearest(str(value), map(str, get_args(kind)))}")

@@ -7,6 +7,7 @@ from torch.nn import functional
 from raycsr.training.objectives.copies import draw_noise, logits_of_copies
 from raycsr.training.objectives.margins import hinge, standard_margin
 from raycsr.training.objectives.normal_quantile import log_mean_softmax, mean_class_quantiles
+from raycsr.training.objectives.reweighting import Reduction, reduced
 
 
 def macer(
@@ -23,6 +24,7 @@ def macer(
     lam: float = 12.0,
     gamma: float = 8.0,
     start: float = 0.0,
+    reduction: Reduction = "mean",
 ) -> torch.Tensor:
     """Returns CE of the mean softmax over k noisy copies + lam * sigma/2 * the batch's mean of gamma - xi.
 
@@ -43,13 +45,14 @@ def macer(
         lam: Weight of the margins.
         gamma: Margin xi up to which images are pushed: a radius of sigma/2 * gamma.
         start: Share of the training before the margins count.
+        reduction: "mean" for the loss of the batch, "none" for that of each image.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar; or each image's, (N,).
     """
     logits = logits_of_copies(model, images, draw_noise(images, k, sigma, generator))  # (N, k, m)
-    ce = functional.nll_loss(log_mean_softmax(logits), labels)
+    ce = functional.nll_loss(log_mean_softmax(logits), labels, reduction=reduction)
     if progress < start:
         return ce
     margins = standard_margin(mean_class_quantiles(logits, beta), labels)  # (N,)
-    return ce + lam * sigma / 2 * hinge(margins, 0, gamma).mean()
+    return ce + lam * sigma / 2 * reduced(hinge(margins, 0, gamma), reduction)

@@ -1,35 +1,102 @@
-"""Cost-sensitivity by reweighting: sensitive images count more (the baseline of Xin, Backes, Zhang 2023)."""
+"""From the losses of images to the loss of a batch: their mean, or one in which costly images count more.
+
+An objective whose loss is a mean over images takes `reduction`, as PyTorch's losses do: "mean" gives the loss of the
+batch, "none" that of each image. Any such objective NAME has a cost-sensitive variant NAME_cs for nothing.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from raycsr.errors import UserError
 from raycsr.training.workers import averaged
 
+Reduction = Literal["mean", "none"]
 
-def reweighted(
-    losses: torch.Tensor, labels: torch.Tensor, costs: torch.Tensor | None, weight: float, name: str
-) -> torch.Tensor:
-    """Returns mean loss + weight * (sum_i s_i loss_i / sum_i s_i), s_i the sum of the label's row of C.
 
-    Where all seed classes cost the same, the second mean is the published one, over the images of the seed
-    classes. It is 0 for a batch without any.
+def reduced(losses: torch.Tensor, reduction: Reduction) -> torch.Tensor:
+    """Returns the mean of the images' losses (N,), a scalar; or the losses as they are."""
+    return losses.mean() if reduction == "mean" else losses
 
-    Args:
-        losses: Of each image, (N,).
-        labels: int64 (N,).
-        costs: Cost matrix (m, m).
-        weight: Of the sensitive images' mean.
-        name: Of the objective, for the message.
 
-    Returns:
-        The loss of the batch, a scalar.
+def is_per_image(objective: Callable[..., torch.Tensor]) -> bool:
+    """Whether an objective gives the loss of each image, too: it takes `reduction`."""
+    return "reduction" in inspect.signature(objective).parameters
 
-    Raises:
-        UserError: There is no cost matrix.
+
+@dataclass(frozen=True)
+class Reweighted:
+    """NAME_cs: an objective in which the images of costly classes count more (the baseline of Xin et al. 2023).
+
+    Attributes:
+        name: What it is called in messages, such as "gaussian_cs".
+        objective: The objective, which takes `reduction`.
     """
-    if costs is None:
-        raise UserError(f"{name} got no cost matrix; give costs, or use {name.removesuffix('_cs')}.")
-    sensitivity = costs.sum(dim=1)[labels]  # (N,)
-    total = averaged(sensitivity.sum())  # over workers: the mean of their losses is the loss of the whole batch
-    total = total.clamp(min=torch.finfo(costs.dtype).tiny)  # 0 / tiny is 0: no branch, no host sync
-    return losses.mean() + weight * (sensitivity / total * losses).sum()
+
+    name: str
+    objective: Callable[..., torch.Tensor]
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The objective's, with `weight` as the first hyper-parameter and without `reduction`."""
+        weight = inspect.signature(type(self).__call__).parameters["weight"]
+        theirs = inspect.signature(self.objective, eval_str=True).parameters.values()
+        parameters = [weight, *(one for one in theirs if one.name != "reduction")]
+        return inspect.Signature(sorted(parameters, key=lambda one: one.kind))  # positional ones come first
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        sigma: float,
+        costs: torch.Tensor | None,
+        progress: float,
+        generator: torch.Generator,
+        weight: float = 1.0,
+        **hyperparameters: Any,
+    ) -> torch.Tensor:
+        """Returns mean loss + weight * (sum_i s_i loss_i / sum_i s_i), s_i the sum of the label's row of C.
+
+        Where all seed classes cost the same, the second mean is the published one, over the images of the seed
+        classes. It is 0 for a batch without any.
+
+        Args:
+            model: The base classifier.
+            images: float32 pixels (N, 3, H, W) in [0,1].
+            labels: int64 (N,).
+            sigma: Noise level in [0,1] pixel units.
+            costs: Cost matrix (m, m).
+            progress: Share of the training that is done.
+            generator: Source of the noise, on the device of the images.
+            weight: Weight of the sensitive images' mean.
+            **hyperparameters: Those of the objective.
+
+        Returns:
+            The loss, a scalar.
+
+        Raises:
+            UserError: There is no cost matrix.
+        """
+        if costs is None:
+            raise UserError(f"{self.name} got no cost matrix; give costs, or use {self.name.removesuffix('_cs')}.")
+        losses = self.objective(
+            model,
+            images,
+            labels,
+            sigma=sigma,
+            costs=costs,
+            progress=progress,
+            generator=generator,
+            reduction="none",
+            **hyperparameters,
+        )  # (N,)
+        sensitivity = costs.sum(dim=1)[labels]  # (N,)
+        total = averaged(sensitivity.sum())  # over workers: the mean of their losses is the loss of the whole batch
+        total = total.clamp(min=torch.finfo(costs.dtype).tiny)  # 0 / tiny is 0: no branch, no host sync
+        return losses.mean() + weight * (sensitivity / total * losses).sum()

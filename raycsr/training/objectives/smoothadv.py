@@ -5,6 +5,7 @@ from torch import nn
 
 from raycsr.training.objectives.attack import attack
 from raycsr.training.objectives.copies import cross_entropy_of_copies, draw_noise, logits_of_copies, ramp
+from raycsr.training.objectives.reweighting import Reduction, reduced
 
 
 def smoothadv(
@@ -20,10 +21,12 @@ def smoothadv(
     steps: int = 10,
     radius: float = 0.5,
     warmup: float = 0.1,
+    reduction: Reduction = "mean",
 ) -> torch.Tensor:
-    """Returns the mean of `smoothadv_losses`.
+    """Returns the mean CE over k noisy copies of each image's attacked self.
 
-    Published: 10 steps, radius 64 to 512 / 256, k 1 to 8, a warm-up of 10 epochs of 150.
+    The attack is projected gradient ascent on -log of the mean softmax of the true class. Published: 10 steps,
+    radius 64 to 512 / 256, k 1 to 8, a warm-up of 10 epochs of 150.
 
     Args:
         model: The base classifier.
@@ -37,31 +40,13 @@ def smoothadv(
         steps: Gradient steps of the attack, of 2 * radius / steps each.
         radius: L2 distance that the attack moves an image at most, in [0,1] pixel units.
         warmup: Share of the training over which the radius grows from 0.
+        reduction: "mean" for the loss of the batch, "none" for that of each image.
 
     Returns:
-        The loss, a scalar.
-    """
-    return smoothadv_losses(model, images, labels, sigma, progress, generator, k, steps, radius, warmup).mean()
-
-
-def smoothadv_losses(
-    model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    sigma: float,
-    progress: float,
-    generator: torch.Generator,
-    k: int,
-    steps: int,
-    radius: float,
-    warmup: float,
-) -> torch.Tensor:
-    """Returns each image's mean CE over k noisy copies of its attacked self, (N,): arguments as of `smoothadv`.
-
-    The attack is projected gradient ascent on -log of the mean softmax of the true class.
+        The loss, a scalar; or each image's, (N,).
     """
     noise = draw_noise(images, k, sigma, generator)
     reach = radius * ramp(progress, warmup)
     if reach > 0:
         images = attack(model, images, labels, noise, steps=steps, step=2 * reach / steps, radius=reach)
-    return cross_entropy_of_copies(logits_of_copies(model, images, noise), labels)
+    return reduced(cross_entropy_of_copies(logits_of_copies(model, images, noise), labels), reduction)

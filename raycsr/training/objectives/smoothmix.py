@@ -7,6 +7,7 @@ from torch.nn import functional
 from raycsr.training.objectives.attack import attack
 from raycsr.training.objectives.copies import cross_entropy_of_copies, draw_noise, logits_of_copies, ramp
 from raycsr.training.objectives.normal_quantile import log_mean_softmax
+from raycsr.training.objectives.reweighting import Reduction, reduced
 
 
 def smoothmix(
@@ -23,8 +24,13 @@ def smoothmix(
     step: float = 2.0,
     eta: float = 5.0,
     warmup: float = 0.1,
+    reduction: Reduction = "mean",
 ) -> torch.Tensor:
-    """Returns the mean of `smoothmix_losses`.
+    """Returns the mean of CE + eta * [the image is right] * KL(target || f(mixed + noise)).
+
+    Both are means over k copies. mixed = (1 - w) x + w x_adv and target = (1 - w) p + w / m, with w uniform on
+    [0, 1/2] and p the mean softmax of the copies, whose largest class says what is right. The attack that gives
+    x_adv is held in by the pixels' range alone.
 
     Published on CIFAR-10: k 2, 4 steps of .5, 1 and 2 at sigma .25, .5 and 1, eta 5, a warm-up of 10 epochs of 150.
 
@@ -41,31 +47,10 @@ def smoothmix(
         step: L2 length of each, in units of sigma.
         eta: Weight of the mixed images.
         warmup: Share of the training over which that weight grows from 0.
+        reduction: "mean" for the loss of the batch, "none" for that of each image.
 
     Returns:
-        The loss, a scalar.
-    """
-    return smoothmix_losses(model, images, labels, sigma, progress, generator, k, steps, step, eta, warmup).mean()
-
-
-def smoothmix_losses(
-    model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    sigma: float,
-    progress: float,
-    generator: torch.Generator,
-    k: int,
-    steps: int,
-    step: float,
-    eta: float,
-    warmup: float,
-) -> torch.Tensor:
-    """Returns each image's CE + eta * [it is right] * KL(target || f(mixed + noise)), (N,).
-
-    Means over k copies; arguments as of `smoothmix`. mixed = (1 - w) x + w x_adv and target = (1 - w) p + w / m,
-    with w uniform on [0, 1/2] and p the mean softmax of the copies, whose largest class says what is right. The
-    attack that gives x_adv is held in by the pixels' range alone.
+        The loss, a scalar; or each image's, (N,).
     """
     noise = draw_noise(images, k, sigma, generator)
     attacked = attack(model, images, labels, noise, steps=steps, step=step * sigma)
@@ -80,4 +65,5 @@ def smoothmix_losses(
     target_of_each = log_target[:, None].expand_as(of_mixed)
     divergence = functional.kl_div(of_mixed, target_of_each, reduction="none", log_target=True).sum(2).mean(1)  # (N,)
     right = log_p.argmax(dim=1) == labels
-    return cross_entropy_of_copies(logits, labels) + eta * ramp(progress, warmup) * right * divergence
+    losses = cross_entropy_of_copies(logits, labels) + eta * ramp(progress, warmup) * right * divergence  # (N,)
+    return reduced(losses, reduction)
