@@ -6,8 +6,12 @@ import re
 _HIDDEN = "***"
 _LEAST = 8  # characters of a variable's value that is hidden: a shorter one is part of many a word
 _SECRET_NAME = r"[\w.-]*(?:signature|token|secret|passw|credential|access_?key|api_?key)[\w.-]*|sig|key|auth|pwd"
-# s3://anonymous@bucket is the absence of keys. A secret may hold slashes and @: all before the last @ may be one
-_USER = re.compile(r"(://)(?!anonymous@[\w.-]*(?:[/\s'\"?]|$))(?:[^\s/]*:\S*@|[^\s/]*@)")
+# A secret may hold slashes and @, so all before the last @ may be one. Keys of s3:// may have @, too: there it takes a
+# colon before the first slash. s3://anonymous@bucket is the absence of keys, and :/// is of no server.
+_USER = re.compile(
+    r"(\bs3://)(?!anonymous@[\w.-]*(?:[/\s'\"?]|$))(?:[^\s/]*:\S*@|[^\s/]*@)"  # s3://key:secret@bucket
+    r"|((?<!\bs3)://)(?!/)\S*@"  # https://user:password@host
+)
 _LOCATION = re.compile(r"://\S+")
 _QUERY = re.compile(rf"([?&;#](?:{_SECRET_NAME})=)[^\s&'\"]+", re.IGNORECASE)  # within a location
 _KNOWN = re.compile(r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,})\b")
@@ -21,7 +25,7 @@ def has_credentials(text: str) -> bool:
 
 def without_credentials(text: str) -> str:
     """The text with what `has_credentials` finds, and the secrets of this process's environment, replaced by stars."""
-    text = _USER.sub(rf"\1{_HIDDEN}@", text)
+    text = _USER.sub(rf"\1\2{_HIDDEN}@", text)
     text = _LOCATION.sub(lambda found: _QUERY.sub(rf"\1{_HIDDEN}", found[0]), text)
     text = _KNOWN.sub(_HIDDEN, text)
     for name, value in os.environ.items():

@@ -9,6 +9,7 @@ WITH_SECRETS = {
     f"s3://key:{SECRET}@x@bucket/x": "s3://***@bucket/x",
     "https://user:hush@host/model.pt": "https://***@host/model.pt",
     "https://hush@host/model.pt": "https://***@host/model.pt",
+    "http://hu/sh@host:5000": "http://***@host:5000",
     "postgresql://me:hu/sh@host:5432/db": "postgresql://***@host:5432/db",
     "s3://anonymous@key:hush/x@bucket/y": "s3://***@bucket/y",
     "s3://bucket/x?access_key=AK&secret_key=hush": "s3://bucket/x?access_key=***&secret_key=***",
