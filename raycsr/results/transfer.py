@@ -1,6 +1,7 @@
 """Runs on the move: deleting one, and copying one to another place, byte by byte."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from raycsr.store import FileMissing, Store
 MANIFEST = "manifest.json"  # the first file that a deletion takes and the last that a copy writes: without it, no run
 _FILES = (MANIFEST, "images.parquet", "finished.json")
 _FOLDERS = ("owners", "rules", "votes", "certificates", "known_sets")
-_OWNERS = "owners/"
+_OWNERS, _OF_OWNER = "owners/", {"released", "host", "boot", "pid", "started"}
 _THREADS = 16  # files at once; it waits for the network
 
 
@@ -72,12 +73,13 @@ def delete_run(store: Store) -> None:
         UserError: where a living driver owns the run, or it cannot be deleted.
     """
     _drop_damaged_owners(store)
-    with Ownership(store) as owner:
+    with _claim(store) as owner:
         store.remove(MANIFEST)
         _each(store.remove, [name for name in RunFiles.of(store).sizes if not name.startswith(_OWNERS)], "delete")
-        owner.check()
+        if owner is not None:
+            owner.check()
     owners = [name for name in RunFiles.of(store).sizes if name.startswith(_OWNERS)]
-    if max(map(_number, owners), default=0) > owner.number:
+    if owner is not None and max(map(_number, owners), default=0) > owner.number:
         return  # a driver came in between, and begins the run anew
     _each(store.remove, owners, "delete")
     if not store.remote:
@@ -86,12 +88,22 @@ def delete_run(store: Store) -> None:
                 os.rmdir(folder)
 
 
+def _claim(store: Store) -> contextlib.AbstractContextManager[Ownership | None]:
+    """Owns a run that is to go; without a word of it on a disk that is full, which no driver can sample on either."""
+    try:
+        return Ownership(store)
+    except UserError as error:  # of the claim itself, which comes after all others were found gone
+        if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return contextlib.nullcontext()
+
+
 def _drop_damaged_owners(store: Store) -> None:
     """Deletes what is no owner's file: its owner, where it lives, writes it again within seconds."""
     for name in [name for name in RunFiles.of(store).sizes if name.startswith(_OWNERS)]:
         try:
-            whole = _number(name) > 0 and isinstance(json.loads(store.read(name))["released"], bool)
-        except (ValueError, LookupError, TypeError):
+            whole = _number(name) > 0 and json.loads(store.read(name)).keys() >= _OF_OWNER
+        except (ValueError, AttributeError):
             whole = False
         if not whole and (age := store.age(name)) < DEAD_AFTER_SECONDS:
             raise UserError(

@@ -1,5 +1,6 @@
 """Runs that are deleted, and copied to another place, on either kind of store."""
 
+import errno
 import json
 import os
 
@@ -56,9 +57,21 @@ def test_a_damaged_run_is_deleted(run):
 def test_a_damaged_owner_may_live_until_it_is_silent_for_a_minute(run, monkeypatch):
     for name in ("owners/0001.json", "owners/0002.json", "owners/notes.txt"):
         run.store.write(name, b"{")
+    run.store.write("owners/0003.json", b'{"released": true}')
     with pytest.raises(UserError, match=r"owners/0001.json is damaged, and was written . s ago .* try again in"):
         delete_run(run.store)
     monkeypatch.setattr("raycsr.results.transfer.DEAD_AFTER_SECONDS", 0)
+    delete_run(run.store)
+    assert not RunFiles.of(run.store).sizes
+
+
+def test_a_run_is_deleted_where_the_disk_is_full(run, monkeypatch):
+    def full(self, name, data):
+        raise UserError("no space left on the device") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Store, "create", full)
+    with pytest.raises(UserError, match="no space left"):
+        Ownership(run.store)
     delete_run(run.store)
     assert not RunFiles.of(run.store).sizes
 
