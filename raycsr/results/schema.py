@@ -24,8 +24,9 @@ Other versions have a reader here, or are refused by name by all that reads: ear
 
 READABLE_SCHEMAS = (2, 3)
 """Version 2 (raycsr 0.1) has the same fields: its runs are read, certified, reported, copied and deleted, but neither
-gone on with nor joined to others. Its top-ups of several rules may hold votes counted twice; those rows are refused by
-name (by `Run`). Sweeps and trainings that note no version are read as of this one.
+gone on with nor joined to others. Its certificates do not say of which votes they are, and are made again of them. Its
+top-ups of several rules may hold votes counted twice; those rows are refused by name (by `Run`). Sweeps and trainings
+that note no version are read as of this one.
 """
 
 _HISTOGRAM = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))

@@ -1,9 +1,11 @@
 """What may change within one schema version, and what becomes of other versions, in all that reads."""
 
+import io
 import json
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from handmade import write_run, write_sweep
 
@@ -40,6 +42,11 @@ def change(run, name, **facts):
     run.store.write(name, json.dumps(json.loads(run.store.read(name)) | facts).encode())
 
 
+def add_column(run, name):
+    table = run.store.read_table(name)
+    run.store.write_table(name, table.append_column("added", pa.array(["later"] * len(table))))
+
+
 READERS = {
     "load_votes": lambda run, _: load_votes(run.location),
     "load_certificates, stored": lambda run, _: load_certificates(run.location),
@@ -60,10 +67,11 @@ def test_what_is_added_within_a_version_is_passed_over(run, read, tmp_path):
     run.finish(num_images=6, num_errors=0)
     for name in [*names, "finished.json"]:
         change(run, name, added={"of": "later"})
-    tables = ["images.parquet", *(f"votes/{part}" for part in run.vote_parts())]
-    for name in tables:
-        table = run.store.read_table(name)
-        run.store.write_table(name, table.append_column("added", pa.array(["later"] * len(table))))
+    for name in ["images.parquet", *(f"votes/{part}" for part in run.vote_parts())]:
+        add_column(run, name)
+    kept = run.certify("pair:a/b", run.costs("pair:a/b"), 0.01)  # of the votes as they are now
+    for part in run.vote_parts():
+        add_column(run, f"certificates/{kept}/{part}")
     run.store.write("added/later.bin", b"")
     read(run, tmp_path)
     assert ls(run.location).iloc[0]["state"] == "finished"
@@ -82,6 +90,24 @@ def test_runs_of_the_version_before_are_read(run, read, tmp_path):
     change(run, "manifest.json", schema_version=2)
     assert READABLE_SCHEMAS == (2, SCHEMA_VERSION)
     read(run, tmp_path)
+
+
+def test_certificates_of_the_version_before_are_made_again_of_its_votes(run):
+    change(run, "manifest.json", schema_version=2)
+    right = load_certificates(run.location)
+    (name,) = run.certificate_sets()
+    for part in run.vote_parts():  # as 0.1 wrote them: in plain Parquet, and here of other votes
+        file = f"certificates/{name}/{part}"
+        table = run.store.read_table(file).replace_schema_metadata().drop_columns(["device", "batch_size"])
+        radii = pa.array([9.0] * len(table))
+        table = table.set_column(table.column_names.index("standard_radius"), "standard_radius", radii)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        run.store.write(file, buffer.getvalue())
+    with pytest.warns(UserWarning, match="made in memory; `raycsr certify` stores them"):
+        assert load_certificates(run.location).equals(right)
+    certify(run=[run.location], costs=["pair:a/b"], alpha=0.01)
+    assert load_certificates(run.location).equals(right)
 
 
 def test_runs_of_other_versions_are_listed_as_such_beside_others_and_deleted(run, tmp_path, capsys):
