@@ -131,6 +131,7 @@ def on_ceph(ceph: Ceph, monkeypatch) -> str:
     """Points the AWS variables at Ceph, and returns s3:// and a new bucket of its owner."""
     for name, value in ceph.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAYCSR_PATIENCE", "60")  # the machine may be busy, and tests take the gateway away
     return ceph.new_bucket()
 
 

@@ -12,6 +12,7 @@ from raycsr.data.files import reason
 from raycsr.data.images import Found
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError, first_of, shown
+from raycsr.store import Store
 
 _MAX_UNNAMED = 100_000  # classes of a source that names none: a label beyond is no index, but would be counted up to
 _MAX_FILE = 2**24  # bytes of a file of names
@@ -156,13 +157,10 @@ def _read(path: str) -> list[str]:
     if path.lstrip().startswith("["):  # a list that is none of texts
         raise UserError(f"class_names {shown(path)} are not all text; put quotes around 1, no, null and the like")
     try:
-        with open(os.path.expanduser(path), "rb") as file:
-            content = file.read(_MAX_FILE + 1)
-        if len(content) > _MAX_FILE:
-            raise ValueError(f"it has more than {_MAX_FILE:,} bytes")
+        content = Store(os.path.expanduser(path)).read("", lambda size: size <= _MAX_FILE)
         utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # as editors mark it
         lines = content.decode("utf-16" if utf16 else "utf-8-sig").rstrip().split("\n")
-    except (OSError, ValueError) as error:  # ValueError: also a path or a text that cannot be one
+    except (UserError, ValueError) as error:  # ValueError: a text that cannot be one
         why = f"cannot read class_names {shown(path)}: {reason(error)}"
         raise UserError(f"{why}; give a list [cat, dog], or a text file with a name a line") from None
     blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)

@@ -74,7 +74,7 @@ class LocalFiles:
         with open(self._path(name), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not fits(size):
-                raise FileTooLarge(f"{self._path(name)} has {size:,} bytes", size)
+                raise FileTooLarge(f"{self._path(name)} has {size:,} bytes, too many", size)
             return file.read()
 
     def read_range(self, name: str, offset: int, size: int, version: str) -> bytes:
@@ -121,8 +121,8 @@ class LocalFiles:
         """Seconds since a file was last written."""
         return time.time() - os.stat(self._path(name)).st_mtime
 
-    def try_to_write(self) -> None:
-        """Writes into the folder, or the nearest above it that is there, and leaves nothing behind."""
+    def try_to_write(self) -> Callable[[], object]:
+        """Writes into the folder, or the nearest above it that is there; returns what is left to take back: nothing."""
         folder = self._root
         while not os.path.lexists(folder):
             folder = os.path.dirname(folder)
@@ -130,6 +130,7 @@ class LocalFiles:
         with open(hidden, "xb") as file:
             os.unlink(hidden)
             file.write(b"raycsr")
+        return lambda: None
 
     def _written_beside(self, name: str, data: bytes) -> str:
         """Writes a hidden file in the same folder, and returns its path; where that fails it leaves none."""

@@ -90,7 +90,8 @@ class S3Files:
         answer = self._client.get_object(**self._at(name))
         with answer["Body"] as body:
             if not fits(answer["ContentLength"]):
-                raise FileTooLarge(f"{name} has {answer['ContentLength']:,} bytes", answer["ContentLength"])
+                where = f"s3://{self._bucket}/{self._at(name)['Key']}"
+                raise FileTooLarge(f"{where} has {answer['ContentLength']:,} bytes, too many", answer["ContentLength"])
             return body.read()
 
     def read_range(self, name: str, offset: int, size: int, version: str) -> bytes:
@@ -129,11 +130,11 @@ class S3Files:
         written: datetime = head["LastModified"]
         return (now - written).total_seconds()
 
-    def try_to_write(self) -> None:
-        """Begins to write an object and takes it back, which leaves nothing and needs no right to delete."""
+    def try_to_write(self) -> Callable[[], object]:
+        """Begins to write an object; returns what takes it back, which leaves nothing and needs no right to delete."""
         place = self._at(".raycsr-may-write")
         begun = self._client.create_multipart_upload(**place)
-        self._client.abort_multipart_upload(**place, UploadId=begun["UploadId"])
+        return lambda: self._client.abort_multipart_upload(**place, UploadId=begun["UploadId"])
 
 
 def _file(path: str, item: dict[str, Any]) -> File:

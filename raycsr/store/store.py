@@ -198,7 +198,8 @@ class Store:
         Raises:
             UserError: saying why not.
         """
-        self._try("", self._files.try_to_write)
+        take_back = self._try("", self._files.try_to_write)
+        self._try("", take_back)  # by itself: to begin anew would leave the first behind
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A Parquet file as a table.

@@ -143,7 +143,7 @@ class TestRefused:
             (b"ant\n\ncat\n", "has no name in line 2"),
             (b"", "has no name in line 1"),
             (b"ant\n\xe9\n", "cannot read class_names .*utf-8"),
-            (b"x" * (2**24 + 1), "more than 16,777,216 bytes"),
+            (b"x" * (2**24 + 1), "has 16,777,217 bytes, too many"),
         ],
     )
     def test_files(self, source: Callable[..., Source], tmp_path: Path, content: bytes, message: str) -> None:

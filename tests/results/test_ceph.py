@@ -1,16 +1,19 @@
 """The store on a durable S3 server: what an in-memory one does not refuse, and what survives its death."""
 
 import json
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from handmade import NO_B, PLAIN, write_run
 
 from raycsr import UserError
+from raycsr.data import DataOptions, open_source
 from raycsr.results import Ownership, Run
 from raycsr.results.joining import join_runs
 from raycsr.results.transfer import RunFiles, copy_run, delete_run
-from raycsr.store import Store
+from raycsr.store import AccessDenied, FileMissing, Store
 
 
 def test_what_was_acknowledged_survives_the_death_of_the_gateway(ceph, on_ceph):
@@ -98,3 +101,68 @@ def test_a_run_goes_there_and_back_grows_there_and_is_deleted(on_ceph, tmp_path)
     assert len(Run(there).votes()) == 12
     delete_run(there)
     assert not list(there.walk())
+
+
+@pytest.mark.parametrize("name", ["x#y", "a b", "50%", "%41", "größe/日本", "a?b", "a&b=c+d", "'[x]*"])
+def test_a_location_is_taken_as_it_stands(on_ceph, name):
+    store = Store(f"{on_ceph}/{name}")
+    store.write("file", b"here")
+    assert not store.create("file", b"other") and store.names("") == ["file"] and not Store(f"{on_ceph}/x").names("")
+    assert store.read("file") == b"here" and [file.path for file in store.walk()] == ["file"]
+
+
+def test_parts_of_a_file_are_of_one_version(on_ceph):
+    store = Store(f"{on_ceph}/prefix")
+    store.write("file", bytes(range(200)))
+    with store.open("file") as file:
+        file.seek(-5, 2)
+        assert file.read() == bytes(range(195, 200)) and file.read(1) == b""
+        store.write("file", bytes(200))
+        file.seek(0)
+        with pytest.raises(UserError, match="changed while it was read"):
+            file.read(4)
+    with pytest.raises(FileMissing, match="there is no such file"):
+        store.open("absent")
+
+
+def test_whether_a_bucket_can_be_written_is_found_out_and_nothing_is_left(ceph, on_ceph, monkeypatch):
+    Store(f"{on_ceph}/prefix").check_writable()
+    bucket = on_ceph.removeprefix("s3://")
+    assert not list(Store(on_ceph).walk()) and "Uploads" not in ceph.client().list_multipart_uploads(Bucket=bucket)
+    with pytest.raises(UserError, match="there is no such bucket; create it first"):
+        Store("s3://no-such-bucket/prefix").check_writable()
+    guest = ceph.add_user("reader")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", guest[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", guest[1])
+    with pytest.raises(AccessDenied, match="access denied; check the AWS keys"):
+        Store(f"{on_ceph}/prefix").check_writable()
+
+
+def test_a_public_bucket_is_read_without_keys_and_not_written(ceph, on_ceph, monkeypatch):
+    bucket = on_ceph.removeprefix("s3://")
+    Store(f"{on_ceph}/open").write("file", b"for all")
+    allowed = {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject", "s3:ListBucket"]}
+    policy = {**allowed, "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]}
+    ceph.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [policy]}))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    store = Store(f"s3://anonymous@{bucket}/open")
+    assert store.read("file") == b"for all" and store.names("") == ["file"]
+    with pytest.raises(AccessDenied, match="access denied"):
+        store.check_writable()
+
+
+def test_images_wait_for_an_endpoint_that_comes_back(ceph, on_ceph):
+    ids = [f"cat/{i}.png" for i in range(8)]
+    for image_id in ids:
+        Store(f"{on_ceph}/images").write(image_id, image_id.encode())
+    source = open_source(DataOptions("imagefolder", path=f"{on_ceph}/images"))
+    ceph.kill_gateway()
+    with ThreadPoolExecutor(1) as pool, pytest.warns(UserWarning, match="does not answer.*trying again for 60 s"):
+        read = pool.submit(source.read, ids)
+        time.sleep(3)
+        assert not read.done()
+        ceph.start_gateway()
+        assert read.result(timeout=60) == [image_id.encode() for image_id in ids]
