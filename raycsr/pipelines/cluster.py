@@ -219,11 +219,17 @@ def in_words(error: BaseException) -> str | None:
     """What a user can mend of an error that Ray raised, in a line; None of any other."""
     if type(error) is UserError:  # what Ray raises of a task is a UserError, too, with its traceback
         return None
-    said = re.findall(rf"{UserError.__module__}\.UserError: (.+)", str(error))  # causes first
+    kinds = "|".join(re.escape(f"{kind.__module__}.{kind.__qualname__}") for kind in _and_below(UserError))
+    said = re.findall(rf"(?:{kinds}): (.+)", str(error))  # causes first
     if said:
         return said[-1]
     names = {cls.__name__ for cls in type(error).__mro__} | set(re.findall(r"ray\.exceptions\.(\w+)", str(error)))
     return next((words for name, words in _IN_WORDS.items() if name in names), None)
+
+
+def _and_below(kind: type) -> list[type]:
+    """A class and all that are derived from it."""
+    return [kind, *(one for derived in kind.__subclasses__() for one in _and_below(derived))]
 
 
 class _Watch:

@@ -1,6 +1,7 @@
 """What both kinds of storage have: the names of files, and the files of a local folder."""
 
 import os
+import stat
 import time
 import uuid
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class LocalFiles:
             found = os.stat(self._path(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return None if os.path.isdir(self._path(name)) else _file(name, found)
+        return None if stat.S_ISDIR(found.st_mode) else _file(name, found)
 
     def names(self, folder: str) -> list[str]:
         """Names of what a folder holds."""
@@ -149,5 +150,5 @@ class LocalFiles:
         return hidden
 
 
-def _file(path: str, stat: os.stat_result) -> File:
-    return File(path, stat.st_size, str(stat.st_mtime_ns))
+def _file(path: str, found: os.stat_result) -> File:
+    return File(path, found.st_size, str(found.st_mtime_ns))

@@ -9,9 +9,10 @@ import pytest
 import ray
 
 from raycsr import UserError, signals
-from raycsr.errors import ClusterLostError
+from raycsr.errors import ClusterLostError, DamagedFile
 from raycsr.pipelines import cluster as module
-from raycsr.pipelines.cluster import check_location, connect, missing_nodes, user_errors_of_workers
+from raycsr.pipelines.cluster import check_location, connect, in_words, missing_nodes, user_errors_of_workers
+from raycsr.store import AccessDenied, FileMissing
 
 HEAD = {"Alive": True, "Resources": {"CPU": 2.0, "node:__internal_head__": 1.0}}
 GPU_NODE = {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
@@ -286,6 +287,12 @@ def test_relative_results_are_refused_in_a_submitted_job_alone(monkeypatch, s3, 
     for place in (f"s3://{s3.new_bucket()}/results", str(tmp_path / "shared" / "results")):
         check_location(place)
     assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+@pytest.mark.parametrize("kind", [UserError, AccessDenied, FileMissing, DamagedFile])
+def test_every_kind_of_users_error_is_the_users(kind):
+    text = f"ray::Decode()\n  File raycsr/store/store.py\n{kind.__module__}.{kind.__name__}: cannot use x: denied\n"
+    assert in_words(RuntimeError(text)) == "cannot use x: denied"
 
 
 def test_what_a_worker_raised_for_the_user_arrives_as_one_line(cluster):
