@@ -227,9 +227,10 @@ def in_words(error: BaseException) -> str | None:
     return next((words for name, words in _IN_WORDS.items() if name in names), None)
 
 
-def _and_below(kind: type) -> list[type]:
+def _and_below(kind: type[Exception]) -> list[type[Exception]]:
     """A class and all that are derived from it."""
-    return [kind, *(one for derived in kind.__subclasses__() for one in _and_below(derived))]
+    derived: list[type[Exception]] = kind.__subclasses__()
+    return [kind, *(one for below in derived for one in _and_below(below))]
 
 
 class _Watch:
