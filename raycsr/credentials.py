@@ -25,8 +25,8 @@ def has_credentials(text: str) -> bool:
 
 def without_credentials(text: str) -> str:
     """The text with what `has_credentials` finds, and the secrets of this process's environment, replaced by stars."""
+    text = _LOCATION.sub(lambda found: _QUERY.sub(rf"\1{_HIDDEN}", found[0]), text)  # first: a token may have an @
     text = _USER.sub(rf"\1\2{_HIDDEN}@", text)
-    text = _LOCATION.sub(lambda found: _QUERY.sub(rf"\1{_HIDDEN}", found[0]), text)
     text = _KNOWN.sub(_HIDDEN, text)
     for name, value in os.environ.items():
         if len(value) >= _LEAST and value in text and _VARIABLE.search(name):

@@ -64,6 +64,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def shown(text: str) -> str:
     """A text as a message repeats it: in quotes, of a long one the beginning."""
+    text = without_credentials(text)  # the beginning of a secret cannot be told from other text
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text):,} characters)"
 
 

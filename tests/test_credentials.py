@@ -1,7 +1,7 @@
 import pytest
 
 from raycsr.credentials import has_credentials, without_credentials
-from raycsr.errors import UserError
+from raycsr.errors import UserError, shown
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # of the kind that AWS hands out, which may have a slash
 WITH_SECRETS = {
@@ -15,6 +15,7 @@ WITH_SECRETS = {
     "s3://bucket/x?access_key=AK&secret_key=hush": "s3://bucket/x?access_key=***&secret_key=***",
     "https://h/x?X-Amz-Signature=hush&a=1&X-Amz-Credential=hush": "https://h/x?X-Amz-Signature=***&a=1&X-Amz-Credential=***",
     "https://h/x?AWSAccessKeyId=hush&Signature=hush": "https://h/x?AWSAccessKeyId=***&Signature=***",
+    "https://h/x?token=hu@sh&a=1": "https://h/x?token=***&a=1",
     "https://h/x?sv=1&sig=hush": "https://h/x?sv=1&sig=***",
     "https://h/x?token=hush#top&b=2": "https://h/x?token=***&b=2",
     "model AKIAIOSFODNN7EXAMPLE": "model ***",
@@ -43,6 +44,11 @@ def test_secrets_are_found_and_left_out_of_every_message(text):
 @pytest.mark.parametrize("text", WITHOUT)
 def test_what_is_no_secret_stays(text):
     assert not has_credentials(text) and without_credentials(text) == text
+
+
+def test_a_text_is_cut_off_after_its_secrets_are_left_out():
+    location = f"seed:s3://{'k' * 40}:{SECRET}@bucket"
+    assert "wJalr" not in str(UserError(f"no class {shown(location)}"))
 
 
 def test_secrets_of_the_environment_are_left_out(monkeypatch):
