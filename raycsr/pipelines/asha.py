@@ -1,7 +1,6 @@
 """Successive halving among comparable trials only."""
 
-import pickle
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -55,12 +54,13 @@ class AshaByGroup(FIFOScheduler):
         """Tells the trial's group."""
         self._of(trial).on_trial_remove(tune_controller, trial)
 
-    def save(self, checkpoint_path: str) -> None:
-        """Writes the groups' states."""
-        with open(checkpoint_path, "wb") as file:
-            pickle.dump(self._schedulers, file)
+    def recall(self, trial: Any, results: Iterable[dict]) -> None:
+        """Takes up what a trial reported to an earlier scheduler: with all of them it is what that one was.
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Reads the groups' states."""
-        with open(checkpoint_path, "rb") as file:
-            self._schedulers = pickle.load(file)
+        Args:
+            trial: With the trial_id and the config of the trial.
+            results: Its results, in their order.
+        """
+        self.on_trial_add(None, trial)
+        for result in results:
+            self.on_trial_result(None, trial, result)

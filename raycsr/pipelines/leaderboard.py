@@ -19,7 +19,7 @@ def leaderboard(trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, s
     Args:
         trials: One row a trial, as in trials.parquet; `metric` is what it competes in.
         keys: The space's options.
-        best: (sigma, costs) -> where the best checkpoint was copied to.
+        best: (sigma, costs) -> where the best checkpoint was copied to; without those of which none can be read.
         budget: How much accuracy the best may lose.
     """
     parts = [f"# Leaderboard by {', '.join(dict.fromkeys(trials['metric']))}"]
@@ -44,7 +44,8 @@ def leaderboard(trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, s
         by = f"{metric}{'' if METRICS[metric] else ' (less is better)'}"
         parts += [f"## sigma {sigma:g}, costs {in_markdown(costs)}, by {by}", markdown_table(rows)]
         line = collapse_line(group, ["trial"])
-        parts += [*([in_markdown(line)] if line else []), f"Best: {in_markdown(best[sigma, costs])}"]
+        kept = best.get((sigma, costs), "none of these checkpoints can be read")
+        parts += [*([in_markdown(line)] if line else []), f"Best: {in_markdown(kept)}"]
     parts.append(
         "Certified on held-out training images: figures to choose by, not to publish. The best is sought among trials "
         f"at most {budget:g} of accuracy below the most accurate of the same sigma and costs."

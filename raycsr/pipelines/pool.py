@@ -91,17 +91,26 @@ def alive_actors() -> int:
     return sum(one["JobID"] == job and "MapWorker" in one["ActorClassName"] for one in alive.values())
 
 
-def check_pool(pool: PoolOptions) -> None:
-    """Checks that the cluster can hold the pool and still decode.
+def check_pool_options(pool: PoolOptions) -> None:
+    """Checks what can be checked of a pool without a cluster.
 
     Raises:
-        UserError: where it cannot.
+        UserError: where no cluster could hold it.
     """
     if pool.actors < 1 or pool.cpus_per_actor <= 0 or pool.gpus_per_actor < 0:
         raise UserError(
             f"pool of {pool.actors} actors with {pool.cpus_per_actor} CPUs and {pool.gpus_per_actor} GPUs each: "
             "actors and cpus_per_actor must be positive, gpus_per_actor must not be negative"
         )
+
+
+def check_pool(pool: PoolOptions) -> None:
+    """Checks that the cluster can hold the pool and still decode.
+
+    Raises:
+        UserError: where it cannot.
+    """
+    check_pool_options(pool)
     if pool.elastic:
         return  # nodes may come
     have = ray.cluster_resources()

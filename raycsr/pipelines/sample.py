@@ -157,7 +157,7 @@ def check(
         UserError: naming what is wrong.
     """
     sigmas = sampling.sigma if isinstance(sampling.sigma, list) else [sampling.sigma]
-    _check_sampling(sampling, sigmas, alpha)
+    check_votes(sampling, sigmas, alpha)
     check_location(results)
     source = open_source(data)
     listing = source.list()
@@ -207,7 +207,12 @@ def _known_sets(base_classifier: BaseClassifier, rules: Iterable[Rule]) -> list[
     return known_sets(base_classifier.training_info, [(rule.id, rule.spec) for rule in rules])
 
 
-def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float) -> None:
+def check_votes(sampling: SamplingOptions, sigmas: Sequence[float], alpha: float) -> None:
+    """Checks that such votes can certify anything.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
     check_alpha(alpha)
     if not sigmas:
         raise UserError("sampling.sigma is an empty list; give at least one noise level")
@@ -222,7 +227,7 @@ def _check_sampling(sampling: SamplingOptions, sigmas: list[float], alpha: float
         )
 
 
-def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: list[float], alpha: float) -> None:
+def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: Sequence[float], alpha: float) -> None:
     if sampling.n < CHUNK:
         raise UserError(f"n={sampling.n} is below the first look at {CHUNK} samples; use n >= {CHUNK}")
     for sigma in sigmas:

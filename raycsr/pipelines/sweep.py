@@ -2,7 +2,9 @@
 
 import json
 import math
-import time
+import re
+import uuid
+import warnings
 from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
@@ -13,25 +15,28 @@ from raycsr.certification import METRICS, metric_of
 from raycsr.costs import CostMatrix
 from raycsr.data import DataOptions, Listing, Pixels, Source, open_source, read_pixels
 from raycsr.errors import UserError, nearest, printable
-from raycsr.models import ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
+from raycsr.models import BaseClassifier, ModelOptions, Preprocessing, load_base_classifier, save_checkpoint
 from raycsr.options import Spec
 from raycsr.pipelines.cluster import check_location, connect, user_errors_of_workers
 from raycsr.pipelines.evaluate import evaluate
 from raycsr.pipelines.leaderboard import leaderboard, ranked
 from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, check, prepare
-from raycsr.pipelines.pool import PoolOptions
+from raycsr.pipelines.pool import PoolOptions, check_pool_options
 from raycsr.pipelines.report import report
-from raycsr.pipelines.sample import Outcome
+from raycsr.pipelines.sample import Outcome, check_votes
 from raycsr.pipelines.space import Space, at_point, corner_points, first_difference
 from raycsr.pipelines.tracking import TrackingOptions, trackers
-from raycsr.pipelines.trials import SearchOptions, TrialProgress, rows_of, run_trials, short
+from raycsr.pipelines.trials import SearchOptions, num_trials, run_trials, short
 from raycsr.pipelines.workers import check_workers
+from raycsr.results import Ownership, own_checkpoint
 from raycsr.smoothing import SamplingOptions
 from raycsr.store import Store
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 
 _CHECKPOINT = "checkpoint.pt"
 _WAITING = 0.001  # CPUs of a trial whose workers train: Tune refuses none
+
+_ALPHA = 0.001  # of the certificates of the winners
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,9 @@ def sweep(
 ) -> SweepOutcome:
     """Trains a classifier for each point of a space, and keeps the best for each sigma and cost matrix.
 
-    The same command continues a sweep that was interrupted. Its folder, `<experiment>/sweeps/<name>`, holds Tune's own
-    files (TensorBoard's among them), trials.parquet, leaderboard.md and best/<sigma>-<costs>.pt.
+    The same command continues a sweep that was interrupted. Its folder, `<experiment>/sweeps/<name>`, holds a folder
+    for each trial (trial.json, checkpoint.pt, TensorBoard's files), trials.parquet, leaderboard.md and
+    best/<sigma>-<costs>.pt. While it runs, a second one of its name is refused.
 
     Args:
         data: The images to train on; some are held out for validation.
@@ -128,27 +134,39 @@ def sweep(
     check_location(results)
     folder = Store(results).at(f"{experiment}/sweeps/{name}")
     corners, listing = check_sweep(config, space, search)
+    check_evaluation(test, sampling, pool, corners)
     metrics = metrics_of(corners, listing, search)
-    progress = TrialProgress(num_trials(space, search), config.costs, metrics)
-    callbacks = [progress, *trackers(tracking, f"{experiment}/{name}")]
-    connect()
-    concurrent = _concurrent(search, num_trials(space, search))
-    pixels = _pixels_of_each_backbone(corners, listing)
-    _claim(folder, config, space, search)
-    plan = describe(open_source(config.data), space, search, folder, metrics, f"{concurrent} at a time, ")
-    print(plan, *listing.notes, sep="\n")
-    start = time.monotonic()
-    longest = max(corner.training.epochs for corner in corners)
-    with user_errors_of_workers(search.workers.needs):
-        grid = run_trials(folder, config, space, search, longest, concurrent, callbacks, metrics, listing, pixels)
-    trials = rows_of(grid, config, search, metrics, start)
+    followers = trackers(tracking, f"{experiment}/{name}")
+    with Ownership(folder, f"sweep {folder.location}") as owner:
+        connect()
+        concurrent = _concurrent(search, num_trials(space, search))
+        pixels = _pixels_of_each_backbone(corners, listing)
+        prefix = _claim(folder, config, space, search)
+        plan = describe(open_source(config.data), space, search, folder, metrics, f"{concurrent} at a time, ")
+        print(plan, *listing.notes, sep="\n")
+        with user_errors_of_workers(search.workers.needs):
+            trials = run_trials(
+                folder,
+                prefix,
+                config,
+                space,
+                search,
+                longest=max(corner.training.epochs for corner in corners),
+                concurrent=concurrent,
+                trackers=followers,
+                metrics=metrics,
+                listing=listing,
+                pixels=pixels,
+                owner=owner,
+            )
+        owner.check()
+        folder.write_table("trials.parquet", pa.Table.from_pandas(trials, preserve_index=False))
+        best = _keep_best(trials, folder, search)
+        text = leaderboard(trials, list(space), best, search.budget)
+        folder.write("leaderboard.md", text.encode())
+    print(text)
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
-    folder.write_table("trials.parquet", pa.Table.from_pandas(trials, preserve_index=False))
-    best = _keep_best(trials, folder, search)
-    text = leaderboard(trials, list(space), best, search.budget)
-    folder.write("leaderboard.md", text.encode())
-    print(text)
     outcomes = []
     if test is not None:
         for (level, spec), checkpoint in best.items():
@@ -161,6 +179,7 @@ def sweep(
                 results=results,
                 experiment=experiment,
                 radii=radii,
+                alpha=_ALPHA,
             )
         if len(outcomes) > 1:
             report(run=[o.run.location for o in outcomes], radii=radii, out=f"{folder.location}/report")
@@ -185,6 +204,20 @@ def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> tup
     return corners, listing
 
 
+def check_evaluation(
+    test: DataOptions | None, sampling: SamplingOptions, pool: PoolOptions, corners: list[TrainConfig]
+) -> None:
+    """Checks the evaluation of the winners, where one is asked for, before their trials are paid for.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if test is not None:
+        check_pool_options(pool)
+        check_votes(sampling, list({corner.sigma for corner in corners}), _ALPHA)
+        open_source(test).list()
+
+
 def _check_search(search: SearchOptions) -> None:
     if search.metric is not None and search.metric not in METRICS:
         raise UserError(f"unknown metric {search.metric!r}: {nearest(search.metric, METRICS)}")
@@ -197,12 +230,6 @@ def metrics_of(corners: list[TrainConfig], listing: Listing, search: SearchOptio
     m, names = len(listing.class_names), listing.class_names
     specs = dict.fromkeys(corner.costs for corner in corners)
     return {spec: search.metric or metric_of(CostMatrix.from_spec(spec, m, names)) for spec in specs}
-
-
-def num_trials(space: Space, search: SearchOptions) -> int | None:
-    """How many trials there will be; None where they go on until the time is up."""
-    grid = math.prod(len(domain["grid"]) for domain in space.values() if "grid" in domain)
-    return grid * search.samples if search.samples > 0 else None
 
 
 def _pixels_of_each_backbone(corners: list[TrainConfig], listing: Listing) -> dict[Preprocessing, Pixels]:
@@ -223,17 +250,31 @@ def _pixels_of_each_backbone(corners: list[TrainConfig], listing: Listing) -> di
     return pixels
 
 
-def _claim(folder: Store, config: TrainConfig, space: dict, search: SearchOptions) -> None:
-    """Writes down what the sweep is; refuses to go on with one that was another."""
+def _claim(folder: Store, config: TrainConfig, space: dict, search: SearchOptions) -> str:
+    """Writes down what the sweep is; refuses to go on with one that was another.
+
+    Returns:
+        The prefix of its trials' ids.
+    """
     facts = {"config": asdict(config), "space": space, "samples": search.samples, "seed": search.seed}
-    text = json.dumps(facts, indent=1)
-    if folder.create("sweep.json", text.encode()):
-        return
-    changed = first_difference(json.loads(folder.read("sweep.json")), json.loads(text))
+    prefix = uuid.uuid4().hex[:5]
+    if folder.create("sweep.json", json.dumps({**facts, "trials": prefix}, indent=1).encode()):
+        return prefix
+    try:
+        begun = dict(json.loads(folder.read("sweep.json")))
+        changed = first_difference({key: begun[key] for key in facts}, json.loads(json.dumps(facts)))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{folder.location}/sweep.json is damaged; give another --name") from error
     if changed is not None:
         raise UserError(
             f"the sweep in {folder.location} was started with {changed}; put it back to go on, or give another --name"
         )
+    if not re.fullmatch("[0-9a-f]{5}", str(begun.get("trials"))):
+        raise UserError(
+            f"the sweep in {folder.location} was begun by an earlier raycsr: the pickles that it would go on from "
+            "could run code; give another --name. Its trials.parquet and its checkpoints can be read"
+        )
+    return str(begun["trials"])
 
 
 def _concurrent(search: SearchOptions, trials: int | None) -> int:
@@ -271,9 +312,26 @@ def _keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> di
         sigma, costs = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0])
         slug = "".join(c if c.isalnum() else "-" for c in costs)[:60]
         path = f"{folder.location}/best/sigma{sigma:g}-{slug}.pt"
-        save_checkpoint(path, load_base_classifier(group["checkpoint"].iloc[0]))
-        best[sigma, costs] = path
+        for trial, checkpoint in zip(group["trial"], group["checkpoint"], strict=True):
+            try:
+                model = load_base_classifier(checkpoint)
+            except UserError as error:
+                warnings.warn(f"trial {trial} cannot be the best of its kind: {error}", stacklevel=2)
+                continue
+            with own_checkpoint(path):
+                if not _holds(path, model):
+                    save_checkpoint(path, model)
+            best[sigma, costs] = path
+            break
     return best
+
+
+def _holds(path: str, model: BaseClassifier) -> bool:
+    """Whether a checkpoint has these weights already: it may hold rules that were tuned since."""
+    try:
+        return load_base_classifier(path).components == model.components
+    except UserError:
+        return False
 
 
 def describe(

@@ -17,8 +17,9 @@ from raycsr.pipelines import train as training
 from raycsr.pipelines.cluster import check_location
 from raycsr.pipelines.fit import trainer_of
 from raycsr.pipelines.plan import Plan, TrainConfig, prepare
-from raycsr.pipelines.pool import device_name, probe_here, worker_device
+from raycsr.pipelines.pool import check_pool_options, device_name, probe_here, worker_device
 from raycsr.pipelines.sample import Job, check, describe
+from raycsr.pipelines.trials import num_trials
 from raycsr.pipelines.workers import check_workers
 from raycsr.progress import duration
 from raycsr.smoothing import CHUNK, Request, Sampler
@@ -65,6 +66,7 @@ def validate(verb: str, options: Mapping[str, Any], timing: TimingOptions) -> No
 
 
 def _sample(options: Mapping[str, Any], timing: TimingOptions) -> None:
+    check_pool_options(options["pool"])
     names = [options["model"].name, *(options["further_models"] or [])]
     models = [replace(options["model"], name=name) for name in names]
     jobs = check(
@@ -176,10 +178,11 @@ def _sweep(options: Mapping[str, Any], timing: TimingOptions) -> None:
     check_location(options["results"])
     folder = Store(options["results"]).at(f"{options['experiment']}/sweeps/{options['name']}")
     corners, listing = sweeping.check_sweep(config, space, search)
+    sweeping.check_evaluation(options["test"], options["sampling"], options["pool"], corners)
     metrics = sweeping.metrics_of(corners, listing, search)
     plan = sweeping.describe(open_source(config.data), space, search, folder, metrics)
     print(plan, *listing.notes, sep="\n")
-    trials = sweeping.num_trials(space, search)
+    trials = num_trials(space, search)
     plans = [prepare(corner, listing) for corner in corners]
     if timing.time_one_batch and trials is not None:
         mean = float(np.mean([seconds_of_training(plan) for plan in plans]))

@@ -12,14 +12,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from ray import cloudpickle
 
+from raycsr.certification import METRICS
 from raycsr.cli import main
 from raycsr.data import DataOptions, open_source
 from raycsr.errors import UserError
-from raycsr.models import ModelOptions, load_base_classifier, load_training_state
+from raycsr.models import ModelOptions, Rule, load_base_classifier, load_training_state, save_checkpoint
+from raycsr.pipelines.leaderboard import leaderboard
 from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig
 from raycsr.pipelines.pool import PoolOptions
-from raycsr.pipelines.sweep import SearchOptions, _concurrent, check_sweep, describe, metrics_of, sweep
+from raycsr.pipelines.sweep import (
+    SearchOptions,
+    _claim,
+    _concurrent,
+    _keep_best,
+    check_sweep,
+    describe,
+    metrics_of,
+    sweep,
+)
 from raycsr.pipelines.trials import TrialProgress
 from raycsr.smoothing import SamplingOptions
 from raycsr.store import Store
@@ -129,6 +141,8 @@ def test_the_command_ends_with_status_1_where_a_trial_failed(cluster, tmp_path, 
         ({"space": {"training.schedule": {"choice": ["cosin"]}}}, "unknown schedule 'cosin'"),
         ({"objective": ObjectiveOptions("margin_cs"), "costs": "seed:12"}, "class 12"),
         ({"results": "/proc/nothing"}, "cannot use /proc/nothing"),
+        ({"test": DataOptions("digits"), "pool": PoolOptions(actors=0)}, "pool of 0 actors"),
+        ({"test": DataOptions("digits"), "sampling": SamplingOptions(n=4)}, "n=4 samples cannot certify"),
     ],
 )
 def test_mistakes_are_named_before_a_trial_is_paid_for(cluster, tmp_path, change, message):
@@ -136,12 +150,37 @@ def test_mistakes_are_named_before_a_trial_is_paid_for(cluster, tmp_path, change
         sweep(**(options(tmp_path) | change))
 
 
+class Trap:
+    """What writes a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.write_text, (self.file, "code ran")
+
+
+def set_traps(folder, file):
+    """Replaces all that Ray Tune would restore a sweep from, or read while one runs."""
+    trap = cloudpickle.dumps(Trap(file))
+    for name in ("tuner.pkl", "searcher-state-2999-01-01_00-00-00.pkl", "callback-states-2999-01-01_00-00-00.pkl"):
+        (folder / name).write_bytes(trap)
+    (folder / "basic-variant-state-2999-01-01_00-00-00.json").write_bytes(trap)
+    state = {"trial_data": [], "runner_data": {"_type": "CLOUDPICKLE_FALLBACK", "value": trap.hex()}, "stats": {}}
+    (folder / "experiment_state-2999-01-01_00-00-00.json").write_text(json.dumps(state))
+    for trial in folder.glob("*_0*"):
+        for name in ("error.pkl", "params.pkl", ".metadata.pkl"):
+            (trial / name).write_bytes(trap)
+
+
 @pytest.mark.ray
-def test_a_killed_sweep_is_restored_by_the_same_command_and_refuses_another_space(cluster, tmp_path, capsys):
+def test_a_sweep_is_run_once_at_a_time_and_a_killed_one_goes_on_by_the_same_command_unpickling_nothing(
+    cluster, tmp_path, capsys
+):
     config = {
         "data": {"source": "digits", "split": "train"},
         "model": {"name": "cifar_resnet8", "input_size": 8},
-        "training": {"epochs": 6, "batch_size": 64},
+        "training": {"epochs": 8, "batch_size": 64},
         "validation": {"images": 20, "sensitive": 0, "n0": 8, "n": 64},
         "space": {"training.lr": {"grid": [0.05, 0.1]}},
         "search": {"cpus_per_trial": 0.5, "max_concurrent": 1},
@@ -151,9 +190,18 @@ def test_a_killed_sweep_is_restored_by_the_same_command_and_refuses_another_spac
     with (tmp_path / "log").open("w") as log:  # in a Ray of its own, which dies with it
         driver = subprocess.Popen([sys.executable, "-m", "raycsr.cli", *command], stdout=log, stderr=log)
     folder = tmp_path / "default" / "sweeps" / "sweep"
-    _wait_for(lambda: list(folder.glob("*/checkpoint_*/checkpoint.pt")), driver, tmp_path / "log")
+    _wait_for(lambda: list(folder.glob("*_*/checkpoint.pt")), driver, tmp_path / "log")
+    start = time.monotonic()
+    assert main(command) == 2
+    assert f"{folder} is held by process {driver.pid} on " in capsys.readouterr().err.splitlines()[-1]
+    assert time.monotonic() - start < 30 and driver.poll() is None
     driver.send_signal(signal.SIGKILL)
     driver.wait()
+    (begun,) = folder.glob("*_*/checkpoint.pt")
+    epochs = len(load_base_classifier(str(begun)).training_info["history"])
+    set_traps(folder, tmp_path / "trapped")
+    cloudpickle.loads((folder / "tuner.pkl").read_bytes())
+    (tmp_path / "trapped").unlink()  # they do run code
 
     config["space"]["training.lr"]["grid"] = [0.2]
     (tmp_path / "other.json").write_text(json.dumps(config))
@@ -161,11 +209,106 @@ def test_a_killed_sweep_is_restored_by_the_same_command_and_refuses_another_spac
     assert "started with space.training.lr.grid = [0.05, 0.1], now it is [0.2]" in capsys.readouterr().err
 
     assert main(command) == 0
-    assert "going on with the sweep that is there" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "going on with the sweep that is there" in out and out.count("epoch 1,") == 1  # of the other trial alone
+    assert not (tmp_path / "trapped").exists()
     trials = Store(folder).read_table("trials.parquet").to_pandas()
-    assert trials["state"].tolist() == ["finished"] * 2 and (trials["epoch"] == 6).all()
+    assert trials["state"].tolist() == ["finished"] * 2 and (trials["epoch"] == 8).all()
+    assert trials["trial"].tolist() == [begun.parent.name, begun.parent.name[:-1] + "1"] and epochs < 8
     first = load_base_classifier(trials["checkpoint"].iloc[0]).training_info["history"]
-    assert [epoch["number"] for epoch in first] == [1, 2, 3, 4, 5, 6]  # it went on, rather than anew
+    assert [epoch["number"] for epoch in first] == [*range(1, 9)]  # it went on, rather than anew
+    recorded = json.loads((begun.parent / "trial.json").read_text())
+    assert [one["epoch"] for one in recorded["results"]] == [*range(1, 9)] and recorded["ended"]
+    owners = [json.loads(path.read_text()) for path in sorted((folder / "owners").iterdir())]
+    assert [owner["released"] for owner in owners] == [False, True, True]
+
+
+@pytest.mark.ray
+def test_a_trial_whose_checkpoint_is_damaged_is_named_and_tried_again_by_the_same_command(cluster, tmp_path):
+    one = options(tmp_path, space={"training.lr": {"grid": [0.05]}}, training=TrainingOptions(epochs=1, batch_size=64))
+    found = sweep(**one)
+    (trial,) = found.trials["trial"]
+    folder = Path(found.location, trial)
+    whole = (folder / "checkpoint.pt").read_bytes()
+    record = json.loads((folder / "trial.json").read_text())
+    (folder / "trial.json").write_text(json.dumps({**record, "results": [], "ended": False}))  # as if it were killed
+    (folder / "checkpoint.pt").write_bytes(whole[:1000])
+    damaged = sweep(**one)
+    assert "checkpoint.pt" in damaged.failures[trial] and not damaged.best
+    (folder / "checkpoint.pt").write_bytes(whole)
+    again = sweep(**one)  # all epochs are there: they are told, not trained
+    pd.testing.assert_frame_equal(again.trials.drop(columns="seconds"), found.trials.drop(columns="seconds"))
+    assert json.loads((folder / "trial.json").read_text())["results"][0]["loss"] == record["results"][0]["loss"]
+
+
+@pytest.mark.ray
+def test_a_sweep_without_end_stops_when_its_time_is_up_and_goes_on_with_more(cluster, tmp_path):
+    one = options(tmp_path, space={"training.lr": {"uniform": [0.01, 0.1]}}, costs="uniform")
+    one |= {"training": TrainingOptions(epochs=1, batch_size=64)}
+
+    def within(hours):
+        return sweep(**one, search=SearchOptions(samples=-1, max_hours=hours, cpus_per_trial=0.5, max_concurrent=1))
+
+    del one["search"]
+    first = within(8 / 3600)
+    assert len(first.trials) > 0 and set(first.trials["state"]) <= {"finished", "stopped", "not started"}
+    again = within(8 / 3600)
+    ended = first.trials[first.trials["epoch"].notna()].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again.trials, ended, check_dtype=False)  # epochs of trials that began are whole
+    spent = json.loads(Path(first.location, "clock.json").read_text())["seconds"]
+    more = within((spent + 6) / 3600)
+    assert len(more.trials) > len(again.trials)
+    assert more.trials["trial"].tolist()[: len(again.trials)] == again.trials["trial"].tolist()
+
+
+def test_the_best_is_one_whose_checkpoint_can_be_read(tmp_path):
+    model = load_base_classifier(ModelOptions("cifar_resnet8", num_classes=10, input_size=8))
+    save_checkpoint(tmp_path / "second.pt", model, training_info={"sigma": 0.25})
+    (tmp_path / "third.pt").write_bytes(b"no checkpoint")
+    trials = pd.DataFrame(
+        {
+            "trial": ["1", "2", "3"],
+            "state": "finished",
+            "sigma": [0.25, 0.25, 0.5],
+            "costs": "seed:4",
+            "metric": "rob_cs",
+            **dict.fromkeys(METRICS, 0.5),
+            "rob_cs": [0.9, 0.8, 0.7],
+            "checkpoint": [str(tmp_path / f"{name}.pt") for name in ("lost", "second", "third")],
+            **{"point": "{}", "epoch": 1, "error": None, "collapsed": ""},
+        }
+    )
+    with (
+        pytest.warns(UserWarning, match="trial 1 cannot be the best of its kind: .*lost.pt"),
+        pytest.warns(UserWarning, match="trial 3 cannot be the best of its kind: .*third.pt"),
+    ):
+        best = _keep_best(trials, Store(tmp_path), SearchOptions())
+    assert best == {(0.25, "seed:4"): f"{tmp_path}/best/sigma0.25-seed-4.pt"}
+    kept = best[0.25, "seed:4"]
+    assert load_base_classifier(kept).components == model.components
+    model.rules = (Rule("offset", offsets=(1.0, *[0.0] * 9), spec="offset:0=1"),)
+    save_checkpoint(kept, model, training_info={"sigma": 0.25})  # as `raycsr tune-rule` does
+    _keep_best(trials.iloc[[1]], Store(tmp_path), SearchOptions())
+    assert load_base_classifier(kept).rules == model.rules  # the same weights again: it keeps what was tuned
+    assert leaderboard(trials, [], best, 0.05).count("Best: none of these checkpoints can be read") == 1
+
+
+def test_a_sweep_of_an_earlier_version_is_refused_by_name(tmp_path):
+    """Tune's pickles are all that it could go on from."""
+    facts = {name: value for name, value in options(tmp_path).items() if name not in ("space", "search", "results")}
+    config, space, search = TrainConfig(**facts), {"training.lr": {"grid": [0.1]}}, SearchOptions()
+    folder = Store(tmp_path)
+    prefix = _claim(folder, config, space, search)
+    assert _claim(folder, config, space, search) == prefix
+    begun = json.loads(folder.read("sweep.json"))
+    del begun["trials"]
+    folder.write("sweep.json", json.dumps(begun).encode())
+    with pytest.raises(UserError, match="was begun by an earlier raycsr.*give another --name"):
+        _claim(folder, config, space, search)
+    for damaged in (b"", b"[1]", b"{}", b'{"config": 1}', b"[" * 100_000):
+        folder.write("sweep.json", damaged)
+        with pytest.raises(UserError, match="sweep.json is damaged"):
+            _claim(folder, config, space, search)
 
 
 @pytest.mark.ray
@@ -179,7 +322,7 @@ def test_a_sweep_that_is_interrupted_says_so_and_names_no_winner(cluster, tmp_pa
         "search": {"cpus_per_trial": 0.5, "max_concurrent": 1},
     }
     (tmp_path / "sweep.json").write_text(json.dumps(config))
-    monkeypatch.setattr("on_trial_result", lambda *_, **info: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(TrialProgress, "on_trial_result", lambda *_, **info: os.kill(os.getpid(), signal.SIGINT))
     assert main(["sweep", "--config", str(tmp_path / "sweep.json"), "--results", str(tmp_path)]) == 130
     assert "raycsr sweep: stopped by SIGINT" in capsys.readouterr().err
     assert not (tmp_path / "default/sweeps/sweep/leaderboard.md").exists()
