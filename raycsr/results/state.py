@@ -7,6 +7,8 @@ from raycsr.results.owners import DEAD_AFTER_SECONDS, is_gone, is_here, who
 from raycsr.results.runs import Run
 from raycsr.store import Store
 
+_SKEW_SECONDS = 600.0  # by which the clocks of machines that share a folder may differ
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -14,7 +16,7 @@ class RunState:
 
     Attributes:
         word: `running` where a driver holds the run; else `finished`; `died` where the driver that held it last never
-            released it and is gone, or has been silent for a minute; else `stopped`.
+            released it and is gone, or has been silent for a minute, on a shared folder for eleven; else `stopped`.
         owner: the driver that holds the run, or that died; else empty.
         since: when that driver claimed it, ISO 8601 in UTC; empty where its file does not say.
     """
@@ -50,7 +52,10 @@ def run_state(run: Run, finished: bool) -> RunState:
 
 
 def _lives(owner: dict, store: Store, name: str) -> bool:
-    """A driver on this host lives while its process does; one elsewhere while its heartbeat is fresh."""
+    """A driver on this host lives while its process does; one elsewhere while its heartbeat is fresh.
+
+    S3 tells the age by its own clock, a shared folder by those of two machines.
+    """
     if is_here(owner):
         return not is_gone(owner)
-    return store.age(f"owners/{name}") <= DEAD_AFTER_SECONDS
+    return store.age(f"owners/{name}") <= DEAD_AFTER_SECONDS + (0.0 if store.remote else _SKEW_SECONDS)

@@ -41,11 +41,13 @@ def test_a_driver_on_this_host_that_is_gone_died(run, monkeypatch):
     assert str(run_state(run, finished=True)) == "finished"  # it died after its last word
 
 
-@pytest.mark.parametrize(("age", "word"), [(59.0, "running"), (61.0, "died")])
-def test_a_driver_elsewhere_died_where_it_is_silent_for_a_minute(run, monkeypatch, age, word):
+@pytest.mark.parametrize(("store", "silent"), [("s3", 60.0), ("local", 660.0)], indirect=["store"])
+def test_a_driver_elsewhere_died_where_it_is_silent_for_a_minute_and_what_clocks_may_differ(run, monkeypatch, silent):
+    """S3 tells the age by its own clock, a shared folder by those of two machines."""
     leave_owner(run, monkeypatch, boot="another machine")
-    monkeypatch.setattr(Store, "age", lambda *_: age)
-    assert run_state(run, finished=False).word == word
+    for age, word in ((-300.0, "running"), (silent - 1, "running"), (silent + 1, "died")):
+        monkeypatch.setattr(Store, "age", lambda *_, age=age: age)
+        assert run_state(run, finished=False).word == word
 
 
 def test_an_owner_that_does_not_say_since_when(run, monkeypatch):
