@@ -28,7 +28,7 @@ from raycsr.pipelines.space import Space, at_point, corner_points, first_differe
 from raycsr.pipelines.tracking import TrackingOptions, trackers
 from raycsr.pipelines.trials import SearchOptions, num_trials, run_trials, short
 from raycsr.pipelines.workers import check_workers
-from raycsr.results import Ownership, own_checkpoint
+from raycsr.results import SCHEMA_VERSION, Ownership, own_checkpoint, refuse_other_schema
 from raycsr.smoothing import SamplingOptions
 from raycsr.store import Store
 from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
@@ -258,10 +258,13 @@ def _claim(folder: Store, config: TrainConfig, space: dict, search: SearchOption
     """
     facts = {"config": asdict(config), "space": space, "samples": search.samples, "seed": search.seed}
     prefix = uuid.uuid4().hex[:5]
-    if folder.create("sweep.json", json.dumps({**facts, "trials": prefix}, indent=1).encode()):
+    if folder.create(
+        "sweep.json", json.dumps({"schema_version": SCHEMA_VERSION, **facts, "trials": prefix}, indent=1).encode()
+    ):
         return prefix
     try:
         begun = dict(json.loads(folder.read("sweep.json")))
+        refuse_other_schema(begun, f"{folder.location}/sweep.json")
         changed = first_difference({key: begun[key] for key in facts}, json.loads(json.dumps(facts)))
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{folder.location}/sweep.json is damaged; give another --name") from error

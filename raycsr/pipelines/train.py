@@ -190,9 +190,15 @@ def _claim(folder: Store, name: str, config: TrainConfig) -> None:
     if not folder.exists(f"{name}.json"):
         folder.write(f"{name}.json", _history_json(config, []))
         return
-    begun = json.loads(folder.read(f"{name}.json"))
-    refuse_other_schema(begun, f"{folder.location}/{name}.json")
-    changed = first_difference(begun["config"], json.loads(_config_json(config)))
+    where = f"{folder.location}/{name}.json"
+    try:
+        begun = dict(json.loads(folder.read(f"{name}.json")))
+        refuse_other_schema(begun, where)
+        changed = first_difference(dict(begun["config"]), json.loads(_config_json(config)))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{where} is damaged; delete it to go on from the checkpoint under these options, or give another --name"
+        ) from error
     if changed is not None:
         raise UserError(
             f"{folder.location}/{name}.pt was trained with {changed}; put it back to go on, or give another --name"

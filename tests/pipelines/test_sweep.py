@@ -305,6 +305,9 @@ def test_a_sweep_of_an_earlier_version_is_refused_by_name(tmp_path):
     folder.write("sweep.json", json.dumps(begun).encode())
     with pytest.raises(UserError, match="was begun by an earlier raycsr.*give another --name"):
         _claim(folder, config, space, search)
+    folder.write("sweep.json", json.dumps({**begun, "schema_version": 99}).encode())
+    with pytest.raises(UserError, match="sweep.json has schema_version 99"):
+        _claim(folder, config, space, search)
     for damaged in (b"", b"[1]", b"{}", b'{"config": 1}', b"[" * 100_000):
         folder.write("sweep.json", damaged)
         with pytest.raises(UserError, match="sweep.json is damaged"):

@@ -101,6 +101,19 @@ def test_a_name_that_is_being_trained_is_refused_until_it_is_released(options):
     assert owner_of(options["results"], "one", 2)["released"]
 
 
+def test_options_that_are_damaged_are_named_and_can_be_deleted(options):
+    options["training"] = TrainingOptions(epochs=1, batch_size=64)
+    trained = train(**options, name="one")
+    beside = Path(trained.checkpoint).with_suffix(".json")
+    for damaged in (b"", b"[]", b"{}", b'{"config": 1}', b'{"config": [1]}', b"\xff", b"[" * 100_000):
+        beside.write_bytes(damaged)
+        with pytest.raises(UserError, match="one.json is damaged; delete it") as caught:
+            train(**options, name="one")
+        assert "\n" not in str(caught.value)
+    beside.unlink()
+    assert train(**options, name="one") == trained
+
+
 def test_a_training_that_is_stopped_releases_its_name(options, monkeypatch):
     monkeypatch.setattr(module, "save", functools.partial(save_and_die, module.save, after=1))
     with pytest.raises(KeyboardInterrupt):
