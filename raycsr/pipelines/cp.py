@@ -1,8 +1,8 @@
 """Copying runs to another results folder; starts no Ray."""
 
-from raycsr.errors import UserError
+from raycsr.errors import UserError, first_of
 from raycsr.results import resolve_run, runs_at
-from raycsr.results.transfer import copy_run
+from raycsr.results.transfer import RunFiles, copy_run
 from raycsr.store import Store
 
 
@@ -29,6 +29,8 @@ def cp(*, run: list[str], results: str) -> list[str]:
             raise UserError(f"{found.location}/manifest.json is damaged: it names no experiment")
         to = Store(results).at(f"{experiment}/runs/{found.run_id}")
         written = copy_run(found, to)
+        if foreign := RunFiles.of(found.store).foreign:
+            print(f"left out of {found.location}: {first_of(foreign, 3)}, which raycsr did not write")
         print(f"copied {found.location}: {written:,} files" if written else f"{found.location} was copied before")
         copies.append(to.location)
     for location in copies:

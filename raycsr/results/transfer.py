@@ -55,6 +55,8 @@ class RunFiles:
 
 
 def _is_of_run(name: str) -> bool:
+    if {"", ".", ".."} & set(name.split("/")):  # a key on S3 may be so, and would be a file elsewhere in a local copy
+        return False
     top, slash, _ = name.partition("/")
     return top in _FOLDERS if slash else any(top == one or top.startswith(f".{one}.") for one in _FILES)
 
@@ -72,6 +74,7 @@ def delete_run(store: Store) -> None:
     Raises:
         UserError: where a living driver owns the run, or it cannot be deleted.
     """
+    _refuse_links(store)
     _drop_damaged_owners(store)
     with _claim(store) as owner:
         store.remove(MANIFEST)
@@ -86,6 +89,14 @@ def delete_run(store: Store) -> None:
         for folder, _, _ in os.walk(store.location, topdown=False):
             with contextlib.suppress(OSError):  # something else is in it
                 os.rmdir(folder)
+
+
+def _refuse_links(store: Store) -> None:
+    """Refuses to delete through a link to a folder: what is there may be anybody's."""
+    for folder, folders, _ in [] if store.remote else os.walk(store.location):
+        for path in (os.path.join(folder, name) for name in folders):
+            if os.path.islink(path):
+                raise UserError(f"{path} is a link to another folder, and nothing there is deleted; unlink it first")
 
 
 def _claim(store: Store) -> contextlib.AbstractContextManager[Ownership | None]:

@@ -9,10 +9,12 @@ from raycsr.cli import main
 def test_runs_of_a_folder_are_copied_to_s3_and_read_there(s3, tmp_path, capsys):
     here, there = str(tmp_path / "results"), f"s3://{s3.new_bucket()}/results"
     runs = [write_run(here, model, {"argmax": [0, 1, 1, 1, 2, 2]}) for model in ("one", "two")]
+    runs[0].store.write("notes.txt", b"mine")
     for words in ("copied", "was copied before"):
         assert main(["cp", "--run", here, "--results", there]) == 0
         out = capsys.readouterr().out.splitlines()
         assert sum(words in line for line in out) == 2
+        assert f"left out of {runs[0].location}: notes.txt, which raycsr did not write" in out
         assert out[-2:] == [f"{there}/hand/runs/{run.run_id}" for run in runs]
     copy, original = (load_certificates(location) for location in (out[-1], runs[-1].location))
     assert copy.equals(original)

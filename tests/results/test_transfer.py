@@ -10,7 +10,7 @@ from handmade import write_run
 from raycsr import UserError, list_runs
 from raycsr.results import Ownership, Run
 from raycsr.results.transfer import RunFiles, copy_run, delete_run, find_run_to_delete
-from raycsr.store import Store
+from raycsr.store import File, Store
 
 
 @pytest.fixture
@@ -163,6 +163,29 @@ def test_a_copy_never_writes_over_another_run(run, store):
         copy_run(run, run.store)
     with Ownership(store.at("held")), pytest.raises(UserError, match=r"process \d+ on"):
         copy_run(run, store.at("held"))
+
+
+def test_a_key_that_points_out_of_the_run_is_not_copied(run, tmp_path, monkeypatch):
+    walk, names = Store.walk, ["votes/../../../escaped.parquet", "rules//a.json", "votes/./a.parquet"]
+    bad = [File(name, 3, "v") for name in names]
+    monkeypatch.setattr(Store, "walk", lambda self: [*walk(self), *(bad if self.location == run.location else [])])
+    assert RunFiles.of(run.store).foreign == sorted(names)
+    to = Store(str(tmp_path / "here" / "is" / "the" / "copy"))
+    copy_run(run, to)
+    assert contents(to) == contents(run.store) and not list(tmp_path.rglob("escaped*"))
+
+
+@pytest.mark.parametrize("link", ["votes/more", "owners"])
+def test_nothing_is_deleted_through_a_link(tmp_path, link):
+    run = write_run(str(tmp_path / "results"), "m", {"argmax": [0] * 6})
+    mine = tmp_path / "mine" / "thesis.tex"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    os.utime(mine, (0, 0))
+    os.symlink(mine.parent, os.path.join(run.location, link))
+    with pytest.raises(UserError, match=f"{link} is a link to another folder, and nothing there is deleted"):
+        delete_run(run.store)
+    assert mine.exists() and run.store.exists("manifest.json")
 
 
 def test_a_run_of_the_future_is_not_copied(run, store):
