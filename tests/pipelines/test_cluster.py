@@ -1,6 +1,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -223,6 +224,33 @@ def test_a_node_that_never_was_and_one_that_comes_back_are_waited_for(watched, m
         time.sleep(0.4)
         monkeypatch.setattr(ray, "nodes", lambda: [HEAD, GPU_NODE])
         time.sleep(0.9)
+
+
+HANGS = """
+import socket, time
+import ray
+from raycsr.pipelines import cluster
+
+with socket.create_server(("127.0.0.1", 0)) as head:
+    class Context:
+        gcs_address = f"127.0.0.1:{head.getsockname()[1]}"
+ray.is_initialized, ray.get_runtime_context = (lambda: True), (lambda: Context)
+cluster._LOOK_SECONDS, cluster.HEAD_SECONDS, cluster._UNWIND_SECONDS = 0.1, 0.3, 0.3
+with cluster.user_errors_of_workers():
+    try:
+        time.sleep(20)
+    finally:
+        time.sleep(20)  # as Ray does, which asks the head that is gone
+"""
+
+
+def test_work_that_hangs_on_its_way_out_is_ended_with_the_same_line():
+    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True)
+    assert ended.returncode == 2
+    last = ended.stderr.splitlines()[-1]
+    assert (
+        last.startswith("raycsr: waited") and "answer of the cluster's head" in last and "run the same command" in last
+    )
 
 
 def test_ctrl_c_stays_ctrl_c(watched):
