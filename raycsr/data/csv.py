@@ -123,6 +123,7 @@ def _absolute(path: str, root: str) -> str:
     refuse_credentials(root)
     if "://" in root:
         return Store(root).location
+    Store(root)  # refuses what is no location, before a home is looked for
     root = os.path.expanduser(root)
     bucket, folder = ("s3://", path.removeprefix("s3://")) if path.startswith("s3://") else ("", path)
     if os.path.isabs(root):

@@ -229,6 +229,7 @@ def _checked_path(options: DataOptions, layout: str) -> str | None:
     if options.source == "cifar10" and "://" in path:
         refuse_credentials(path)
         raise UserError(f"source cifar10 reads a local folder, not {path!r}: on S3 use source parquet")
+    Store(path)  # refuses what is no location, before a home is looked for
     return Store(os.path.expanduser(path)).location
 
 
