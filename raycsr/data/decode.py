@@ -6,24 +6,21 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from timm.data import create_transform
 
 from raycsr.credentials import without_credentials
 from raycsr.data.images import FORMATS
+from raycsr.data.resize import check, to_input_size
 from raycsr.data.sources import Source
 from raycsr.models import Preprocessing
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 OTHER_PIXELS = "the image's pixels changed since its votes were drawn"
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a decompression bomb
-
-Transform = Callable[[Image.Image], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -83,23 +80,23 @@ def decode_images(
         `image_sha`: (N,) first 16 hex digits of the sha256 of the image's pixels, None where it has an error.
         `error`: (N,) None, or one line: the kind of the error and its reason.
     """
-    transform = _transform(preprocessing)  # outside of the loop: its errors are not those of an image
+    check(preprocessing)
     image = np.zeros((len(encoded), *preprocessing.input_size, 3), dtype=np.uint8)
     image_sha = np.full(len(encoded), None, dtype=object)
     error = np.full(len(encoded), None, dtype=object)
     for i, one in enumerate(encoded):
         try:
-            image[i] = _pixels(one, preprocessing.input_size, transform)
+            image[i] = _pixels(one, preprocessing)
             image_sha[i] = hashlib.sha256(image[i]).hexdigest()[:16]
         except Exception as problem:  # any decoder's error concerns this image alone
             error[i] = _one_line(problem)
     return {"image": image, "image_sha": image_sha, "error": error}
 
 
-def _pixels(encoded: bytes | np.ndarray | Exception, input_size: tuple[int, int], transform: Transform) -> np.ndarray:
-    if isinstance(encoded, np.ndarray) and encoded.shape[:2] == input_size:
+def _pixels(encoded: bytes | np.ndarray | Exception, preprocessing: Preprocessing) -> np.ndarray:
+    if isinstance(encoded, np.ndarray) and encoded.shape[:2] == preprocessing.input_size:
         return encoded if encoded.ndim == 3 else np.repeat(encoded[:, :, None], 3, axis=2)
-    return transform(rgb_image(encoded)).permute(1, 2, 0).numpy()  # (3, H, W) -> (H, W, 3)
+    return np.asarray(to_input_size(rgb_image(encoded), preprocessing))  # (H, W, 3)
 
 
 def rgb_image(encoded: bytes | np.ndarray | Exception) -> Image.Image:
@@ -145,18 +142,6 @@ def _grey(image: Image.Image) -> np.ndarray:
     bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
     grey = (levels >> (bits - 8)).astype(np.uint8)
     return 255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey
-
-
-@functools.lru_cache
-def _transform(preprocessing: Preprocessing) -> Transform:
-    """timm's evaluation transform up to uint8 pixels: RGB image -> tensor (3, H, W)."""
-    return create_transform(
-        input_size=(3, *preprocessing.input_size),
-        interpolation=preprocessing.interpolation,
-        crop_pct=preprocessing.crop_pct,
-        crop_mode=preprocessing.crop_mode,
-        normalize=False,
-    )
 
 
 def _one_line(error: Exception) -> str:

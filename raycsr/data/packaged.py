@@ -3,14 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torchvision.datasets import CIFAR10
 
 from raycsr.data.files import reason
 from raycsr.data.images import Found, Images, Room, frame
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 
 def digits_arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +56,9 @@ def cifar10_arrays(path: str, split: str, download: bool = False) -> tuple[np.nd
 
 
 @lru_cache(maxsize=2)
-def _cifar10(path: str, split: str, download: bool) -> CIFAR10:
+def _cifar10(path: str, split: str, download: bool) -> "CIFAR10":
+    from torchvision.datasets import CIFAR10  # here, for PyTorch is slow to import
+
     try:
         return CIFAR10(path, train=split == "train", download=download)
     except (RuntimeError, OSError) as error:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from raycsr.data import DataOptions, Decode, decode, decode_images, open_source, rgb_image
 from raycsr.data.images import FORMATS
+from raycsr.errors import UserError
 from raycsr.models import Preprocessing
 
 SIZE = Preprocessing(input_size=(16, 16), interpolation="bilinear", crop_pct=1.0, crop_mode="center")
@@ -224,7 +225,7 @@ class TestErrors:
 
     def test_a_preprocessing_that_cannot_be_is_no_error_of_an_image(self) -> None:
         impossible = Preprocessing(input_size=(16, 16), interpolation="cubist", crop_pct=1.0, crop_mode="center")
-        with pytest.raises(KeyError):
+        with pytest.raises(UserError, match="bicubic"):
             decode_images([b"hello"], impossible)
 
     def test_what_reading_raised(self) -> None:
