@@ -1,5 +1,6 @@
 """Joining two runs of one identity that were sampled apart: what the other lacks is copied into it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -11,6 +12,7 @@ from raycsr.errors import UserError, shown
 from raycsr.results.listing import Relisted
 from raycsr.results.merging import once
 from raycsr.results.owners import Ownership
+from raycsr.results.parts import READERS
 from raycsr.results.runs import Run
 from raycsr.results.schema import SCHEMA_VERSION, VOTES
 from raycsr.results.transfer import RunFiles, copy_each
@@ -101,12 +103,12 @@ def _new_parts(source: Run, target: Run) -> tuple[dict[str, str], dict[str, str]
         Names of the source's parts to copy -> their names in the target; and the same of all that are to agree with it.
     """
     ours, theirs = (dict(tuple(run.rows(_COLUMNS).to_pandas().groupby("part"))) for run in (source, target))
-    stored = RunFiles.of(target.store).sizes
-    new, to_agree, unlike = {}, {}, set()
-    for part, rows in ours.items():
-        data, name = source.store.read(f"votes/{part}"), part
-        if f"votes/{part}" in stored and target.store.read(f"votes/{part}") == data:
-            continue
+    same = _same_bytes(source, target, sorted(ours.keys() & theirs.keys()))
+    new: dict[str, str] = {}
+    to_agree: dict[str, str] = {}
+    unlike: set[str] = set()
+    for part, rows in ((part, rows) for part, rows in ours.items() if part not in same):
+        name = part
         if rows["continues"].iloc[0] in unlike:
             unlike.add(part)
             continue
@@ -117,11 +119,22 @@ def _new_parts(source: Run, target: Run) -> tuple[dict[str, str], dict[str, str]
             more = (both["n"] > both["n_there"]) if alike else both["error"].isna() & both["error_there"].notna()
             if not alike:
                 unlike.add(part)
-            name = f"{part.removesuffix('.parquet')}_{sha256(data).hexdigest()[:8]}.parquet" if more.any() else ""
+            digest = sha256(source.store.read(f"votes/{part}")).hexdigest()[:8]
+            name = f"{part.removesuffix('.parquet')}_{digest}.parquet" if more.any() else ""
         to_agree[part] = name or part
-        if name and (name not in theirs):
+        if name and name not in theirs:
             new[part] = name
     return new, to_agree
+
+
+def _same_bytes(source: Run, target: Run, parts: list[str]) -> set[str]:
+    """Those parts that are the same in both, as where one run was copied from the other."""
+
+    def is_same(part: str) -> bool:
+        return source.store.read(f"votes/{part}") == target.store.read(f"votes/{part}")
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return {part for part, same in zip(parts, pool.map(is_same, parts), strict=True) if same}
 
 
 def _refuse_contradictions(source: Run, target: Run, parts: dict[str, str]) -> None:
