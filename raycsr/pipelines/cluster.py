@@ -35,6 +35,7 @@ _FULL = (
 _IN_WORDS = {  # Ray's errors that a user can mend
     "ObjectStoreFullError": _FULL,
     "OutOfDiskError": _FULL,
+    "WorkerCrashedError": "a process dies each time it is begun; check the model, and the memory of the nodes",
     "LocalRayletDiedError": "the Ray of this machine died; start it again",
 }
 

@@ -28,6 +28,8 @@ from raycsr.options import Spec, listed
 from raycsr.pipelines.certify import certify_run
 from raycsr.pipelines.classes import check_classes, check_same_names, classes_by_position
 from raycsr.pipelines.cluster import check_location, connect, user_errors_of_workers
+from raycsr.pipelines.deaths import SharedDeaths
+from raycsr.pipelines.decoding import SurvivingDecode
 from raycsr.pipelines.pool import (
     PoolOptions,
     Probe,
@@ -434,18 +436,18 @@ def stream(
             where it is known from which pixels their other votes were drawn, sampled, as `Decode` does.
         voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
     """
-    blocks = blocks_of(job, found, pool, missing)
+    blocks, deaths = blocks_of(job, found, pool, missing), SharedDeaths()
     model = functools.partial(ray.get, ray.put(job.base_classifier))
     votes = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            Decode(job.source, job.base_classifier.preprocessing),
+            SurvivingDecode(Decode(job.source, job.base_classifier.preprocessing), deaths),
             batch_size=None,
             num_cpus=0.9 if pool.resources == {"num_cpus": 1} else 1,  # equal resources: Ray would fuse the two
         )
         .map_batches_internal(  # map_batches refuses whole blocks on GPUs; a batch size would merge blocks
             voter,
-            fn_constructor_kwargs=voter_arguments(job, run, found, pool, owner, model),
+            fn_constructor_kwargs={**voter_arguments(job, run, found, pool, owner, model), "deaths": deaths},
             batch_size=None,
             # All actors at once: those that find no place yet are what an autoscaler brings nodes for, and the others
             # begin. One block in flight: a queue at one actor while another has none makes the tail twice as long.

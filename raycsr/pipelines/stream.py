@@ -1,5 +1,6 @@
 """Training batches streamed through Ray Data: decoded and augmented on CPU tasks, for data beyond memory."""
 
+import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from raycsr.credentials import without_credentials
 from raycsr.data import Image, Source, decode_images, rgb_image
 from raycsr.errors import UserError
 from raycsr.models import Preprocessing
+from raycsr.pipelines.deaths import SharedDeaths, survive
 from raycsr.training import AugmentationOptions, Batch, augmentation, num_workers, share, whole_batch
 
 _BLOCK = 256  # images a task
@@ -29,15 +31,24 @@ class Augmented:
         preprocessing: The size of the base classifier's input.
         options: The augmentation.
         seed: Of this epoch; with a block's first image it determines the block's randomness.
+        deaths: Where those of the processes are counted; None in this process alone.
     """
 
     source: Source
     preprocessing: Preprocessing
     options: AugmentationOptions
     seed: int
+    deaths: SharedDeaths | None = None
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds `image`, uint8 (N, H, W, 3), and `error` to a block that has `image_id`, `label` and `position`."""
+        return survive(self.deaths, "decoded", block, self._augmented, self._given_up)
+
+    def _given_up(self, block: dict[str, np.ndarray], why: str) -> dict[str, np.ndarray]:
+        black = np.zeros((1, *self.preprocessing.input_size, 3), np.uint8)
+        return {**block, "image": black, "error": np.array([why], object)}
+
+    def _augmented(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         augment = augmentation(self.options, self.preprocessing.input_size)
         images: list[torch.Tensor] = []
         errors: list[str] = []
@@ -94,6 +105,10 @@ class StreamedBatches:
         self._images = images[["image_id", "label"]]
         self._batch_size = whole_batch(batch_size, len(images))
 
+    @functools.cached_property
+    def _deaths(self) -> SharedDeaths:
+        return SharedDeaths()  # of all epochs: Ray is started by the time of the first
+
     def __len__(self) -> int:
         """Returns the number of batches of an epoch."""
         return len(self._images) // self._batch_size
@@ -115,7 +130,7 @@ class StreamedBatches:
             pa.Table.from_pandas(shuffled.iloc[start : start + _BLOCK], preserve_index=False)
             for start in range(0, len(shuffled), _BLOCK)
         ]
-        augmented = Augmented(self._source, self._preprocessing, self._options, seed)
+        augmented = Augmented(self._source, self._preprocessing, self._options, seed, self._deaths)
         dataset = ray.data.from_arrow(blocks).map_batches(augmented, batch_size=None, num_cpus=1)
         failed: dict[str, str] = {}
         batch: Batch | None = None

@@ -14,6 +14,7 @@ from raycsr.costs import CostMatrix
 from raycsr.data import OTHER_PIXELS
 from raycsr.errors import UserError
 from raycsr.models import BaseClassifier, Precision, Rule, prepare_for_inference
+from raycsr.pipelines.deaths import SharedDeaths, starting, survive
 from raycsr.pipelines.metrics import Metrics
 from raycsr.pipelines.pool import device_kind, device_name, worker_device
 from raycsr.results import CertificateSet, Run, certificate_set, certify_table, histograms, sparse_votes, votes_table
@@ -42,6 +43,7 @@ class Voter:
         costs: dict[str, CostMatrix],
         statements: Statements | None,
         alpha: float,
+        deaths: SharedDeaths | None = None,
     ) -> None:
         """Prepares the network on this worker's device.
 
@@ -58,18 +60,21 @@ class Voter:
             costs: spec -> matrix to certify under at once.
             statements: what ends the sampling of an image; None where n alone does.
             alpha: failure probability of an image's certificate.
+            deaths: where those of the stream's processes are counted; None where this process alone samples.
         """
         torch.set_num_threads(threads)
+        self._deaths = deaths
         self._run = Run(Store(run))
         if not self._run.store.exists("manifest.json"):
             raise UserError(f"node {socket.gethostname()} does not see {run}; give --results s3://, or a shared folder")
-        base_classifier = model()
         self._device = worker_device()
         self._device_name = device_name(self._device)
         self._statements, self._design = statements, sampling.design
         self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
         self._batch_size = batch_size  # of images that are new; less, once memory ran out
-        self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, batch_size, rules)
+        with starting(deaths):
+            base_classifier = model()
+            self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, batch_size, rules)
         self._num_classes = base_classifier.num_classes
         self._metrics = Metrics(self._run.run_id)
         self._owner = owner
@@ -117,13 +122,23 @@ class Voter:
         Returns:
             image_id, error, samples, batch_size, halved (whether memory ran out): what the driver needs to report.
         """
+        return survive(self._deaths, "sampled", block, self._sample, self._give_up)
+
+    def _give_up(self, block: dict[str, np.ndarray], why: str) -> dict[str, np.ndarray]:
+        return self._sample({**block, "error": np.array([why], object)})
+
+    def _sample(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         rules, continues = block["rules"][0], block["continues"][0]
         batch_size = int(block["batch_size"][0]) or self._batch_size
         if batch_size != self._sampler.batch_size:  # it gives up the buffers of the other shape
             self._sampler.set_batch_size(batch_size)
         out_of_memory = self._sampler.out_of_memory
-        votes, samples = self._count(block, rules.split(), continues)
-        self._commit(part_name(self._owner, [*block["image_id"], rules, continues]), votes)
+        part = part_name(self._owner, [*block["image_id"], rules, continues])
+        if self._run.store.exists(f"votes/{part}"):  # by a process that died behind its commit, or at an image after it
+            votes, samples = self._run.store.read_table(f"votes/{part}"), np.zeros(len(block["image_id"]), np.int64)
+        else:
+            votes, samples = self._count(block, rules.split(), continues)
+        self._commit(part, votes)
         halved = self._sampler.out_of_memory > out_of_memory
         if halved:
             self._batch_size = min(self._batch_size, self._sampler.batch_size)

@@ -267,6 +267,11 @@ def test_a_full_object_store_is_one_line_with_the_fix(watched, name):
             raise error
 
 
+def test_a_task_whose_process_always_dies_is_one_line(watched):
+    with pytest.raises(UserError, match="a process dies each time .*; check the model"), user_errors_of_workers():
+        raise ray.exceptions.WorkerCrashedError
+
+
 @pytest.fixture
 def stops():
     """SIGTERM and Ctrl-C as a command handles them, put back afterwards."""

@@ -1,0 +1,168 @@
+"""Blocks whose process dies each time: they are split, and an image that is alone then is given up.
+
+Ray starts a process that died again, without end, which is right where its node went away, and wrong where the block
+itself kills it: by a fault in a decoder's or a network's own code, or for its memory. So each process says what it
+begins and what it has ended to a small actor beside the driver. It dies with the driver: the next command counts anew.
+This module is all that the actor loads: no torch, no decoder.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raycsr.errors import UserError, first_of
+
+MOST = 3  # deaths of one block, and then of one image
+_SAME_END = 3  # images that are given up on a node on which none was done: it is not the images
+
+Block = dict[str, np.ndarray]
+
+
+class Deaths:
+    """What the processes of a stream have begun and not ended: theirs are the deaths."""
+
+    def __init__(self) -> None:
+        """Nothing has been begun."""
+        self._begun: dict[str, list[str]] = {}  # work -> nodes of the processes that began it
+        self._given_up: dict[tuple[str, str], list[str]] = defaultdict(list)  # how, node -> images
+        self._lived: set[tuple[str, str]] = set()  # how, node: where something was ended
+
+    def begin(self, work: str, node: str) -> int:
+        """Notes that a process begins some work.
+
+        Returns:
+            How many died of it before: began it, and ended nothing, although their nodes are still there.
+        """
+        before = self._begun.setdefault(work, [])
+        alive = nodes_alive() if before else set()
+        before.append(node)
+        return sum(one in alive for one in before[:-1])
+
+    def end(self, work: str, how: str, node: str) -> None:
+        """Notes that the work is done, as none is that was split or given up."""
+        self._begun.pop(work, None)
+        self._lived.add((how, node))
+
+    def give_up(self, image_id: str, how: str, node: str) -> list[str]:
+        """Notes that an image is given up.
+
+        Returns:
+            All images that were given up on that node so far, where none was ever done there.
+        """
+        if image_id not in (given_up := self._given_up[how, node]):
+            given_up.append(image_id)
+        return [] if (how, node) in self._lived else given_up
+
+
+def nodes_alive() -> set[str]:
+    """Ids of the cluster's nodes that are there."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+class SharedDeaths:
+    """The one `Deaths` of a stream, as its processes use it; each speaks of its own node."""
+
+    def __init__(self) -> None:
+        """Starts its actor, on the driver's node, which lives as long as the driver does."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+        self._actor = ray.remote(Deaths).options(**options).remote()
+
+    def begin(self, work: str) -> int:
+        """As `Deaths.begin`; it is noted when this returns."""
+        return ray.get(self._actor.begin.remote(work, _node()))
+
+    def end(self, work: str, how: str) -> None:
+        """As `Deaths.end`."""
+        self._actor.end.remote(work, how, _node())  # nobody waits for it
+
+    def give_up(self, image_id: str, how: str) -> None:
+        """As `Deaths.give_up`.
+
+        Raises:
+            UserError: where several images died on this node, and none lived.
+        """
+        given_up = ray.get(self._actor.give_up.remote(image_id, how, _node()))
+        if len(given_up) >= _SAME_END:
+            raise UserError(
+                f"node {_node()[:12]} has {how} no image: its process died {MOST} times for each of {len(given_up)}, "
+                f"{first_of(given_up, _SAME_END)}; check the model and the node's memory, or take that node away"
+            )
+
+
+def _node() -> str:
+    return ray.get_runtime_context().get_node_id()
+
+
+def survive(
+    deaths: SharedDeaths | None,
+    how: str,
+    block: Block,
+    call: Callable[[Block], Block],
+    give_up: Callable[[Block, str], Block],
+) -> Block:
+    """Calls a function on a block; where that has killed three processes, on each image alone.
+
+    Args:
+        deaths: of the stream; None where there is no Ray to start a process again.
+        how: what is done to an image: decoded, sampled.
+        block: columns by name, among them image_id; also rules and continues where images are in several blocks.
+        call: block -> a row for each of its images.
+        give_up: a block of one image, and why it is given up -> its row; called where that image alone has killed
+            three processes.
+
+    Returns:
+        What the calls gave, in the order of the block.
+
+    Raises:
+        UserError: where the images are not what kills the process.
+    """
+    if deaths is None:
+        return call(block)
+    what = [how, *block["image_id"], *(block[name][0] for name in ("rules", "continues") if name in block)]
+    work = hashlib.sha256("\0".join(map(str, what)).encode()).hexdigest()
+    if deaths.begin(work) < MOST:
+        result = call(block)
+        deaths.end(work, how)
+        return result
+    images = len(block["image_id"])
+    if images == 1:
+        deaths.give_up(str(block["image_id"][0]), how)
+        with thrice(deaths, f"{work} given up", f"image {block['image_id'][0]!r} was given up and its process died"):
+            return give_up(block, f"its process died {MOST} times while it was {how}")
+    alone = [{name: column[i : i + 1] for name, column in block.items()} for i in range(images)]
+    rows = [survive(deaths, how, one, call, give_up) for one in alone]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+@contextmanager
+def thrice(deaths: SharedDeaths, work: str, what: str) -> Iterator[None]:
+    """Work without an image that it could be split by, which Ray would begin again without end.
+
+    Raises:
+        UserError: that says `what` died, where three processes did.
+    """
+    if deaths.begin(work) >= MOST:
+        raise UserError(f"{what} {MOST} times; check the model, and the memory of node {_node()[:12]}")
+    yield
+    deaths.end(work, "begun")
+
+
+@contextmanager
+def starting(deaths: SharedDeaths | None) -> Iterator[None]:
+    """The start of an actor.
+
+    Raises:
+        UserError: where it killed three processes of this actor.
+    """
+    if deaths is None:
+        yield
+        return
+    actor = ray.get_runtime_context().get_actor_id()
+    with thrice(deaths, f"start {actor}", "the process that loads the model died"):
+        yield
