@@ -52,7 +52,7 @@ def undisturbed_top_up(sampling):
     before = drawn(sampling)
     finish(sampling, TOP_UP)
     after = drawn(sampling)
-    assert len(after) == IMAGES * RULES and sum(after[key] > before[key] for key in after) > IMAGES / 4
+    assert len(after) == IMAGES * RULES and sum(after[key] > before[key] for key in after) > IMAGES / 10
     votes = comparable(load_votes(sampling.run.location))
     sampling.results = disturbed
     return votes
