@@ -55,6 +55,7 @@ def is_transient(error: BaseException) -> bool:
         exceptions.ConnectionError
         | exceptions.HTTPClientError
         | exceptions.IncompleteReadError
+        | exceptions.FlexibleChecksumError  # bytes that were damaged on their way
         | exceptions.MetadataRetrievalError
         | exceptions.CredentialRetrievalError
         | ConnectionError,
