@@ -4,8 +4,9 @@ import os
 
 import pandas as pd
 
-from raycsr.errors import UserError, printable
+from raycsr.errors import DamagedFile, UserError, printable
 from raycsr.results import Run, find_experiments, list_runs, markdown_table
+from raycsr.results.locations import or_warn
 from raycsr.results.runs import ImageCounts
 from raycsr.results.state import RunState
 from raycsr.store import Store
@@ -43,14 +44,10 @@ def ls(results: str) -> pd.DataFrame:
     if not store.names("") and not os.path.isdir(store.location):
         raise UserError(f"there is nothing at {store.location!r}; give the --results of a command that has run")
     runs = list_runs(results)
-    of_others = runs["state"].str.startswith("schema_version")
-    progress = pd.DataFrame(
-        [
-            ImageCounts(0, 0, 0, 0) if other else Run(Store(location)).progress()
-            for location, other in zip(runs["location"], of_others, strict=True)
-        ]
-    )
-    runs[["done", "missing", "errored"]] = progress.reindex(columns=["done", "missing", "errored"])
+    progress = [_progress(*row) for row in zip(runs["location"], runs["state"], strict=True)]
+    runs = runs[[one is not None for one in progress]].reset_index(drop=True)
+    counts = pd.DataFrame([one for one in progress if one is not None], columns=ImageCounts._fields)
+    runs[["done", "missing", "errored"]] = counts[["done", "missing", "errored"]]
     others = [line for experiment in find_experiments(results) for line in _others(experiment)]
     if len(runs):
         print(_table(runs))
@@ -60,6 +57,13 @@ def ls(results: str) -> pd.DataFrame:
     for line in others:
         print(printable(line))
     return runs
+
+
+def _progress(location: str, state: str) -> ImageCounts | None:
+    """How far a run is; None where it is damaged, of which a warning says more."""
+    if state.startswith("schema_version"):
+        return ImageCounts(0, 0, 0, 0)
+    return or_warn(Run(Store(location)).progress)
 
 
 def _table(runs: pd.DataFrame) -> str:
@@ -90,4 +94,7 @@ def _others(experiment: Store) -> list[str]:
 def _sweep(sweep: Store) -> str:
     if not sweep.exists("leaderboard.md"):
         return f"sweep {sweep.location}: no leaderboard yet"
-    return f"sweep {sweep.location}: {len(sweep.read_table('trials.parquet'))} trials, leaderboard.md"
+    try:
+        return f"sweep {sweep.location}: {sweep.num_rows('trials.parquet'):,} trials, leaderboard.md"
+    except DamagedFile as error:
+        return f"sweep {sweep.location}: {error}"

@@ -35,10 +35,10 @@ def read_pictures(run: Run, certificates: pd.DataFrame) -> list[NDArray[np.uint8
         UserError: where the source as a whole cannot be read.
     """
     manifest = run.manifest()
-    how = manifest["preprocessing"]
-    preprocessing = Preprocessing(**{**how, "input_size": tuple(how["input_size"])})
     ids = certificates["image_id"].tolist()
     try:
+        how = manifest["preprocessing"]
+        preprocessing = Preprocessing(**{**how, "input_size": tuple(how["input_size"])})
         encoded = open_source(stored_options(manifest["config"]["data"])).read(ids)
     except UserError:
         raise

@@ -300,7 +300,7 @@ def _load_set(
     num_images, position = len(listed), pd.Series(listed.index, index=listed)
     spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
     matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
-    size = tuple(manifest["preprocessing"]["input_size"])
+    size = tuple(manifest.get("preprocessing", {}).get("input_size", ())) or None
     folder = run.store.at(f"certificates/{name}")
     of_argmax = certificates[certificates["rule"] == "argmax"]
     sets = []

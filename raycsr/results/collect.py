@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
-from raycsr.results.locations import find_experiments, find_runs
+from raycsr.results.locations import find_experiments, find_runs, or_warn
 from raycsr.results.runs import Run
 from raycsr.results.schema import CERTIFICATES, refuse_other_schema, refuse_other_schemas
 from raycsr.store import Store
@@ -41,7 +41,10 @@ def collect_certificates(
     if not runs:
         raise UserError(f"no runs at {os.fspath(results)!r}; give the --results of `raycsr sample`, or a folder in it")
     with ThreadPoolExecutor(_READERS) as pool:
-        manifests = list(pool.map(lambda run: run.manifest(any_schema=True), runs))
+        found = list(pool.map(lambda run: or_warn(lambda: (run, run.manifest(any_schema=True), run.rules())), runs))
+        runs, manifests = [one[0] for one in found if one], [one[1] for one in found if one]
+        if not runs:
+            raise UserError(f"no run at {os.fspath(results)!r} can be read; the warnings say why")
         refuse_other_schemas({run.run_id: facts for run, facts in zip(runs, manifests, strict=True)})
         rule_ids = list(pool.map(lambda run: _rule_ids(run, rule), runs))
         sets = list(pool.map(lambda run: run.certificate_sets(), runs))
@@ -63,7 +66,10 @@ def collect_certificates(
                 f"no run at {os.fspath(results)!r} has certificates{asked} (stored: {have}); "
                 "make them with `raycsr certify --run ... --costs ...`"
             )
-        return pd.concat(pool.map(lambda one: _certificates(*one), wanted), ignore_index=True)
+        frames = list(pool.map(lambda one: or_warn(lambda: _certificates(*one)), wanted))
+        if all(frame is None for frame in frames):
+            raise UserError(f"no run at {os.fspath(results)!r} can be read; the warnings say why")
+        return pd.concat([frame for frame in frames if frame is not None], ignore_index=True)
 
 
 def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:

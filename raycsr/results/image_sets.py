@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from raycsr.errors import UserError
+from raycsr.results.notes import is_text, read_note
 from raycsr.results.runs import Run
 
 KEPT = 16_384  # hashes of a set, 8 bytes each
@@ -160,6 +161,8 @@ def note_known_sets(run: Run, known: Iterable[Mapping[str, Any]]) -> None:
 def seen_images_of(run: Run, rules: Iterable[str]) -> list[str]:
     """Says which of a run's images its model was trained on, and some of its rules, by their ids, tuned on."""
     shown = set(rules)
-    stored = [json.loads(run.store.read(f"{_FOLDER}/{name}")) for name in run.store.names(_FOLDER)]
+    fields = {"what": is_text, "rule": lambda value: value is None or is_text(value)}
+    names = [name for name in run.store.names(_FOLDER) if name.endswith(".json")]
+    stored = [read_note(run.store, f"{_FOLDER}/{name}", fields, "move it away") for name in names]
     known = [one for one in stored if one["rule"] is None or one["rule"] in shown]
-    return seen_images(known, run.images, run.manifest()["data"]) if known else []
+    return seen_images(known, run.images, run.manifest().get("data", {})) if known else []

@@ -1,17 +1,21 @@
 """From what a user says (a path, a URI, a unique prefix, a results folder) to runs."""
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pandas as pd
 
-from raycsr.errors import UserError
+from raycsr.errors import DamagedFile, UserError
 from raycsr.options import listed
 from raycsr.results.runs import Run
 from raycsr.results.schema import READABLE_SCHEMAS
 from raycsr.results.state import RunState, run_state
 from raycsr.store import Store
+
+T = TypeVar("T")
 
 _FOLDERS = {"runs", "sweeps", "checkpoints"}  # of an experiment
 _READERS = 16  # runs looked at side by side; it waits for the network
@@ -87,7 +91,17 @@ def list_runs(results: str | os.PathLike[str]) -> pd.DataFrame:
         "since",
     ]
     with ThreadPoolExecutor(_READERS) as pool:
-        return pd.DataFrame(list(pool.map(_row, find_runs(results))), columns=columns)
+        rows = pool.map(lambda run: or_warn(lambda: _row(run)), find_runs(results))
+        return pd.DataFrame([row for row in rows if row is not None], columns=columns)
+
+
+def or_warn(read: Callable[[], T]) -> T | None:
+    """What is read of a run, or None where it is damaged: a warning names the file, and others are read on."""
+    try:
+        return read()
+    except DamagedFile as error:
+        warnings.warn(f"a run is left out: {error}", stacklevel=3)
+        return None
 
 
 def _siblings(folder: str) -> list[Run]:

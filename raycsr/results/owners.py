@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from raycsr.errors import UserError
+from raycsr.results.notes import read_owner
 from raycsr.signals import stops_held_back
 from raycsr.store import Store
 
@@ -57,7 +59,7 @@ class Ownership:
             if created and arrived:
                 self._release()
         if not created:
-            owner = json.loads(store.read(_name(self.number)))
+            owner = read_owner(store, _name(self.number))
             raise UserError(f"{self._what} was just taken by {who(owner)}; wait for it to end")
         self._impatient = Store(store.location, 0.0)  # a beat that waited for S3 would keep a driver from stopping
         self._stop = threading.Event()
@@ -126,8 +128,7 @@ def _wait_for_death(store: Store, number: int, what: str) -> None:
     """
     seen, since = None, time.monotonic()
     while True:
-        state = store.read(_name(number))
-        owner = json.loads(state)
+        owner = state = read_owner(store, _name(number))
         if owner["released"] or is_gone(owner):
             return
         if is_here(owner) or (seen is not None and state != seen):  # a heartbeat while we looked
@@ -152,7 +153,17 @@ def is_gone(owner: dict) -> bool:
 
 
 def _last_owner(store: Store) -> int:
-    return max((int(name.removesuffix(".json")) for name in store.names("owners")), default=0)
+    return max((int(name[:-5]) for name in store.names("owners") if re.fullmatch(r"[0-9]{4,9}\.json", name)), default=0)
+
+
+def last_owner(store: Store) -> tuple[str, dict] | None:
+    """The file of the last owner, and what it says; None where there was none.
+
+    Raises:
+        DamagedFile: the file is not what was written.
+    """
+    number = _last_owner(store)
+    return (_name(number), read_owner(store, _name(number))) if number else None
 
 
 def _name(number: int) -> str:

@@ -1,9 +1,10 @@
 """The Parquet parts of a folder, votes or a set of certificates: each is read whole, or counts for nothing."""
 
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import md5
+from hashlib import md5, sha256
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +30,11 @@ class Parts:
     def names(self) -> list[str]:
         """Names of the parts, sorted."""
         return [name for name in self.store.names("") if name.endswith(".parquet")]
+
+    def stamp(self) -> str:
+        """Tells whether files came, went or were written since: a digest of their names, sizes and versions."""
+        files = sorted(self.store.walk()) if self.store.names("") else []
+        return sha256(json.dumps([file for file in files if not file.path.startswith(".")]).encode()).hexdigest()[:16]
 
     def write(self, name: str, table: pa.Table, texts: dict[str, str] | None = None) -> str:
         """Commits a part, with texts in its schema's metadata; returns the digest of its bytes."""
@@ -72,7 +78,7 @@ class Parts:
             return None
         if rule is not None:  # here, not when all is read: a run of many rules is as many times as large
             table = table.filter(pc.equal(table["rule"], rule))
-        return table.append_column("part", pa.repeat(name, len(table))) if "part" in columns else table
+        return table.append_column("part", pa.repeat(name, len(table))).select(columns) if "part" in columns else table
 
     def with_digest(self, name: str, columns: list[str]) -> tuple[pa.Table | None, str]:
         """Columns of a part, None where it cannot be read, and the digest of its bytes."""

@@ -1,6 +1,7 @@
 """A run's files: its manifest, rules, listing, votes and certificates, and how they are read back."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +14,13 @@ from raycsr.errors import DamagedFile, UserError, nearest
 from raycsr.results.certificate_sets import CertificateSet, certificate_set, certificate_sets
 from raycsr.results.listing import Relisted, refuse_changed
 from raycsr.results.merging import missing_images, once, whole
+from raycsr.results.notes import is_count, is_texts, read_manifest, read_note, read_rule
 from raycsr.results.parts import Parts
 from raycsr.results.schema import VOTES, refuse_other_schemas
 from raycsr.store import Store
 
 _STANDING = ["image_id", "rule", "error", "n", "continues", "device", "batch_size", "part"]  # by which rows stand
+_NOTE = "finished.json"
 _LIST_AGAIN = "delete it, and `raycsr sample` lists the images again"
 
 
@@ -84,7 +87,7 @@ class Run:
         Raises:
             UserError: where the folder holds no run, or one of another schema.
         """
-        facts = json.loads(self.store.read("manifest.json"))
+        facts = read_manifest(self.store)
         if not any_schema:
             refuse_other_schemas({self.run_id: facts})
         return facts
@@ -97,7 +100,7 @@ class Run:
     def rules(self) -> dict[str, RunRule]:
         """The run's decision rules by id: argmax, then the others by their spec."""
         names = [name for name in self.store.names("rules") if name.endswith(".json")]
-        stored = [json.loads(self.store.read(f"rules/{name}")) for name in names]
+        stored = [read_rule(self.store, f"rules/{name}") for name in names]
         rules = sorted((RunRule(rule["id"], rule["kind"], rule["spec"]) for rule in stored), key=lambda one: one.spec)
         return {rule.id: rule for rule in (RunRule("argmax", "argmax", "argmax"), *rules)}
 
@@ -226,10 +229,11 @@ class Run:
         return sorted({*self._votes.read(["device"])["device"].to_pylist()} - {None, ""})
 
     def progress(self) -> ImageCounts:
-        """How far the run is: by its note where it is finished, else by its committed rows."""
-        images, facts = self.num_images(), self._note()
-        if self._is_finished(images, facts):
-            errored = facts.get("num_errors", 0)
+        """How far the run is: by its note where it is finished and its parts are those of then, else by all rows."""
+        images = self.num_images()
+        note = self._noted(images)
+        if note is not None and note.get("votes") == self._votes.stamp():
+            errored = min(note.get("num_errors", 0), images)
             return ImageCounts(images, images - errored, 0, errored)
         if not images:
             return ImageCounts(0, 0, 0, 0)
@@ -309,19 +313,29 @@ class Run:
         return missing_images(self.images(), keys, set(certificates["rule"]) or {"argmax"})["image_id"].tolist()
 
     def finish(self, **facts: float) -> None:
-        """Notes that every listed image is sampled under every rule; a new image or rule undoes it."""
-        self.store.write("finished.json", json.dumps({**facts, "rules": list(self.rules())}).encode())
+        """Notes that every listed image is sampled under every rule; a new image or rule, or a lost part, undoes it."""
+        note = {**facts, "rules": list(self.rules()), "votes": self._votes.stamp()}
+        self.store.write(_NOTE, json.dumps(note).encode())
 
     def finished(self) -> bool:
         """Whether every listed image has been sampled under every rule of the run."""
-        return self._is_finished(self.num_images(), self._note())
+        images = self.num_images()
+        return self._noted(images) is not None and not self.progress().missing
 
-    def _note(self) -> dict:
-        """What `finish` wrote, or nothing."""
-        return json.loads(self.store.read("finished.json")) if self.store.exists("finished.json") else {}
-
-    def _is_finished(self, images: int, note: dict) -> bool:
-        return note.get("num_images") == images and self.rules().keys() <= set(note.get("rules", ["argmax"]))
+    def _noted(self, images: int) -> dict | None:
+        """What `finish` wrote, where it is about these images and all rules."""
+        if not self.store.exists(_NOTE):
+            return None
+        fields = {"num_images": is_count, "num_errors": is_count, "rules": is_texts}
+        try:
+            note = read_note(self.store, _NOTE, fields, "", ("num_errors", "rules"))
+        except DamagedFile as error:
+            warnings.warn(
+                f"{error.file} is damaged and counts for nothing; `raycsr sample` writes it again", stacklevel=4
+            )
+            return None
+        is_about = note["num_images"] == images and self.rules().keys() <= set(note.get("rules", ["argmax"]))
+        return note if is_about else None
 
     def _refuse_doubled(self) -> None:
         """Refuses rows of schema 2 whose votes were counted twice.

@@ -1,9 +1,10 @@
 """What becomes of a run: finished, or what its last driver does, by the owner file that the driver keeps."""
 
-import json
+import warnings
 from dataclasses import dataclass
 
-from raycsr.results.owners import DEAD_AFTER_SECONDS, is_gone, is_here, who
+from raycsr.errors import DamagedFile
+from raycsr.results.owners import DEAD_AFTER_SECONDS, is_gone, is_here, last_owner, who
 from raycsr.results.runs import Run
 from raycsr.store import Store
 
@@ -40,11 +41,15 @@ def run_state(run: Run, finished: bool) -> RunState:
         run: the run.
         finished: whether every listed image has been sampled under every rule (`Run.finished`).
     """
-    names = run.store.names("owners")
-    if names:
-        owner = json.loads(run.store.read(f"owners/{names[-1]}"))
+    try:
+        last = last_owner(run.store)
+    except DamagedFile as error:
+        warnings.warn(str(error), stacklevel=2)
+        last = None
+    if last is not None:
+        name, owner = last
         facts = who(owner), owner.get("since", "")
-        if not owner["released"] and _lives(owner, run.store, names[-1]):
+        if not owner["released"] and _lives(owner, run.store, name):
             return RunState("running", *facts)
         if not owner["released"] and not finished:
             return RunState("died", *facts)
@@ -58,4 +63,4 @@ def _lives(owner: dict, store: Store, name: str) -> bool:
     """
     if is_here(owner):
         return not is_gone(owner)
-    return store.age(f"owners/{name}") <= DEAD_AFTER_SECONDS + (0.0 if store.remote else _SKEW_SECONDS)
+    return store.age(name) <= DEAD_AFTER_SECONDS + (0.0 if store.remote else _SKEW_SECONDS)
