@@ -135,7 +135,9 @@ class TestRead:
             return read(files, name, fits)
 
         monkeypatch.setattr(LocalFiles, "read", flaky)
+        monkeypatch.setenv("RAYCSR_PATIENCE", "60")
         folder = source("imagefolder", animals)
         assert folder.read(["cat/a.png"]) == [b"bytes of cat/a.png"]
+        monkeypatch.setenv("RAYCSR_PATIENCE", "0")
         with pytest.raises(UserError, match=r"cat/a.png: Stale file handle"):
             folder.read(["cat/a.png"])

@@ -237,6 +237,7 @@ class TestDamaged:
 
         read = LocalFiles.read_range
         monkeypatch.setattr(LocalFiles, "read_range", read_range)
+        monkeypatch.setenv("RAYCSR_PATIENCE", "60")
         with pytest.warns(UserWarning, match="Input/output error; trying again"):
             assert all(isinstance(image, bytes) for image in opened.read(ids))
         failing = itertools.repeat(True)

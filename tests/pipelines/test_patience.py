@@ -53,6 +53,7 @@ def unreliable(s3, monkeypatch):
     """S3 as a server that restarts all the time; nobody waits between attempts."""
     server = Unreliable()
     monkeypatch.setattr("raycsr.store.store._DELAYS", (0.0,))
+    monkeypatch.setenv("RAYCSR_PATIENCE", "60")  # seconds: the machine may be busy
     monkeypatch.setattr("raycsr.store.s3.client", lambda anonymous: server)
     return server
 
