@@ -21,7 +21,7 @@ from raycsr.pipelines import voter
 from raycsr.pipelines.cluster import connect
 from raycsr.pipelines.pool import PoolOptions
 from raycsr.pipelines.sample import _sample_run
-from raycsr.results import runs
+from raycsr.results import certificate_sets
 from raycsr.smoothing import Request, engine
 from raycsr.smoothing.noise import fill_noise
 
@@ -204,7 +204,7 @@ def test_it_sees_bounds_for_a_fixed_n_on_votes_that_said_when_to_stop(tmp_path, 
 
 def _of_another_sigma(monkeypatch):
     def certify_table(votes, matrix, sigma, alpha):
-        return runs.certify_table(votes, matrix, 1.01 * sigma, alpha)
+        return certificate_sets.certify_table(votes, matrix, 1.01 * sigma, alpha)
 
     monkeypatch.setattr(voter, "certify_table", certify_table)
 
