@@ -7,6 +7,7 @@ are found; nothing is imported before its name is asked for.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
 from typing import Any
 
 from raycsr.errors import UserError
@@ -77,8 +78,9 @@ class Extensions:
 
 
 def _name(distribution: Distribution) -> str:
-    """The package's name; that of its folder where it has no metadata beside its entry points."""
+    """The package's name; where it has no metadata, the folder that its entry points lie in."""
     try:
-        return distribution.name
-    except (KeyError, TypeError):
-        return str(distribution.locate_file(""))
+        name = distribution.name
+    except (KeyError, TypeError):  # of later versions of Python
+        name = None
+    return name or Path(str(getattr(distribution, "_path", distribution.locate_file("")))).name

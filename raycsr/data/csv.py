@@ -18,6 +18,7 @@ import pandas as pd
 from raycsr.data.columns import GROUP, IMAGE, LABEL, SPLIT, class_labels, find_columns, some_of
 from raycsr.data.files import READ_THREADS, instead, natural, read_image, walk
 from raycsr.data.images import EXTENSIONS, Found, Image, Images, Room, extension, frame
+from raycsr.data.kinds import SourceKind
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError, refuse_credentials
 from raycsr.store import AccessDenied, File, FileMissing, Store
@@ -340,3 +341,12 @@ def _folders(wanted: set[str], found: dict[str, str], base: str) -> list[str]:
                 if "/".join(parts[depth:]) in wanted:
                     folders[f"{root}/{'/'.join(parts[:depth])}".removeprefix(f"{base}/")] = None
     return sorted(folders, key=natural)
+
+
+CSV = SourceKind(
+    list_csv,
+    read_csv,
+    "a CSV file with a column of images and one of labels",
+    splits=(),
+    columns=("image_roots", "image_column", "label_column", "split_column", "group_column"),
+)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from raycsr.data.files import READ_THREADS, instead, natural, read_image, walk
-from raycsr.data.images import EXTENSIONS, Found, Image, Images, Room, extension, frame
+from raycsr.data.images import EXTENSIONS, PICTURES, Found, Image, Images, Room, extension, frame
+from raycsr.data.kinds import SourceKind
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 from raycsr.store import AccessDenied, File, FileMissing, Store
@@ -52,3 +53,6 @@ def read_imagefolder(options: DataOptions, image_ids: Sequence[str], room: Room)
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
         return list(pool.map(read_one, image_ids))
+
+
+IMAGEFOLDER = SourceKind(list_imagefolder, read_imagefolder, f"a folder laid out <class>/<image>{PICTURES}")

@@ -9,11 +9,12 @@ import numpy as np
 
 from raycsr.data.files import reason
 from raycsr.data.images import Found, Images, Room, frame
+from raycsr.data.kinds import SourceKind
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 
 if TYPE_CHECKING:
-    from torchvision.datasets import CIFAR10
+    from torchvision import datasets
 
 
 def digits_arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -56,11 +57,11 @@ def cifar10_arrays(path: str, split: str, download: bool = False) -> tuple[np.nd
 
 
 @lru_cache(maxsize=2)
-def _cifar10(path: str, split: str, download: bool) -> "CIFAR10":
-    from torchvision.datasets import CIFAR10  # here, for PyTorch is slow to import
+def _cifar10(path: str, split: str, download: bool) -> "datasets.CIFAR10":
+    from torchvision import datasets  # here, for PyTorch is slow to import
 
     try:
-        return CIFAR10(path, train=split == "train", download=download)
+        return datasets.CIFAR10(path, train=split == "train", download=download)
     except (RuntimeError, OSError) as error:
         raise UserError(f"no CIFAR-10 in {path!r} ({reason(error)}): set download, or mend the path") from None
 
@@ -97,3 +98,9 @@ def read_cifar10(options: DataOptions, image_ids: Sequence[str], room: Room) -> 
 
 def _at_indices(images: np.ndarray, image_ids: Sequence[str]) -> Images:
     return [images[int(image_id.rsplit("#", 1)[1])] for image_id in image_ids]
+
+
+DIGITS = SourceKind(list_digits, read_digits, "it comes with scikit-learn", ("train", "test"), has_path=False)
+CIFAR10 = SourceKind(
+    list_cifar10, read_cifar10, "the folder that torchvision keeps CIFAR-10 in", ("train", "test"), local=True
+)

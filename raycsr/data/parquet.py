@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from raycsr.data.columns import GROUP, class_labels, find_columns
 from raycsr.data.files import READ_THREADS, folder_of, instead, natural, reason, walk
 from raycsr.data.images import LATER, MAX_BYTES, Found, Image, Images, Room, extension, frame, too_large
+from raycsr.data.kinds import SourceKind
 from raycsr.data.options import DataOptions
 from raycsr.data.split_names import TEST, TRAIN
 from raycsr.errors import UserError
@@ -286,3 +287,12 @@ def _image(cell: pa.Scalar, room: Room) -> Image:
     if size > MAX_BYTES:
         return too_large(size)
     return cell.as_py() if room.take(size) else LATER
+
+
+PARQUET = SourceKind(
+    list_parquet,
+    read_parquet,
+    "a file, or a folder of files, named *.parquet",
+    splits=(),
+    columns=("image_column", "label_column", "group_column"),
+)

@@ -1,30 +1,34 @@
 """Image sources: what to certify, as a listing without pixels, and the images of a block of ids.
 
-Every kind of source is a pair of functions, one that lists and one that reads: see `_KINDS` at the end.
+Every kind of source is a file with its `SourceKind`, and a line of `_KINDS` at the end; packages add others by entry
+points of the group `raycsr.sources`.
 """
 
 import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from raycsr.certification import group_numbers
 from raycsr.class_names import read_classes
-from raycsr.data.csv import checked_roots, list_csv, read_csv
-from raycsr.data.imagefolder import list_imagefolder, read_imagefolder
-from raycsr.data.images import LATER, MAX_HELD, PICTURES, Found, Images, Room
+from raycsr.data.csv import CSV, checked_roots
+from raycsr.data.imagefolder import IMAGEFOLDER
+from raycsr.data.images import LATER, MAX_HELD, Found, Images, Room
+from raycsr.data.kinds import SourceKind
 from raycsr.data.naming import name_classes
 from raycsr.data.options import DataOptions
-from raycsr.data.packaged import list_cifar10, list_digits, read_cifar10, read_digits
-from raycsr.data.parquet import list_parquet, read_parquet
-from raycsr.data.webdataset import list_webdataset, read_webdataset
+from raycsr.data.packaged import CIFAR10, DIGITS
+from raycsr.data.parquet import PARQUET
+from raycsr.data.webdataset import WEBDATASET
 from raycsr.errors import UserError, nearest, printable, refuse_credentials
+from raycsr.extensions import Extensions
 from raycsr.store import Store
 
 _SHOWN = 6  # kinds of files named in the line about those left out
@@ -99,7 +103,7 @@ class Source:
 
         Whoever lets go of each turn before the next never has more encoded images in memory.
         """
-        read = _KINDS[self.options.source].read
+        read = _kind(self.options.source).read
         while image_ids:
             images = read(self.options, image_ids, Room(MAX_HELD))
             if images[0] is LATER:  # threads read images out of their order; one alone always fits
@@ -117,18 +121,18 @@ class Source:
                 the source says none; a class of the subset is unknown; names of classes are there twice or do not
                 fit; a label has no class.
         """
-        found = _KINDS[self.options.source].list(self.options)
+        kind = _kind(self.options.source)
+        found = kind.list(self.options)
         where, left_out = _describe(self.options), _left_out(found)
+        if self.options.source not in _KINDS and not found.images["image_id"].is_unique:
+            twice = found.images["image_id"][found.images["image_id"].duplicated()].iloc[0]
+            raise UserError(f"source {self.options.source} lists image {twice!r} twice: give each an id of its own")
         if found.images.empty:
             more = "; " + left_out[0] if left_out else ""
-            raise UserError(f"no images in {where}: {_KINDS[self.options.source].layout}{more}")
+            raise UserError(f"no images in {where}: {kind.layout}{more}")
         split = None if found.all_splits else self.options.split
         if self.split_named and split is None:
-            column = (
-                ", or name its column by data.split_column"
-                if "split_column" in _KINDS[self.options.source].columns
-                else ""
-            )
+            column = ", or name its column by data.split_column" if "split_column" in kind.columns else ""
             raise UserError(
                 f"unknown split {self.options.split!r}: nothing in {where} says a split; leave data.split out to take "
                 f"all images{column}"
@@ -173,9 +177,7 @@ def open_source(options: DataOptions) -> Source:
         UserError: An unknown source or split, a split of a source that has none, a path missing or superfluous, skip or
             limit below 1.
     """
-    kind = _KINDS.get(options.source)
-    if kind is None:
-        raise UserError(f"unknown source {options.source!r}: {nearest(options.source, _KINDS)}")
+    kind = _ADDED.load(options.source) or _kind(options.source)  # load refuses a name that is raycsr's own
     if options.split is not None and not _has_splits(options):
         raise UserError(
             f"{_describe(options)} has no splits (data.split is {options.split!r}): leave data.split out, and let "
@@ -196,7 +198,7 @@ def open_source(options: DataOptions) -> Source:
         raise UserError(f"skip is {options.skip}: give 1 (every image) or more")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"limit is {options.limit}: give 1 or more, or leave it out for all images")
-    path = _checked_path(options, kind.layout)
+    path = _checked_path(options, kind)
     return Source(replace(options, path=path, image_roots=checked_roots(str(path), options.image_roots)), split_named)
 
 
@@ -212,23 +214,41 @@ def stored_options(stored: Mapping[str, Any]) -> DataOptions:
 
 
 def _has_splits(options: DataOptions) -> bool:
-    kind = _KINDS.get(options.source)
     one_file = str(options.path).endswith(".parquet")  # which is of one split or of none
-    return kind is not None and kind.splits is not None and not one_file
+    with suppress(UserError):  # of an unknown source: said where it is opened
+        return _kind(options.source).splits is not None and not one_file
+    return False
 
 
-def _checked_path(options: DataOptions, layout: str) -> str | None:
+def _kind(name: str) -> SourceKind:
+    """The kind of that name: raycsr's own, without a look at what is installed, or that of a package.
+
+    Raises:
+        UserError: There is none, or the package that adds it cannot be used.
+    """
+    kind = _KINDS.get(name) or _ADDED.load(name)
+    if kind is None:
+        raise UserError(f"unknown source {name!r}: {nearest(name, source_names())}")
+    return kind
+
+
+def source_names() -> list[str]:
+    """All kinds of sources: raycsr's own, and those of installed packages."""
+    return [*_KINDS, *_ADDED.names()]
+
+
+def _checked_path(options: DataOptions, kind: SourceKind) -> str | None:
     """The path as every node reads it: absolute where it is local."""
     path = options.path
-    if options.source == "digits":
+    if not kind.has_path:
         if path is not None:
-            raise UserError(f"source digits is packaged and has no path (got {path!r}): drop it")
+            raise UserError(f"source {options.source} has no path (got {path!r}): drop it")
         return None
     if not path:
-        raise UserError(f"source {options.source} needs a path: {layout}")
-    if options.source == "cifar10" and "://" in path:
+        raise UserError(f"source {options.source} needs a path: {kind.layout}")
+    if kind.local and "://" in path:
         refuse_credentials(path)
-        raise UserError(f"source cifar10 reads a local folder, not {path!r}: on S3 use source parquet")
+        raise UserError(f"source {options.source} reads a local folder, not {path!r}: on S3 use source parquet")
     Store(path)  # refuses what is no location, before a home is looked for
     return Store(os.path.expanduser(path)).location
 
@@ -253,28 +273,23 @@ def _describe(options: DataOptions) -> str:
     return repr(options.path) if options.path else f"{options.source} {options.split}"
 
 
-class _Kind(NamedTuple):
-    list: Callable[[DataOptions], Found]
-    read: Callable[[DataOptions, Sequence[str], Room], Images]
-    layout: str
-    splits: tuple[str, ...] | None = None  # None: it has none; empty: they may have any name
-    columns: tuple[str, ...] = ()  # of the options that only some kinds have
-
-
-_COLUMNS = ("image_roots", "image_column", "label_column", "split_column", "group_column")
+_COLUMNS = CSV.columns  # the options that only some kinds have
 _KINDS = {
-    "digits": _Kind(list_digits, read_digits, "it comes with scikit-learn", ("train", "test")),
-    "cifar10": _Kind(list_cifar10, read_cifar10, "the folder that torchvision keeps CIFAR-10 in", ("train", "test")),
-    "imagefolder": _Kind(list_imagefolder, read_imagefolder, f"a folder laid out <class>/<image>{PICTURES}"),
-    "csv": _Kind(list_csv, read_csv, "a CSV file with a column of images and one of labels", (), _COLUMNS),
-    "parquet": _Kind(
-        list_parquet,
-        read_parquet,
-        "a file, or a folder of files, named *.parquet",
-        (),
-        ("image_column", "label_column", "group_column"),
-    ),
-    "webdataset": _Kind(
-        list_webdataset, read_webdataset, f"a .tar, or a folder of them, of <key>{PICTURES}, and <key>.cls"
-    ),
+    "digits": DIGITS,
+    "cifar10": CIFAR10,
+    "imagefolder": IMAGEFOLDER,
+    "csv": CSV,
+    "parquet": PARQUET,
+    "webdataset": WEBDATASET,
 }
+
+
+DataOptions.__doc__ = str(DataOptions.__doc__).replace("{sources}", ", ".join(_KINDS))  # which is the help
+
+
+def _wrong(kind: Any) -> str | None:
+    """What is wrong with a source of a package."""
+    return None if isinstance(kind, SourceKind) else f"it is of type {type(kind).__name__}, no raycsr.data.SourceKind"
+
+
+_ADDED = Extensions("source", "raycsr.sources", _KINDS, _wrong)

@@ -31,6 +31,7 @@ from raycsr.data.images import (
     frame,
     too_large,
 )
+from raycsr.data.kinds import SourceKind
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 from raycsr.store import AccessDenied, File, FileMissing, SeekableFile, Store
@@ -232,3 +233,8 @@ def _label_of(key: str, labels: dict[tuple[str, str], int | None], tar: str) -> 
 
 def _damaged(tar: str, why: str) -> UserError:
     return UserError(f"cannot read {tar!r} as a tar ({why}): copy it again, or pack it anew without compression")
+
+
+WEBDATASET = SourceKind(
+    list_webdataset, read_webdataset, f"a .tar, or a folder of them, of <key>{PICTURES}, and <key>.cls"
+)

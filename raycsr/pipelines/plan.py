@@ -25,7 +25,7 @@ from raycsr.training import (
     check_validation,
     hold_out,
 )
-from raycsr.training.objectives import Objective, resolve_objective
+from raycsr.training.objectives import OBJECTIVES, Objective, resolve_objective
 
 _MEMORY_SHARE = 0.25  # of the machine's memory that decoded images may take
 
@@ -35,13 +35,15 @@ class ObjectiveOptions:
     """The loss that is minimised.
 
     Attributes:
-        name: gaussian, macer, smoothadv, consistency, smoothmix, or for given costs gaussian_cs, smoothadv_cs,
-            smoothmix_cs, margin_cs.
+        name: One of {objectives}; or what an installed package adds. Those that end in _cs need costs.
         args: Its hyper-parameters, as in `raycsr.training.objectives`.
     """
 
     name: str = "gaussian"
     args: dict[str, Any] = field(default_factory=dict)
+
+
+ObjectiveOptions.__doc__ = str(ObjectiveOptions.__doc__).replace("{objectives}", ", ".join(OBJECTIVES))  # the help
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,286 @@
+"""Objectives and sources of a user's own package: found by entry points, in this process and in Ray's."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from raycsr.cli import parser
+from raycsr.costs import CostMatrix
+from raycsr.data import DataOptions, open_source, read_pixels, source_names
+from raycsr.errors import UserError
+from raycsr.models import ModelOptions, Preprocessing, load_base_classifier
+from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig
+from raycsr.pipelines.train import train
+from raycsr.training import TrainingOptions, ValidationOptions
+from raycsr.training.objectives import OBJECTIVES, objective_names, resolve_objective
+
+# What a user writes: an objective, which gives the loss of each image, and a source of images.
+OBJECTIVE = """
+from __future__ import annotations
+import torch
+
+def focal(model, images, labels, *, sigma: float, costs, progress, generator, gamma: float = 2.0,
+          reduction: str = "mean") -> torch.Tensor:
+    noise = sigma * torch.randn(images.shape, generator=generator, device=images.device)
+    log_p = model(images + noise).float().log_softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+    losses = -((1 - log_p.exp()) ** gamma) * log_p
+    return losses.mean() if reduction == "mean" else losses
+"""
+SOURCE = """
+from collections import Counter
+import numpy as np
+from raycsr.data import Found, SourceKind, frame
+
+def listed(options):
+    ids = [f"{angle}/{i}" for angle in ("flat", "steep") for i in range(60)]
+    return Found(frame(ids, [0] * 60 + [1] * 60, 192, "1"), ["flat", "steep"], Counter())
+
+def read(options, image_ids, room):
+    return [pixels(*one.split("/")) for one in image_ids]
+
+def pixels(angle, i):
+    line = np.where(np.arange(8) % 2, 200 + int(i) % 50, 20).astype(np.uint8)
+    image = np.repeat(line[:, None], 8, axis=1)
+    return np.repeat((image if angle == "flat" else image.T)[:, :, None], 3, axis=2)
+
+STRIPES = SourceKind(listed, read, "it makes its images", has_path=False)
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Writes a package of one module onto the path: its name, its source text, and its entry points."""
+    path = tmp_path / "site"
+    path.mkdir()
+    monkeypatch.syspath_prepend(path)
+    modules = []
+
+    def written(name, text, objectives=(), sources=(), metadata=True):
+        (path / f"{name}.py").write_text(text)
+        info = path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        if metadata:
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = ["[raycsr.objectives]", *objectives, "[raycsr.sources]", *sources]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        modules.append(name)
+        return path
+
+    yield written
+    for name in modules:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def acme(install):
+    return install("acme", OBJECTIVE + SOURCE, ["focal = acme:focal"], ["stripes = acme:STRIPES"], metadata=False)
+
+
+def options(results, objective, **change):
+    return {
+        "data": DataOptions("stripes"),
+        "model": ModelOptions("cifar_resnet8", input_size=8),
+        "sigma": 0.25,
+        "costs": "seed:flat",
+        "objective": objective,
+        "training": TrainingOptions(epochs=1, batch_size=32, lr=0.01),
+        "validation": ValidationOptions(images=10, sensitive=5, n0=8, n=64),
+        "results": str(results),
+        **change,
+    }
+
+
+@pytest.mark.parametrize("name", ["focal", "focal_cs"])
+def test_an_objective_and_a_source_of_a_package_train(acme, tmp_path, name):
+    found = train(**options(tmp_path, ObjectiveOptions(name, {"gamma": 1.5})))
+    info = load_base_classifier(found.checkpoint).training_info
+    assert (info["objective"], info["objective_args"]) == (name, {"gamma": 1.5})
+    assert info["data"]["source"] == "stripes" and [one["num_images"] for one in info["trained_on"]] == [120]
+    assert np.isfinite(info["history"][0]["loss"])
+
+
+def test_images_of_a_source_of_a_package_are_listed_and_decoded(acme):
+    source = open_source(DataOptions("stripes", classes=["steep"], limit=3))
+    listing = source.list()
+    assert listing.images["image_id"].tolist() == ["steep/0", "steep/1", "steep/2"]
+    assert listing.class_names == ["flat", "steep"] and listing.identity["source"] == "stripes"
+    pixels = read_pixels(source, listing.images, Preprocessing((8, 8), "bilinear", 1.0, "center"))
+    assert pixels.images[1, 0, :, 0].tolist() == [20, 201] * 4
+    with pytest.raises(UserError, match="source stripes has no path"):
+        open_source(DataOptions("stripes", path="/data"))
+    with pytest.raises(UserError, match="stripes has no splits"):
+        open_source(DataOptions("stripes", split="test"))
+
+
+def test_the_reweighted_one_has_the_weight_and_the_options_of_the_packages_objective(acme):
+    costs = CostMatrix.seedwise(2, [0])
+    found = resolve_objective("focal_cs", {"weight": 3.0, "gamma": 0.0}, costs=costs)
+    probabilities = torch.tensor([[0.5, 0.5], [0.2, 0.8]])
+    loss = found(
+        lambda _: probabilities.log(),
+        torch.zeros(2, 3, 1, 1),
+        torch.tensor([0, 1]),
+        sigma=0.0,
+        costs=torch.tensor(costs.values, dtype=torch.float32),
+        progress=0.0,
+        generator=torch.Generator(),
+    )
+    ce = -probabilities.log().diagonal()
+    assert loss.item() == pytest.approx((ce.mean() + 3 * ce[0]).item())
+    with pytest.raises(UserError, match="focal has no hyper-parameter 'weight'; it has gamma"):
+        resolve_objective("focal", {"weight": 3.0}, costs=costs)
+    with pytest.raises(UserError, match="gamma of focal is 'much'; give a finite number"):
+        resolve_objective("focal", {"gamma": "much"}, costs=costs)
+
+
+def test_an_unknown_name_is_answered_with_all_there_are(acme):
+    with pytest.raises(UserError, match="unknown objective 'focl_cs': did you mean focal_cs"):
+        resolve_objective("focl_cs", costs=None)
+    with pytest.raises(UserError, match="unknown objective 'zzz': choose from gaussian, .*, focal, focal_cs$"):
+        resolve_objective("zzz", costs=None)
+    with pytest.raises(UserError, match="unknown source 'strips': did you mean stripes"):
+        open_source(DataOptions("strips"))
+    with pytest.raises(UserError, match="unknown source 'zzz': choose from digits, .*, stripes$"):
+        open_source(DataOptions("zzz"))
+
+
+def test_without_packages_there_are_raycsrs_own():
+    assert objective_names() == list(OBJECTIVES)
+    assert Counter(source_names()) == Counter(["digits", "cifar10", "imagefolder", "csv", "parquet", "webdataset"])
+
+
+def test_help_names_what_there_is():
+    text = " ".join(parser("raycsr train", train).format_help().split())
+    for name in [*OBJECTIVES, *source_names()]:
+        assert name in text
+
+
+BROKEN = {
+    "import nothing_of_that_name": "ModuleNotFoundError: No module named 'nothing_of_that_name'",
+    "1 +": "SyntaxError",
+    "raise KeyError('at home')": "KeyError: 'at home'",
+    "": "AttributeError",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_broken_package_is_named_and_breaks_no_other_name(acme, install, text):
+    install("broken", text, ["sharp = broken:sharp"], ["dots = broken:DOTS"])
+    for what, find in (
+        ("objective 'sharp'", lambda: resolve_objective("sharp", costs=None)),
+        ("source 'dots'", lambda: open_source(DataOptions("dots"))),
+    ):
+        with pytest.raises(UserError) as error:
+            find()
+        message = str(error.value)
+        assert message.startswith(f"{what} of package broken cannot be imported ({BROKEN[text]}")
+        assert "\n" not in message and "uninstall" in message
+    assert resolve_objective("focal", costs=None) and resolve_objective("gaussian", costs=None)
+    assert len(open_source(DataOptions("stripes")).list().images) == 120
+    with pytest.raises(UserError, match="choose from gaussian, .*, focal, sharp, focal_cs$"):
+        resolve_objective("zzz", costs=None)
+    TrainConfig(data=DataOptions("dots"), model=ModelOptions("cifar_resnet8"), sigma=0.25)  # said where it is opened
+
+
+def test_a_file_of_entry_points_that_cannot_be_parsed_is_named(install):
+    install("torn", "", ["no equals sign"])
+    with pytest.raises(UserError, match="package torn"):
+        resolve_objective("focal", costs=None)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "gaussian_cs", "margin_cs"])
+def test_a_name_that_is_raycsrs_own_is_refused(install, name):
+    install("acme", OBJECTIVE, [f"{name} = acme:focal"])
+    with pytest.raises(UserError, match=f"objective '{name}' of package acme has the name of one of raycsr's own"):
+        resolve_objective(name, costs=None)
+    assert resolve_objective("smoothmix", costs=None)
+
+
+def test_a_source_that_has_the_name_of_one_of_raycsrs_own_is_refused(install):
+    install("acme", SOURCE, sources=["digits = acme:STRIPES"])
+    with pytest.raises(UserError, match="source 'digits' of package acme has the name of one of raycsr's own"):
+        open_source(DataOptions("digits"))
+
+
+def test_two_packages_with_one_name_are_refused(acme, install):
+    install("other", OBJECTIVE, ["focal = other:focal"])
+    with pytest.raises(UserError, match="objective 'focal' of package .* and .* is there several times"):
+        resolve_objective("focal", costs=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("found = {}", "no raycsr.training.objectives.Objective"),
+        ("def found(model, images, labels): ...", "unexpected keyword argument"),
+        ("def found(a, b, c, *, sigma, costs, progress, generator, k): ...", "missing a required argument: 'k'"),
+        (
+            "def found(a, b, c, *, sigma, costs, progress, generator, weight=1.0, reduction='mean'): ...",
+            "a hyper-parameter weight",
+        ),
+        ("def found(a: 'Nowhere', b, c, *, sigma, costs, progress, generator): ...", "Nowhere"),
+    ],
+)
+def test_what_is_no_objective_is_refused_before_it_trains(install, text, why):
+    install("acme", text, ["sharp = acme:found"])
+    with pytest.raises(UserError, match=f"objective 'sharp' of package acme cannot be used: .*{why}"):
+        resolve_objective("sharp", costs=None)
+
+
+def test_what_is_no_source_is_refused(install):
+    install("acme", "def found(options): ...", sources=["dots = acme:found"])
+    with pytest.raises(UserError, match="source 'dots' of package acme cannot be used: it is of type function"):
+        open_source(DataOptions("dots"))
+
+
+def test_a_source_that_lists_an_image_twice_is_refused(install):
+    install("acme", SOURCE.replace("/{i}", "/{i // 2}"), sources=["stripes = acme:STRIPES"])
+    with pytest.raises(UserError, match="source stripes lists image 'flat/0' twice"):
+        open_source(DataOptions("stripes")).list()
+
+
+ON_RAY = """
+import json, sys
+from raycsr.data import DataOptions
+from raycsr.models import ModelOptions
+from raycsr.pipelines.plan import ObjectiveOptions
+from raycsr.pipelines.pool import PoolOptions
+from raycsr.pipelines.sample import sample
+from raycsr.pipelines.sweep import SearchOptions, sweep
+from raycsr.smoothing import SamplingOptions
+from raycsr.training import TrainingOptions, ValidationOptions
+
+found = sweep(
+    data=DataOptions("stripes"), model=ModelOptions("cifar_resnet8", input_size=8), sigma=0.25, costs="seed:flat",
+    space={"objective.name": {"grid": ["focal_cs"]}}, training=TrainingOptions(epochs=1, batch_size=32, lr=0.01),
+    validation=ValidationOptions(images=10, sensitive=5, n0=8, n=64),
+    search=SearchOptions(cpus_per_trial=0.5), results=sys.argv[1],
+)
+(outcome,) = sample(
+    data=DataOptions("stripes", limit=8), model=ModelOptions(found.best[0.25, "seed:flat"]),
+    sampling=SamplingOptions(sigma=0.25, n0=8, n=64, precision="fp32"),
+    pool=PoolOptions(actors=1, cpus_per_actor=0.5), results=sys.argv[1],
+)
+print(json.dumps({"failures": found.failures, "errors": outcome.errors, "images": outcome.run.num_images()}))
+"""
+
+
+@pytest.mark.ray
+def test_actors_and_trials_find_them_as_well(acme, tmp_path):
+    """Where they are installed, or as here on the path of the cluster's processes."""
+    path = os.pathsep.join([str(acme), os.environ.get("PYTHONPATH", ""), os.getcwd()])
+    done = subprocess.run(
+        [sys.executable, "-c", ON_RAY, str(tmp_path / "results")],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=os.environ | {"PYTHONPATH": path, "RAY_ADDRESS": "local"},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == '{"failures": {}, "errors": {}, "images": 8}'
