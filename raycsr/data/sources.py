@@ -270,7 +270,7 @@ def _classes_of(wanted: int | str, class_names: list[str]) -> list[int]:
 
 
 def _describe(options: DataOptions) -> str:
-    return repr(options.path) if options.path else f"{options.source} {options.split}"
+    return repr(options.path) if options.path else " ".join(filter(None, [options.source, options.split]))
 
 
 _COLUMNS = CSV.columns  # the options that only some kinds have
