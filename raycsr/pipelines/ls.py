@@ -4,8 +4,9 @@ import os
 
 import pandas as pd
 
-from raycsr.errors import DamagedFile, UserError, printable
+from raycsr.errors import UserError, printable
 from raycsr.results import Run, find_experiments, list_runs, markdown_table
+from raycsr.results.collect import check_sweep
 from raycsr.results.locations import or_warn
 from raycsr.results.runs import ImageCounts
 from raycsr.results.state import RunState
@@ -95,6 +96,7 @@ def _sweep(sweep: Store) -> str:
     if not sweep.exists("leaderboard.md"):
         return f"sweep {sweep.location}: no leaderboard yet"
     try:
+        check_sweep(sweep)
         return f"sweep {sweep.location}: {sweep.num_rows('trials.parquet'):,} trials, leaderboard.md"
-    except DamagedFile as error:
+    except UserError as error:
         return f"sweep {sweep.location}: {error}"

@@ -1,6 +1,5 @@
 """Tidy tables of everything under a location: the certificates of many runs, the trials of many sweeps. No Ray."""
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
@@ -11,6 +10,7 @@ import pyarrow as pa
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 from raycsr.results.locations import find_experiments, find_runs, or_warn
+from raycsr.results.notes import read_note
 from raycsr.results.runs import Run
 from raycsr.results.schema import CERTIFICATES, refuse_other_schema, refuse_other_schemas
 from raycsr.store import Store
@@ -106,9 +106,19 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
     return trials
 
 
-def _trials(sweep: Store) -> pa.Table:
+def check_sweep(sweep: Store) -> None:
+    """Refuses a sweep whose sweep.json is of another schema, or damaged.
+
+    Raises:
+        UserError: naming the file.
+    """
     if sweep.exists("sweep.json"):
-        refuse_other_schema(json.loads(sweep.read("sweep.json")), f"{sweep.location}/sweep.json")
+        facts = read_note(sweep, "sweep.json", {}, "move it away, and the trials are read without it")
+        refuse_other_schema(facts, f"{sweep.location}/sweep.json")
+
+
+def _trials(sweep: Store) -> pa.Table:
+    check_sweep(sweep)
     return sweep.read_table("trials.parquet")
 
 

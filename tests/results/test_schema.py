@@ -121,7 +121,7 @@ def test_runs_of_other_versions_are_listed_as_such_beside_others_and_deleted(run
     assert list_runs(str(tmp_path / "results"))["location"].tolist() == [other.location]
 
 
-def test_sweeps_of_other_versions_are_refused_by_name(tmp_path):
+def test_sweeps_of_other_versions_are_refused_by_name(tmp_path, capsys):
     results = str(tmp_path)
     write_sweep(results, "e", "s", [("uniform", 0.9, 0.5)])
     sweep = Store(results).at("e/sweeps/s")
@@ -130,4 +130,10 @@ def test_sweeps_of_other_versions_are_refused_by_name(tmp_path):
         assert isinstance(collect_trials(results), pd.DataFrame)
     sweep.write("sweep.json", json.dumps({"schema_version": FUTURE}).encode())
     with pytest.raises(UserError, match=rf"e/sweeps/s/sweep.json has schema_version {FUTURE}, and this raycsr reads 3"):
+        collect_trials(results)
+    sweep.write("leaderboard.md", b"")
+    ls(results)
+    assert f"sweep.json has schema_version {FUTURE}" in capsys.readouterr().out
+    sweep.write("sweep.json", b"{")
+    with pytest.raises(UserError, match="e/sweeps/s/sweep.json"):
         collect_trials(results)
