@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -137,10 +138,12 @@ def _write_beside(sets: list[Certified], table: pd.DataFrame, curves: dict[tuple
     folders = {(one.run, one.costs): one.folder for one in sets if one.folder is not None}
     for (run, costs), folder in folders.items():
         rows = table[(table["run"] == run) & (table["costs"] == costs)]
-        folder.write("metrics.json", json.dumps(rows.to_dict("records"), indent=1).encode())
-        folder.write(
-            "curves.png", plot_curves({key: curve for key, curve in curves.items() if key[:2] == (run, costs)})
-        )
+        picture = plot_curves({key: curve for key, curve in curves.items() if key[:2] == (run, costs)})
+        try:
+            folder.write("metrics.json", json.dumps(rows.to_dict("records"), indent=1).encode())
+            folder.write("curves.png", picture)
+        except UserError as error:  # of results that may only be read
+            warnings.warn(f"nothing is stored beside the certificates: {error}", stacklevel=3)
 
 
 def _write_locuslab_tables(sets: list[Certified], store: Store) -> list[str]:

@@ -1,5 +1,6 @@
 """What both kinds of storage have: the names of files, and the files of a local folder."""
 
+import contextlib
 import os
 import stat
 import time
@@ -134,8 +135,9 @@ class LocalFiles:
         return lambda: None
 
     def _written_beside(self, name: str, data: bytes) -> str:
-        """Writes a hidden file in the same folder, and returns its path; where that fails it leaves none."""
+        """Writes a hidden file in the same folder, and returns its path; a failure leaves no file and no new folder."""
         folder, base = os.path.split(self._path(name))
+        is_new = not os.path.isdir(folder)
         os.makedirs(folder, exist_ok=True)
         hidden = os.path.join(folder, f".{base[:200]}.{uuid.uuid4().hex}")
         try:
@@ -146,6 +148,9 @@ class LocalFiles:
         except BaseException:
             if os.path.lexists(hidden):
                 os.unlink(hidden)
+            if is_new:
+                with contextlib.suppress(OSError):  # another has written into it
+                    os.rmdir(folder)
             raise
         return hidden
 
