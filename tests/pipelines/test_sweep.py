@@ -168,7 +168,7 @@ def set_traps(folder, file):
     (folder / "basic-variant-state-2999-01-01_00-00-00.json").write_bytes(trap)
     state = {"trial_data": [], "runner_data": {"_type": "CLOUDPICKLE_FALLBACK", "value": trap.hex()}, "stats": {}}
     (folder / "experiment_state-2999-01-01_00-00-00.json").write_text(json.dumps(state))
-    for trial in folder.glob("*_0*"):
+    for trial in folder.glob("?????_?????"):
         for name in ("error.pkl", "params.pkl", ".metadata.pkl"):
             (trial / name).write_bytes(trap)
 
