@@ -242,6 +242,7 @@ def test_a_trial_whose_checkpoint_is_damaged_is_named_and_tried_again_by_the_sam
 
 
 @pytest.mark.ray
+@pytest.mark.long  # the time must be enough for a trial on a busy machine
 def test_a_sweep_without_end_stops_when_its_time_is_up_and_goes_on_with_more(cluster, tmp_path):
     one = options(tmp_path, space={"training.lr": {"uniform": [0.01, 0.1]}}, costs="uniform")
     one |= {"training": TrainingOptions(epochs=1, batch_size=64)}
@@ -250,13 +251,13 @@ def test_a_sweep_without_end_stops_when_its_time_is_up_and_goes_on_with_more(clu
         return sweep(**one, search=SearchOptions(samples=-1, max_hours=hours, cpus_per_trial=0.5, max_concurrent=1))
 
     del one["search"]
-    first = within(8 / 3600)
+    first = within(40 / 3600)
     assert len(first.trials) > 0 and set(first.trials["state"]) <= {"finished", "stopped", "not started"}
-    again = within(8 / 3600)
+    again = within(40 / 3600)
     ended = first.trials[first.trials["epoch"].notna()].reset_index(drop=True)
     pd.testing.assert_frame_equal(again.trials, ended, check_dtype=False)  # epochs of trials that began are whole
     spent = json.loads(Path(first.location, "clock.json").read_text())["seconds"]
-    more = within((spent + 6) / 3600)
+    more = within((spent + 40) / 3600)
     assert len(more.trials) > len(again.trials)
     assert more.trials["trial"].tolist()[: len(again.trials)] == again.trials["trial"].tolist()
 
