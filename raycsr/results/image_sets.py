@@ -164,5 +164,5 @@ def seen_images_of(run: Run, rules: Iterable[str]) -> list[str]:
     fields = {"what": is_text, "rule": lambda value: value is None or is_text(value)}
     names = [name for name in run.store.names(_FOLDER) if name.endswith(".json")]
     stored = [read_note(run.store, f"{_FOLDER}/{name}", fields, "move it away") for name in names]
-    known = [one for one in stored if one["rule"] is None or one["rule"] in shown]
+    known = [one for one in stored if one.get("rule") is None or one["rule"] in shown]
     return seen_images(known, run.images, run.manifest().get("data", {})) if known else []
