@@ -81,7 +81,7 @@ def test_pickles():
         (ModelOptions("resnet18.a1_in2k", input_size=64), None, ["'resnet18.a1_in2k'", "resnet18.a1_in1k"]),
         (ModelOptions(TINY, args={"width": 2}), None, [TINY, "width"]),
         (ModelOptions(TINY, pretrained=True), None, [TINY, "pretrained"]),
-        (ModelOptions("test_resnet", pretrained="no.pth"), None, ["no.pth", "No such file"]),
+        (ModelOptions("test_resnet", pretrained="no.pth"), None, ["no.pth", "no such file"]),
         (ModelOptions("timm/resnet18"), None, ["timm/resnet18", "hf-hub:"]),
         (ModelOptions("ftp://host/model.pt"), None, ["ftp://host/model.pt"]),
         (ModelOptions(TINY, num_classes=10), 7, ["10 classes", "7"]),
