@@ -81,6 +81,6 @@ def _name(distribution: Distribution) -> str:
     """The package's name; where it has no metadata, the folder that its entry points lie in."""
     try:
         name = distribution.name
-    except (KeyError, TypeError):  # of later versions of Python
+    except Exception:  # each version of Python, and of the backport that others load, has its own
         name = None
     return name or Path(str(getattr(distribution, "_path", distribution.locate_file("")))).name
