@@ -21,15 +21,24 @@ from PIL import Image
 from raycsr.certification import certify_counts
 from raycsr.cli import run_job
 from raycsr.costs import CostMatrix
-from raycsr.data import DataOptions
+from raycsr.data.options import DataOptions
+from raycsr.distributed.options import PoolOptions
+from raycsr.distributed.pool import device_name
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, ModelOptions, load_base_classifier, prepare_for_inference, resolve_precision
-from raycsr.pipelines.pool import PoolOptions, device_name
-from raycsr.pipelines.sample import sample
-from raycsr.results import load_votes, markdown_table
-from raycsr.smoothing import CHUNK, Sampler, SamplingOptions
-from raycsr.training import AugmentationOptions, Epoch, InMemoryBatches, Trainer, TrainingOptions, augmentation
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.prepare import prepare_for_inference, resolve_precision
+from raycsr.models.spec import ModelOptions
+from raycsr.reports import markdown_table
+from raycsr.results import load_votes
+from raycsr.smoothing.engine import Sampler
+from raycsr.smoothing.options import CHUNK, SamplingOptions
+from raycsr.training.augmentation import augmentation
+from raycsr.training.batches import InMemoryBatches
+from raycsr.training.loop import Epoch, Trainer
 from raycsr.training.objectives import Objective, resolve_objective
+from raycsr.training.options import AugmentationOptions, TrainingOptions
+from raycsr.verbs.sample import sample
 
 SIGMA = 0.5
 ROUNDS = 3  # the middle one counts

@@ -20,18 +20,26 @@ import ray
 from jobs.bench import show
 from raycsr.certification import Statements, looks
 from raycsr.cli import run_job
-from raycsr.data import DataOptions, Listing, Source
 from raycsr.data.images import frame
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Listing, Source
+from raycsr.distributed.certify_run import certify_run
+from raycsr.distributed.cluster import connect
+from raycsr.distributed.options import PoolOptions
+from raycsr.distributed.pool import Probe
+from raycsr.distributed.sampling.job import Job, open_run
+from raycsr.distributed.sampling.remaining import Remaining
+from raycsr.distributed.sampling.stream import stream
+from raycsr.distributed.sampling.voter import Voter
 from raycsr.errors import UserError
-from raycsr.models import ARGMAX, BaseClassifier, ModelOptions, Precision, Rule, load_base_classifier
-from raycsr.pipelines.certify import certify_run
-from raycsr.pipelines.cluster import connect
-from raycsr.pipelines.pool import PoolOptions, Probe
-from raycsr.pipelines.remaining import Remaining
-from raycsr.pipelines.sample import Job, open_run, stream
-from raycsr.pipelines.voter import Voter
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.prepare import Precision
+from raycsr.models.rules import ARGMAX, Rule
+from raycsr.models.spec import ModelOptions
 from raycsr.results import SCHEMA_VERSION, Ownership, Run, histograms, missing_images, votes_table
-from raycsr.smoothing import CHUNK, Counted, Request, Sampler, SamplingOptions
+from raycsr.smoothing.engine import Counted, Request, Sampler
+from raycsr.smoothing.options import CHUNK, SamplingOptions
 from raycsr.store import PATIENCE, Store
 
 IMAGENET = 1_281_167  # training images

@@ -24,13 +24,18 @@ from jobs.bench import ROUNDS, show
 from raycsr.certification import HOPELESS_LEVEL, Statements, certify_counts, looks
 from raycsr.cli import run_job
 from raycsr.costs import CostMatrix
-from raycsr.data import DataOptions, open_source, read_pixels
-from raycsr.models import ModelOptions, load_base_classifier, prepare_for_inference, resolve_precision
-from raycsr.pipelines.validate import expected_samples
+from raycsr.data.memory import read_pixels
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import open_source
+from raycsr.distributed.prices import expected_samples
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.prepare import prepare_for_inference, resolve_precision
+from raycsr.models.spec import ModelOptions
 from raycsr.progress import Progress
+from raycsr.reports.curves import STYLE, png
 from raycsr.results import read_locuslab_tsv
-from raycsr.results.plots import STYLE, png
-from raycsr.smoothing import CHUNK, Request, Sampler
+from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.options import CHUNK
 from raycsr.store import Store
 
 SIGMA, ALPHA, N0 = 0.25, 0.001, 100

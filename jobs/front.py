@@ -12,11 +12,11 @@ import pandas as pd
 
 from raycsr.cli import run_job
 from raycsr.errors import UserError
-from raycsr.pipelines.report import report
-from raycsr.results import at_equal_accuracy, format_equal_accuracy, format_front, format_summary
-from raycsr.results import front as best_of_each
-from raycsr.results.plots import plot_front
+from raycsr.reports import at_equal_accuracy, format_equal_accuracy, format_front, format_summary
+from raycsr.reports import front as best_of_each
+from raycsr.reports.curves import plot_front
 from raycsr.store import Store
+from raycsr.verbs.report import report
 
 OF_ALL_IMAGES = ("accuracy", "certified_accuracy", "acr", "target_recall", "num_images", "num_target", "collapsed")
 

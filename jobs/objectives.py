@@ -16,21 +16,21 @@ import pandas as pd
 
 from jobs.front import joined
 from raycsr.cli import run_job
-from raycsr.data import DataOptions
-from raycsr.models import ModelOptions, load_base_classifier
-from raycsr.pipelines.plan import ObjectiveOptions
-from raycsr.pipelines.pool import PoolOptions
-from raycsr.pipelines.report import report
-from raycsr.pipelines.sample import sample
-from raycsr.pipelines.train import train
-from raycsr.pipelines.tune_rule import tune_rule
-from raycsr.results import at_equal_accuracy, format_equal_accuracy, format_front, front, markdown_table
-from raycsr.results.plots import plot_front
-from raycsr.results.tables import FLATTERED, MARK, collapse_line, in_markdown
-from raycsr.smoothing import SamplingOptions
+from raycsr.data.options import DataOptions
+from raycsr.distributed.options import ObjectiveOptions, PoolOptions
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions
+from raycsr.reports import at_equal_accuracy, format_equal_accuracy, format_front, front, markdown_table
+from raycsr.reports.curves import plot_front
+from raycsr.reports.tables import FLATTERED, MARK, collapse_line, in_markdown
+from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
-from raycsr.training import AugmentationOptions, TrainingOptions, ValidationOptions
 from raycsr.training.objectives import COST_SENSITIVE, OBJECTIVES
+from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
+from raycsr.verbs.report import report
+from raycsr.verbs.sample import sample
+from raycsr.verbs.train import train
+from raycsr.verbs.tune_rule import tune_rule
 
 PASSES = 500_000
 SIGMA = 0.25

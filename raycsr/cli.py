@@ -25,24 +25,24 @@ from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
 # verb -> module and function, and what it does; a module is imported only when its verb is asked for
 VERBS = {
     "quickstart": (
-        "raycsr.pipelines.quickstart:quickstart",
+        "raycsr.verbs.quickstart:quickstart",
         "train, certify and report on handwritten digits",
     ),
-    "sample": ("raycsr.pipelines.sample:sample", "images -> votes, on Ray; continues what was interrupted"),
-    "certify": ("raycsr.pipelines.certify:certify", "votes -> certificates, for any cost matrix"),
-    "report": ("raycsr.pipelines.report:report", "certificates -> a table and certified curves"),
-    "train": ("raycsr.pipelines.train:train", "images -> a base classifier, judged by certificates"),
-    "sweep": ("raycsr.pipelines.sweep:sweep", "trainings over a space, on Ray Tune; keeps those that certify best"),
-    "tune-rule": ("raycsr.pipelines.tune_rule:tune_rule", "training images -> a cost-sensitive decision rule"),
-    "evaluate": ("raycsr.pipelines.evaluate:evaluate", "sample, certify and report"),
+    "sample": ("raycsr.verbs.sample:sample", "images -> votes, on Ray; continues what was interrupted"),
+    "certify": ("raycsr.verbs.certify:certify", "votes -> certificates, for any cost matrix"),
+    "report": ("raycsr.verbs.report:report", "certificates -> a table and certified curves"),
+    "train": ("raycsr.verbs.train:train", "images -> a base classifier, judged by certificates"),
+    "sweep": ("raycsr.verbs.sweep:sweep", "trainings over a space, on Ray Tune; keeps those that certify best"),
+    "tune-rule": ("raycsr.verbs.tune_rule:tune_rule", "training images -> a cost-sensitive decision rule"),
+    "evaluate": ("raycsr.verbs.evaluate:evaluate", "sample, certify and report"),
     "validate": (
-        "raycsr.pipelines.validate:validate",
+        "raycsr.verbs.validate:validate",
         "check a sample, train or sweep, and print its plan",
     ),
-    "ls": ("raycsr.pipelines.ls:ls", "what a results folder holds, and how far each run is: raycsr ls RESULTS"),
-    "cp": ("raycsr.pipelines.cp:cp", "copy runs to another place, local or S3; checks what it wrote"),
-    "merge": ("raycsr.pipelines.merge:merge", "add to a run what others, sampled apart, have that it lacks"),
-    "rm": ("raycsr.pipelines.rm:rm", "delete runs; says what it deletes, and asks first"),
+    "ls": ("raycsr.verbs.ls:ls", "what a results folder holds, and how far each run is: raycsr ls RESULTS"),
+    "cp": ("raycsr.verbs.cp:cp", "copy runs to another place, local or S3; checks what it wrote"),
+    "merge": ("raycsr.verbs.merge:merge", "add to a run what others, sampled apart, have that it lacks"),
+    "rm": ("raycsr.verbs.rm:rm", "delete runs; says what it deletes, and asks first"),
 }
 
 VALIDATED = ("sample", "train", "sweep")

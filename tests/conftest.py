@@ -173,8 +173,8 @@ def photographs(tmp_path):
     import numpy as np
     from PIL import Image
 
-    from raycsr.data import DataOptions
-    from raycsr.models import ModelOptions
+    from raycsr.data.options import DataOptions
+    from raycsr.models.spec import ModelOptions
 
     generator = np.random.default_rng(0)
     for label in ("cat", "dog"):

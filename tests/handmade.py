@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from raycsr.data import decode_images
-from raycsr.models import Preprocessing
+from raycsr.data.decode import decode_images
+from raycsr.models.spec import Preprocessing
 from raycsr.results import SCHEMA_VERSION, Run, histograms, votes_table
 from raycsr.store import Store
 

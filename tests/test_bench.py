@@ -1,7 +1,8 @@
 import torch
 
 from jobs.bench import usual_loop
-from raycsr.models import ModelOptions, load_base_classifier
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions
 
 
 def test_the_baseline_counts_every_vote():

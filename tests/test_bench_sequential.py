@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jobs.bench_sequential import N0, certified, imagenet
-from raycsr.smoothing import CHUNK
+from raycsr.smoothing.options import CHUNK
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from raycsr.class_names import check_class_names, read_classes, read_pairs, read_values
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
-from raycsr.models import parse_rules
+from raycsr.models.rules import parse_rules
 
 IMAGENET = ["tench, Tinca tinca", "CD/DVD player", "cat", "a=b", "crane", "crane, bird", "bird", "crow's nest", "2*x"]
 M = len(IMAGENET)

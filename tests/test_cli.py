@@ -156,14 +156,14 @@ def test_options_are_not_abbreviated(config, capsys):
 
 
 def test_what_breaks_ends_with_a_line_that_says_why(config, capsys, monkeypatch):
-    monkeypatch.setattr("raycsr.pipelines.sample.open_source", lambda _: {}["source"])
+    monkeypatch.setattr("raycsr.distributed.sampling.job.open_source", lambda _: {}["source"])
     status, _, err = run(capsys, "sample", *config)
     assert status == 1 and "Traceback" in err
     assert err.splitlines()[-1] == "raycsr sample: failed by KeyError: 'source'"
 
 
 def test_sigterm_ends_in_one_line(config, capsys, monkeypatch):
-    monkeypatch.setattr("raycsr.pipelines.sample.open_source", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("raycsr.distributed.sampling.job.open_source", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     status, _, err = run(capsys, "sample", *config)
     assert status == 143
     assert err == "raycsr sample: stopped by SIGTERM; what is committed is kept, run the same command to go on\n"

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 import raycsr
 from raycsr.cli import VERBS, arguments, command
-from raycsr.pipelines.metrics import COUNTERS, GAUGES
+from raycsr.distributed.sampling.prometheus import COUNTERS, GAUGES
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"

@@ -9,14 +9,18 @@ import yaml
 
 from raycsr.cli import arguments
 from raycsr.costs import CostMatrix
-from raycsr.models import ModelOptions, load_base_classifier, parse_rules
-from raycsr.pipelines.plan import TrainConfig
-from raycsr.pipelines.sample import sample
-from raycsr.pipelines.space import at_point, corner_points
-from raycsr.pipelines.sweep import sweep
-from raycsr.pipelines.train import train
-from raycsr.training import augmentation, check_training, check_validation
+from raycsr.distributed.search.space import at_point, corner_points
+from raycsr.distributed.training.plan import TrainConfig
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.rules import parse_rules
+from raycsr.models.spec import ModelOptions
+from raycsr.training.augmentation import augmentation
+from raycsr.training.loop import check_training
 from raycsr.training.objectives import resolve_objective
+from raycsr.training.validation import check_validation
+from raycsr.verbs.sample import sample
+from raycsr.verbs.sweep import sweep
+from raycsr.verbs.train import train
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))

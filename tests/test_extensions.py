@@ -11,13 +11,17 @@ import torch
 
 from raycsr.cli import parser
 from raycsr.costs import CostMatrix
-from raycsr.data import DataOptions, open_source, read_pixels, source_names
+from raycsr.data.memory import read_pixels
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import open_source, source_names
+from raycsr.distributed.options import ObjectiveOptions
+from raycsr.distributed.training.plan import TrainConfig
 from raycsr.errors import UserError
-from raycsr.models import ModelOptions, Preprocessing, load_base_classifier
-from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig
-from raycsr.pipelines.train import train
-from raycsr.training import TrainingOptions, ValidationOptions
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.training.objectives import OBJECTIVES, objective_names, resolve_objective
+from raycsr.training.options import TrainingOptions, ValidationOptions
+from raycsr.verbs.train import train
 
 # What a user writes: an objective, which gives the loss of each image, and a source of images.
 OBJECTIVE = """
@@ -34,7 +38,9 @@ def focal(model, images, labels, *, sigma: float, costs, progress, generator, ga
 SOURCE = """
 from collections import Counter
 import numpy as np
-from raycsr.data import Found, SourceKind, frame
+from raycsr.data.images import Found
+from raycsr.data.kinds import SourceKind
+from raycsr.data.images import frame
 
 def listed(options):
     ids = [f"{angle}/{i}" for angle in ("flat", "steep") for i in range(60)]
@@ -246,14 +252,16 @@ def test_a_source_that_lists_an_image_twice_is_refused(install):
 
 ON_RAY = """
 import json, sys
-from raycsr.data import DataOptions
-from raycsr.models import ModelOptions
-from raycsr.pipelines.plan import ObjectiveOptions
-from raycsr.pipelines.pool import PoolOptions
-from raycsr.pipelines.sample import sample
-from raycsr.pipelines.sweep import SearchOptions, sweep
-from raycsr.smoothing import SamplingOptions
-from raycsr.training import TrainingOptions, ValidationOptions
+from raycsr.data.options import DataOptions
+from raycsr.models.spec import ModelOptions
+from raycsr.distributed.options import (ObjectiveOptions)
+from raycsr.distributed.options import (PoolOptions)
+from raycsr.verbs.sample import sample
+from raycsr.distributed.options import SearchOptions
+from raycsr.verbs.sweep import sweep
+from raycsr.smoothing.options import SamplingOptions
+from raycsr.training.options import (TrainingOptions)
+from raycsr.training.options import (ValidationOptions)
 
 found = sweep(
     data=DataOptions("stripes"), model=ModelOptions("cifar_resnet8", input_size=8), sigma=0.25, costs="seed:flat",

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 import raycsr
+from raycsr.cli import VERBS
 
 PACKAGE = Path(raycsr.__file__).parent
+
+SLOW = {"torch", "torchvision", "timm", "sklearn", "scipy.stats", "ray.data", "ray.tune", "ray.train"}
 
 # Each may import those before it, never one after it.
 LAYERS = [
@@ -28,7 +31,9 @@ LAYERS = [
     "training",
     "results",
     "data",
-    "pipelines",
+    "reports",
+    "distributed",
+    "verbs",
     "cli",
 ]
 
@@ -41,6 +46,22 @@ def test_certifying_needs_neither_torch_nor_ray(module):
 
 def test_reading_results_needs_neither_torch_nor_ray():
     code = "import sys, raycsr; raycsr.load_certificates; print(sorted({'torch', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_and_its_help_load_no_torch(verb):
+    """A tenth of the time that torch and timm take to import; nothing of Ray but the package itself."""
+    code = "import sys; from raycsr.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += f"print(sorted({SLOW} & set(sys.modules)))"
+    words = ["validate", "sample"] if verb == "validate" else [verb]
+    done = subprocess.run([sys.executable, "-c", code, *words, "--help"], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_decoding_and_certifying_load_no_torch():
+    modules = ["raycsr.data.decode", "raycsr.distributed.sampling.decoding", "raycsr.distributed.certify_run"]
+    code = f"import sys, {', '.join(modules)}; print(sorted({SLOW} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
@@ -58,8 +79,8 @@ def test_imports_point_one_way():
                     assert LAYERS.index(parts[1]) <= LAYERS.index(layer), f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("package", ["training", "results", "models", "smoothing", "data"])
-def test_only_pipelines_know_ray(package):
+@pytest.mark.parametrize("package", ["training", "results", "reports", "models", "smoothing", "data"])
+def test_only_what_is_distributed_knows_ray(package):
     for path in (PACKAGE / package).rglob("*.py"):
         imported = [
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)

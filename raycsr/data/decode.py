@@ -16,7 +16,7 @@ from raycsr.credentials import without_credentials
 from raycsr.data.images import FORMATS
 from raycsr.data.resize import check, to_input_size
 from raycsr.data.sources import Source
-from raycsr.models import Preprocessing
+from raycsr.models.spec import Preprocessing
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 OTHER_PIXELS = "the image's pixels changed since its votes were drawn"

@@ -11,7 +11,7 @@ import pandas as pd
 from raycsr.data.decode import read_decoded
 from raycsr.data.sources import Source
 from raycsr.errors import UserError
-from raycsr.models import Preprocessing
+from raycsr.models.spec import Preprocessing
 from raycsr.progress import Progress
 
 _BLOCK = 512  # images read at once

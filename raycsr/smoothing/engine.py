@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import Decisions, Rule, parse_rules, refuse_batch_dependence
-from raycsr.smoothing.noise import CHUNK, PHASES, Purpose, fill_noise
-from raycsr.smoothing.options import check_sampling
+from raycsr.models.decisions import Decisions
+from raycsr.models.prepare import refuse_batch_dependence
+from raycsr.models.rules import Rule, parse_rules
+from raycsr.smoothing.noise import PHASES, Purpose, fill_noise
+from raycsr.smoothing.options import CHUNK, check_sampling
 
 NOT_FINITE = "the logits are not finite"
 

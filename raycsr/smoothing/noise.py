@@ -9,11 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-NOISE_SCHEME = "v1"
-"""Part of a run's identity: any change to what follows is a new scheme."""
-
-CHUNK = 64
-"""Samples drawn under one key. A constant of the scheme, never the batch size."""
+from raycsr.smoothing.options import CHUNK
 
 LANE = 8
 """Samples of a chunk that share a stream on the CPU, so that threads can draw lanes side by side."""

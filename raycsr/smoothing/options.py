@@ -6,7 +6,6 @@ from typing import Literal
 
 from raycsr.certification import MOST_SAMPLES
 from raycsr.errors import UserError
-from raycsr.smoothing.noise import CHUNK
 
 
 @dataclass(frozen=True)
@@ -63,3 +62,9 @@ def check_sampling(sigma: float, n0: int, n: int, batch_size: int) -> None:
         raise UserError(f"n0 and n must be at most {MOST_SAMPLES:,}, got n0={n0}, n={n}")
     if batch_size < 1 or batch_size & (batch_size - 1):
         raise UserError(f"batch_size must be a power of two, got {batch_size}; try 64")
+
+
+NOISE_SCHEME = "v1"
+"""Part of a run's identity: any change to what follows is a new scheme."""
+CHUNK = 64
+"""Samples drawn under one key. A constant of the scheme, never the batch size."""

@@ -1,31 +1,10 @@
 """Augmentation by torchvision's v2 transforms, image by image."""
 
-from dataclasses import dataclass
-
 from torch import nn
 from torchvision.transforms import v2
 
 from raycsr.errors import UserError
-
-
-@dataclass(frozen=True)
-class AugmentationOptions:
-    """What is done at random to a training image before the noise, in this order.
-
-    Attributes:
-        random_resized_crop: Crop a window of at least this share of the area, of aspect 3:4 to 4:3, and resize
-            it to the input size: .08 is ImageNet's usual. None: resize and crop as for evaluation.
-        crop_padding: Pad by so many black pixels on each side and crop back at random: 4 is CIFAR's usual.
-        flip: Mirror half of the images.
-        rand_augment: Magnitude of RandAugment's two operations, 0 to 30; None leaves it out.
-        color_jitter: Strength of random changes of brightness, contrast and saturation; 0 leaves it out.
-    """
-
-    random_resized_crop: float | None = None
-    crop_padding: int = 0
-    flip: bool = False
-    rand_augment: int | None = None
-    color_jitter: float = 0.0
+from raycsr.training.options import AugmentationOptions
 
 
 def augmentation(options: AugmentationOptions, input_size: tuple[int, int]) -> nn.Module | None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from raycsr.errors import UserError
-from raycsr.training.workers import num_workers, rank, share
+from raycsr.training.ranks import num_workers, rank, share
 
 Augment = Callable[[torch.Tensor], torch.Tensor]
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -21,52 +21,16 @@ from torch.optim.lr_scheduler import (
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raycsr.errors import UserError, nearest
-from raycsr.models import BaseClassifier, resolve_precision
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.prepare import resolve_precision
 from raycsr.progress import Progress
 from raycsr.training.batches import Batch
 from raycsr.training.objectives import Objective
-from raycsr.training.workers import averaged, gathered, num_workers, rank, take_buffers_of_first
+from raycsr.training.options import TrainingOptions
+from raycsr.training.ranks import averaged, gathered, num_workers, rank, take_buffers_of_first
 
 _WARMUP_START = 1e-3  # share of the learning rate that a linear warm-up begins with
 _SHOWN_IMAGES = 5  # of a batch whose loss is not finite
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How the weights are optimised.
-
-    Attributes:
-        epochs: Passes over the images.
-        batch_size: Images a step.
-        optimizer: sgd (with Nesterov momentum) or adamw.
-        lr: Largest learning rate.
-        momentum: Of sgd.
-        weight_decay: On all weights.
-        schedule: one_cycle (up and down to 0), cosine (down to 0), step (times `step_factor` at each of
-            `milestones`) or constant.
-        milestones: Epochs after which the step schedule multiplies the learning rate.
-        step_factor: What it multiplies by.
-        warmup_epochs: Epochs of linear warm-up, part of `epochs`; one_cycle warms up over 30 % of the steps where
-            this is 0.
-        clip_norm: Largest norm of the gradient over all weights; None does not clip.
-        precision: bf16 and fp16 compute the network under autocast; the weights stay float32. auto is bf16 where the
-            workers' device is fast at it, else fp32; a training that goes on elsewhere keeps what it began with.
-        ema: Decay of a moving average of the weights, such as .999, which is then what is judged and kept.
-    """
-
-    epochs: int = 10
-    batch_size: int = 256
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: str = "one_cycle"
-    milestones: tuple[int, ...] = ()
-    step_factor: float = 0.1
-    warmup_epochs: float = 0.0
-    clip_norm: float | None = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    ema: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +94,7 @@ def check_training(options: TrainingOptions) -> None:
 class Trainer:
     """Trains a base classifier in place, on the device it is on.
 
-    Several workers (`raycsr.training.workers`) that each have a trainer of equal weights keep them equal: gradients
+    Several workers (`raycsr.training.ranks`) that each have a trainer of equal weights keep them equal: gradients
     are averaged (DistributedDataParallel), and on GPUs batch norm sees the whole batch. On CPUs it sees a worker's
     share, and the statistics of the first worker are kept.
 

@@ -11,8 +11,8 @@ from raycsr.certification import METRICS, collapse_in_words, collapsed_classes, 
 from raycsr.certification.bounds import IntArray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
-from raycsr.models import ARGMAX, Rule, parse_rules
-from raycsr.training.holdout import first_whole, shuffled
+from raycsr.models.rules import ARGMAX, Rule, parse_rules
+from raycsr.training.validation import first_whole, shuffled
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
 """The first grid, in units of logits."""

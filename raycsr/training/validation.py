@@ -1,106 +1,161 @@
-"""Judging a base classifier by certificates, in this process: what training and the tuning of rules share."""
+"""Validation by certificate: images held out of training, certified as `raycsr certify` would, at small n."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import ArrayLike
 
-from raycsr.certification import certify_counts
+from raycsr.certification import METRICS, check_alpha, collapse_in_words, collapsed_classes, largest_radius, summarize
+from raycsr.certification.bounds import IntArray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
-from raycsr.models import BaseClassifier, Rule, prepare_for_inference, resolve_precision
-from raycsr.smoothing import Sampler
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.smoothing.certify_images import certify_images
+from raycsr.training.options import ValidationOptions
+from raycsr.training.ranks import gathered, share
+
+_MOST = 0.5  # share of the training images that may be held out
 
 
-def certify_images(
+Metrics = dict[str, float | str]  # each of METRICS, and what `collapsed` says in words
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Positions of the images that are held out of training, and of those that are left.
+
+    Attributes:
+        mixed: Drawn from all classes.
+        extra: Further images of seed classes.
+        left: To train on, ascending: all whose group has no image among the others.
+    """
+
+    mixed: np.ndarray
+    extra: np.ndarray
+    left: np.ndarray
+
+
+def check_validation(options: ValidationOptions, sigma: float) -> None:
+    """Refuses options under which nothing could be certified.
+
+    Raises:
+        UserError: naming the option and its value.
+    """
+    for name in ("every", "images", "n0", "n"):
+        if getattr(options, name) < 1:
+            raise UserError(f"validation.{name} must be at least 1, got {getattr(options, name)}")
+    check_alpha(options.alpha, "validation.alpha")
+    radius = sigma if options.radius is None else options.radius
+    reach = largest_radius(options.n, options.alpha, sigma)
+    if not 0 <= radius < reach:
+        raise UserError(
+            f"validation.radius is {radius:g} and n={options.n} samples certify {max(reach, 0):.4g} at most at sigma "
+            f"{sigma:g}; raise validation.n or give a smaller radius"
+        )
+
+
+def hold_out(
+    labels: np.ndarray, costs: CostMatrix, options: ValidationOptions, groups: IntArray | None = None
+) -> HeldOut:
+    """Draws the images to hold out: always the same ones of the same labels, costs, options and groups.
+
+    Args:
+        labels: int (N,), of the data.
+        costs: The cost matrix.
+        options: How many.
+        groups: int (N,), equal for images that must stay on one side, such as those of one patient; by default each
+            image stands alone. Groups are held out whole, so it may be a few images more.
+
+    Raises:
+        UserError: Over half of the images, or of those of seed classes, would be held out.
+    """
+    groups = np.arange(len(labels)) if groups is None else groups
+    order = shuffled(groups, np.random.default_rng(0))
+    drawn = first_whole(groups[order], options.images)
+    mixed, others = order[:drawn], order[drawn:]
+    sensitive = costs.sensitive[labels]
+    wanted = max(options.sensitive - int(sensitive[mixed].sum()), 0)
+    others = others[sensitive[others]]
+    extra = others[: first_whole(groups[others], wanted)]
+    held = np.flatnonzero(np.isin(groups, groups[np.concatenate([mixed, extra])]))
+    together = ", for a group is held out whole" if len(np.unique(groups)) < len(groups) else ""
+    for what, all_images, taken in (
+        ("images", len(labels), len(held)),
+        ("images of seed classes", int(sensitive.sum()), int(sensitive[held].sum())),
+    ):
+        if taken > _MOST * all_images:
+            raise UserError(
+                f"validation would hold out {taken} of {all_images} {what}{together}; "
+                "lower validation.images or .sensitive"
+            )
+    return HeldOut(mixed, extra, np.setdiff1d(np.arange(len(labels)), held))
+
+
+def shuffled(groups: IntArray, generator: np.random.Generator) -> IntArray:
+    """Positions of N images in a random order of their groups: images of one group come one after the other."""
+    place = np.argsort(generator.permutation(int(groups.max(initial=-1)) + 1))
+    return np.argsort(place[groups], kind="stable")
+
+
+def first_whole(groups: IntArray, number: int) -> int:
+    """How many images to take from the front, at least `number` where there are as many, so that no group is cut.
+
+    Args:
+        groups: int (N,), of the images in their order; those of one group come one after the other.
+        number: Of images.
+    """
+    ends = np.flatnonzero(np.diff(groups, append=-1)) + 1  # where a group ends
+    return int(ends[min(int(np.searchsorted(ends, number)), len(ends) - 1)]) if number > 0 and len(ends) else 0
+
+
+def certified_metrics(
     base_classifier: BaseClassifier,
     pixels: np.ndarray,
-    labels: ArrayLike,
+    labels: np.ndarray,
+    num_mixed: int,
     *,
     costs: CostMatrix,
     sigma: float,
-    n0: int,
-    n: int,
-    alpha: float = 0.001,
-    rules: Sequence[Rule | str] = ("argmax",),
-    seed: int = 0,
-    batch_size: int = 64,
-    precision: str = "auto",
+    options: ValidationOptions,
     progress: Callable[[int], object] | None = None,
-    image_ids: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """Certifies images under all rules, by the engine and the bounds of `raycsr sample` and `raycsr certify`.
-
-    The base classifier is sampled as a copy prepared for inference, on the device that it is on; it is left
-    as it is (its mode, its gradients), and so is torch's global random state.
+) -> Metrics:
+    """Certifies held-out images, each worker its share, and sums the certificates up.
 
     Args:
-        base_classifier: The base classifier.
-        pixels: uint8 (N, H, W, 3).
+        base_classifier: Whose smoothed version is judged; left as it is.
+        pixels: uint8 (N, H, W, 3), those of `HeldOut.mixed` first, then those of `extra`.
         labels: int (N,).
-        costs: The cost matrix (m, m).
-        sigma: Standard deviation of the noise, in [0, 1] pixel units, which are the units of all radii (L2).
-        n0: Selection samples an image.
-        n: Estimation samples an image.
-        alpha: Failure probability of one image's certificate.
-        rules: Decision rules, or how a person writes them; one forward pass serves them all.
-        seed: Of the noise; an image's noise depends on it and on the image's id.
-        batch_size: Rows of a forward pass, a power of two.
-        precision: "auto", "fp32", "bf16" or "fp16", as in `SamplingOptions`.
-        progress: Called after each image with 1, as the `update` of a tqdm bar is.
-        image_ids: N ids; by default the positions, as text.
+        num_mixed: How many are of `HeldOut.mixed`.
+        costs: The cost matrix.
+        sigma: Noise level in [0,1] pixel units.
+        options: Samples, alpha and radius.
+        progress: Called after each image with 1.
 
     Returns:
-        The rows that `raycsr.certify_counts` describes: N for the first rule, then N for the next, and so on.
-        An image with a logit that is not finite has an error.
-
-    Raises:
-        UserError: pixels and labels disagree, or an argument cannot be sampled or certified with.
+        Each of `METRICS` at the radius, NaN where there is no image that it is about; and collapsed, the classes that
+        are hardly answered rightly, in words.
     """
-    truth = np.asarray(labels)
-    ids = [str(i) for i in range(len(truth))] if image_ids is None else list(image_ids)
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or len(pixels) != len(truth):
-        raise UserError(
-            f"pixels are {pixels.dtype} {pixels.shape} with {len(truth)} labels: give uint8 (N, H, W, 3) and N labels."
-        )
-    device = base_classifier.scale.device
-    network = prepare_for_inference(base_classifier, precision=resolve_precision(precision, device), device=device)
-    sampler = Sampler(
-        network,
+    mine = certify_images(
+        base_classifier,
+        pixels[share()],
+        labels[share()],
+        costs=costs,
         sigma=sigma,
-        n0=n0,
-        n=n,
-        seed=seed,
-        batch_size=batch_size,
-        rules=rules,
-        device=device,
-        purpose="tuning",  # what is chosen here is certified on votes that nobody has looked at
+        n0=options.n0,
+        n=options.n,
+        alpha=options.alpha,
+        progress=progress,
+        image_ids=[str(i) for i in range(len(labels))][share()],
     )
-    shape = (len(sampler.rules), len(pixels), base_classifier.num_classes)
-    counts0, counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    errors: list[str | None] = [None] * len(pixels)
-    for i, image in enumerate(torch.from_numpy(pixels).permute(0, 3, 1, 2)):  # (3, H, W)
-        try:
-            counts0[:, i], counts[:, i] = sampler.count(image, ids[i])
-        except FloatingPointError as error:
-            errors[i] = str(error)
-        if progress is not None:
-            progress(1)
-    certificates = [
-        certify_counts(
-            counts0[r],
-            counts[r],
-            truth,
-            costs=costs,
-            sigma=sigma,
-            sampling="fixed",
-            alpha=alpha,
-            image_ids=ids,
-            rules=[rule.id] * len(truth),
-            errors=errors,
-        )
-        for r, rule in enumerate(sampler.rules)
-    ]
-    return pd.concat(certificates, ignore_index=True)
+    certificates = pd.concat(gathered(mine)).sort_values("image_id", key=lambda ids: ids.astype(int))
+    radius = sigma if options.radius is None else options.radius
+
+    def summary(rows: pd.DataFrame) -> pd.Series:
+        return summarize(rows, costs=costs, radii=[radius], intervals=False).iloc[0]
+
+    of_all, of_sensitive = summary(certificates.iloc[:num_mixed]), summary(certificates)
+    about_sensitive = ("rob_cs", "rob_cost", "worst_case_cost", "seed_recall")
+    metrics = {name: float((of_sensitive if name in about_sensitive else of_all)[name]) for name in METRICS}
+    collapsed = collapsed_classes(certificates, costs.num_classes)
+    return {**metrics, "collapsed": collapse_in_words(collapsed, costs.class_names)}

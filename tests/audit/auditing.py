@@ -13,9 +13,9 @@ from scipy.stats import binom
 from torch import nn
 
 from raycsr import load_certificates
-from raycsr.models import Rule
-from raycsr.pipelines.sample import Outcome
+from raycsr.models.rules import Rule
 from raycsr.results import Run, sparse_votes
+from raycsr.results.outcome import Outcome
 
 SHARE_OF_P_A = 0.9  # of alpha (methods: "From counts to certificates"); the targets share the rest
 CHANCE = 1e-6  # of one statement's count of false certificates to be over the limit, were each false at alpha

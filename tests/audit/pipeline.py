@@ -11,12 +11,16 @@ import slabs
 import torch
 
 from raycsr.certification import Statements
-from raycsr.data import Decode
-from raycsr.pipelines.pool import PoolOptions, Probe, device_name, worker_device
-from raycsr.pipelines.sample import Job, Outcome, _sample_run, blocks_of, voter_arguments
-from raycsr.pipelines.voter import Voter
+from raycsr.data.decode import Decode
+from raycsr.distributed.options import PoolOptions
+from raycsr.distributed.pool import Probe, device_name, worker_device
+from raycsr.distributed.sampling.job import Job
+from raycsr.distributed.sampling.run import sample_run
+from raycsr.distributed.sampling.stream import blocks_of, voter_arguments
+from raycsr.distributed.sampling.voter import Voter
 from raycsr.results import Ownership, Run
-from raycsr.smoothing import SamplingOptions
+from raycsr.results.outcome import Outcome
+from raycsr.smoothing.options import SamplingOptions
 
 BATCH_SIZE = 1024
 POOL = PoolOptions(actors=1, cpus_per_actor=0.5)
@@ -116,11 +120,11 @@ class Here:
     def instead_of_ray(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patched:
             found = Probe("fp32", device_name(worker_device()), BATCH_SIZE, 1e9)
-            patched.setattr("raycsr.pipelines.sample.probe", lambda *_: found)
-            patched.setattr("raycsr.pipelines.sample.stream", self.stream)
-            patched.setattr("raycsr.pipelines.certify.FEW_PARTS", 10**6)  # all in this process
+            patched.setattr("raycsr.distributed.sampling.run.probe", lambda *_: found)
+            patched.setattr("raycsr.distributed.sampling.run.stream", self.stream)
+            patched.setattr("raycsr.distributed.certify_run.FEW_PARTS", 10**6)  # all in this process
             yield
 
     def sample(self, job: Job, retry_errors: bool = False) -> Outcome:
         with self.instead_of_ray():
-            return _sample_run(job, POOL, retry_errors, begin_anew=False)
+            return sample_run(job, POOL, retry_errors, begin_anew=False)

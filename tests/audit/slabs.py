@@ -19,10 +19,14 @@ from scipy.special import ndtr, ndtri
 from torch import nn
 
 from raycsr.costs import CostMatrix
-from raycsr.data import DataOptions, Listing, Source
 from raycsr.data.images import frame
-from raycsr.models import ARGMAX, BaseClassifier, Preprocessing, Rule, parse_rules
-from raycsr.smoothing.noise import CHUNK, fill_noise
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Listing, Source
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.rules import ARGMAX, Rule, parse_rules
+from raycsr.models.spec import Preprocessing
+from raycsr.smoothing.noise import fill_noise
+from raycsr.smoothing.options import CHUNK
 
 SIGMA = 0.25
 SEED = 0

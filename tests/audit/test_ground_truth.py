@@ -17,12 +17,13 @@ from auditing import Audit
 from pipeline import BATCH_SIZE, Ask, Died, Here, job
 
 from raycsr.certification import BOUNDS, certificates, statements
-from raycsr.pipelines import voter
-from raycsr.pipelines.cluster import connect
-from raycsr.pipelines.pool import PoolOptions
-from raycsr.pipelines.sample import _sample_run
+from raycsr.distributed.cluster import connect
+from raycsr.distributed.options import PoolOptions
+from raycsr.distributed.sampling import voter
+from raycsr.distributed.sampling.run import sample_run
 from raycsr.results import certificate_sets
-from raycsr.smoothing import Request, engine
+from raycsr.smoothing import engine
+from raycsr.smoothing.engine import Request
 from raycsr.smoothing.noise import fill_noise
 
 RADII = (0.1, 0.2, 0.3)
@@ -166,7 +167,7 @@ def test_the_same_on_ray(slabs_on_workers, tmp_path):
     connect()
     for ask in (Ask(RADII[:1], 192, SEED, OFFSET), Ask(RADII, N, SEED, OFFSET)):
         asked = job(ask, pictures, audit.alpha, audit.results)
-        outcome = _sample_run(asked, PoolOptions(actors=2, cpus_per_actor=0.5), retry_errors=False, begin_anew=False)
+        outcome = sample_run(asked, PoolOptions(actors=2, cpus_per_actor=0.5), retry_errors=False, begin_anew=False)
         assert outcome.sampled and outcome.run.finished()
         audit.look(outcome.run, ask)
     assert audit.violations() == {}

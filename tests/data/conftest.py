@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raycsr.data import DataOptions, Source, open_source
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Source, open_source
 
 
 @pytest.fixture

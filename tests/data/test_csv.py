@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raycsr.data import Source, decode_images
+from raycsr.data.decode import decode_images
+from raycsr.data.sources import Source
 from raycsr.errors import UserError
-from raycsr.models import Preprocessing
+from raycsr.models.spec import Preprocessing
 
 
 @pytest.fixture

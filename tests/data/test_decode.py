@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raycsr.data import DataOptions, Decode, decode, decode_images, open_source, rgb_image
+from raycsr.data import decode
+from raycsr.data.decode import Decode, decode_images, rgb_image
 from raycsr.data.images import FORMATS
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import open_source
 from raycsr.errors import UserError
-from raycsr.models import Preprocessing
+from raycsr.models.spec import Preprocessing
 
 SIZE = Preprocessing(input_size=(16, 16), interpolation="bilinear", crop_pct=1.0, crop_mode="center")
 IMAGENET = Preprocessing(input_size=(224, 224), interpolation="bicubic", crop_pct=0.875, crop_mode="center")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from raycsr.data import Source
 from raycsr.data.files import natural
+from raycsr.data.sources import Source
 from raycsr.errors import UserError
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raycsr.data import Source, images
+from raycsr.data import images
+from raycsr.data.sources import Source
 from raycsr.errors import UserError
 from raycsr.store.files import LocalFiles
 

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
-from raycsr.data import DataOptions, digits_arrays, num_bytes, open_source, read_pixels
+from raycsr.data.memory import num_bytes, read_pixels
+from raycsr.data.options import DataOptions
+from raycsr.data.packaged import digits_arrays
+from raycsr.data.sources import open_source
 from raycsr.errors import UserError
-from raycsr.models import Preprocessing
+from raycsr.models.spec import Preprocessing
 
 EIGHT = Preprocessing((8, 8), "bilinear", 1.0, "center")
 

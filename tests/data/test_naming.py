@@ -9,9 +9,9 @@ import pytest
 
 from raycsr.class_names import read_classes
 from raycsr.costs import CostMatrix
-from raycsr.data import Source
+from raycsr.data.sources import Source
 from raycsr.errors import UserError
-from raycsr.models import parse_rules
+from raycsr.models.rules import parse_rules
 
 
 @pytest.fixture
@@ -216,9 +216,9 @@ def test_any_file_of_names_is_used_or_refused_in_one_line(
 
 
 def test_names_of_many_classes_are_matched_at_once(source: Callable[..., Source], tmp_path: Path) -> None:
-    from raycsr.data import DataOptions
     from raycsr.data.images import Found, frame
     from raycsr.data.naming import name_classes
+    from raycsr.data.options import DataOptions
 
     names: list[Any] = [f"class {k}" for k in range(20_000)]
     found = Found(frame(["a"], [7], [1], ""), names, None)  # type: ignore[arg-type]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raycsr.data import Source, cifar10_arrays, digits_arrays
+from raycsr.data.packaged import cifar10_arrays, digits_arrays
+from raycsr.data.sources import Source
 from raycsr.errors import UserError
 
 

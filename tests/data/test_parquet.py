@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raycsr.data import Source, images, parquet
+from raycsr.data import images, parquet
+from raycsr.data.sources import Source
 from raycsr.errors import UserError
 from raycsr.store.files import LocalFiles
 

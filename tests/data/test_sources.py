@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from raycsr.data import DataOptions, Source, open_source
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Source, open_source
 from raycsr.errors import UserError
 
 

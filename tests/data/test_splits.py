@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from raycsr.data import DataOptions, Listing, Source, open_source, refuse_test_images, stored_options, with_split
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Listing, Source, open_source, stored_options, with_split
 from raycsr.data.split_names import words
+from raycsr.data.splits import refuse_test_images
 from raycsr.errors import UserError
 
 CLASSES = ["cat", "dog", "blood test"]

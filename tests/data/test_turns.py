@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from raycsr.data import Source, decode, images, sources
+from raycsr.data import decode, images, sources
 from raycsr.data.decode import read_decoded
-from raycsr.models import Preprocessing
+from raycsr.data.sources import Source
+from raycsr.models.spec import Preprocessing
 
 CONTENTS = {f"{i}": b"%d" % i * size for i, size in enumerate(random.Random(0).choices(range(1, 40), k=30))}
 

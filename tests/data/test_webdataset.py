@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raycsr.data import Decode, Source, images, webdataset
+from raycsr.data import images, webdataset
+from raycsr.data.decode import Decode
+from raycsr.data.sources import Source
 from raycsr.errors import UserError
-from raycsr.models import Preprocessing
+from raycsr.models.spec import Preprocessing
 from raycsr.store.files import LocalFiles
 
 Members = list[tuple[str | tarfile.TarInfo, bytes]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from nodes import Nodes
-from pipelines.test_sample import comparable
+from verbs.test_sample import comparable
 
 from raycsr import load_votes
 from raycsr.results import Run, find_runs

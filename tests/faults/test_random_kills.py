@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pipelines.test_sample import comparable
+from verbs.test_sample import comparable
 
 from raycsr import load_votes
 

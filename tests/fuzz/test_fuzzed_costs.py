@@ -10,7 +10,7 @@ import pytest
 from fuzzing import answer, each_block, mutated, randomness
 
 from raycsr.costs import CostMatrix
-from raycsr.models import parse_rules
+from raycsr.models.rules import parse_rules
 
 ANIMALS = ["bird", "cat", "dog"]
 TABLE = ",bird,cat,dog\nbird,,1,0\ncat,0,,2.5\ndog,10,0,\n"

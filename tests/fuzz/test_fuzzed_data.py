@@ -17,9 +17,10 @@ import pytest
 from fuzzing import answer, each_block, mutated, randomness
 from PIL import Image
 
-from raycsr.data import DataOptions, Listing, open_source
 from raycsr.data.decode import read_decoded
-from raycsr.models import Preprocessing
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Listing, open_source
+from raycsr.models.spec import Preprocessing
 
 SECONDS = 10  # that a case may take
 EIGHT = Preprocessing((8, 8), "bilinear", 1.0, "center")

@@ -6,8 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raycsr import UserError
-from raycsr.data import DataOptions, open_source
-from raycsr.models import load_checkpoint
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import open_source
+from raycsr.models.checkpoints import load_checkpoint
 from raycsr.store import Store
 
 NAMES = st.text(st.characters(codec=None) | st.sampled_from("#%?&+= ./\\:@~*'\"[]{}|<>\0\n\x7f\udce9é日"), max_size=20)

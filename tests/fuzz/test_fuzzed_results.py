@@ -14,10 +14,11 @@ from test_fuzzed_configs import with_values
 
 from raycsr import collect_certificates, list_runs, load_certificates, load_votes
 from raycsr.errors import UserError
-from raycsr.pipelines.ls import ls
-from raycsr.pipelines.report import report
-from raycsr.results import Ownership, load_certified, resolve_run
+from raycsr.reports import load_certified
+from raycsr.results import Ownership, resolve_run
 from raycsr.results.image_sets import note_known_sets, seen_images_of
+from raycsr.verbs.ls import ls
+from raycsr.verbs.report import report
 
 SLOW = 10.0  # seconds
 FEW, MANY, BLOCK = 8, 1000, 248  # cases by default and where long tests are asked for, of each kind of file

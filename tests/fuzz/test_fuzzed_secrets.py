@@ -12,12 +12,13 @@ import yaml
 from fuzzing import answer, each_block, randomness
 
 from raycsr.cli import main
-from raycsr.data import DataOptions
-from raycsr.models import ModelOptions
-from raycsr.pipelines.plan import ObjectiveOptions, TrainConfig, prepare
-from raycsr.pipelines.sample import check
-from raycsr.pipelines.tracking import TrackingOptions, trackers
-from raycsr.smoothing import SamplingOptions
+from raycsr.data.options import DataOptions
+from raycsr.distributed.options import ObjectiveOptions, TrackingOptions
+from raycsr.distributed.sampling.job import check
+from raycsr.distributed.search.tracking import trackers
+from raycsr.distributed.training.plan import TrainConfig, prepare
+from raycsr.models.spec import ModelOptions
+from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
 
 LETTERS = string.ascii_letters + string.digits

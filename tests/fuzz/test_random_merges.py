@@ -12,7 +12,7 @@ import pyarrow as pa
 from fuzzing import each_block
 from handmade import votes_of_labels
 
-from raycsr.pipelines.voter import part_name
+from raycsr.distributed.sampling.voter import part_name
 from raycsr.results import SCHEMA_VERSION, Run
 from raycsr.results.joining import join_runs
 from raycsr.results.transfer import RunFiles

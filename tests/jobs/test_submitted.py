@@ -12,7 +12,7 @@ import pytest
 from nodes import submission_id
 from test_analysis import pictures, run_notebook, text
 
-from raycsr.pipelines.metrics import COUNTERS, GAUGES
+from raycsr.distributed.sampling.prometheus import COUNTERS, GAUGES
 from raycsr.results import collect_trials, find_runs
 from raycsr.store import Store
 

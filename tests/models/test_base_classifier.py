@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import ModelOptions, load_base_classifier
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions
 
 TINY = "cifar_resnet8"
 

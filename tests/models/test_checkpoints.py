@@ -6,15 +6,10 @@ import pytest
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import (
-    ModelOptions,
-    is_raycsr_checkpoint,
-    load_base_classifier,
-    load_checkpoint,
-    load_training_state,
-    parse_rules,
-    save_checkpoint,
-)
+from raycsr.models.checkpoints import is_raycsr_checkpoint, load_checkpoint, load_training_state, save_checkpoint
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.rules import parse_rules
+from raycsr.models.spec import ModelOptions
 
 PIXELS = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

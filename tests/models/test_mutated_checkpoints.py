@@ -16,14 +16,10 @@ import timm
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import (
-    ModelOptions,
-    is_raycsr_checkpoint,
-    load_base_classifier,
-    load_training_state,
-    parse_rules,
-    save_checkpoint,
-)
+from raycsr.models.checkpoints import is_raycsr_checkpoint, load_training_state, save_checkpoint
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.rules import parse_rules
+from raycsr.models.spec import ModelOptions
 
 ARCH = "cifar_resnet8"
 ODD_VALUES = [

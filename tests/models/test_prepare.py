@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from raycsr.errors import UserError
-from raycsr.models import ModelOptions, load_base_classifier, prepare_for_inference, resolve_precision
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.prepare import prepare_for_inference, resolve_precision
+from raycsr.models.spec import ModelOptions
 
 MODELS = {  # batch norms: before folding, after
     "cifar_resnet8": (9, 0),

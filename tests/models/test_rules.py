@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
-from raycsr.models import ARGMAX, Decisions, Rule, parse_rules
+from raycsr.models.decisions import Decisions
+from raycsr.models.rules import ARGMAX, Rule, parse_rules
 
 NAMES = ["cat", "dog", "owl"]
 PAIR = ((0.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))  # a cat taken for a dog costs 1

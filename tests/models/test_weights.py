@@ -11,7 +11,8 @@ import timm
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import ModelOptions, load_base_classifier
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions
 
 ARCH = "test_resnet"
 PIXELS = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,8 @@ import pytest
 from handmade import NO_B, PLAIN, write_run
 
 from raycsr import UserError
-from raycsr.data import DataOptions, open_source
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import open_source
 from raycsr.results import Ownership, Run
 from raycsr.results.joining import join_runs
 from raycsr.results.transfer import RunFiles, copy_run, delete_run

@@ -9,7 +9,8 @@ import pytest
 from handmade import IDS, NEVER_B, PLAIN, votes, write_run
 
 from raycsr import CostMatrix, collect_certificates, load_certificates
-from raycsr.results import Run, load_certified
+from raycsr.reports import load_certified
+from raycsr.results import Run
 from raycsr.store import Store
 
 PART = "argmax.parquet"

@@ -5,8 +5,8 @@ import pytest
 from handmade import IDS, NO_B, PLAIN, write_run
 
 from raycsr import UserError, certify_stored, collect_certificates, load_certificates, load_votes, summarize
-from raycsr.pipelines.report import report
-from raycsr.results import load_certified, summaries
+from raycsr.reports import load_certified, summaries
+from raycsr.verbs.report import report
 
 GROUPS = ["p", "p", "q", "q", "r", None]
 

@@ -6,8 +6,8 @@ import pytest
 from handmade import IDS, OFFSETS, PLAIN, write_run
 
 from raycsr.errors import UserError
-from raycsr.pipelines.report import report
 from raycsr.results import ImageSet, image_sets, known_sets, note_known_sets, seen_images, seen_images_of
+from raycsr.verbs.report import report
 
 LISTING, OTHER = {"source": "imagefolder", "images": "one"}, {"source": "imagefolder", "images": "other"}
 

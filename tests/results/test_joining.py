@@ -9,12 +9,12 @@ import pytest
 from handmade import votes_of_labels
 
 from raycsr import UserError, load_certificates, load_votes
-from raycsr.pipelines import sample as sampling
-from raycsr.pipelines.merge import merge
+from raycsr.distributed.sampling import job as sampling
 from raycsr.results import SCHEMA_VERSION, Ownership, Run, histograms
 from raycsr.results.joining import IDENTITY, join_runs
 from raycsr.results.transfer import RunFiles
 from raycsr.store import Store
+from raycsr.verbs.merge import merge
 
 MANIFEST = {
     "schema_version": SCHEMA_VERSION, "experiment": "e", "model": "m", "sigma": 0.5, "n0": 10, "n": 1000,

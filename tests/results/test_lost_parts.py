@@ -14,12 +14,13 @@ from test_merging import ALL, ALPHA, FEW, IMAGES, MORE, SIGMA, N, part
 from raycsr import UserError, list_runs, load_certificates, load_votes
 from raycsr.certification import Statements
 from raycsr.costs import CostMatrix
-from raycsr.pipelines.ls import ls
-from raycsr.pipelines.remaining import Remaining
-from raycsr.pipelines.report import report
-from raycsr.results import SCHEMA_VERSION, Run, load_certified
+from raycsr.distributed.sampling.remaining import Remaining
+from raycsr.reports import load_certified
+from raycsr.results import SCHEMA_VERSION, Run
 from raycsr.results.runs import ImageCounts
 from raycsr.store import Store
+from raycsr.verbs.ls import ls
+from raycsr.verbs.report import report
 
 CHAIN = {"0001-a.parquet": FEW, "0002-b.parquet": MORE, "0003-c.parquet": ALL}
 OFFSET = {"id": "offset-1", "kind": "offset", "spec": "offset:1*pair:0/1"}

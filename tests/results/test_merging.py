@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from raycsr import UserError
 from raycsr.certification import Statements, looks
 from raycsr.costs import CostMatrix
-from raycsr.models import ARGMAX
+from raycsr.models.rules import ARGMAX
 from raycsr.results import histograms, votes_table
 from raycsr.results.merging import once, whole
-from raycsr.smoothing import CHUNK, Request, Sampler
+from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.options import CHUNK
 
 N, SIGMA, ALPHA = 1024, 0.5, 0.001
 

@@ -20,13 +20,13 @@ from raycsr import (
     load_certificates,
     load_votes,
 )
+from raycsr.reports import load_certified
 from raycsr.results import (
     SCHEMA_VERSION,
     Ownership,
     Run,
     certificate_set,
     histograms,
-    load_certified,
     missing_images,
     resolve_run,
     votes_table,

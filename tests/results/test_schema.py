@@ -17,14 +17,15 @@ from raycsr import (
     load_certificates,
     load_votes,
 )
-from raycsr.pipelines.certify import certify
-from raycsr.pipelines.cp import cp
-from raycsr.pipelines.ls import ls
-from raycsr.pipelines.report import report
-from raycsr.pipelines.rm import rm
-from raycsr.results import SCHEMA_VERSION, Ownership, load_certified
+from raycsr.reports import load_certified
+from raycsr.results import SCHEMA_VERSION, Ownership
 from raycsr.results.schema import READABLE_SCHEMAS
 from raycsr.store import Store
+from raycsr.verbs.certify import certify
+from raycsr.verbs.cp import cp
+from raycsr.verbs.ls import ls
+from raycsr.verbs.report import report
+from raycsr.verbs.rm import rm
 
 ANSWERS = {"argmax": [0, 1, 1, 1, 2, 2], "offset:1*pair:a/b": [0, 0, 1, 0, 2, 2]}
 FUTURE = SCHEMA_VERSION + 1

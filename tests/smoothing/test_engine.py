@@ -5,8 +5,8 @@ from scipy.stats import binom, norm
 from torch import nn
 
 from raycsr import UserError, count_votes
-from raycsr.models import parse_rules
-from raycsr.smoothing import Request, Sampler
+from raycsr.models.rules import parse_rules
+from raycsr.smoothing.engine import Request, Sampler
 
 SHAPE = (3, 4, 4)
 

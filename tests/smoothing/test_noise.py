@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from raycsr.smoothing.noise import CHUNK, PHASES, fill_noise, noise_key
+from raycsr.smoothing.noise import PHASES, fill_noise, noise_key
+from raycsr.smoothing.options import CHUNK
 
 
 def draw(seed=0, image_id="a.png", phase="estimation", chunk=0, shape=(8, 8, 3)):

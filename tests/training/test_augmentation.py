@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from raycsr.errors import UserError
-from raycsr.training import AugmentationOptions, augmentation
+from raycsr.training.augmentation import augmentation
+from raycsr.training.options import AugmentationOptions
 
 IMAGE = torch.arange(3 * 12 * 16, dtype=torch.uint8).view(3, 12, 16)
 

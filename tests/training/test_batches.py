@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from raycsr.errors import UserError
-from raycsr.training import AugmentationOptions, InMemoryBatches, augmentation
+from raycsr.training.augmentation import augmentation
+from raycsr.training.batches import InMemoryBatches
+from raycsr.training.options import AugmentationOptions
 
 
 def batches(images, labels, **options):

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models import ModelOptions, load_base_classifier
-from raycsr.training import InMemoryBatches, Trainer, TrainingOptions
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions
+from raycsr.training.batches import InMemoryBatches
+from raycsr.training.loop import Trainer
 from raycsr.training.objectives import gaussian
+from raycsr.training.options import TrainingOptions
 
 
 def two_colours(count=64):

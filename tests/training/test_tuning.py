@@ -7,7 +7,7 @@ import pytest
 from raycsr.certification import certify_counts
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
-from raycsr.models import ARGMAX
+from raycsr.models.rules import ARGMAX
 from raycsr.training.tuning import (
     Budget,
     choose_rule,

@@ -1,86 +1,105 @@
-"""Certifying images in this process: the engine's votes, the bounds of `certify`, and nothing left changed."""
+"""Validation by certificate: what is held out, and that the metrics are those of `certify` and `report`."""
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 
-from raycsr import UserError, certify_counts
+import raycsr
+from raycsr.certification import METRICS, collapse_in_words, collapsed_classes
 from raycsr.costs import CostMatrix
-from raycsr.data import digits_arrays
-from raycsr.models import ModelOptions, load_base_classifier, prepare_for_inference
-from raycsr.smoothing import Sampler
-from raycsr.training.validation import certify_images
+from raycsr.errors import UserError
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions
+from raycsr.smoothing.certify_images import certify_images
+from raycsr.training.options import ValidationOptions
+from raycsr.training.validation import certified_metrics, check_validation, hold_out
 
-COSTS = CostMatrix.pairwise(10, {4: [9], 3: [8]})
-SAMPLING = {"sigma": 0.5, "n0": 32, "n": 128}
-
-
-@pytest.fixture
-def classifier():
-    return load_base_classifier(ModelOptions("cifar_resnet8", num_classes=10, input_size=8))
+LABELS = np.arange(1000) % 10
+SEED_3 = CostMatrix.seedwise(10, [3])
 
 
-@pytest.fixture
-def digits():
-    images, labels = digits_arrays("train")
-    return images[:6], labels[:6]
+def test_holds_out_mixed_images_and_further_ones_of_seed_classes():
+    options = ValidationOptions(images=100, sensitive=40)
+    held = hold_out(LABELS, SEED_3, options)
+    both = np.concatenate([held.mixed, held.extra])
+    assert len(held.mixed) == 100 and (LABELS[both] == 3).sum() == 40 and (LABELS[held.extra] == 3).all()
+    assert sorted([*both, *held.left]) == list(range(1000))
+    again = hold_out(LABELS, SEED_3, options)
+    assert np.array_equal(again.mixed, held.mixed) and np.array_equal(again.extra, held.extra)
+    assert len(np.unique(LABELS[held.mixed])) == 10
 
 
-def certified(classifier, digits, **more):
-    return certify_images(classifier, *digits, costs=COSTS, **SAMPLING, **{"precision": "fp32", **more})
+def test_refuses_to_hold_out_most_of_a_class():
+    with pytest.raises(UserError, match="hold out 60 of 100 images of seed classes; lower validation"):
+        hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=60))
+    with pytest.raises(UserError, match="hold out 600 of 1000 images"):
+        hold_out(LABELS, SEED_3, ValidationOptions(images=600, sensitive=0))
 
 
-def test_rows_are_what_counting_and_certifying_give(classifier, digits):
-    rules = ["argmax", "offset:2*pair:4/9", "expected_cost:1,3*pair:4/9"]
-    ours = certified(classifier, digits, rules=rules, alpha=0.01, seed=7)
-    images, labels = digits
-    network = prepare_for_inference(classifier, precision="fp32", device="cpu")
-    sampler = Sampler(network, **SAMPLING, seed=7, batch_size=64, rules=rules, purpose="tuning")
-    votes = [sampler.count(torch.from_numpy(image).permute(2, 0, 1), str(i)) for i, image in enumerate(images)]
-    assert ours["rule"].tolist() == [rule.id for rule in sampler.rules for _ in range(6)]
-    for r, rule in enumerate(rule.id for rule in sampler.rules):
-        theirs = certify_counts(
-            [counts0[r] for counts0, _ in votes],
-            [counts[r] for _, counts in votes],
-            labels,
-            costs=COSTS,
-            sigma=0.5,
-            sampling="fixed",
-            alpha=0.01,
-            rules=[rule] * 6,
-        )
-        pd.testing.assert_frame_equal(ours[ours["rule"] == rule].reset_index(drop=True), theirs)
+class TestGroups:
+    """Images of one patient stay on one side: a network knows a patient's other images when it has seen one."""
+
+    GROUPS = np.random.default_rng(0).integers(0, 150, 1000)  # 1 to some 15 images each, of any class
+
+    def test_no_group_is_on_both_sides(self):
+        held = hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=40), self.GROUPS)
+        both = np.concatenate([held.mixed, held.extra])
+        assert not set(self.GROUPS[both]) & set(self.GROUPS[held.left])
+        assert 100 <= len(held.mixed) < 120 and 40 <= (LABELS[both] == 3).sum() < 45
+        assert (LABELS[held.extra] == 3).all() and len(set(both)) == len(both)
+        alone = hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=40))
+        assert set(self.GROUPS[alone.mixed]) & set(self.GROUPS[alone.left])
+
+    def test_each_group_is_held_out_as_often_as_any_other_however_large(self):
+        groups = np.repeat(np.arange(40), [1, 9] * 20)
+        labels = np.zeros(200, int)
+        held = hold_out(labels, SEED_3, ValidationOptions(images=50, sensitive=0), groups).mixed
+        sizes = np.bincount(groups)[np.unique(groups[held])]
+        assert 0.25 < np.mean(sizes == 1) < 0.75
+
+    def test_a_group_that_is_most_of_the_data_cannot_be_held_out(self):
+        groups = np.where(np.arange(1000) < 990, 0, np.arange(1000))
+        with pytest.raises(UserError, match=r"would hold out 99\d of 1000 images, for a group is held out whole"):
+            hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=0), groups)
+
+    def test_groups_of_one_image_change_nothing(self):
+        options = ValidationOptions(images=100, sensitive=40)
+        alone, grouped = hold_out(LABELS, SEED_3, options), hold_out(LABELS, SEED_3, options, np.arange(1000))
+        assert np.array_equal(alone.mixed, grouped.mixed) and np.array_equal(alone.left, grouped.left)
+        assert alone.mixed[:4].tolist() == np.random.default_rng(0).permutation(1000)[:4].tolist()
 
 
-def test_the_classifier_and_torch_are_left_as_they_were(classifier, digits):
-    classifier.train().requires_grad_(True)
-    classifier.network.conv1.weight.grad = torch.ones_like(classifier.network.conv1.weight)
-    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
-    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
-    certified(classifier, digits)
-    assert torch.get_num_threads() == threads and torch.equal(torch.random.get_rng_state(), state)
-    assert torch.is_grad_enabled() and classifier.training
-    assert all(parameter.requires_grad for parameter in classifier.parameters())
-    assert classifier.network.conv1.weight.grad.sum() > 0
-    assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
+def test_metrics_are_those_of_the_public_functions():
+    model = load_base_classifier(ModelOptions("cifar_resnet8", input_size=8), num_classes=3)
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    labels = np.array([0, 1, 2, 1] * 3)
+    costs = CostMatrix([[0, 0, 0], [2, 0, 0], [1, 3, 0]])
+    options = ValidationOptions(n0=16, n=64, radius=0.1)
+    metrics = certified_metrics(model, pixels, labels, 4, costs=costs, sigma=0.25, options=options)
+
+    certificates = certify_images(model, pixels, labels, costs=costs, sigma=0.25, n0=16, n=64)
+
+    def expected(stop):
+        return raycsr.summarize(certificates.iloc[:stop], costs=costs, radii=[0.1]).iloc[0]
+
+    assert set(metrics) == {*METRICS, "collapsed"}
+    assert metrics["collapsed"] == collapse_in_words(collapsed_classes(certificates, 3)) != ""  # it knows nothing yet
+    of_all, of_sensitive = expected(4), expected(12)
+    for name in ("accuracy", "acr", "target_recall"):
+        assert metrics[name] == pytest.approx(of_all[name])
+    for name in ("rob_cs", "rob_cost", "seed_recall"):
+        assert metrics[name] == pytest.approx(of_sensitive[name])
 
 
-def test_a_classifier_in_training_is_judged_in_eval_mode(classifier, digits):
-    in_eval = certified(classifier, digits)
-    pd.testing.assert_frame_equal(certified(classifier.train(), digits), in_eval)
-
-
-def test_each_image_is_reported_and_a_broken_network_is_an_error_of_the_image(classifier, digits):
-    classifier.network.fc.bias.data[0] = torch.nan
-    seen = []
-    certificates = certified(classifier, digits, progress=seen.append)
-    assert seen == [1] * 6
-    assert (certificates["error"] == "the logits are not finite").all() and (certificates["standard_radius"] == 0).all()
-
-
-def test_pixels_of_another_kind_are_refused(classifier, digits):
-    images, labels = digits
-    for wrong in (images.astype(np.float32), images.transpose(0, 3, 1, 2), images[:5]):
-        with pytest.raises(UserError, match=r"pixels are .* with 6 labels: give uint8 \(N, H, W, 3\)"):
-            certified(classifier, (wrong, labels))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "validation.n must be at least 1, got 0"),
+        ({"alpha": 1.0}, "validation.alpha"),
+        ({"n": 20}, r"validation.radius is 0.25 and n=20 samples certify 0\.\d+ at most"),
+        ({"radius": -0.1}, "validation.radius is -0.1"),
+    ],
+)
+def test_options_under_which_nothing_could_be_certified(options, message):
+    with pytest.raises(UserError, match=message):
+        check_validation(ValidationOptions(**options), sigma=0.25)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from raycsr.errors import UserError
-from raycsr.training.workers import averaged
+from raycsr.training.ranks import averaged
 
 Reduction = Literal["mean", "none"]
 

@@ -1,0 +1,193 @@
+"""The pool of actors that sample: its size, and what its workers can do."""
+
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+
+from raycsr.distributed.cluster import missing_nodes, user_errors_of_workers
+from raycsr.distributed.options import PoolOptions
+from raycsr.errors import UserError
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.prepare import Precision, prepare_for_inference, resolve_precision
+from raycsr.progress import LINE_SECONDS, duration
+from raycsr.smoothing.engine import is_out_of_memory
+from raycsr.smoothing.options import SamplingOptions
+
+_PROBE_SECONDS = 0.3  # of each batch size that is tried
+_BATCH_SIZES = (8, 4096)  # the least and the most that are tried
+_WORTH = 1.02  # a batch twice as large must be this much faster
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a worker of the pool's kind can do.
+
+    Attributes:
+        precision: what `auto` means there.
+        device: its name.
+        batch_size: that of the options, or the fastest.
+        samples_per_second: of one actor, uncompiled.
+    """
+
+    precision: Precision
+    device: str
+    batch_size: int
+    samples_per_second: float
+
+
+def alive_actors() -> int:
+    """This driver's pool actors that are alive; the public list of actors needs a dashboard, which not all have."""
+    job = ray.get_runtime_context().get_job_id()
+    alive = ray._private.state.actors(actor_state_name="ALIVE")
+    return sum(one["JobID"] == job and "MapWorker" in one["ActorClassName"] for one in alive.values())
+
+
+def check_pool_options(pool: PoolOptions) -> None:
+    """Checks what can be checked of a pool without a cluster.
+
+    Raises:
+        UserError: where no cluster could hold it.
+    """
+    if pool.actors < 1 or pool.cpus_per_actor <= 0 or pool.gpus_per_actor < 0:
+        raise UserError(
+            f"pool of {pool.actors} actors with {pool.cpus_per_actor} CPUs and {pool.gpus_per_actor} GPUs each: "
+            "actors and cpus_per_actor must be positive, gpus_per_actor must not be negative"
+        )
+
+
+def check_pool(pool: PoolOptions) -> None:
+    """Checks that the cluster can hold the pool and still decode.
+
+    Raises:
+        UserError: where it cannot.
+    """
+    check_pool_options(pool)
+    if pool.elastic:
+        return  # nodes may come
+    have = ray.cluster_resources()
+    if have.get("CPU", 0.0) < 1:
+        raise UserError("the cluster has no CPU to decode with; give its nodes CPUs, or set pool.elastic to wait")
+    if pool.gpus_per_actor > 0:
+        gpus = have.get("GPU", 0.0)
+        if pool.actors * pool.gpus_per_actor > gpus:
+            raise UserError(
+                f"the pool wants {pool.actors * pool.gpus_per_actor:g} GPUs and the cluster has {gpus:g}; "
+                "lower pool.actors, set pool.elastic to wait for nodes, or pool.gpus_per_actor to 0 for CPUs"
+            )
+        return
+    cpus, wanted = have.get("CPU", 0.0), pool.actors * pool.cpus_per_actor
+    if wanted > cpus - 1:
+        raise UserError(
+            f"the pool would take {wanted:g} of the cluster's {cpus:g} CPUs and one must stay free for decoding; "
+            f"lower pool.actors to {max(int((cpus - 1) / pool.cpus_per_actor), 1)} or pool.cpus_per_actor"
+        )
+
+
+def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: PoolOptions) -> Probe:
+    """Resolves precision and batch size on a worker of the pool's kind, and times its forward pass."""
+    if pool.gpus_per_actor == 0 and len(ray.nodes()) == 1:
+        return probe_here(base_classifier, sampling, pool.threads)  # this process is such a worker, already warm
+    remote = ray.remote(**pool.resources)(probe_here)
+    found = remote.remote(base_classifier, sampling, pool.threads)
+    start = time.monotonic()
+    with user_errors_of_workers(pool.needs, seconds=pool.patience):
+        while not ray.wait([found], timeout=LINE_SECONDS)[0]:
+            if not missing_nodes(pool.needs):  # else it is said where nodes are watched
+                print(
+                    f"waiting for a free place, {duration(time.monotonic() - start)} so far",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        return ray.get(found)
+
+
+def worker_device() -> torch.device:
+    """The device of this worker: logical GPUs (tests) have none, so CUDA itself is asked."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What counted the votes: votes are bit-equal on equal devices only."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    # the instructions, too: virtual machines and ARM call many generations by one name
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"cpu {_cpu_model()} {capability}, {torch.get_num_threads()} threads"
+
+
+def device_kind(name: str) -> str:
+    """The kind of a device that `device_name` names, whatever its threads: all of a kind round alike."""
+    return re.sub(r", \d+ threads$", "", name)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+def probe_here(base_classifier: BaseClassifier, sampling: SamplingOptions, threads: int) -> Probe:
+    """What this process can do as a worker with so many torch threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        device = worker_device()
+        precision = resolve_precision(sampling.precision, device)
+        network = prepare_for_inference(base_classifier, precision=precision, device=device)
+
+        def rate(batch_size: int) -> float:
+            return _rate(network, batch_size, device)
+
+        if sampling.batch_size is None:
+            found = fastest_batch_size(rate, most=sampling.n0 + sampling.most)
+        else:
+            rows = min(sampling.batch_size, 16)  # enough to tell an order of magnitude
+            found = sampling.batch_size, rate(rows)
+        return Probe(precision, device_name(device), *found)
+    finally:
+        torch.set_num_threads(before)
+
+
+def fastest_batch_size(rate: Callable[[int], float], most: int) -> tuple[int, float]:
+    """Doubles the batch for as long as that is faster and fits in memory.
+
+    Args:
+        rate: samples a second at a batch size.
+        most: samples that there will be.
+
+    Returns:
+        The batch size, a power of two, and its rate.
+    """
+    batch_size, best = _BATCH_SIZES[0], rate(_BATCH_SIZES[0])
+    while 2 * batch_size <= min(most, _BATCH_SIZES[1]):
+        try:
+            faster = rate(2 * batch_size)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            break
+        if faster < _WORTH * best:
+            break
+        batch_size, best = 2 * batch_size, faster
+    return batch_size, best
+
+
+@torch.inference_mode()
+def _rate(network: BaseClassifier, batch_size: int, device: torch.device) -> float:
+    pixels = torch.rand((batch_size, 3, *network.preprocessing.input_size), device=device)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)  # as the engine has them
+    network(pixels)
+    batches, start = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - start) < _PROBE_SECONDS:
+        network(pixels).sum().item()
+        batches += 1
+    return batches * batch_size / seconds

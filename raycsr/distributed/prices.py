@@ -1,0 +1,124 @@
+"""What sampling and training will take, by a few timed batches and a small pilot."""
+
+import functools
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from raycsr.certification import Statements, looks
+from raycsr.data.memory import read_pixels
+from raycsr.distributed.options import TimingOptions
+from raycsr.distributed.pool import probe_here, worker_device
+from raycsr.distributed.sampling.job import Job
+from raycsr.distributed.training.fit import trainer_of
+from raycsr.distributed.training.plan import Plan
+from raycsr.models.prepare import prepare_for_inference
+from raycsr.progress import duration
+from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.options import CHUNK
+from raycsr.training.batches import InMemoryBatches
+
+_PILOT_IMAGES = 16
+_PILOT_SECONDS = 30.0  # of sampling them: on a slow device they get fewer samples
+_PILOT_SAMPLES = (128, 2048)  # an image, at least and at most
+_TIMES_ON_PAPER = 50  # that each of them is then sampled
+_BATCHES = 4  # timed, after one that is not
+
+
+def price_of_sampling(job: Job, timing: TimingOptions) -> Iterator[str]:
+    """The engine's speed here, and what a fixed and a sequential design would take; each line once it is known."""
+    found, device = probe_here(job.base_classifier, job.sampling, torch.get_num_threads()), worker_device()
+    sampler = functools.partial(
+        Sampler,
+        prepare_for_inference(
+            job.base_classifier, precision=found.precision, device=device, compile=job.sampling.compile
+        ),
+        sigma=job.sigma,
+        n0=job.sampling.n0,
+        seed=job.sampling.seed,
+        batch_size=found.batch_size,
+        rules=job.rules,
+        device=device,
+        purpose="pilot",  # an n that is chosen by what it prints is chosen without the certificates' votes
+    )
+    rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, _PILOT_IMAGES).astype(int)]
+    pixels = read_pixels(job.source, rows.drop_duplicates("image_id"), job.base_classifier.preprocessing)
+    images = [torch.from_numpy(image).permute(2, 0, 1) for image in pixels.images]
+    timed = sampler(n=_BATCHES * max(found.batch_size, CHUNK))
+    timed.count(images[0], "warm-up")
+    start = time.perf_counter()
+    timed.count(images[0], "timed")
+    speed = (timed.n0 + timed.n) / (time.perf_counter() - start)
+    total, fixed = len(job.listing.images), job.sampling.n0 + job.sampling.n
+    yield f"speed     {speed:,.0f} samples/s, batches of {found.batch_size}"
+    yield f"fixed     {fixed:,} samples an image: {hours(total * fixed / speed, timing)}"
+
+    n = int(np.clip(_PILOT_SECONDS * speed / len(images), *_PILOT_SAMPLES)) // CHUNK * CHUNK
+    counted = list(sampler(n=n).sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
+    radii = job.sampling.radii or [job.sigma]
+    statements = job.statements or Statements(
+        job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha, n=job.sampling.most
+    )
+    votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
+    sequential = job.sampling.n0 + expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0)
+    shown = ", ".join(f"{radius:g}" for radius in statements.radii)
+    yield (
+        f"sequential {sequential:,.0f} samples an image to decide radius {shown}, by {len(images)} images: "
+        f"{hours(total * sequential / speed, timing)}"
+    )
+
+
+def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statements, *, n0: int) -> float:
+    """Estimation samples that an image of a sequential run takes on average, by sampling a pilot's again on paper.
+
+    Args:
+        votes: int (N, rules, m), of the pilot.
+        labels: int (N,).
+        statements: what is to be decided.
+        n0: selection samples an image.
+    """
+    generator = np.random.default_rng(0)
+    steps = looks(statements.n, CHUNK)
+    taken = []
+    for of_image, label in zip(votes, labels.tolist(), strict=True):
+        for _ in range(_TIMES_ON_PAPER):
+            # the shares that may have given these votes, a few of each class that got none
+            shares = np.stack([generator.dirichlet(of_rule + 1 / len(of_rule)) for of_rule in of_image])
+            counts0 = np.stack([generator.multinomial(n0, p) for p in shares])
+            counts, drawn = np.zeros_like(counts0), 0
+            for step in steps:
+                counts, drawn = counts + np.stack([generator.multinomial(step - drawn, p) for p in shares]), step
+                if statements.decided(counts0, counts, label):
+                    break
+            taken.append(drawn)
+    return float(np.mean(taken))
+
+
+def seconds_of_training(plan: Plan) -> float:
+    """What a training takes on this machine's device, by a few of its steps; validation is not counted."""
+    config = plan.config
+    rows = plan.listing.images.iloc[plan.held_out.left[: config.training.batch_size]]
+    pixels = read_pixels(plan.source, rows, plan.model.preprocessing)
+    batches = InMemoryBatches(
+        pixels.images, pixels.labels, batch_size=config.training.batch_size, generator=torch.Generator().manual_seed(0)
+    )
+    trainer = trainer_of(plan, plan.model.to(worker_device()).train(), batches)
+    (batch,) = batches
+    trainer.step(batch).item()
+    start = time.perf_counter()
+    for _ in range(_BATCHES):
+        trainer.step(batch).item()
+    steps = config.training.epochs * (len(plan.held_out.left) // config.training.batch_size)
+    return steps * (time.perf_counter() - start) / _BATCHES
+
+
+def hours(seconds: float, timing: TimingOptions) -> str:
+    """Time on all devices, and the price of it."""
+    price = (
+        f", {seconds / 3600 * timing.hourly_price:,.2f} at {timing.hourly_price:g} an hour"
+        if timing.hourly_price
+        else ""
+    )
+    return f"{duration(seconds / timing.devices)} on {timing.devices} such devices{price}"

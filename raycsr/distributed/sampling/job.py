@@ -1,0 +1,260 @@
+"""A run to sample: what is checked before it, what it is called, what its plan says."""
+
+import hashlib
+import json
+import math
+import platform
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import pandas as pd
+
+from raycsr.certification import Statements, check_alpha, largest_radius
+from raycsr.costs import CostMatrix
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Listing, Source, open_source
+from raycsr.distributed.cluster import check_location
+from raycsr.distributed.pool import (
+    Probe,
+    device_kind,
+)
+from raycsr.distributed.sampling.classes import check_classes, check_same_names, classes_by_position
+from raycsr.errors import UserError, first_of, printable
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.loading import has_weights, load_base_classifier
+from raycsr.models.rules import Rule, parse_rules
+from raycsr.models.spec import ModelOptions
+from raycsr.results import (
+    SCHEMA_VERSION,
+    Run,
+    known_sets,
+    seen_images,
+)
+from raycsr.smoothing.options import CHUNK, NOISE_SCHEME, SamplingOptions, check_sampling
+from raycsr.store import Store
+
+_SHOWN = 6  # rules named in the plan
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to sample, with everything checked that can be checked without the cluster."""
+
+    base_classifier: BaseClassifier
+    name: str  # of the model, as `ModelOptions.label` writes it
+    sigma: float
+    sampling: SamplingOptions
+    source: Source
+    listing: Listing
+    rules: tuple[Rule, ...]
+    costs: dict[str, CostMatrix]
+    statements: Statements | None  # what a sequential run decides about each image
+    alpha: float
+    experiment: str
+    results: str
+
+
+def check(
+    data: DataOptions,
+    models: list[ModelOptions],
+    sampling: SamplingOptions,
+    costs: Sequence[str],
+    alpha: float,
+    experiment: str,
+    results: str,
+    rules: Sequence[str] = (),
+) -> list[Job]:
+    """Checks all that can be checked without the cluster, and returns a job for each model and sigma.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    sigmas = sampling.sigma if isinstance(sampling.sigma, list) else [sampling.sigma]
+    check_votes(sampling, sigmas, alpha)
+    check_location(results)
+    source = open_source(data)
+    listing = source.list()
+    jobs = []
+    for model in models:
+        base_classifier = load_base_classifier(model)
+        check_classes(listing, base_classifier, model.name)
+        _warn_of_random_weights(model)
+        matrices = {
+            spec: CostMatrix.from_spec(spec, base_classifier.num_classes, listing.class_names) for spec in costs
+        }
+        parsed = parse_rules(
+            ["argmax", *rules],
+            num_classes=base_classifier.num_classes,
+            class_names=listing.class_names,
+            stored=base_classifier.rules,
+        )
+        for line in seen_images(image_sets_of(base_classifier, parsed), lambda: listing.images, listing.identity):
+            warnings.warn(f"model {model.name!r}: {line}", stacklevel=2)
+        for sigma in sigmas:
+            statements = None
+            if sampling.radii is not None:
+                statements = Statements(
+                    matrices.values(), sampling.radii, sigma=float(sigma), alpha=alpha, n=sampling.most
+                )
+            _warn_of_training_sigma(base_classifier, model.name, sigma)
+            jobs.append(
+                Job(
+                    base_classifier,
+                    model.label,
+                    float(sigma),
+                    sampling,
+                    source,
+                    listing,
+                    tuple(parsed),
+                    matrices,
+                    statements,
+                    alpha,
+                    experiment,
+                    results,
+                )
+            )
+    return jobs
+
+
+def image_sets_of(base_classifier: BaseClassifier, rules: Iterable[Rule]) -> list[dict]:
+    """The sets of images that a base classifier and its rules were made with."""
+    return known_sets(base_classifier.training_info, [(rule.id, rule.spec) for rule in rules])
+
+
+def check_votes(sampling: SamplingOptions, sigmas: Sequence[float], alpha: float) -> None:
+    """Checks that such votes can certify anything.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_alpha(alpha)
+    if not sigmas:
+        raise UserError("sampling.sigma is an empty list; give at least one noise level")
+    for sigma in sigmas:
+        check_sampling(sigma, sampling.n0, sampling.n, sampling.batch_size or 1)
+    if sampling.radii is not None:
+        _check_sequential(sampling, sampling.radii, sigmas, alpha)
+    elif largest_radius(sampling.n, alpha, 1.0) <= 0:
+        least = math.floor(math.log(alpha) / math.log(0.5)) + 1
+        raise UserError(
+            f"n={sampling.n} samples cannot certify any radius at alpha={alpha:g}, even if all agree; use n >= {least}"
+        )
+
+
+def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: Sequence[float], alpha: float) -> None:
+    if sampling.n < CHUNK:
+        raise UserError(f"n={sampling.n} is below the first look at {CHUNK} samples; use n >= {CHUNK}")
+    for sigma in sigmas:
+        reach = largest_radius(sampling.most, alpha, sigma, "sequential")
+        beyond = [radius for radius in radii if radius > reach]
+        if beyond:
+            raise UserError(
+                f"n={sampling.n} samples certify {reach:.4g} at most at sigma {sigma:g} and alpha {alpha:g}, so never "
+                f"radius {', '.join(f'{r:g}' for r in beyond)}; leave it out of sampling.radii, or raise sampling.n"
+            )
+
+
+def _warn_of_random_weights(model: ModelOptions) -> None:
+    if not has_weights(model):
+        warnings.warn(
+            f"model {model.name!r} has random weights, of init_seed {model.init_seed}: for its own, set "
+            "model.pretrained to true or to a file of them",
+            stacklevel=2,
+        )
+
+
+def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: float) -> None:
+    trained = base_classifier.training_sigma
+    if trained is not None and not math.isclose(trained, sigma, rel_tol=1e-6):
+        warnings.warn(
+            f"model {name!r} was trained at sigma {trained:g} and is sampled at {sigma:g}; "
+            "certificates hold, but radii will be short",
+            stacklevel=2,
+        )
+
+
+def identity(job: Job, found: Probe, begin_anew: bool = False) -> dict:
+    """What determines the votes of an image; its digest is the run's id."""
+    anew = {"device": device_kind(found.device), "batch_size": job.sampling.batch_size, "schema": SCHEMA_VERSION}
+    return {
+        **({"begun_anew": anew} if begin_anew else {}),
+        "preprocessing": job.base_classifier.preprocessing.to_dict(),
+        "components": job.base_classifier.components,
+        "sigma": job.sigma,
+        "seed": job.sampling.seed,
+        "precision": found.precision,
+        "compile": job.sampling.compile,
+        "noise_scheme": NOISE_SCHEME,
+        "n0": job.sampling.n0,
+        "n": job.sampling.n if job.statements is None else None,  # votes say when to stop, and may go on
+        "sampling": job.sampling.design,
+        "data": job.listing.identity,
+    }
+
+
+def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
+    """The job's run, whose manifest is written where there is none.
+
+    Raises:
+        UserError: the run was begun by an earlier version of raycsr, or with other names of its classes.
+    """
+    facts = identity(job, found, begin_anew)
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    run = Run(Store(job.results).at(f"{job.experiment}/runs/{digest[:16]}"))
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "experiment": job.experiment,
+        "model": job.name,
+        "num_classes": job.base_classifier.num_classes,
+        "class_names": job.listing.class_names,
+        **facts,
+        "batch_size": found.batch_size,
+        "config": {
+            "data": {**asdict(job.source.options), "split": job.listing.split},
+            "sampling": asdict(job.sampling),
+        },
+        "versions": {
+            **{name: version(name) for name in ("raycsr", "torch", "timm", "numpy", "ray")},
+            "python": platform.python_version(),
+        },
+    }
+    if not run.store.create("manifest.json", json.dumps(manifest, indent=1).encode()):
+        begun = run.manifest()
+        if begun["schema_version"] != SCHEMA_VERSION:
+            raise UserError(
+                f"run {run.location} was begun under schema_version {begun['schema_version']} and can be read, but "
+                "goes on under that alone; give --begin_anew true for a run of its own, or another --results"
+            )
+        check_same_names(begun["class_names"], job.listing.class_names, run.run_id)
+    return run
+
+
+def describe(job: Job, *, on: str, to_sample: pd.Series, estimate: str = "") -> str:
+    """The plan, in words: what there is to do and what it can give at most.
+
+    Args:
+        job: what to sample.
+        on: the precision and the device.
+        to_sample: ids of the images, one twice that goes on under some rules and begins under others.
+        estimate: what that takes.
+    """
+    sampling, total, most = job.sampling, len(job.listing.images), "" if job.statements is None else "at most "
+    height, width = job.base_classifier.preprocessing.input_size
+    images, passes = to_sample.nunique(), len(to_sample) * (sampling.n0 + sampling.most)
+    radius = largest_radius(sampling.most, job.alpha, job.sigma, sampling.design)
+    lines = [
+        f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, {on}",
+        f"rules     {first_of([rule.spec for rule in job.rules], _SHOWN)}",
+        f"images    {total:,}, of which {images:,} to sample" if images else f"images    {total:,}, all sampled",
+        f"samples   {sampling.n0:,} + {most}{sampling.most:,} an image at sigma {job.sigma:g}: "
+        f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
+        f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
+        *([f"decided   {job.statements}"] if job.statements is not None else []),
+        *job.listing.notes,
+        *classes_by_position(job.listing, job.base_classifier),
+    ]
+    return "\n".join(map(printable, lines))

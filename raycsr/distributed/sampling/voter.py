@@ -1,0 +1,268 @@
+"""The actor that samples: blocks of decoded images in, committed votes parts out."""
+
+import socket
+import time
+from collections.abc import Callable
+from hashlib import sha256
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raycsr.certification import Statements, looks
+from raycsr.costs import CostMatrix
+from raycsr.data.decode import OTHER_PIXELS
+from raycsr.distributed.pool import device_kind, device_name, worker_device
+from raycsr.distributed.sampling.deaths import SharedDeaths, starting, survive
+from raycsr.distributed.sampling.prometheus import Metrics
+from raycsr.errors import UserError
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.prepare import Precision, prepare_for_inference
+from raycsr.models.rules import Rule
+from raycsr.results import CertificateSet, Run, certificate_set, certify_table, histograms, sparse_votes, votes_table
+from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.options import CHUNK, SamplingOptions
+from raycsr.store import Store
+
+
+class Voter:
+    """Samples blocks of images and commits a votes part for each, before it returns the block.
+
+    With costs, the part's certificates are committed right behind it, so they appear while sampling goes on.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Callable[[], BaseClassifier],
+        sigma: float,
+        sampling: SamplingOptions,
+        precision: Precision,
+        batch_size: int,
+        rules: tuple[Rule, ...],
+        threads: int,
+        run: str,
+        owner: int,
+        costs: dict[str, CostMatrix],
+        statements: Statements | None,
+        alpha: float,
+        deaths: SharedDeaths | None = None,
+    ) -> None:
+        """Prepares the network on this worker's device.
+
+        Args:
+            model: gives the base classifier; on a cluster from the object store.
+            sigma: the run's noise level.
+            sampling: n0, n, seed and compilation.
+            precision: as resolved by the probe.
+            batch_size: rows of a forward pass.
+            rules: decision rules to count votes for.
+            threads: torch threads.
+            run: location of the run.
+            owner: number of the driver that owns the run; part of the parts' names.
+            costs: spec -> matrix to certify under at once.
+            statements: what ends the sampling of an image; None where n alone does.
+            alpha: failure probability of an image's certificate.
+            deaths: where those of the stream's processes are counted; None where this process alone samples.
+        """
+        torch.set_num_threads(threads)
+        self._deaths = deaths
+        self._run = Run(Store(run))
+        if not self._run.store.exists("manifest.json"):
+            raise UserError(f"node {socket.gethostname()} does not see {run}; give --results s3://, or a shared folder")
+        self._device = worker_device()
+        self._device_name = device_name(self._device)
+        self._statements, self._design = statements, sampling.design
+        self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
+        self._batch_size = batch_size  # of images that are new; less, once memory ran out
+        with starting(deaths):
+            base_classifier = model()
+            self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, batch_size, rules)
+        self._num_classes = base_classifier.num_classes
+        self._metrics = Metrics(self._run.run_id)
+        self._owner = owner
+        self._sigma, self._alpha, self._costs = sigma, alpha, tuple(costs.values())
+        names = [certificate_set(spec, matrix, alpha, sampling.design) for spec, matrix in costs.items()]
+        self._sets = [CertificateSet(self._run.store, name, sigma) for name in names]
+
+    def _open_sampler(
+        self,
+        base_classifier: BaseClassifier,
+        sigma: float,
+        sampling: SamplingOptions,
+        precision: Precision,
+        batch_size: int,
+        rules: tuple[Rule, ...],
+    ) -> Sampler:
+        network = prepare_for_inference(
+            base_classifier, precision=precision, device=self._device, compile=sampling.compile
+        )
+        return Sampler(
+            network,
+            sigma=sigma,
+            n0=sampling.n0,
+            n=sampling.most,
+            seed=sampling.seed,
+            batch_size=batch_size,
+            rules=rules,
+            device=self._device,
+            checks=looks(sampling.most, CHUNK) if self._statements is not None else (),
+            enough=None if self._statements is None else self._decided,
+        )
+
+    def _decided(self, counts0: np.ndarray, counts: np.ndarray, label: int) -> bool:
+        assert self._statements is not None
+        return self._statements.decided(counts0[self._wanted], counts[self._wanted], label)
+
+    def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Samples one block.
+
+        Args:
+            block: image_id, label, rules, continues, batch_size, image (uint8, N H W 3), image_sha, error. The same for
+                all: `rules`, the ids of the rules whose votes are missing; `continues`, the part that has the votes
+                which these images had before; `batch_size`, of the passes that drew those, 0 where there are none.
+
+        Returns:
+            image_id, error, samples, batch_size, halved (whether memory ran out): what the driver needs to report.
+        """
+        return survive(self._deaths, "sampled", block, self._sample, self._give_up)
+
+    def _give_up(self, block: dict[str, np.ndarray], why: str) -> dict[str, np.ndarray]:
+        return self._sample({**block, "error": np.array([why], object)})
+
+    def _sample(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rules, continues = block["rules"][0], block["continues"][0]
+        batch_size = int(block["batch_size"][0]) or self._batch_size
+        if batch_size != self._sampler.batch_size:  # it gives up the buffers of the other shape
+            self._sampler.set_batch_size(batch_size)
+        out_of_memory = self._sampler.out_of_memory
+        part = part_name(self._owner, [*block["image_id"], rules, continues])
+        if self._run.store.exists(f"votes/{part}"):  # by a process that died behind its commit, or at an image after it
+            votes, samples = self._run.store.read_table(f"votes/{part}"), np.zeros(len(block["image_id"]), np.int64)
+        else:
+            votes, samples = self._count(block, rules.split(), continues)
+        self._commit(part, votes)
+        halved = self._sampler.out_of_memory > out_of_memory
+        if halved:
+            self._batch_size = min(self._batch_size, self._sampler.batch_size)
+        first = votes.slice(0, len(block["image_id"]))  # one rule's rows
+        self._metrics.add_block(
+            images=len(first),
+            errored=len(first) - first["error"].null_count,
+            samples=int(samples.sum()),
+            retries=self._run.store.retries,
+        )
+        return {
+            "image_id": np.asarray(first["image_id"].to_pylist(), object),
+            "error": np.asarray(first["error"].to_pylist(), object),
+            "samples": samples.astype(np.int64),
+            "batch_size": np.full(len(first), self._sampler.batch_size),
+            "halved": np.full(len(first), halved),
+        }
+
+    def _count(self, block: dict[str, np.ndarray], missing: list[str], continues: str) -> tuple[pa.Table, np.ndarray]:
+        """The votes of a block, and the samples that were drawn for each of its images now."""
+        rules, images = self._sampler.rules, len(block["image_id"])
+        self._wanted = [r for r, rule in enumerate(rules) if rule.id in missing]
+        counts = np.zeros((2, len(rules), images, self._num_classes), np.int64)
+        errors, seconds, drawn = _texts(block["error"]), np.zeros(images), np.zeros(images, np.int64)
+        batch_sizes = np.full(images, self._sampler.batch_size, np.int32)
+        before = self._before(block, continues, errors) if continues else None
+        rows = [i for i in range(images) if errors[i] is None]
+        requests = (
+            Request(
+                torch.from_numpy(block["image"][i].copy()).permute(2, 0, 1),
+                str(block["image_id"][i]),
+                int(block["label"][i]),
+                *((None, None, None) if before is None else (*before[:, :, i], int(block["batch_size"][i]))),
+            )
+            for i in rows
+        )
+        start = time.perf_counter()
+        for counted in self._sampler.sample(requests):
+            i = rows[counted.position]
+            counts[0, :, i], counts[1, :, i], errors[i] = counted.counts0, counted.counts, counted.error
+            drawn[i], batch_sizes[i] = counted.drawn, self._sampler.batch_size  # a halving begins images anew
+            seconds[i], start = time.perf_counter() - start, time.perf_counter()
+            self._metrics.show(counted.drawn, seconds[i], self._sampler.batch_size)
+        counted_rows = np.array([error is None for error in errors])
+        parts = [
+            votes_table(
+                {
+                    "image_id": block["image_id"].tolist(),
+                    "label": block["label"],
+                    "rule": [rules[r].id] * images,
+                    "selection": histograms(counts[0, r]),
+                    "estimation": histograms(counts[1, r]),
+                    "n0": counts[0, r].sum(axis=1),
+                    "n": counts[1, r].sum(axis=1),
+                    "sampling": [self._design] * images,
+                    "decided": self._digests(counts[:, self._wanted], block["label"], counted_rows),
+                    "continues": [continues or None] * images,
+                    "image_sha": _texts(block["image_sha"]),
+                    "device": [self._device_name] * images,
+                    "batch_size": batch_sizes,
+                    "seconds": seconds,
+                    "error": errors,
+                }
+            )
+            for r in self._wanted  # an image may have the votes of others already
+        ]
+        return pa.concat_tables(parts), drawn
+
+    def _before(self, block: dict[str, np.ndarray], part: str, errors: list[str | None]) -> np.ndarray:
+        """The votes that images had before: (2, rules, N, m); none of rules that the block is not about.
+
+        An image that cannot go on has an error after it: its pixels changed, its votes are not there, or were drawn on
+        another kind of device, which rounds logits in another way.
+        """
+        table = self._run.store.read_table(f"votes/{part}")
+        counts = np.zeros((2, len(self._sampler.rules), len(block["image_id"]), self._num_classes), np.int64)
+        place = {image_id: i for i, image_id in enumerate(block["image_id"])}
+        dense = [sparse_votes(table[name]).dense(self._num_classes) for name in ("selection", "estimation")]
+        wanted = {self._sampler.rules[r].id: r for r in self._wanted}
+        found = np.zeros((len(self._sampler.rules), len(block["image_id"])), bool)
+        here = device_kind(self._device_name)
+        for row, (image_id, rule, sha, device) in enumerate(
+            zip(*(table[name].to_pylist() for name in ("image_id", "rule", "image_sha", "device")), strict=True)
+        ):
+            i, r = place.get(image_id), wanted.get(rule)
+            if i is None or r is None:
+                continue
+            counts[:, r, i], found[r, i] = (dense[0][row], dense[1][row]), True
+            if errors[i] is None and block["image_sha"][i] != sha:
+                errors[i] = OTHER_PIXELS
+            if errors[i] is None and device_kind(device) != here:
+                errors[i] = f"its votes were drawn on {device_kind(device)!r}, and this is {here!r}"
+        for lacking in np.flatnonzero(~found[self._wanted].all(axis=0)).tolist():
+            errors[lacking] = errors[lacking] or f"its votes from before are not in {part}"
+        return counts
+
+    def _digests(self, counts: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> list[str | None]:
+        """The statements' digest for each image whose sampling they ended, given its votes (2, rules, N, m)."""
+        if self._statements is None:
+            return [None] * len(labels)
+        decided = [
+            counted[i] and self._statements.decided(counts[0, :, i], counts[1, :, i], int(label))
+            for i, label in enumerate(labels)
+        ]
+        return [self._statements.digest if one else None for one in decided]
+
+    def _commit(self, part: str, votes: pa.Table) -> None:
+        digest = self._run.write_votes(part, votes)
+        for certificates, matrix in zip(self._sets, self._costs, strict=True):
+            certificates.write(part, certify_table(votes, matrix, self._sigma, self._alpha), digest)
+
+
+def _texts(column: np.ndarray) -> list[str | None]:
+    """A column of strings; Ray Data gives NaN for null where a whole block of them is."""
+    return [text if isinstance(text, str) else None for text in column]
+
+
+def part_name(owner: int, what: list[str]) -> str:
+    """Names a part by its owner and by what it is about: images, rules, the part that it continues.
+
+    An actor that is restarted in the middle writes the same part over; a later driver that samples errored
+    images again never writes over a part whose certificates exist.
+    """
+    return f"{owner:04d}-{sha256(chr(0).join(what).encode()).hexdigest()[:16]}.parquet"

@@ -1,0 +1,212 @@
+"""A sweep before and after its trials: what is checked, claimed and told, and which of them is kept."""
+
+import json
+import math
+import re
+import uuid
+import warnings
+from dataclasses import asdict
+
+import pandas as pd
+import ray
+
+from raycsr.certification import METRICS, metric_of
+from raycsr.costs import CostMatrix
+from raycsr.data.memory import Pixels, read_pixels
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Listing, Source, open_source
+from raycsr.distributed.options import PoolOptions, SearchOptions, Space
+from raycsr.distributed.pool import check_pool_options
+from raycsr.distributed.sampling.job import check_votes
+from raycsr.distributed.search.space import at_point, corner_points, first_difference
+from raycsr.distributed.search.trials import num_trials, short
+from raycsr.distributed.training.plan import TrainConfig, check, prepare
+from raycsr.distributed.training.ray_train import check_workers
+from raycsr.errors import UserError, nearest, printable
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.checkpoints import save_checkpoint
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions, Preprocessing
+from raycsr.reports.leaderboard import ranked
+from raycsr.results import SCHEMA_VERSION, own_checkpoint, refuse_other_schema
+from raycsr.smoothing.options import SamplingOptions
+from raycsr.store import Store
+
+ALPHA = 0.001  # of the certificates of the winners
+
+
+def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> tuple[list[TrainConfig], Listing]:
+    """Checks all that can be checked without the cluster and without a model.
+
+    Returns:
+        The trainings at the corners of the space, and the listing of their data.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    _check_search(search)
+    corners = [at_point(config, point) for point in corner_points(space)]
+    listing = open_source(config.data).list()
+    for corner in corners:
+        check(corner, listing)
+        check_workers(search.workers, corner.training.batch_size)
+    return corners, listing
+
+
+def check_evaluation(
+    test: DataOptions | None, sampling: SamplingOptions, pool: PoolOptions, corners: list[TrainConfig]
+) -> None:
+    """Checks the evaluation of the winners, where one is asked for, before their trials are paid for.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if test is not None:
+        check_pool_options(pool)
+        check_votes(sampling, list({corner.sigma for corner in corners}), ALPHA)
+        open_source(test).list()
+
+
+def _check_search(search: SearchOptions) -> None:
+    if search.metric is not None and search.metric not in METRICS:
+        raise UserError(f"unknown metric {search.metric!r}: {nearest(search.metric, METRICS)}")
+    if (search.samples == -1 and search.max_hours is None) or search.samples == 0 or search.samples < -1:
+        raise UserError(f"search.samples is {search.samples}: give 1 or more, or -1 with search.max_hours")
+
+
+def metrics_of(corners: list[TrainConfig], listing: Listing, search: SearchOptions) -> dict[str, str]:
+    """Cost spec -> the metric that its trials compete in: the one that the user named, else that of the costs."""
+    m, names = len(listing.class_names), listing.class_names
+    specs = dict.fromkeys(corner.costs for corner in corners)
+    return {spec: search.metric or metric_of(CostMatrix.from_spec(spec, m, names)) for spec in specs}
+
+
+def pixels_of_each_backbone(corners: list[TrainConfig], listing: Listing) -> dict[Preprocessing, Pixels]:
+    """Creates each backbone once, which checks it, and decodes the images once for each kind of input.
+
+    Returns:
+        Preprocessing -> all images; without those that are streamed.
+    """
+    pixels: dict[Preprocessing, Pixels] = {}
+    seen: list[ModelOptions] = []
+    for one in corners:
+        if one.model not in seen:
+            seen.append(one.model)
+            plan = prepare(one, listing)
+            preprocessing = plan.model.preprocessing
+            if not plan.stream and preprocessing not in pixels:
+                pixels[preprocessing] = read_pixels(plan.source, listing.images, preprocessing)
+    return pixels
+
+
+def claim(folder: Store, config: TrainConfig, space: dict, search: SearchOptions) -> str:
+    """Writes down what the sweep is; refuses to go on with one that was another.
+
+    Returns:
+        The prefix of its trials' ids.
+    """
+    facts = {"config": asdict(config), "space": space, "samples": search.samples, "seed": search.seed}
+    prefix = uuid.uuid4().hex[:5]
+    if folder.create(
+        "sweep.json", json.dumps({"schema_version": SCHEMA_VERSION, **facts, "trials": prefix}, indent=1).encode()
+    ):
+        return prefix
+    try:
+        begun = dict(json.loads(folder.read("sweep.json")))
+        refuse_other_schema(begun, f"{folder.location}/sweep.json")
+        changed = first_difference({key: begun[key] for key in facts}, json.loads(json.dumps(facts)))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{folder.location}/sweep.json is damaged; give another --name") from error
+    if changed is not None:
+        raise UserError(
+            f"the sweep in {folder.location} was started with {changed}; put it back to go on, or give another --name"
+        )
+    if not re.fullmatch("[0-9a-f]{5}", str(begun.get("trials"))):
+        raise UserError(
+            f"the sweep in {folder.location} was begun by an earlier raycsr: the pickles that it would go on from "
+            "could run code; give another --name. Its trials.parquet and its checkpoints can be read"
+        )
+    return str(begun["trials"])
+
+
+def concurrent_trials(search: SearchOptions, trials: int | None) -> int:
+    """How many trials run at a time; one CPU stays free, or what feeds the trials would starve without a word."""
+    have = ray.cluster_resources()
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    most = math.inf if trials is None else trials
+    cpus_of_one = search.cpus_per_trial * search.workers_per_trial
+    gpus_of_one = search.gpus_per_trial * search.workers_per_trial
+    fit_cpus = int((cpus - 1) / cpus_of_one) if cpus_of_one else most
+    fit_gpus = int(gpus / gpus_of_one) if gpus_of_one else most
+    if gpus_of_one and search.max_concurrent and search.max_concurrent * gpus_of_one > gpus:
+        print(f"the cluster has {gpus:g} GPUs; of {search.max_concurrent} trials at a time some wait for nodes to come")
+        return search.max_concurrent
+    if fit_gpus < 1:
+        raise UserError(
+            f"a trial wants {gpus_of_one:g} GPUs and the cluster has {gpus:g}; lower search.gpus_per_trial, "
+            "or give search.max_concurrent to wait for nodes"
+        )
+    fitting = min(fit_cpus, fit_gpus, most)
+    default = max(int(fitting), 1) if math.isfinite(fitting) else 1  # endless trials that reserve nothing
+    wanted = default if search.max_concurrent is None else search.max_concurrent
+    if wanted < 1 or wanted * cpus_of_one > cpus - 1:
+        raise UserError(
+            f"{wanted} trials of {cpus_of_one:g} CPUs do not fit in the cluster's {cpus:g} CPUs less the one "
+            "that must stay free; lower search.max_concurrent or search.cpus_per_trial"
+        )
+    return wanted
+
+
+def keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> dict[tuple[float, str], str]:
+    """Copies the best checkpoint of each sigma and costs, without what it took to train on."""
+    best = {}
+    for _, group in ranked(trials, budget=search.budget).groupby(["sigma", "costs"]):
+        sigma, costs = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0])
+        slug = "".join(c if c.isalnum() else "-" for c in costs)[:60]
+        path = f"{folder.location}/best/sigma{sigma:g}-{slug}.pt"
+        for trial, checkpoint in zip(group["trial"], group["checkpoint"], strict=True):
+            try:
+                model = load_base_classifier(checkpoint)
+            except UserError as error:
+                warnings.warn(f"trial {trial} cannot be the best of its kind: {error}", stacklevel=2)
+                continue
+            with own_checkpoint(path):
+                if not _holds(path, model):
+                    save_checkpoint(path, model)
+            best[sigma, costs] = path
+            break
+    return best
+
+
+def _holds(path: str, model: BaseClassifier) -> bool:
+    """Whether a checkpoint has these weights already: it may hold rules that were tuned since."""
+    try:
+        return load_base_classifier(path).components == model.components
+    except UserError:
+        return False
+
+
+def describe(
+    source: Source,
+    space: Space,
+    search: SearchOptions,
+    folder: Store,
+    metrics: dict[str, str],
+    concurrent: str = "",
+) -> str:
+    """The plan, in words; `concurrent` says how many trials run at a time."""
+    domains = [f"{key} {kind} {short(v)}" for key, d in space.items() for kind, v in d.items()]
+    count = num_trials(space, search)
+    by = {name: [costs for costs, metric in metrics.items() if metric == name] for name in metrics.values()}
+    judged = ", ".join(f"{name} ({', '.join(costs)})" if len(by) > 1 else name for name, costs in by.items())
+    trials = "trials until the time is up" if count is None else f"{count} trials"
+    lines = [
+        f"sweep     {folder.location}",
+        f"data      {source}",
+        f"space     {'; '.join(domains)}",
+        f"trials    {trials}, {concurrent}{search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
+        f"GPUs each, {search.scheduler}"
+        + (f", at most {search.max_hours:g} h" if search.max_hours is not None else ""),
+        f"judged by {judged} on held-out images",
+    ]
+    return "\n".join(map(printable, lines))

@@ -1,0 +1,1 @@
+"""Training on Ray: a plan, the fit, and several workers that train together."""

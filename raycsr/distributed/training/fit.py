@@ -1,0 +1,171 @@
+"""Fitting a plan's model on this process's device, as one of the workers of a training or the only one."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from raycsr.data.memory import Pixels, read_pixels
+from raycsr.distributed.training.plan import Plan
+from raycsr.distributed.training.streamed_batches import StreamedBatches
+from raycsr.errors import UserError
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.checkpoints import save_checkpoint
+from raycsr.models.loading import load_base_classifier
+from raycsr.progress import Progress
+from raycsr.training.augmentation import augmentation
+from raycsr.training.batches import InMemoryBatches
+from raycsr.training.loop import Batches, Epoch, Trainer
+from raycsr.training.ranks import rank
+from raycsr.training.validation import Metrics, certified_metrics
+
+# (epoch, certified metrics where it was validated, the classifier to keep, what a later process needs to go on)
+AfterEpoch = Callable[[Epoch, Metrics | None, BaseClassifier, dict[str, Any]], None]
+
+
+def fit_share(
+    plan: Plan,
+    pixels: Pixels | None,
+    *,
+    state: dict[str, Any] | None,
+    device: torch.device,
+    after_epoch: AfterEpoch,
+    progress: bool,
+) -> None:
+    """Trains the plan's model; where there are several workers, on this one's share of each batch.
+
+    Args:
+        plan: What to train.
+        pixels: All images of the plan's listing that can be decoded; None streams them.
+        state: What to go on from, with the weights that the plan's model has.
+        device: Where to train.
+        after_epoch: Called after each epoch.
+        progress: Show progress.
+    """
+    config = plan.config
+    torch.manual_seed(config.seed + rank())
+    model = plan.model.to(device)
+    batches, held, num_mixed = _split(plan, pixels)
+    trainer = trainer_of(plan, model, batches)
+    if state is not None:
+        _go_on(trainer, state)
+
+    def after(epoch: Epoch) -> None:
+        metrics = None
+        if epoch.number % config.validation.every == 0 or epoch.number == config.training.epochs:
+            with Progress(len(held), "validate", "images", shown=progress) as shown:
+                metrics = certified_metrics(
+                    trainer.model,
+                    held.images,
+                    held.labels,
+                    num_mixed,
+                    costs=plan.costs,
+                    sigma=config.sigma,
+                    options=config.validation,
+                    progress=shown.update,
+                )
+        after_epoch(epoch, metrics, trainer.model, trainer.state_dict())
+
+    trainer.run(after, progress=progress)
+
+
+def _go_on(trainer: Trainer, state: dict[str, Any]) -> None:
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"the checkpoint's training state is not of this training ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}): begin anew under another --name, or with it as model.name."
+        ) from error
+
+
+def trainer_of(plan: Plan, model: BaseClassifier, batches: Batches) -> Trainer:
+    """The trainer of a plan's model, on the device that the model is on."""
+    device = model.scale.device
+    return Trainer(
+        model,
+        batches,
+        objective=plan.objective,
+        sigma=plan.config.sigma,
+        generator=torch.Generator(device).manual_seed(plan.config.seed + 1 + rank()),
+        costs=torch.tensor(plan.costs.values, dtype=torch.float32, device=device),
+        options=plan.config.training,
+    )
+
+
+def _split(plan: Plan, pixels: Pixels | None) -> tuple[InMemoryBatches | StreamedBatches, Pixels, int]:
+    """Batches of the images to train on, the held-out images, and how many of those are drawn from all classes."""
+    config, generator = plan.config, torch.Generator().manual_seed(plan.config.seed)
+    listed, preprocessing = plan.listing.images, plan.model.preprocessing
+    held_rows = listed.iloc[np.concatenate([plan.held_out.mixed, plan.held_out.extra])]
+    of_all_classes = set(listed["image_id"].iloc[plan.held_out.mixed])
+    batches: InMemoryBatches | StreamedBatches
+    if pixels is None:
+        held = read_pixels(plan.source, held_rows, preprocessing)
+        batches = StreamedBatches(
+            plan.source,
+            listed.iloc[plan.held_out.left],
+            preprocessing,
+            batch_size=config.training.batch_size,
+            generator=generator,
+            options=config.augmentation,
+        )
+    else:
+        where = {image_id: position for position, image_id in enumerate(pixels.image_ids)}
+
+        def positions(rows: pd.DataFrame) -> np.ndarray:
+            return np.array([where[i] for i in rows["image_id"] if i in where], np.int64)
+
+        held = pixels.take(positions(held_rows))
+        batches = InMemoryBatches(
+            pixels.images,
+            pixels.labels,
+            subset=positions(listed.iloc[plan.held_out.left]),
+            batch_size=config.training.batch_size,
+            generator=generator,
+            image_ids=pixels.image_ids,
+            augment=augmentation(config.augmentation, preprocessing.input_size),
+        )
+    return batches, held, sum(image_id in of_all_classes for image_id in held.image_ids)
+
+
+def save(plan: Plan, model: BaseClassifier, state: dict[str, Any], history: list[dict], path: str) -> None:
+    """Writes the checkpoint after an epoch; all but the last epoch's hold what it takes to go on."""
+    config = plan.config
+    training_info = {
+        "objective": config.objective.name,
+        "objective_args": config.objective.args,
+        "sigma": config.sigma,
+        "costs": config.costs,
+        "data": asdict(plan.source.options),
+        "trained_on": plan.trained_on,
+        "history": history,
+    }
+    save_checkpoint(
+        path,
+        model,
+        training_info=training_info,
+        class_names=plan.listing.class_names,
+        training_state=None if len(history) == config.training.epochs else state,
+    )
+
+
+def load_history(checkpoint: str) -> list[dict]:
+    """The epochs that a checkpoint has seen, one entry each (`entry_of`).
+
+    Raises:
+        UserError: It is none of a training.
+    """
+    history = load_base_classifier(checkpoint).training_info.get("history")
+    if not history:
+        raise UserError(f"{checkpoint} is there and none that `raycsr train` wrote; give another --name.")
+    return history
+
+
+def entry_of(epoch: Epoch, metrics: Metrics | None) -> dict:
+    """One epoch of a history, in JSON values: a metric that is about no image is null."""
+    shown = None if metrics is None else {name: None if v != v else v for name, v in metrics.items()}
+    return {**asdict(epoch), "metrics": shown}

@@ -1,0 +1,93 @@
+"""A training as it is begun, told and written down."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from raycsr.distributed.options import WorkerOptions
+from raycsr.distributed.pool import worker_device
+from raycsr.distributed.search.space import first_difference
+from raycsr.distributed.training.plan import Plan, TrainConfig
+from raycsr.errors import UserError, printable
+from raycsr.models.prepare import resolve_precision
+from raycsr.results import SCHEMA_VERSION, refuse_other_schema
+from raycsr.store import Store
+
+
+def default_name(config: TrainConfig) -> str:
+    """The objective, the model, sigma and a digest of all options."""
+    model = Path(config.model.name).stem
+    digest = hashlib.sha256(_config_json(config).encode()).hexdigest()[:8]
+    return f"{config.objective.name}-{model}-sigma{config.sigma:g}-{digest}"
+
+
+def describe(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str | None = None) -> str:
+    """The plan, in words; `begun_in` is the precision of a training that goes on."""
+    config, (height, width) = plan.config, plan.model.preprocessing.input_size
+    training, held = config.training, len(plan.held_out.mixed) + len(plan.held_out.extra)
+    parameters = sum(p.numel() for p in plan.model.parameters())
+    arguments = ", ".join(f"{key}={value}" for key, value in config.objective.args.items())
+    lines = [
+        f"train     {checkpoint}",
+        f"model     {config.model.label}, {parameters:,} parameters, {height} x {width} px, "
+        + _where(begun_in or training.precision, workers),
+        f"objective {config.objective.name}{f'({arguments})' if arguments else ''} at sigma {config.sigma:g}, "
+        f"costs {config.costs}",
+        f"data      {plan.source}",
+        f"images    {len(plan.held_out.left):,} to train on, {held:,} held out"
+        f"{', streamed' if plan.stream else ''}; {training.epochs} epochs of batches of {training.batch_size}",
+        *plan.listing.notes,
+    ]
+    return "\n".join(map(printable, lines))
+
+
+def _where(precision: str, workers: WorkerOptions) -> str:
+    """Precision and device; what auto is on other workers is known after their first epoch."""
+    if workers.number > 1:
+        return f"{precision} on {workers.number} workers"
+    return f"{resolve_precision(precision, worker_device())} on {worker_device()}"
+
+
+def words_of_epoch(entry: dict) -> str:
+    """One line about an epoch."""
+    text = (
+        f"epoch {entry['number']:>3}: loss {entry['loss']:.4f}, lr {entry['lr']:.2g}, "
+        f"{entry['images_per_second']:,.0f} images/s in {entry['precision']}"
+    )
+    if entry["metrics"] is not None:
+        numbers = {name: v for name, v in entry["metrics"].items() if name != "collapsed"}
+        text += "; " + ", ".join(f"{name} {'-' if v is None else f'{v:.3f}'}" for name, v in numbers.items())
+        if entry["metrics"].get("collapsed"):  # histories of before have none
+            text += f"; collapsed: {entry['metrics']['collapsed']}"
+    return text
+
+
+def claim(folder: Store, name: str, config: TrainConfig) -> None:
+    """Writes the options down; refuses a name that another training has, and a folder that cannot be written."""
+    if not folder.exists(f"{name}.json"):
+        folder.write(f"{name}.json", history_json(config, []))
+        return
+    where = f"{folder.location}/{name}.json"
+    try:
+        begun = dict(json.loads(folder.read(f"{name}.json")))
+        refuse_other_schema(begun, where)
+        changed = first_difference(dict(begun["config"]), json.loads(_config_json(config)))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{where} is damaged; delete it to go on from the checkpoint under these options, or give another --name"
+        ) from error
+    if changed is not None:
+        raise UserError(
+            f"{folder.location}/{name}.pt was trained with {changed}; put it back to go on, or give another --name"
+        )
+
+
+def _config_json(config: TrainConfig) -> str:
+    return json.dumps(asdict(config), sort_keys=True)
+
+
+def history_json(config: TrainConfig, history: list[dict]) -> bytes:
+    """The options and the epochs so far, as they are stored beside the checkpoint."""
+    facts = {"schema_version": SCHEMA_VERSION, "config": asdict(config), "history": history}
+    return json.dumps(facts, indent=1).encode()

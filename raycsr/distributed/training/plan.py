@@ -1,0 +1,135 @@
+"""A training as it is planned: its options, checked against its data before anything is paid for."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from raycsr.certification import group_column
+from raycsr.costs import CostMatrix
+from raycsr.data.memory import num_bytes
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Listing, Source, open_source, with_split
+from raycsr.data.splits import refuse_test_images
+from raycsr.distributed.options import ObjectiveOptions
+from raycsr.distributed.sampling.classes import check_classes
+from raycsr.errors import UserError
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions
+from raycsr.options import Spec
+from raycsr.results import ImageSet, trained_on
+from raycsr.training.augmentation import augmentation
+from raycsr.training.loop import check_training
+from raycsr.training.objectives import OBJECTIVES, Objective, resolve_objective
+from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
+from raycsr.training.validation import HeldOut, check_validation, hold_out
+
+_MEMORY_SHARE = 0.25  # of the machine's memory that decoded images may take
+
+
+ObjectiveOptions.__doc__ = str(ObjectiveOptions.__doc__).replace("{objectives}", ", ".join(OBJECTIVES))  # the help
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that determines a training.
+
+    Attributes:
+        data: The images to train on; some are held out for validation.
+        model: The architecture, or a checkpoint to fine-tune.
+        sigma: Noise level in [0, 1] pixel units.
+        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
+        objective: The loss.
+        training: Optimiser and schedule.
+        augmentation: What is done to an image before the noise.
+        validation: What the training is judged by.
+        seed: Of the order, the augmentation, the noise and the network's own randomness.
+        stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
+        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
+    """
+
+    data: DataOptions
+    model: ModelOptions
+    sigma: float
+    costs: Spec = "uniform"
+    objective: ObjectiveOptions = ObjectiveOptions()
+    training: TrainingOptions = TrainingOptions()
+    augmentation: AugmentationOptions = AugmentationOptions()
+    validation: ValidationOptions = ValidationOptions()
+    seed: int = 0
+    stream: bool | None = None
+    allow_test_images: bool = False
+
+    def __post_init__(self) -> None:
+        """Settles the split, so that it is what is shown, stored and part of a training's name."""
+        object.__setattr__(self, "data", with_split(self.data, "train"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training with everything checked that can be checked before it starts."""
+
+    config: TrainConfig
+    source: Source
+    listing: Listing
+    costs: CostMatrix
+    objective: Objective
+    held_out: HeldOut
+    model: BaseClassifier
+    stream: bool
+
+    @cached_property
+    def trained_on(self) -> list[dict[str, Any]]:
+        """The images of the training, held-out ones among them, and those of what it starts from (`ImageSet`)."""
+        ours = ImageSet.of(self.listing.images, self.listing.identity).to_dict()
+        return [*(one for one in trained_on(self.model.training_info) if one != ours), ours]
+
+
+def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
+    """Checks all that can be checked before training starts, and creates the model.
+
+    Args:
+        config: The training.
+        listing: Of its data, where it has been listed before.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    source = open_source(config.data)
+    listing = listing or source.list()
+    costs, objective, held_out = check(config, listing)
+    model = load_base_classifier(config.model, num_classes=len(listing.class_names), new_head=True)
+    check_classes(listing, model, config.model.name)
+    model.rules = ()  # those of a checkpoint were tuned for its weights
+    stream = config.stream
+    if stream is None:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        stream = num_bytes(len(listing.images), model.preprocessing) > _MEMORY_SHARE * memory
+    return Plan(config, source, listing, costs, objective, held_out, model, stream)
+
+
+def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective, HeldOut]:
+    """Checks all but the model.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    refuse_test_images(open_source(config.data).options, listing, allowed=config.allow_test_images)
+    check_training(config.training)
+    if not config.sigma > 0:
+        raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {config.sigma}")
+    check_validation(config.validation, config.sigma)
+    augmentation(config.augmentation, (1, 1))
+    costs = CostMatrix.from_spec(config.costs, len(listing.class_names), listing.class_names)
+    objective = resolve_objective(config.objective.name, config.objective.args, costs=costs)
+    labels = listing.images["label"].to_numpy(np.int64)
+    return costs, objective, hold_out(labels, costs, config.validation, group_column(listing.images))
+
+
+def config_of(options: Mapping[str, Any]) -> TrainConfig:
+    """The options of a training among those of a verb."""
+    return TrainConfig(**{field.name: options[field.name] for field in fields(TrainConfig)})

@@ -1,0 +1,347 @@
+"""Certificates of several runs side by side, labelled for people: what reports and notebooks begin with. No Ray."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import PurePath
+
+import numpy as np
+import pandas as pd
+
+from raycsr.certification import (
+    collapse_in_words,
+    collapsed_classes,
+    metric_of,
+    pairwise_robustness,
+    summarize,
+)
+from raycsr.cost_files import is_cost_file
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError, nearest
+from raycsr.reports.tables import MARK
+from raycsr.results.locations import resolve_run, runs_at
+from raycsr.results.locuslab import is_table, read_locuslab_tsv
+from raycsr.results.runs import Run
+from raycsr.store import Store
+
+_READERS = 16  # runs read side by side; it waits for the network
+_CURVE_POINTS = 101
+_EXPLAINED = 4  # sets in the title of a heat map
+_RADII = 4  # where the user names none
+
+
+@dataclass(frozen=True)
+class Certified:
+    """The certificates of one run, cost matrix and decision rule.
+
+    Attributes:
+        run: its label, unlike those of the others.
+        costs: as a person writes them.
+        rule: as a person writes it.
+        rule_id: as the certificates have it.
+        location: of the run, or of the published table.
+        matrix: the cost matrix, with the class names of the data.
+        certificates: the rows of this rule, as `raycsr.load_certificates` returns them.
+        collapsed: the classes that collapsed, as `raycsr.certification.collapsed_classes` returns them.
+        missing: how many listed images have none.
+        input_size: height and width in px at which radii are measured; None for a published table.
+        origin: the run; None for a published table.
+        folder: of the certificate set.
+        positions: of each certificate's image in the run's listing.
+    """
+
+    run: str
+    costs: str
+    rule: str
+    rule_id: str
+    location: str
+    matrix: CostMatrix
+    certificates: pd.DataFrame
+    collapsed: pd.DataFrame
+    missing: int = 0
+    input_size: tuple[int, int] | None = None
+    origin: Run | None = None
+    folder: Store | None = None
+    positions: pd.Series | None = None
+
+    @property
+    def alpha(self) -> float:
+        """Failure probability of one image's certificate; NaN where nobody said it of a published table."""
+        return float(self.certificates["alpha"].iloc[0])
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Run, costs and rule, as people read them."""
+        return self.run, self.costs, self.rule
+
+    @property
+    def label(self) -> str:
+        """Run and rule in one; argmax goes without saying."""
+        return self.run if self.rule_id == "argmax" else f"{self.run} · {self.rule}"
+
+    @property
+    def collapse(self) -> str:
+        """The classes that collapsed, in words; nothing where none did."""
+        return collapse_in_words(self.collapsed, self.matrix.class_names)
+
+
+def load_certified(
+    runs: Iterable[str],
+    *,
+    costs: Sequence[str] | None = None,
+    rules: Sequence[str] | None = None,
+    allow_missing: bool = False,
+    table_alpha: float | None = None,
+) -> tuple[list[Certified], list[str]]:
+    """Reads the stored certificates of some runs: one entry a run, cost matrix and decision rule.
+
+    Args:
+        runs: folders, `s3://bucket/prefix`, or unique prefixes; folders of runs, for all in them; or files with
+            tables of locuslab/smoothing.
+        costs: only these certificate sets, by their specs; by default all that are stored.
+        rules: only these decision rules, as they were written or by their ids; by default all that the runs have.
+        allow_missing: whether to take what is there where listed images have no certificate yet.
+        table_alpha: alpha of the tables, which do not say it; NaN by default.
+
+    Returns:
+        The entries, and the labels of the runs that have none of these costs and rules.
+
+    Raises:
+        UserError: where a run has no certificates, or lacks images and may not; no run has a rule; there are none at
+            all; or a run is of another schema.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        sources = list({source.location: source for source in pool.map(_open, runs_at(runs))}.values())
+        ids = _rule_ids(rules, sources)
+        labels = distinct_labels([(source.model, source.after, source.run_id) for source in sources])
+        loaded = pool.map(
+            lambda source, label: _load(source, label, costs, ids, allow_missing, table_alpha), sources, labels
+        )
+        sets = _distinct_costs([one for several in loaded for one in several])
+    if not sets:
+        raise UserError("there are 0 certificates to report on; make some with `raycsr sample` and `raycsr certify`")
+    return sets, [label for label in labels if label not in {one.run for one in sets}]
+
+
+def default_radii(sets: Sequence[Certified]) -> list[float]:
+    """Four radii from 0, up to three quarters of the largest certified one."""
+    reach = max(_reach(one.certificates) for one in sets)
+    return [round(reach * i / _RADII, 2) for i in range(_RADII)]
+
+
+def summaries(sets: Sequence[Certified], radii: Sequence[float] | np.ndarray) -> pd.DataFrame:
+    """One table of `raycsr.summarize` over several sets: run, costs, rule, rule_id, metric, its columns, collapsed.
+
+    `metric` is what runs and rules compete in under the costs (`raycsr.certification.metric_of`), `collapsed` says in
+    words which classes are hardly answered rightly any more, nothing where there are none.
+    """
+    return pd.concat([_summary(one, radii) for one in sets], ignore_index=True)
+
+
+def certified_curves(sets: Sequence[Certified]) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """What `plot_curves` draws: (run, costs, rule) -> a summary over radii up to the largest certified one."""
+    reach = max(_reach(one.certificates) for one in sets)
+    grid = np.linspace(0, reach * 1.05 or 1.0, _CURVE_POINTS)
+    return {one.key: _summary(one, grid) for one in sets}
+
+
+def pairwise_tables(sets: Sequence[Certified], radius: float) -> dict[str, pd.DataFrame]:
+    """What `plot_pairwise` draws of some sets of one costs: title -> robustness at a radius.
+
+    Where one class alone is a seed class, it is one table with a row a set; else a table a set. A class that
+    collapsed is marked in the table of its set, or the set in the table of all; the title says why.
+    """
+    tables = {one.label: pairwise_robustness(one.certificates, costs=one.matrix, radius=radius) for one in sets}
+    (seeds,) = np.nonzero(sets[0].matrix.sensitive)
+    if len(seeds) != 1:
+        return dict(_marked(table, one) for table, one in zip(tables.values(), sets, strict=True))
+    marked = [f"{one.label} {MARK}" if one.collapse else one.label for one in sets]
+    rows = pd.concat([table.iloc[seeds] for table in tables.values()]).set_axis(marked)
+    title = f"images of class {next(iter(tables.values())).index[seeds[0]]}"
+    why = [f"{one.label}: {one.collapse}" for one in sets if one.collapse]
+    more = f"; and {len(why) - _EXPLAINED} more" if len(why) > _EXPLAINED else ""
+    return {_explained(title, "; ".join(why[:_EXPLAINED]) + more): rows.rename_axis(columns="target")}
+
+
+def _marked(table: pd.DataFrame, one: Certified) -> tuple[str, pd.DataFrame]:
+    """Title and robustness of one set, the classes that collapsed marked."""
+    marked = {name: f"{name} {MARK}" for name in table.index[one.collapsed.index]}
+    return _explained(one.label, one.collapse), table.rename(index=marked, columns=marked)
+
+
+def _explained(title: str, collapse: str) -> str:
+    return f"{title}\n{MARK} hardly ever answered rightly, which makes others safe: {collapse}" if collapse else title
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the user named: a run, or a published table."""
+
+    location: str
+    model: str  # its path or name
+    after: str  # what else a label says
+    rules: dict[str, str]  # id -> as a person writes it
+    run: Run | None = None
+
+    @property
+    def run_id(self) -> str:
+        return "" if self.run is None else self.run.run_id
+
+
+def _open(location: str) -> _Source:
+    if location.endswith(".tsv") or is_table(location):
+        return _Source(location, location, "", {"argmax": "argmax"})
+    run = resolve_run(location)
+    manifest = run.manifest()
+    rules = run.rules().values()
+    specs = [rule.spec for rule in rules]
+    shown = {rule.id: rule.spec if specs.count(rule.spec) == 1 else f"{rule.spec} ({rule.id[-4:]})" for rule in rules}
+    return _Source(run.location, manifest["model"], f" σ={manifest['sigma']:g}", shown, run)
+
+
+def _rule_ids(asked: Sequence[str] | None, sources: Sequence[_Source]) -> set[str]:
+    """Ids of the rules to show, all without a wish; a rule is one and the same however a run wrote it."""
+    specs = [(spec, rule_id) for source in sources for rule_id, spec in source.rules.items()]
+    for name in asked or []:
+        if not any(name in pair for pair in specs):
+            raise UserError(f"no run has a rule {name!r}; {nearest(name, dict.fromkeys(spec for spec, _ in specs))}")
+    return {rule_id for spec, rule_id in specs if asked is None or spec in asked or rule_id in asked}
+
+
+def _load(
+    source: _Source,
+    label: str,
+    costs: Sequence[str] | None,
+    ids: set[str],
+    allow_missing: bool,
+    table_alpha: float | None,
+) -> list[Certified]:
+    shown = {rule_id: spec for rule_id, spec in source.rules.items() if rule_id in ids}
+    if source.run is None:
+        certificates = read_locuslab_tsv(source.location, table_alpha)
+        m = max(certificates["label"].max(), certificates["prediction"].fillna(0).max(), 1) + 1
+        matrix, collapsed = CostMatrix.uniform(m), collapsed_classes(certificates, m)
+        of_table = (source.location, matrix, certificates, collapsed)
+        return [Certified(label, "(standard)", spec, rule_id, *of_table) for rule_id, spec in shown.items()]
+    run = source.run
+    stored = run.certificate_sets()
+    wanted = costs if costs is not None else list(dict.fromkeys(facts["spec"] for facts in stored.values()))
+    names = [name for spec in wanted for name, facts in stored.items() if facts["spec"] == spec]
+    if not names and not allow_missing:
+        have = ", ".join(facts["spec"] for facts in stored.values()) or "none"
+        asked = "" if costs is None else f" for {', '.join(costs)}"
+        raise UserError(
+            f"run {run.run_id} has no certificates{asked} (stored: {have}); "
+            f"make them with `raycsr certify --run {run.location} --costs ...`"
+        )
+    if not names:
+        return []
+    listed = run.images()["image_id"]
+    return [one for name in names for one in _load_set(run, name, stored[name], label, shown, listed, allow_missing)]
+
+
+def _load_set(
+    run: Run, name: str, facts: dict, label: str, rules: dict[str, str], listed: pd.Series, allow_missing: bool
+) -> list[Certified]:
+    """One certificate set, rule by rule; a rule without any certificate is left out."""
+    manifest = run.manifest()
+    # one order whatever parts they are in: intervals that resample rows are then the same however a run was sampled
+    certificates = _of_listed(run, run.with_groups(run.certificates(name)), listed)
+    num_images, position = len(listed), pd.Series(listed.index, index=listed)
+    spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
+    matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
+    size = tuple(manifest.get("preprocessing", {}).get("input_size", ())) or None
+    folder = run.store.at(f"certificates/{name}")
+    of_argmax = certificates[certificates["rule"] == "argmax"]
+    sets = []
+    for rule_id, rule in rules.items():
+        rows = certificates[certificates["rule"] == rule_id].reset_index(drop=True)
+        if len(rows) < num_images and not allow_missing:
+            by = "" if rule_id == "argmax" else f" by rule {rule!r}"
+            raise UserError(
+                f"run {run.run_id} lacks {num_images - len(rows)} of {num_images} images under {facts['spec']!r}{by} "
+                f"(the first {run.missing(rows)[0]!r}); finish it with `raycsr sample` and `raycsr certify`, or "
+                "report on what is there with --allow_missing true"
+            )
+        if len(rows):
+            missing = num_images - len(rows)
+            positions = rows["image_id"].map(position)
+            plain = of_argmax if rule_id != "argmax" and len(of_argmax) else None
+            collapsed = collapsed_classes(rows, matrix.num_classes, plain)
+            of_run = (missing, size, run, folder, positions)
+            sets.append(Certified(label, spec, rule, rule_id, run.location, matrix, rows, collapsed, *of_run))
+    return sets
+
+
+def _of_listed(run: Run, certificates: pd.DataFrame, listed: pd.Series) -> pd.DataFrame:
+    """The certificates of listed images, in the order of their ids."""
+    known = certificates["image_id"].isin(listed)
+    if not known.all():
+        warnings.warn(
+            f"run {run.run_id} has votes of {certificates['image_id'][~known].nunique()} images that its listing has "
+            "not, and they are left out; `raycsr sample` of all its images lists them again",
+            stacklevel=4,
+        )
+    return certificates[known].sort_values(["image_id", "rule"], kind="stable", ignore_index=True)
+
+
+def _distinct_costs(sets: list[Certified]) -> list[Certified]:
+    """Says alpha and values where one spec stands for several: rows that look alike must be alike."""
+    meanings = {(one.costs, one.alpha, one.matrix.digest) for one in sets if one.folder is not None}
+    specs = [spec for spec, _, _ in meanings]
+    return [
+        replace(one, costs=f"{one.costs} (alpha {one.alpha:g}, {one.matrix.digest[:4]})")
+        if specs.count(one.costs) > 1
+        else one
+        for one in sets
+    ]
+
+
+def _reach(certificates: pd.DataFrame) -> float:
+    return float(np.nanmax(certificates[["standard_radius", "cost_sensitive_radius"]].fillna(0).to_numpy()))
+
+
+def _summary(one: Certified, radii: Sequence[float] | np.ndarray) -> pd.DataFrame:
+    summary = summarize(one.certificates, costs=one.matrix, radii=radii)
+    summary.insert(0, "metric", metric_of(one.matrix))
+    for name in ("rule_id", "rule", "costs", "run"):
+        summary.insert(0, name, getattr(one, name))
+    return summary.assign(collapsed=one.collapse)
+
+
+def distinct_labels(runs: Sequence[tuple[str, str, str]]) -> list[str]:
+    """A short label for each run, and no two alike.
+
+    Args:
+        runs: for each the path or name of its model, what to write after it, and its id. The label is the file's
+            name; where that is not enough, with the nearest folders that differ, then with the id's beginning.
+    """
+    labels = [path.rsplit("/", 1)[-1] + after for path, after, _ in runs]
+    for same in _alike(labels):
+        for i, name in zip(same, _tell_apart([runs[i][0] for i in same]), strict=True):
+            labels[i] = name + runs[i][1]
+    for same in _alike(labels):
+        for i in same:
+            labels[i] += f" {runs[i][2][:6]}"
+    return labels
+
+
+def _alike(labels: list[str]) -> list[list[int]]:
+    positions = pd.Series(range(len(labels))).groupby(labels).agg(list)
+    return [same for same in positions if len(same) > 1]
+
+
+def _tell_apart(paths: list[str]) -> list[str]:
+    """File names of paths with the folders that tell them apart, the nearest first; `…` for folders between."""
+    names, *levels = zip_longest(*(path.split("/")[::-1] for path in paths), fillvalue="")
+    parts = [[name] for name in names]
+    for folders in levels:
+        if len({tuple(one) for one in parts}) == len(set(paths)):
+            break
+        differ = len(set(folders)) > 1
+        for one, folder in zip(parts, folders, strict=True):
+            if differ or one[-1] != "…":
+                one.append(folder if differ else "…")
+    return ["/".join(part for part in reversed(one) if part) for one in parts]

@@ -1,0 +1,170 @@
+"""Pictures by class: robustness of each pair, recalls; and the images themselves with what they may be taken for."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from raycsr.costs import CostMatrix
+from raycsr.reports.curves import STYLE, legend_below, png
+
+_NUMBERED = 16  # rows or columns of a heat map up to which its cells have room for numbers
+_NAMED = 40  # classes up to which each has a name and a bar of its own
+_TICKS = 12  # where there are more
+_CAPTION_WIDTH = 22  # characters of a line below an image
+_COLUMNS = 6  # of a grid of images
+
+
+def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "") -> bytes:
+    """Draws `raycsr.certification.pairwise_robustness` as a heat map, dark where a pair is safe.
+
+    Args:
+        robustness: seed class x target class, or any other rows: such as one a run where there is one seed class.
+        radius: L2, at which the pairs were certified.
+        title: what is shown, above the meaning of the numbers.
+
+    Returns:
+        A PNG. Rows and columns without a number are left out, unless all are; a cell without one is hatched. Numbers
+        stand in the cells where they have room, and ticks are thinned where they have none.
+    """
+    shown = robustness.dropna(axis=0, how="all").dropna(axis=1, how="all")
+    shown = robustness if shown.empty else shown
+    rows, columns = shown.shape
+    names = max((len(str(name)) for name in shown.index), default=0)
+    numbered = rows <= _NUMBERED and columns <= _NUMBERED
+    width = 1.8 + 0.07 * min(names, 60) + (0.62 * columns if numbered else 6.5)
+    height = 1.7 + (0.42 * rows if numbered else max(1.0, 6.5 * min(1.0, rows / columns)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(width, 5.0), height), dpi=120, layout="constrained")
+        axis = figure.subplots()
+        axis.set_facecolor("0.93")
+        axis.patch.set(hatch="////", edgecolor="0.82")
+        mesh = axis.imshow(shown.to_numpy(float), vmin=0, vmax=1, cmap="Blues", aspect="auto", interpolation="nearest")
+        figure.colorbar(mesh, ax=axis, pad=0.02, label="share of images", ticks=[0, 0.5, 1])
+        meaning = f"share of the row's images that no perturbation within {radius:.3g} turns into the column's class"
+        width = max(40, int(figure.get_figwidth() * 13))  # wider than a map of few columns
+        figure.suptitle("\n".join(textwrap.fill(line, width) for line in [*title.splitlines(), meaning]), fontsize=9)
+        axis.set_xlabel(str(shown.columns.name or ""))
+        axis.set_ylabel(str(shown.index.name or ""))
+        _name_ticks(axis, shown)
+        if numbered:
+            _number_cells(axis, shown)
+        return png(figure)
+
+
+def _name_ticks(axis: Axes, shown: pd.DataFrame) -> None:
+    """A name each where there is room for them, else some of them."""
+    for names, side, most in ((shown.columns, axis.xaxis, 24), (shown.index, axis.yaxis, 60)):
+        step = 1 if len(names) <= _NAMED else -(-len(names) // _TICKS)
+        places = range(0, len(names), step)
+        side.set_ticks(list(places), [_short(names[place], most) for place in places])
+    longest = max((len(_short(name)) for name in shown.columns), default=0)
+    if longest > 6 and len(shown.columns) > 4:
+        axis.tick_params(axis="x", labelrotation=90 if len(shown.columns) > _NUMBERED else 40)
+        for label in axis.get_xticklabels():
+            label.set_horizontalalignment("center" if len(shown.columns) > _NUMBERED else "right")
+            label.set_rotation_mode("anchor" if len(shown.columns) <= _NUMBERED else "default")
+
+
+def _number_cells(axis: Axes, shown: pd.DataFrame) -> None:
+    for (row, column), share in np.ndenumerate(shown.to_numpy(float)):
+        if not np.isnan(share):
+            colour = "white" if share > 0.55 else "0.15"
+            axis.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=8)
+
+
+def plot_recalls(recalls: Mapping[str, pd.DataFrame], class_names: Sequence[str] | None = None) -> bytes:
+    """Draws `raycsr.certification.class_recalls` of one or several runs or decision rules side by side.
+
+    Args:
+        recalls: label -> recalls by class; all of the same classes.
+        class_names: their names; by default their numbers.
+
+    Returns:
+        A PNG: a group of bars a class, with 95 % intervals. Where classes are too many for that, a line of the first
+        and points of the others, by the recall of the first. Classes without images are left out.
+    """
+    first = next(iter(recalls.values()))
+    classes = first.index[first["num_images"] > 0]
+    with matplotlib.rc_context(STYLE):
+        width = max(5.0, min(12.0, 2 + 0.28 * len(classes) * (1 + len(recalls))))
+        figure = Figure(figsize=(width, 3.6), dpi=120, layout="constrained")
+        axis = figure.subplots()
+        if len(classes) <= _NAMED:
+            _draw_bars(axis, {label: of.loc[classes] for label, of in recalls.items()})
+            names = [_short(class_names[y] if class_names else y) for y in classes]
+            steep = max(map(len, names), default=0) * len(names) > 70
+            axis.set_xticks(range(len(classes)), names, rotation=40 if steep else 0, ha="right" if steep else "center")
+        else:
+            order = first.loc[classes, "recall"].sort_values().index
+            for label, of in recalls.items():
+                look = {"linewidth": 1.2} if of is first else {"linestyle": "", "marker": ".", "markersize": 3}
+                axis.plot(range(len(order)), of.loc[order, "recall"], label=label, **look)
+            axis.set_xlabel(f"{len(order)} classes, by the recall of {next(iter(recalls))}")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(ylabel="recall", ylim=(0, 1.02))
+        axis.set_title("share of the images of each class that are answered rightly")
+        axis.grid(alpha=0.25, axis="y")
+        axis.set_axisbelow(True)
+        legend_below(figure, *axis.get_legend_handles_labels(), width=int(10 * width))
+        return png(figure)
+
+
+def _draw_bars(axis: Axes, recalls: Mapping[str, pd.DataFrame]) -> None:
+    width = 0.8 / len(recalls)
+    for i, (label, of) in enumerate(recalls.items()):
+        places = np.arange(len(of)) + (i - (len(recalls) - 1) / 2) * width
+        around = np.array([of["recall"] - of["recall_low"], of["recall_high"] - of["recall"]]).clip(min=0)
+        error = {"elinewidth": 0.8, "ecolor": "0.3"}
+        axis.bar(places, of["recall"], width * 0.92, yerr=around, label=label, color=f"C{i % 10}", error_kw=error)
+
+
+def plot_images(images: Sequence[NDArray[np.uint8] | str], captions: Sequence[str]) -> bytes:
+    """Draws images in a grid, each with its caption below.
+
+    Args:
+        images: for each its pixels, uint8 (H, W, 3), or one line that says why there are none.
+        captions: one each; lines are broken where they are long.
+
+    Returns:
+        A PNG.
+    """
+    columns = min(_COLUMNS, max(1, len(images)))
+    rows = max(1, -(-len(images) // columns))
+    with matplotlib.rc_context({**STYLE, "font.size": 8}):
+        texts = [_wrapped(caption) for caption in captions]
+        lines = max((text.count("\n") + 1 for text in texts), default=1)
+        figure = Figure(figsize=(1.75 * columns, (1.75 + 0.15 * lines) * rows), dpi=120, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, image, text in zip(axes, images, texts, strict=False):
+            if isinstance(image, str):
+                axis.text(0.5, 0.5, _wrapped(image), ha="center", va="center", color="0.4", fontsize=7)
+                axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            else:
+                axis.imshow(image, interpolation="nearest")
+            axis.text(0.5, -0.04, text, ha="center", va="top", transform=axis.transAxes, fontsize=7)
+        return png(figure)
+
+
+def captions(costliest: pd.DataFrame, costs: CostMatrix) -> list[list[str]]:
+    """Lines about each of the `raycsr.certification.costliest_images`: its id, what it may be taken for, the cost."""
+    names = costs.class_names or [str(y) for y in range(costs.num_classes)]
+    columns = (costliest[name] for name in ("image_id", "label", "reachable", "worst_case_cost"))
+    return [[i, f"{names[y]} → {names[j]}", f"cost {cost:g}"] for i, y, j, cost in zip(*columns, strict=True)]
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(part for line in text.splitlines() for part in textwrap.wrap(line, _CAPTION_WIDTH) or [""])
+
+
+def _short(name: object, most: int = 24) -> str:
+    text = str(name)
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,38 @@
+"""Certifying: stored votes -> certificates, for any cost matrix, without sampling anew."""
+
+from raycsr.certification import check_alpha
+from raycsr.costs import CostMatrix
+from raycsr.distributed.certify_run import certify_run
+from raycsr.options import Spec, listed
+from raycsr.results import Run, resolve_run, runs_at
+
+
+def certify(*, run: list[str], costs: list[Spec], alpha: float = 0.001) -> dict[str, list[str]]:
+    """Certifies the votes of runs under cost matrices, and stores the certificates beside the votes.
+
+    Args:
+        run: Runs: folders, s3://bucket/prefix, or unique prefixes of them; or folders of runs, for all in them.
+        costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv, .tsv or .npy. Each is a
+            statement of its own at alpha.
+        alpha: Failure probability of one image's certificate.
+
+    Returns:
+        Location of each run -> the names of its certificate sets, in the order of `costs`.
+
+    Raises:
+        UserError: where a run or a cost matrix cannot be used.
+    """
+    check_alpha(alpha)
+    runs = [resolve_run(location) for location in runs_at(run)]
+    matrices = [
+        (found, [(spec, found.costs(spec)) for spec in listed(costs)]) for found in runs
+    ]  # all, before any work
+    return {
+        found.location: [_certify(found, spec, matrix, alpha) for spec, matrix in pairs] for found, pairs in matrices
+    }
+
+
+def _certify(run: Run, spec: str, matrix: CostMatrix, alpha: float) -> str:
+    name = certify_run(run, spec, matrix, alpha)
+    print(f"certified {run.location}/certificates/{name}")
+    return name

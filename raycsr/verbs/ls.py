@@ -1,0 +1,103 @@
+"""Listing: what a results folder holds and how far each run is; starts no Ray."""
+
+import os
+
+import pandas as pd
+
+from raycsr.errors import UserError, printable
+from raycsr.reports import markdown_table
+from raycsr.results import Run, find_experiments, list_runs
+from raycsr.results.collect import check_sweep
+from raycsr.results.locations import or_warn
+from raycsr.results.runs import ImageCounts
+from raycsr.results.state import RunState
+from raycsr.store import Store
+
+_COLUMNS = {  # of `list_runs` -> as they are shown
+    "run_id": "run",
+    "experiment": "experiment",
+    "model": "model",
+    "sigma": "sigma",
+    "n": "n",
+    "num_images": "images",
+    "done": "done",
+    "missing": "missing",
+    "errored": "errored",
+}
+
+
+def ls(results: str) -> pd.DataFrame:
+    """Lists runs and how far each is, sweeps and checkpoints, without starting Ray.
+
+    Of each run's images, `done` have votes under every decision rule, `missing` are still to be sampled, and
+    `errored` could not be. A run is running, finished, stopped (continue it by the same command) or died; or it is of
+    the schema_version of another raycsr, which can read it.
+
+    Args:
+        results: Folder of results, of an experiment or of a run, local or s3://bucket/prefix.
+
+    Returns:
+        One row a run, as `raycsr.list_runs`, with done, missing and errored.
+
+    Raises:
+        UserError: where there is nothing.
+    """
+    store = Store(results)
+    if not store.names("") and not os.path.isdir(store.location):
+        raise UserError(f"there is nothing at {store.location!r}; give the --results of a command that has run")
+    runs = list_runs(results)
+    progress = [_progress(*row) for row in zip(runs["location"], runs["state"], strict=True)]
+    runs = runs[[one is not None for one in progress]].reset_index(drop=True)
+    counts = pd.DataFrame([one for one in progress if one is not None], columns=ImageCounts._fields)
+    runs[["done", "missing", "errored"]] = counts[["done", "missing", "errored"]]
+    others = [line for experiment in find_experiments(results) for line in _others(experiment)]
+    if len(runs):
+        print(_table(runs))
+        print(f"\nname a run as {_name(runs.iloc[0], store)}; the beginning of an id is enough where no other has it")
+    elif not others:
+        print(f"no runs at {store.location}")
+    for line in others:
+        print(printable(line))
+    return runs
+
+
+def _progress(location: str, state: str) -> ImageCounts | None:
+    """How far a run is; None where it is damaged, of which a warning says more."""
+    if state.startswith("schema_version"):
+        return ImageCounts(0, 0, 0, 0)
+    return or_warn(Run(Store(location)).progress)
+
+
+def _table(runs: pd.DataFrame) -> str:
+    rows = [
+        [
+            *(f"{run[name]:,}" if isinstance(run[name], int) else str(run[name]) for name in _COLUMNS),
+            str(RunState(run["state"], run["owner"], run["since"])),
+        ]
+        for run in runs.to_dict("records")
+    ]
+    return markdown_table([[*_COLUMNS.values(), "state"], *rows])
+
+
+def _name(run: pd.Series, listed: Store) -> str:
+    """The shortest way to name a run, from what was listed."""
+    return (
+        f"--run {listed.location}" if run["location"] == listed.location else f"--run {listed.location}/{run['run_id']}"
+    )
+
+
+def _others(experiment: Store) -> list[str]:
+    """A line for each sweep and checkpoint of an experiment."""
+    sweeps = [_sweep(experiment.at(f"sweeps/{name}")) for name in experiment.names("sweeps")]
+    checkpoints = [name for name in experiment.names("checkpoints") if name.endswith(".pt")]
+    return [*sweeps, *(f"checkpoint {experiment.location}/checkpoints/{name}" for name in checkpoints)]
+
+
+def _sweep(sweep: Store) -> str:
+    if not sweep.exists("leaderboard.md"):
+        return f"sweep {sweep.location}: no leaderboard yet"
+    try:
+        check_sweep(sweep)
+        return f"sweep {sweep.location}: {sweep.num_rows('trials.parquet'):,} trials, leaderboard.md"
+    except UserError as error:
+        return f"sweep {sweep.location}: {error}"

@@ -1,0 +1,246 @@
+"""Tuning a decision rule: training images -> the strength that is worth its loss, stored in the checkpoint."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from raycsr.certification import group_column, largest_radius, metric_of
+from raycsr.costs import CostMatrix
+from raycsr.data.options import DataOptions
+from raycsr.errors import UserError
+from raycsr.models.rules import ARGMAX, Rule
+from raycsr.models.spec import ModelOptions
+from raycsr.options import Spec, listed
+from raycsr.progress import Progress
+from raycsr.reports import markdown_table
+from raycsr.reports.comparison import metric_in_words
+from raycsr.reports.tables import FLATTERED, MARK, collapse_line, in_markdown
+from raycsr.results import ImageSet, own_checkpoint
+
+if TYPE_CHECKING:
+    from raycsr.models.base_classifier import BaseClassifier
+    from raycsr.training.tuning import Tuned
+
+ALPHA = 0.001  # of the certificates that rules are compared by; what `raycsr certify` takes by default
+
+
+def tune_rule(
+    *,
+    model: str | ModelOptions,
+    costs: Spec,
+    budget: float = 0.02,
+    recall_budget: float = 0.15,
+    radius: float | None = None,
+    data: DataOptions | None = None,
+    sigma: float | None = None,
+    images: int = 1000,
+    n0: int = 64,
+    n: int = 512,
+    batch_size: int = 64,
+    strengths: list[float] | None = None,
+    seed: int = 0,
+    out: str | None = None,
+    allow_test_images: bool = False,
+) -> Rule:
+    """Tunes a decision rule on training images and stores it in the checkpoint, for `--rules tuned` to certify.
+
+    A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass; a second, finer one
+    follows around the best. Chosen is the largest rob_cs at the radius within both budgets, or where costs differ in
+    size the smallest rob_cost. The rule is fixed before any image that it is certified on is seen, so its certificates
+    hold at their alpha. The budgets are kept on the images that it is tuned on; on others its losses are near, not
+    bounded: report shows them.
+
+    Args:
+        model: The base classifier: a checkpoint, or a timm name.
+        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
+        budget: Accuracy that may be lost against argmax, as a share of all images.
+        recall_budget: Recall that any one class may lose, of those with at least 20 of the drawn images.
+        radius: L2 radius of rob_cs and rob_cost, in [0, 1] pixel units; by default sigma.
+        data: Images to tune on, never those to be certified; by default those that the checkpoint was trained on.
+        sigma: Noise level in [0, 1] pixel units; by default that of the training.
+        images: Images to draw: half of seed classes, the rest of target classes and of all others alike.
+        n0: Selection samples an image.
+        n: Estimation samples an image.
+        batch_size: Rows of a forward pass, a power of two.
+        strengths: First grid, in units of logits: offset lowers the costliest answer by each, expected_cost has
+            tau = (e^strength - 1) / largest cost. By default 0.25 to 3.
+        seed: Of the draw and of the noise.
+        out: Checkpoint to write; by default the model's own file, where it is one of raycsr's.
+        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
+
+    Returns:
+        The rule; argmax, which is not stored, where no other within the budgets is better.
+
+    Raises:
+        UserError: where anything is wrong that can be known before sampling.
+    """
+    from raycsr.data.memory import read_pixels
+    from raycsr.data.sources import open_source, with_split
+    from raycsr.data.splits import refuse_test_images
+    from raycsr.distributed.pool import worker_device
+    from raycsr.distributed.sampling.classes import check_classes, classes_by_position
+    from raycsr.models.loading import load_base_classifier
+    from raycsr.smoothing.certify_images import certify_images
+    from raycsr.training.tuning import STRENGTHS, Budget, draw_images, tune, weights_of
+
+    allowed = Budget(budget, recall_budget)
+    options = ModelOptions(model) if isinstance(model, str) else model
+    load_base_classifier(options)  # what is wrong with it is told first
+    path = _path(options, out)
+    with own_checkpoint(path):
+        base_classifier = load_base_classifier(options, device=worker_device())  # with what another has just stored
+        sigma = _sigma(base_classifier, options.name, sigma)
+        radius = _radius(radius, sigma, n)
+        grid = STRENGTHS if strengths is None else listed(strengths)
+        if not grid or not all(np.isfinite(s) and s > 0 for s in grid):
+            raise UserError(f"strengths must be positive numbers, got {grid}")
+        source = open_source(with_split(_data(base_classifier, options.name, data), "train"))
+        listing = source.list()
+        refuse_test_images(source.options, listing, allowed=allow_test_images)
+        check_classes(listing, base_classifier, options.name)
+        matrix = CostMatrix.from_spec(costs, base_classifier.num_classes, listing.class_names)
+        if not matrix.sensitive.any():
+            raise UserError(f"costs {costs!r} have no costly mistake, so no rule can avoid one; give a positive cost")
+
+        labels = listing.images["label"].to_numpy(np.int64)
+        drawn = listing.images.iloc[draw_images(labels, matrix, images, seed, group_column(listing.images))]
+        pixels = read_pixels(source, drawn, base_classifier.preprocessing)
+        of_seeds = int(matrix.sensitive[pixels.labels].sum())
+        print(
+            f"tune      {options.name} for costs {costs} under sigma {sigma:g}\n"
+            f"by        {metric_in_words(metric_of(matrix))} at radius {radius:g}\n"
+            f"data      {source}\n"
+            f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice",
+            *listing.notes,
+            *classes_by_position(listing, base_classifier),
+            sep="\n",
+        )
+
+        def certify(rules: list[Rule]) -> pd.DataFrame:
+            with Progress(len(pixels), f"{len(rules)} rules", "images") as shown:
+                return certify_images(
+                    base_classifier,
+                    pixels.images,
+                    pixels.labels,
+                    costs=matrix,
+                    sigma=sigma,
+                    n0=n0,
+                    n=n,
+                    alpha=ALPHA,
+                    rules=rules,
+                    seed=seed,
+                    batch_size=batch_size,
+                    progress=shown.update,
+                )
+
+        tuned = tune(
+            certify,
+            costs=matrix,
+            spec=costs,
+            class_names=listing.class_names,
+            radius=radius,
+            weights=weights_of(pixels.labels, labels, matrix),
+            budget=allowed,
+            strengths=grid,
+        )
+        print(_shown(tuned, listing.class_names))
+        if tuned.rule == ARGMAX:
+            print(f"argmax stays, and nothing is stored: no rule within the budgets has a better {tuned.metric}")
+            return tuned.rule
+        facts = {"costs": costs, "radius": radius, "sigma": sigma, "budget": budget, "recall_budget": recall_budget}
+        _store(base_classifier, options.name, path, tuned, facts, ImageSet.of(drawn, listing.identity))
+        print(f"stored {tuned.rule.spec} in {path}; certify it on other images by `raycsr sample ... --rules tuned`")
+        return tuned.rule
+
+
+def _path(options: ModelOptions, out: str | None) -> str:
+    """The checkpoint to write."""
+    from raycsr.models.checkpoints import is_raycsr_checkpoint
+
+    name, size = options.name, options.input_size
+    if out is None and not is_raycsr_checkpoint(name):
+        raise UserError(f"model {name!r} is no checkpoint of raycsr and cannot hold a rule; give --out CHECKPOINT")
+    if out is None and size is not None:
+        raise UserError(f"model.input_size {size} would change {name} itself: leave it out, or give --out CHECKPOINT")
+    return out or name
+
+
+def _sigma(base_classifier: "BaseClassifier", name: str, sigma: float | None) -> float:
+    known = base_classifier.training_sigma if sigma is None else sigma
+    if known is None:
+        raise UserError(f"model {name!r} does not say the sigma it was trained at; give --sigma")
+    return known
+
+
+def _radius(radius: float | None, sigma: float, n: int) -> float:
+    asked, reach = sigma if radius is None else radius, largest_radius(n, ALPHA, sigma)
+    if not 0 < asked <= reach:
+        raise UserError(
+            f"radius is {asked:g}, and n={n} samples certify one above 0 and up to {reach:.4g} at sigma {sigma:g}; "
+            "give a smaller --radius or a larger --n"
+        )
+    return asked
+
+
+def _data(base_classifier: "BaseClassifier", name: str, data: DataOptions | None) -> DataOptions:
+    from raycsr.data.sources import stored_options
+
+    if data is not None:
+        return data
+    if "data" not in base_classifier.training_info:
+        raise UserError(
+            f"model {name!r} does not say what it was trained on; give training images: --data.source, --data.path, "
+            "--data.split"
+        )
+    return stored_options(base_classifier.training_info["data"])
+
+
+_SHOWN = {
+    "accuracy": "accuracy",
+    "accuracy_loss": "accuracy loss",
+    "rob_cs": "rob_cs",
+    "rob_cost": "rob_cost",
+    "seed_recall": "seed recall",
+    "target_recall": "target recall",
+}
+
+
+def _shown(tuned: "Tuned", class_names: list[str]) -> str:
+    """The grid as a table, by kind and strength, the chosen rule marked."""
+    rows = [["rule", *_SHOWN.values(), "worst recall loss", ""]]
+    by_strength = sorted(range(len(tuned.rules)), key=lambda i: _order(tuned.rules[i]))
+    for i in by_strength:
+        row = tuned.table.iloc[i]
+        worst = f" ({class_names[row['recall_class']]})" if row["recall_loss"] > 0 else ""
+        cells = [f"{row[k]:.3f}" + (f" {MARK}" if k in FLATTERED and row["collapsed"] else "") for k in _SHOWN]
+        mark = "<- chosen" if i == tuned.chosen else ""
+        rows.append([tuned.rules[i].spec, *cells, f"{row['recall_loss']:.3f}{worst}", mark])
+    line = collapse_line(tuned.table.assign(rule=[rule.spec for rule in tuned.rules]), ["rule"])
+    return "\n".join([markdown_table(rows), *([in_markdown(line)] if line else [])])
+
+
+def _order(rule: Rule) -> tuple[str, float]:
+    return rule.kind, rule.tau - min(rule.offsets, default=0.0)
+
+
+def _store(
+    base_classifier: "BaseClassifier", name: str, path: str, tuned: "Tuned", facts: dict[str, Any], images: ImageSet
+) -> None:
+    """Adds the rule to the checkpoint, in the place of one that was tuned for the same."""
+    from raycsr.models.checkpoints import is_raycsr_checkpoint, load_training_state, save_checkpoint
+
+    before, after = (tuned.table.iloc[i] for i in (0, tuned.chosen))
+    entry = {"id": tuned.rule.id, **facts, "tuned_on": images.to_dict()}
+    entry |= {f"{key}_before": float(before[key]) for key in ("accuracy", "rob_cs", "rob_cost")}
+    entry |= {f"{key}_after": float(after[key]) for key in ("accuracy", "rob_cs", "rob_cost")}
+    earlier = base_classifier.training_info.get("tuned_rules", [])
+    replaced = {one["id"] for one in earlier if facts.items() <= one.items()} | {tuned.rule.id}
+    base_classifier.rules = (*(rule for rule in base_classifier.rules if rule.id not in replaced), tuned.rule)
+    entries = [*(one for one in earlier if one["id"] not in replaced), entry]
+    save_checkpoint(
+        path,
+        base_classifier,
+        training_info={**base_classifier.training_info, "tuned_rules": entries},
+        training_state=load_training_state(name) if is_raycsr_checkpoint(name) else None,
+    )

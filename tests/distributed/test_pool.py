@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from raycsr import UserError
+from raycsr.distributed.options import PoolOptions
+from raycsr.distributed.pool import check_pool, device_kind, device_name, fastest_batch_size
+
+
+def test_actors_on_gpus_reserve_no_cpu():
+    assert PoolOptions(gpus_per_actor=0.5).resources == {"num_cpus": 0, "num_gpus": 0.5}
+    on_cpus = PoolOptions(cpus_per_actor=1.5)
+    assert on_cpus.resources == {"num_cpus": 1.5} and on_cpus.threads == 2
+
+
+def test_processors_of_one_name_and_other_instructions_are_of_two_kinds_and_threads_make_none(monkeypatch):
+    monkeypatch.setattr("raycsr.distributed.pool._cpu_model", lambda: "Intel Core Processor (Haswell, no TSX)")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    here = device_name(torch.device("cpu"))
+    assert here == "cpu Intel Core Processor (Haswell, no TSX) AVX2, 2 threads"
+    assert device_kind(here) == here.removesuffix(", 2 threads") and device_kind("Some GPU, 80GB") == "Some GPU, 80GB"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert device_kind(device_name(torch.device("cpu"))) != device_kind(here)
+
+
+def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
+    with pytest.raises(UserError, match=r"wants 8 GPUs and the cluster has 0; .*set pool.elastic to wait for nodes"):
+        check_pool(PoolOptions(actors=8, gpus_per_actor=1))
+    check_pool(PoolOptions(actors=8, elastic=True, gpus_per_actor=1))
+
+
+def test_the_batch_is_doubled_while_that_is_faster():
+    rates = {8: 100.0, 16: 180.0, 32: 250.0, 64: 252.0, 128: 900.0}  # twice 32 is no faster, and looked no further
+    assert fastest_batch_size(rates.__getitem__, most=10_000) == (32, 250.0)
+
+
+def test_the_batch_holds_no_more_than_there_are_samples():
+    assert fastest_batch_size(float, most=100) == (64, 64.0)
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_not_taken():
+    def rate(batch_size):
+        if batch_size > 256:
+            raise torch.OutOfMemoryError
+        return float(batch_size)
+
+    assert fastest_batch_size(rate, most=10_000) == (256, 256.0)

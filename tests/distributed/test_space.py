@@ -1,0 +1,69 @@
+import pytest
+
+from raycsr.data.options import DataOptions
+from raycsr.distributed.options import ObjectiveOptions
+from raycsr.distributed.search.space import at_point, corner_points, first_difference, param_space
+from raycsr.distributed.training.plan import TrainConfig
+from raycsr.errors import UserError
+from raycsr.models.spec import ModelOptions
+
+BASE = TrainConfig(DataOptions("digits", split="train"), ModelOptions("cifar_resnet8"), 0.25)
+
+
+def test_the_corners_hold_every_choice_and_both_ends_of_every_range():
+    space = {"sigma": {"grid": [0.25, 0.5]}, "training.lr": {"log_uniform": [0.01, 1.0]}, "seed": {"choice": [7]}}
+    assert corner_points(space) == [
+        {"sigma": sigma, "training.lr": lr, "seed": 7} for sigma in (0.25, 0.5) for lr in (0.01, 1.0)
+    ]
+    tuned = param_space(space)
+    assert tuned["sigma"] == {"grid_search": [0.25, 0.5]}
+    assert all(0.01 <= tuned["training.lr"].sample() <= 1.0 for _ in range(20)) and tuned["seed"].sample() == 7
+
+
+def test_a_point_replaces_options_and_whole_groups_of_them():
+    point = {"sigma": 1, "objective": {"name": "margin_cs", "args": {"k": 4}}, "training.epochs": 3}
+    config = at_point(BASE, point)
+    assert config.sigma == 1.0 and config.objective == ObjectiveOptions("margin_cs", {"k": 4})
+    assert config.training.epochs == 3 and config.training.lr == BASE.training.lr
+    assert config.data == BASE.data and at_point(BASE, {}) == BASE
+    assert at_point(BASE, {"objective.args.lam": 2.0}).objective.args == {"lam": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"training.lrr": 0.1}, "'training.lrr', which is no option of a training: did you mean training.lr"),
+        ({"sigmas": 0.1}, "'sigmas'.*did you mean sigma"),
+        ({"data.limit": 3}, "data.limit"),
+        ({"training.epochs": "many"}, "space at .*training.epochs.*many"),
+    ],
+)
+def test_mistakes_in_a_point(point, message):
+    with pytest.raises(UserError, match=message) as caught:
+        at_point(BASE, point)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("domain", "message"),
+    [
+        ({"gird": [1]}, r"space.seed is \{'gird': \[1\]\}: give one of grid: \[...\]"),
+        ([1, 2], "give one of grid"),
+        ({"grid": []}, "has no list of values"),
+        ({"grid": 3}, "has no list of values"),
+        ({"uniform": [1, 0]}, r"needs uniform: \[low, high\], got \[1, 0\]"),
+        ({"log_uniform": [0.0, 1.0]}, "needs positive bounds"),
+    ],
+)
+def test_mistakes_in_a_domain(domain, message):
+    with pytest.raises(UserError, match=message):
+        corner_points({"seed": domain})
+
+
+def test_the_first_difference_of_two_sweeps():
+    before = {"config": {"training": {"lr": 0.1, "epochs": 3}}, "space": {"sigma": {"grid": [0.25]}}}
+    assert first_difference(before, before) is None
+    now = {"config": {"training": {"lr": 0.2, "epochs": 3}}, "space": {"sigma": {"grid": [0.25]}}}
+    assert first_difference(before, now) == "config.training.lr = 0.1, now it is 0.2"
+    now = {"config": before["config"], "space": {"sigma": {"grid": [0.25, 0.5]}}}
+    assert first_difference(before, now) == "space.sigma.grid = [0.25], now it is [0.25, 0.5]"

@@ -1,0 +1,133 @@
+"""report.html, from what a command writes to what a browser shows."""
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+from html import escape, unescape
+
+import numpy as np
+import pytest
+from handmade import NEVER_B, NO_B, PLAIN, write_photographs, write_run
+from PIL import Image
+
+from raycsr import CostMatrix
+from raycsr.verbs.report import report
+
+EVIL = '<img src="http://evil.example/x.png">'
+FIRST = ["How to read this page", "What this stands on"]
+SECTIONS = [
+    "Ranking at radius 0.5",
+    "Certified curves",
+    "Front at radius 0.5",
+    "Pairs of classes at radius 0.5",
+    "Recall of each class",
+    "The costliest images at radius 0.5",
+    "All numbers",
+]
+
+
+@pytest.fixture
+def page(tmp_path):
+    """`page(runs)` is the text of their report.html."""
+
+    def make(*runs, radii=(0.0, 0.5)):
+        report(run=[str(run) for run in runs], radii=list(radii), out=str(tmp_path / "out"))
+        return (tmp_path / "out" / "report.html").read_text()
+
+    return make
+
+
+def headings(text, level):
+    return [unescape(found) for found in re.findall(rf"<h{level}>(.*?)</h{level}>", text)]
+
+
+def section(text, title):
+    """What stands below a heading of the third level."""
+    return text.split(f"<h3>{title}</h3>")[1].split("</section>")[0]
+
+
+def first_row(part):
+    return re.findall(r"<td[^>]*>(.*?)</td>", part.split("<tbody>")[1].split("</tr>")[0])
+
+
+def pictures(part):
+    found = re.findall(r'src="data:image/png;base64,([^"]*)"', part)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))) for one in found]
+
+
+def test_each_cost_matrix_has_its_section_with_everything(page, tmp_path):
+    photographs = write_photographs(tmp_path / "photographs")
+    answers = {"argmax": PLAIN, "offset:1*pair:a/b": NEVER_B}
+    certify = ("pair:a/b", "uniform")
+    run = write_run(tmp_path, "m.pt", answers, certify_under=certify, photographs=photographs)
+    text = page(run.location)
+    assert headings(text, 1) == ["Certified robustness"]
+    assert headings(text, 2) == [*FIRST, "Costs: pair:a/b", "Costs: uniform"]
+    assert headings(text, 3) == SECTIONS * 2
+    assert "Costly mistakes: images of a taken for b." in text
+    assert "Costly mistakes: images of any class taken for any other class." in text
+    pair, uniform = text.split("<h2>")[3:]
+    # NEVER_B has the larger rob_cs and loses 1/6 of accuracy, beyond the budget
+    assert first_row(section(pair, SECTIONS[0]))[:5] == ["1", "m.pt σ=0.5", "argmax", "2", "0.500 [0.095, 0.905]"]
+    assert "accuracy beyond budget" in section(pair, SECTIONS[0])
+    for title in (SECTIONS[1], SECTIONS[2], SECTIONS[3], SECTIONS[4]):
+        assert all(picture.shape[1] > 400 for picture in pictures(section(uniform, title)))
+        assert pictures(section(uniform, title))
+    (costliest,) = pictures(section(pair, SECTIONS[5]))
+    assert costliest.shape == (8, 8, 3) and costliest.max() == 40  # a/1.png, which is taken for a b
+    assert "<b>a/1.png</b><br>a → b<br>cost 1" in section(pair, SECTIONS[5])
+
+
+def test_where_the_images_are_away_the_page_says_so_and_has_the_rest(page, tmp_path):
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN})
+    costliest = section(page(run.location), SECTIONS[5])
+    assert "Their pictures cannot be shown: there is no &#x27;" in costliest
+    assert first_row(costliest) == ["a/1.png", "a → b", "cost 1"]
+
+
+def test_names_from_data_stay_names(page, tmp_path):
+    run = write_run(tmp_path, EVIL, {"argmax": PLAIN}, certify_under=("uniform",), class_names=[EVIL, "$x_{", "c"])
+    text = page(run.location)
+    assert EVIL not in text and escape(EVIL) in text
+    assert re.findall(r'<img alt="[^"]*" src="([^"]{10})', text) == ["data:image"] * text.count("<img")
+
+
+def test_one_set_has_no_ranking_and_nothing_costly_no_images(page, tmp_path):
+    run = write_run(tmp_path, "m.pt", {"argmax": NO_B}, certify_under=())
+    run.certify("nothing.csv", CostMatrix(np.zeros((3, 3))), 0.01)
+    run.certify("pair:a/b", run.costs("pair:a/b"), 0.01)
+    text = page(run.location)
+    assert headings(text, 2)[2:] == ["Costs: nothing.csv", "Costs: pair:a/b"]
+    assert headings(text, 3) == [SECTIONS[1], SECTIONS[4], SECTIONS[6], SECTIONS[1], *SECTIONS[3:]]
+    assert "No mistake is costly." in text
+    assert "there is no image on which a costly mistake is left" in section(text, SECTIONS[5])
+
+
+def test_a_published_table_has_curves_recalls_and_numbers(page, tmp_path):
+    tsv = tmp_path / "sigma_0.50.tsv"
+    tsv.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.5\t1\t0:1\n3\t0\t-1\t0.0\t0\t0:1\n")
+    text = page(tsv)
+    assert headings(text, 3) == [SECTIONS[1], SECTIONS[4], SECTIONS[6]]
+    assert "it has no votes to certify costs from" in text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_a_browser_shows_the_page_and_asks_for_nothing(page, tmp_path):
+    photographs = write_photographs(tmp_path / "photographs")
+    run = write_run(
+        tmp_path,
+        "m.pt",
+        {"argmax": PLAIN},
+        photographs=photographs,
+        class_names=[EVIL, "b", "c"],
+        certify_under=("uniform",),
+    )
+    page(run.location)
+    log = tmp_path / "net.json"
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [f"--log-net-log={log}", "--dump-dom", f"file://{tmp_path / 'out' / 'report.html'}"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert headings(shown, 2) == [*FIRST, "Costs: uniform"]
+    assert "evil.example" not in log.read_text()

@@ -1,0 +1,92 @@
+"""The page as a parser of HTML reads it."""
+
+import base64
+from html.parser import HTMLParser
+
+from raycsr.reports.html import Captioned, Gallery, Notes, Picture, Section, Table, render_page
+
+EVIL = "<script>alert('x')</script>\"&"
+WITHOUT_END = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Elements, their attributes and the texts within them; refuses tags that are not closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in WITHOUT_END:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append((self.open[-1], data))
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def texts_of(self, tag):
+        return [text for name, text in self.texts if name == tag]
+
+
+def test_headings_are_linked_from_the_contents():
+    text = render_page(
+        "Report", [Section("Notes", ["one"]), Section("Costs: a", (), [Section("Curves"), Section("Front")])]
+    )
+    page = Page(text)
+    assert text.startswith("<!doctype html>")
+    assert (page.texts_of("h1"), page.texts_of("h2")) == (["Report"], ["Notes", "Costs: a"])
+    assert page.texts_of("h3") == ["Curves", "Front"] and page.texts_of("p") == ["one"]
+    assert page.texts_of("a") == ["Notes", "Costs: a", "Curves", "Front"]
+    assert [link["href"] for link in page.of("a")] == [f"#{section['id']}" for section in page.of("section")]
+
+
+def test_every_text_is_escaped():
+    parts = [
+        EVIL,
+        Notes([EVIL]),
+        Table([[EVIL, "n"], [EVIL, "1"]]),
+        Picture(b"png", EVIL),
+        Gallery([Captioned(b"png", [EVIL, EVIL]), Captioned(EVIL, [EVIL])]),
+    ]
+    page = Page(render_page(EVIL, [Section(EVIL, parts, [Section(EVIL)])]))
+    assert page.of("script") == []
+    for tag in ("title", "h1", "h2", "h3", "a", "p", "li", "th", "td", "b"):
+        assert EVIL in page.texts_of(tag), tag
+    assert [image["alt"] for image in page.of("img")] == [EVIL, EVIL]
+    assert {name for attributes in page.of("img") for name in attributes} == {"alt", "src"}
+
+
+def test_the_page_needs_nothing_but_itself():
+    text = render_page("Report", [Section("Picture", [Picture(b"\x89PNG", "a curve")])])
+    page = Page(text)
+    (image,) = page.of("img")
+    assert image["src"] == f"data:image/png;base64,{base64.b64encode(bytes([137]) + b'PNG').decode()}"
+    assert "http" not in text.replace("http-equiv", "") and "//" not in text and "@import" not in text
+    assert {"link", "script", "iframe"}.isdisjoint(tag for tag, _ in page.elements)
+    policy = next(meta["content"] for meta in page.of("meta") if "http-equiv" in meta)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_columns_of_numbers_stand_to_the_right():
+    rows = [["run", "rob_cs", "mixed"], ["1.pt", "0.500 [0.326, 0.674]", "1"], ["2.pt", "-", "no"]]
+    page = Page(render_page("Report", [Section("Table", [Table(rows)])]))
+    assert [cell.get("class") for cell in page.of("th")] == [None, "number", None]
+    assert [cell.get("class") for cell in page.of("td")] == [None, "number", None] * 2
+    assert Page(render_page("Report", [Section("Table", [Table(rows[:1])])])).texts_of("th") == rows[0]
+
+
+def test_wide_parts_scroll_by_themselves_and_the_page_is_light_or_dark():
+    text = render_page("Report", [Section("Wide", [Table([["a"], ["b"]]), Picture(b"png", "c")])])
+    page = Page(text)
+    assert [box["class"] for box in page.of("div")] == ["wide", "wide picture"]
+    assert ".wide { overflow: auto;" in text and "prefers-color-scheme: dark" in text
+    assert {"width=device-width, initial-scale=1", "light dark"} <= {meta.get("content") for meta in page.of("meta")}

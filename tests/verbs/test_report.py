@@ -1,0 +1,307 @@
+import functools
+import json
+import re
+import shutil
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from handmade import NEVER_B, NO_B, OFFSETS, PLAIN, write_run
+
+from raycsr import CostMatrix, UserError
+from raycsr.results import Run, read_locuslab_tsv
+from raycsr.results.schema import VOTES
+from raycsr.store import Store
+from raycsr.verbs import report as report_module
+from raycsr.verbs.certify import certify
+from raycsr.verbs.report import report
+from raycsr.verbs.sample import sample
+
+
+@pytest.fixture(scope="module")
+def sampled(make_job, tmp_path_factory):
+    (outcome,) = sample(**make_job(tmp_path_factory.mktemp("sampled"), limit=8))
+    return outcome.run.location
+
+
+@pytest.fixture
+def run(sampled, tmp_path):
+    """A run of eight digits without certificates, the test's own copy."""
+    return Run(Store(shutil.copytree(sampled, tmp_path / "runs" / "0123")))
+
+
+def test_certify_adds_any_number_of_matrices_without_sampling(run, tmp_path):
+    costs = np.zeros((10, 10))
+    costs[1, 7], costs[7, 1] = 10, 1
+    np.savetxt(tmp_path / "real.csv", costs, delimiter=",")
+    made = certify(run=[run.location], costs=["uniform", "seed:3", str(tmp_path / "real.csv")], alpha=0.01)
+    assert [name.rsplit("-", 1)[0] for name in made[run.location]] == ["uniform", "seed-3", "real"]
+    table = report(run=[run.location], costs=[str(tmp_path / "real.csv")], radii=[0.0, 0.1])
+    assert table["rob_cost"].between(0, 10).all() and table["num_images"].tolist() == [8, 8]
+    assert table["costs"].tolist() == ["real.csv"] * 2
+
+
+def test_a_report_covers_runs_and_published_tables_in_one(run, tmp_path, capsys):
+    certify(run=[run.location], costs=["uniform", "pair:4/9"], alpha=0.01)
+    tsv = tmp_path / "sigma_0.50.tsv"
+    tsv.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.5\t1\t0:1\n")
+    table = report(run=[run.location, str(tsv)], radii=[0.25], out=str(tmp_path / "out"))
+    assert table["costs"].tolist() == ["pair:4/9", "uniform", "(standard)"]
+    assert table["certified_accuracy_guaranteed"].isna().tolist() == [False, False, True]
+    files = {file.name for file in (tmp_path / "out").iterdir()}
+    assert files == {"report.md", "report.html", "summary.parquet", "curves.png", "cifar_resnet8-sigma_0.5.tsv"}
+    out = capsys.readouterr().out
+    assert "8 x 8 px" in out and "at most 0.01 an image" in out
+    assert "8 of 8 listed; data digits split test; listing " in out and re.search("device cpu .*, fp32; begun 20", out)
+    assert "sigma_0.50.tsv stands on images 1; location" in out
+    assert "sigma_0.50.tsv: no guaranteed shares" in out and "give it by --table_alpha" in out
+    table = report(run=[str(tsv)], radii=[0.25], table_alpha=0.001)
+    out = capsys.readouterr().out
+    assert table["certified_accuracy_guaranteed"].tolist() == [1.0] and "--table_alpha" not in out
+    assert "half a unit of its last digit less than written" in out and "at most 0.001 an image" in out
+    with pytest.raises(UserError, match="table_alpha is 2.0; give a failure probability"):
+        report(run=[str(tsv)], table_alpha=2.0)
+    folder = run.store.names("certificates")[-1]
+    assert json.loads(run.store.read(f"certificates/{folder}/metrics.json"))[0]["radius"] == 0.25
+
+
+def test_a_report_on_a_run_with_missing_images_is_refused_unless_told_otherwise(run, capsys):
+    certify(run=[run.location], costs=["uniform"])
+    listing = run.images()
+    listing.loc[len(listing)] = ["test#700", 1, 1, "v"]
+    run.add_images(listing)
+    with pytest.raises(UserError, match=r"lacks 1 of 9 images under 'uniform' \(the first 'test#700'\)"):
+        report(run=[run.location])
+    report(run=[run.location], allow_missing=True)
+    assert "INCOMPLETE: up to 1 listed images" in capsys.readouterr().out
+
+
+def test_a_run_without_certificates_says_how_to_make_them(run):
+    with pytest.raises(
+        UserError, match=r"has no certificates for uniform \(stored: none\); make them with `raycsr certify"
+    ):
+        report(run=[run.location], costs=["uniform"])
+
+
+@pytest.mark.parametrize("radii", [[-1.0], [float("nan")]])
+def test_radii_are_non_negative_numbers(run, radii):
+    with pytest.raises(UserError, match="radii must be non-negative"):
+        report(run=[run.location], radii=radii)
+
+
+def test_certify_checks_everything_before_it_writes(run):
+    with pytest.raises(UserError, match="cat"):
+        certify(run=[run.location], costs=["uniform", "seed:cat"])
+    assert run.certificate_sets() == {}
+    with pytest.raises(UserError, match="alpha is 0; give a failure"):
+        certify(run=[run.location], costs=["uniform"], alpha=0)
+
+
+# Several decision rules: runs of six images of three classes, made by hand ---------------------------------------
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """`make_run("model/path.pt", {rule: answers to the six images})`: all votes agree, so all radii are alike."""
+    return functools.partial(write_run, tmp_path / "results")
+
+
+def test_each_rule_has_its_rows_and_its_front(make_run, tmp_path, capsys):
+    run = make_run("m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B, "offset:2*pair:a/b": NEVER_B})
+    table = report(run=[run.location], radii=[0.0, 0.5], out=str(tmp_path / "out"))
+    at = table[table["radius"] == 0.5].set_index("rule")
+    assert at["accuracy"].round(4).to_dict() == {
+        "argmax": 0.8333,
+        "offset:1*pair:a/b": 0.8333,
+        "offset:2*pair:a/b": 0.6667,
+    }
+    assert at["rob_cs"].tolist() == [0.5, 1, 1]
+    assert at["target_recall"].tolist() == [1, 0.5, 0]
+    assert pd.read_parquet(tmp_path / "out" / "summary.parquet")["rule_id"].unique().tolist() == [
+        "argmax",
+        "offset-0000000002",
+        "offset-0000000004",
+    ]
+    assert (tmp_path / "out" / "front.png").read_bytes().startswith(b"\x89PNG")
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert capsys.readouterr().out.startswith(written.splitlines()[0])
+    front = written.split("Front at radius 0.5")[1].split("At equal accuracy")[0]
+    # 2 of 2 by Wilson
+    assert "| offset:1*pair:a/b | 6      | 0.833    | 2                | 1.000 [0.342, 1.000] |" in front
+    assert "argmax" not in front and "offset:2" not in front
+    assert "has no valid alpha" in written and "cost matrix and rule are separate statements" in written
+    assert "different numbers of images" not in written
+    (name,) = run.certificate_sets()
+    assert len(json.loads(run.store.read(f"certificates/{name}/metrics.json"))) == 6
+
+
+def test_a_selection_of_rules_is_by_spec_or_id_and_leaves_the_stored_numbers_alone(make_run, capsys):
+    run = make_run("m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B, "offset:2*pair:a/b": NEVER_B})
+    asked = ["offset:2*pair:a/b", OFFSETS["offset:1*pair:a/b"]]
+    table = report(run=[run.location], radii=[0.5], rules=asked)
+    assert table["rule"].tolist() == ["offset:1*pair:a/b", "offset:2*pair:a/b"]
+    (name,) = run.certificate_sets()
+    assert not run.store.exists(f"certificates/{name}/metrics.json")
+    capsys.readouterr()
+    report(run=[run.location], radii=[0.5], rules=["argmax"])
+    out = capsys.readouterr().out
+    assert "| rule" not in out and "front" not in out.lower()
+    with pytest.raises(UserError, match=r"no run has a rule 'offset:1\*pair:a/c'; did you mean offset:1\*pair:a/b"):
+        report(run=[run.location], rules=["argmax", "offset:1*pair:a/c"])
+
+
+def test_a_run_that_has_none_of_the_rules_is_named_and_left_out(make_run, capsys):
+    runs = [make_run("a.pt", {"argmax": PLAIN}), make_run("b.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B})]
+    table = report(run=[run.location for run in runs], rules=["offset:1*pair:a/b"])
+    assert table["run"].unique().tolist() == ["b.pt σ=0.5"]
+    assert "a.pt σ=0.5: no certificates of these costs and rules, left out." in capsys.readouterr().out
+
+
+def test_a_rule_that_lacks_images_is_refused_or_reported_as_far_as_it_goes(make_run, capsys):
+    answers = {"argmax": PLAIN, "offset:1*pair:a/b": NO_B}
+    run = make_run("m.pt", answers, skip=[("offset:1*pair:a/b", "c/1.png")])
+    with pytest.raises(UserError, match=r"lacks 1 of 6 images under 'pair:a/b' by rule 'offset:1.*first 'c/1.png'"):
+        report(run=[run.location])
+    table = report(run=[run.location], radii=[0.5], allow_missing=True)
+    assert table["num_images"].tolist() == [6, 5]
+    out = capsys.readouterr().out
+    assert "INCOMPLETE: up to 1 listed images" in out and "different numbers of images" in out
+    assert report(run=[run.location], rules=["argmax"])["rule"].unique().tolist() == ["argmax"]
+
+
+def test_several_models_are_told_apart_and_compared_at_equal_accuracy(make_run, tmp_path):
+    one = make_run("x/gaussian/last.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B})
+    other = make_run("x/margin_cs/last.pt", {"argmax": NEVER_B})
+    table = report(run=[one.location, other.location, one.location], radii=[0.5], out=str(tmp_path / "out"))
+    assert table["run"].tolist() == ["gaussian/last.pt σ=0.5"] * 2 + ["margin_cs/last.pt σ=0.5"]
+    equal = (tmp_path / "out" / "report.md").read_text().split("At equal accuracy")[1].splitlines()
+    reference, other = ([cell.strip() for cell in line.split("|")[2:5]] for line in equal[4:6])
+    assert reference == ["gaussian/last.pt σ=0.5 (reference)", "2", "1.000 [0.342, 1.000]"]
+    assert other == ["margin_cs/last.pt σ=0.5", "-", "-"]
+
+
+def test_of_many_rules_the_curves_show_argmax_and_the_best_of_each_kind(make_run, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(report_module, "plot_curves", lambda curves: drawn.append(list(curves)) or b"")
+    few = {spec: NEVER_B for spec in list(OFFSETS)[:4]}
+    report(run=[make_run("m.pt", {"argmax": PLAIN, **few}).location], radii=[0.5])
+    assert len(drawn[0]) == 5
+    assert "Curves:" not in capsys.readouterr().out
+    many = {spec: NEVER_B for spec in OFFSETS} | {"offset:1.5*pair:a/b": NO_B}
+    report(run=[make_run("m.pt", {"argmax": PLAIN, **many}).location], radii=[0.5])
+    assert [rule for _, _, rule in drawn[1]] == ["argmax", "offset:1.5*pair:a/b"]
+    assert "Curves: where a run has more than 4 rules" in capsys.readouterr().out
+
+
+def test_rules_without_an_image_to_tell_them_apart_have_no_front(make_run, tmp_path):
+    run = make_run("m.pt", {"argmax": PLAIN, **dict.fromkeys(OFFSETS, NO_B)}, certify_under=())
+    run.certify("nothing.csv", CostMatrix(np.zeros((3, 3))), 0.01)
+    table = report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    assert table["rob_cs"].isna().all() and len(table) == 6
+    assert not (tmp_path / "out" / "front.png").exists()
+
+
+def test_the_standard_certificates_are_written_as_locuslab_writes_them(make_run, tmp_path, capsys):
+    run = make_run("x/m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B}, certify_under=("pair:a/b", "uniform"))
+    other = make_run("x m.pt", {"argmax": NEVER_B}, sigma=0.25)
+    other.certify("uniform", other.costs("uniform"), 0.05)
+    other.certify("pair:a/b", other.costs("pair:a/b"), 0.05)
+    report(run=[run.location, other.location], radii=[0.5], out=str(tmp_path))
+    names = [
+        "m.pt-sigma_0.5",
+        "m.pt-sigma_0.5-offset-0000000002",
+        *(f"x-m.pt-sigma_0.25-alpha_{a}" for a in (0.01, 0.05)),
+    ]
+    assert sorted(file.stem for file in tmp_path.glob("*.tsv")) == names
+    assert "front.png, m.pt-sigma_0.5.tsv, m.pt" in capsys.readouterr().out
+    certificates = read_locuslab_tsv(str(tmp_path / f"{names[1]}.tsv"))
+    assert certificates["image_id"].tolist() == ["0", "1", "2", "3", "4", "5"]  # positions in the listing
+    assert certificates["label"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert certificates["prediction"].tolist() == NO_B
+    stored = run.certificates(run.certify("uniform", run.costs("uniform"), 0.01), OFFSETS["offset:1*pair:a/b"])
+    # but for half a unit of the last digit
+    assert certificates["standard_radius"].tolist() == pytest.approx(stored["standard_radius"].tolist(), rel=1e-15)
+
+
+def test_runs_whose_labels_make_the_same_file_name_have_a_file_each(make_run, tmp_path):
+    runs = [make_run("a+b.pt", {"argmax": PLAIN}), make_run("a b.pt", {"argmax": NEVER_B})]
+    report(run=[run.location for run in runs], radii=[0.5], out=str(tmp_path))
+    assert read_locuslab_tsv(str(tmp_path / "a-b.pt-sigma_0.5.tsv"))["prediction"].tolist() == PLAIN
+    assert read_locuslab_tsv(str(tmp_path / "a-b.pt-sigma_0.5_.tsv"))["prediction"].tolist() == NEVER_B
+
+
+def test_one_spec_at_two_alphas_is_two_certificate_sets_in_the_table(make_run):
+    run = make_run("m.pt", {"argmax": PLAIN})
+    run.certify("pair:a/b", run.costs("pair:a/b"), 0.05)
+    table = report(run=[run.location], radii=[0.5])
+    assert sorted(spec.split(",")[0] for spec in table["costs"]) == ["pair:a/b (alpha 0.01", "pair:a/b (alpha 0.05"]
+
+
+def test_a_report_says_what_it_stands_on(make_run, tmp_path, capsys):
+    run = make_run(
+        "x/m.pt",
+        {"argmax": PLAIN},
+        certify_under=("pair:a/b", "uniform"),
+        times=2,
+        begun="2026-11-25T18:00:00+00:00",
+        versions={"raycsr": "9.9"},
+        data={"source": "imagefolder", "images": "0123456789abcdef" * 4},
+        config={"data": {"source": "imagefolder", "path": "s3://b/photographs", "split": "test"}},
+    )
+    report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    (brief,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("m.pt σ=0.5 stands on ")]
+    facts = ["12 of 12 listed", "imagefolder s3://b/photographs split test", "0123456789ab", "1,000 (fixed)", "0.01"]
+    facts += ["cpu, fp32", "2026-11-25T18:00:00+00:00", "9.9", run.location]
+    assert [fact for fact in facts if fact not in brief] == []
+    facts += ["pair:a/b: 4; uniform: 12", "x/m.pt", f"by raycsr {version('raycsr')}"]
+    written = (tmp_path / "out" / "report.md").read_text().split("What this stands on:")[1]
+    assert [fact for fact in facts if fact not in written] == []
+    page = (tmp_path / "out" / "report.html").read_text().split("<h2>What this stands on</h2>")[1].split("<h2>")[0]
+    assert [fact for fact in facts if fact not in page] == []
+
+
+def test_of_a_sequential_run_the_samples_are_said_that_were_drawn(make_run, capsys):
+    run = make_run("m.pt", {"argmax": PLAIN}, sampling="sequential", certify_under=())
+    votes = run.votes().to_pandas()
+    votes["n"], votes["sampling"] = [256, 512, 1024, 1024, 1024, 4096], "sequential"
+    votes["estimation"] = [[{"class": y, "count": n}] for y, n in zip(PLAIN, votes["n"], strict=True)]
+    run.write_votes("argmax.parquet", pa.Table.from_pandas(votes.drop(columns="part"), VOTES, preserve_index=False))
+    run.certify("uniform", run.costs("uniform"), 0.01)
+    report(run=[run.location], radii=[0.1])
+    assert "n 256 to 4,096, median 1,024, mean 1,323 (sequential)" in capsys.readouterr().out
+
+
+def test_too_few_images_to_see_a_collapse_are_said(make_run, tmp_path):
+    run = make_run("m.pt", {"argmax": NEVER_B})  # b 0 of 2
+    report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert "†" not in written and "3, 3 of them with fewer than 4 images: too few to tell a collapsed recall" in written
+
+
+def test_a_model_that_always_says_malignant_is_marked_wherever_it_looks_good(make_run, tmp_path, capsys):
+    names = ("malignant", "benign", "other")
+    run = make_run("m.pt", {"argmax": [0] * 6}, class_names=names, certify_under=("pair:malignant/benign",), times=20)
+    table = report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    assert table["rob_cs"].tolist() == [1.0]
+    assert table["collapsed"].tolist() == ["benign 0 of 40 right, other 0 of 40 right"]
+    for text in (
+        capsys.readouterr().out,
+        *((tmp_path / "out" / f"report.{end}").read_text() for end in ("md", "html")),
+    ):
+        assert "1.000 [0.912, 1.000] †" in text and "benign 0 of 40 right" in text
+
+
+def test_a_metric_that_goes_by_costs_is_said_in_the_titles(make_run, tmp_path):
+    run = make_run("m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": [2, 2, 1, 1, 2, 2]}, certify_under=("uniform",))
+    run.certify("dear.csv", CostMatrix([[0, 10, 1], [0, 0, 0], [0, 0, 0]]), 0.01)
+    report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert "in both accuracy and rob_cs.\n" in written
+    assert "in both accuracy and rob_cost (less is better; the costs differ in size).\n" in written
+    dear = written.split("rob_cost (less is better; the costs differ in size).")[1].split("At equal")[0]
+    assert "| dear.csv" in dear and "| uniform" not in dear and "offset:1*pair:a/b" in dear
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<p>By rob_cost (less is better; the costs differ in size), among those" in page
+    assert "<p>By rob_cs, among those" in page

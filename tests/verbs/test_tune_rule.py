@@ -1,0 +1,235 @@
+"""Tuning a rule on digits, from the checkpoint to the checkpoint. No Ray."""
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raycsr.cli import main
+from raycsr.data.options import DataOptions
+from raycsr.data.packaged import digits_arrays
+from raycsr.data.sources import open_source
+from raycsr.distributed.sampling.job import check
+from raycsr.errors import UserError
+from raycsr.models.checkpoints import load_checkpoint, load_training_state, save_checkpoint
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.rules import ARGMAX
+from raycsr.models.spec import ModelOptions
+from raycsr.results import ImageSet, own_checkpoint
+from raycsr.smoothing.options import SamplingOptions
+from raycsr.verbs import tune_rule as module
+from raycsr.verbs.tune_rule import tune_rule
+
+TRAIN = DataOptions("digits", split="train")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A classifier of digits under noise that is right most of the time."""
+    model = load_base_classifier(ModelOptions("cifar_resnet8", num_classes=10, input_size=8))
+    images, labels = (torch.from_numpy(array) for array in digits_arrays("train"))
+    pixels, noise = images.permute(0, 3, 1, 2) / 255, torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD(model.requires_grad_(True).train().parameters(), lr=0.1, momentum=0.9)
+    for _ in range(5):
+        for batch in torch.randperm(len(labels), generator=noise).split(64):
+            noisy = pixels[batch] + 0.5 * torch.randn(pixels[batch].shape, generator=noise)
+            loss = torch.nn.functional.cross_entropy(model(noisy), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def checkpoint(trained, tmp_path):
+    """A checkpoint as `raycsr train` leaves one in the middle of training."""
+    path = str(tmp_path / "model.pt")
+    training_info = {"objective": "gaussian", "sigma": 0.5, "data": asdict(TRAIN)}
+    save_checkpoint(path, trained, training_info=training_info, training_state={"epoch": torch.tensor(3)})
+    return path
+
+
+def tune(model, costs="pair:4/9,3/8", **more):
+    return tune_rule(model=model, costs=costs, **{"images": 160, "n0": 64, "n": 128, **more})
+
+
+def test_the_rule_is_stored_with_what_it_gains_and_costs(checkpoint, trained, capsys):
+    rule = tune(checkpoint, budget=0.03, recall_budget=0.2)
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.rules == (rule,) and loaded.rules[0].spec == rule.spec and rule != ARGMAX
+    assert rule.spec.endswith("*pair:4/9,3/8")
+    (facts,) = loaded.training_info["tuned_rules"]
+    assert facts["id"] == rule.id and (facts["costs"], facts["radius"], facts["sigma"]) == ("pair:4/9,3/8", 0.5, 0.5)
+    assert facts["accuracy_after"] >= facts["accuracy_before"] - 0.03
+    assert facts["rob_cs_after"] > facts["rob_cs_before"]
+    out = capsys.readouterr().out
+    assert "160, of which 80 of seed classes; 64 + 128 samples an image, twice" in out
+    (line,) = [line for line in out.splitlines() if "<- chosen" in line]
+    assert f"| {rule.spec} " in line and f" {facts['rob_cs_after']:.3f} " in line
+    assert "by        rob_cs at radius 0.5" in out and facts["rob_cost_after"] < facts["rob_cost_before"]
+    # all else is as it was
+    assert loaded.components == trained.components and loaded.training_info["data"]["split"] == "train"
+    assert load_training_state(checkpoint)["epoch"] == 3
+
+
+def test_a_checkpoint_that_another_tuning_or_training_writes_is_refused_and_keeps_both_rules_one_after_the_other(
+    checkpoint,
+):
+    with own_checkpoint(checkpoint), pytest.raises(UserError, match="model.pt is held by process .*; wait for it"):
+        tune(checkpoint)
+    tune(checkpoint, "pair:4/9,3/8", budget=0.1, recall_budget=0.3)
+    tune(checkpoint, "pair:9/4", budget=0.1, recall_budget=0.3)
+    assert [one["costs"] for one in load_checkpoint(checkpoint).training_info["tuned_rules"]] == [
+        "pair:4/9,3/8",
+        "pair:9/4",
+    ]
+
+
+def test_a_rule_that_another_stored_while_this_one_waited_is_kept(checkpoint, trained, tmp_path, monkeypatch):
+    """It loads the checkpoint once it owns it."""
+    other = str(tmp_path / "other.pt")
+    save_checkpoint(other, trained, training_info=load_checkpoint(checkpoint).training_info)
+    rule = tune(other, "pair:9/4", budget=0.1, recall_budget=0.3)
+
+    def own_late(path):
+        Path(path).write_bytes(Path(other).read_bytes())  # the other ends
+        return own_checkpoint(path)
+
+    monkeypatch.setattr(module, "own_checkpoint", own_late)
+    mine = tune(checkpoint, budget=0.1, recall_budget=0.3)
+    assert load_checkpoint(checkpoint).rules == (rule, mine)
+
+
+def test_costs_that_differ_in_size_are_tuned_by_what_is_left_of_them(checkpoint, tmp_path, capsys):
+    values = np.zeros((10, 10))
+    values[4, 9], values[3, 8] = 10, 1
+    np.savetxt(tmp_path / "dear.csv", values, delimiter=",")
+    tune(checkpoint, costs=str(tmp_path / "dear.csv"), budget=0.05, recall_budget=0.3, strengths=[1.0, 2.0])
+    (facts,) = load_checkpoint(checkpoint).training_info["tuned_rules"]
+    assert facts["rob_cost_after"] < facts["rob_cost_before"]
+    assert "by        rob_cost (less is better; the costs differ in size) at radius 0.5" in capsys.readouterr().out
+
+
+def test_a_rule_that_starves_a_class_is_marked_in_the_table(checkpoint, capsys):
+    tune(checkpoint, costs="pair:4/9", strengths=[0.5, 40.0], budget=0.9, recall_budget=0.99)
+    out = capsys.readouterr().out
+    (row,) = [line for line in out.splitlines() if line.startswith("| offset:40*")]
+    assert row.count("†") == 4  # accuracy, rob_cs, rob_cost, seed recall
+    (line,) = [line for line in out.splitlines() if line.startswith("†")]
+    assert "offset:40*pair:4/9: 9 0 of " in line and "right (argmax 0." in line
+
+
+def test_tuning_again_for_the_same_replaces_and_for_other_costs_adds(checkpoint):
+    first = tune(checkpoint, strengths=[0.8])
+    second = tune(checkpoint, strengths=[2.0])
+    assert len({ARGMAX, first, second}) == 3 and load_checkpoint(checkpoint).rules == (second,)
+    other = tune(checkpoint, costs="seed:8")
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.rules == (second, other)
+    assert [one["id"] for one in loaded.training_info["tuned_rules"]] == [second.id, other.id]
+
+
+def test_as_a_user_types_it_into_another_file(checkpoint, tmp_path, capsys):
+    out = str(tmp_path / "tuned.pt")
+    words = ["--costs", "seed:8", "--budget", "0.05", "--images", "100", "--n", "64", "--radius", "0.3", "--out", out]
+    assert main(["tune-rule", "--model", checkpoint, *words]) == 0
+    assert f"in {out}; certify it on other images by `raycsr sample ... --rules tuned`" in capsys.readouterr().out
+    assert load_checkpoint(checkpoint).rules == () and len(load_checkpoint(out).rules) == 1
+
+
+def test_where_no_rule_can_help_argmax_stays_and_nothing_is_written(checkpoint, tmp_path, capsys):
+    before = (tmp_path / "model.pt").read_bytes()
+    assert tune(checkpoint, costs="uniform", images=40) == ARGMAX  # all costs alike: every rule is argmax
+    assert "argmax stays, and nothing is stored" in capsys.readouterr().out
+    assert (tmp_path / "model.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": 0.0}, "budget is a share between 0 and 1, got 0.0"),
+        ({"recall_budget": 1.0}, "recall_budget is a share between 0 and 1, got 1.0"),
+        ({"radius": 2.0}, r"radius is 2, and n=128 samples certify one above 0 and up to 0.8\d+ at sigma 0.5"),
+        ({"radius": 0.0}, "radius is 0"),
+        ({"strengths": [1.0, -1.0]}, r"strengths must be positive numbers, got \[1.0, -1.0\]"),
+        ({"data": DataOptions("digits", split="test")}, "data.split is 'test', .* --allow_test_images true"),
+        ({"costs": "seed:44"}, "class 44"),
+        ({"data": DataOptions("digits", split="train", classes=[1])}, "none of the 1.. images is of a class"),
+    ],
+)
+def test_what_cannot_be_tuned_is_said(checkpoint, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        tune(checkpoint, **change)
+    assert "\n" not in str(caught.value) and load_checkpoint(checkpoint).rules == ()
+
+
+def test_without_a_split_it_is_the_training_images_and_others_must_be_allowed(checkpoint, capsys):
+    tune(checkpoint, costs="seed:8", images=40, data=DataOptions("digits"))
+    assert "data      digits, split train" in capsys.readouterr().out
+    tune(checkpoint, costs="seed:8", images=40, data=DataOptions("digits", split="test"), allow_test_images=True)
+    assert "data      digits, split test" in capsys.readouterr().out
+
+
+def test_sampling_warns_of_images_that_the_model_and_its_rules_have_seen(checkpoint, trained, tmp_path):
+    """Before a sample is paid for."""
+    listing = open_source(TRAIN).list()
+    trained_on = [ImageSet.of(listing.images, listing.identity).to_dict()]
+    save_checkpoint(checkpoint, trained, training_info={"sigma": 0.5, "data": asdict(TRAIN), "trained_on": trained_on})
+    rule = tune(checkpoint, costs="seed:8", images=100, strengths=[2.0])
+    (entry,) = load_checkpoint(checkpoint).training_info["tuned_rules"]
+    assert entry["tuned_on"]["num_images"] == 100 and entry["tuned_on"]["listing"] == listing.identity
+
+    def warned(data, rules=()):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check(data, [ModelOptions(checkpoint)], SamplingOptions(), [], 0.001, "e", str(tmp_path), rules)
+        return [str(one.message) for one in caught]
+
+    (of_model,) = warned(TRAIN)
+    assert of_model.startswith(f"model '{checkpoint}': 1,078 of 1,078 images are, by name and size, among those that")
+    of_model, of_rule = warned(TRAIN, ["tuned"])
+    assert f"100 of 1,078 images are, by name and size, among those that rule {rule.spec} was tuned on" in of_rule
+    assert warned(DataOptions("digits"), ["tuned"]) == []  # the test split
+
+
+def test_the_models_own_file_keeps_its_input_size(checkpoint, tmp_path):
+    resized = ModelOptions(checkpoint, input_size=16)
+    with pytest.raises(UserError, match=r"input_size 16 would change .*model\.pt itself: leave it out, or give --out"):
+        tune(resized)
+
+
+def test_costs_without_a_costly_mistake_are_refused(checkpoint, tmp_path):
+    (tmp_path / "nothing.csv").write_text("\n".join([",".join(["0"] * 10)] * 10))
+    with pytest.raises(UserError, match="have no costly mistake"):
+        tune(checkpoint, costs=str(tmp_path / "nothing.csv"))
+
+
+def test_what_the_model_does_not_say_must_be_given(trained, tmp_path):
+    name = ModelOptions("cifar_resnet8", num_classes=10, input_size=8)
+    with pytest.raises(
+        UserError, match="'cifar_resnet8' is no checkpoint of raycsr and cannot hold a rule; give --out"
+    ):
+        tune(name)
+    trained.training_info = {}
+    path, out = str(tmp_path / "bare.pt"), str(tmp_path / "out.pt")
+    save_checkpoint(path, trained)
+    with pytest.raises(UserError, match="does not say the sigma it was trained at; give --sigma"):
+        tune(path)
+    with pytest.raises(UserError, match="does not say what it was trained on; give training images"):
+        tune(path, sigma=0.5)
+    rule = tune(path, sigma=0.5, data=TRAIN, out=out)
+    assert load_checkpoint(out).rules == (rule,)
+    with pytest.raises(UserError, match="has 10 classes and the data has 2"):
+        tune(path, sigma=0.5, data=photographs_of_two_classes(tmp_path))
+
+
+def photographs_of_two_classes(tmp_path):
+    from PIL import Image
+
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / label / "0.png")
+    return DataOptions("imagefolder", path=str(tmp_path / "photos"))
