@@ -45,3 +45,9 @@ def test_the_citation_is_of_this_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+
+
+@pytest.mark.parametrize("folder", ["raycsr", "tests"])
+def test_each_file_that_a_paper_names_is_there(folder):
+    for name in re.findall(r"`([\w./-]+\.(?:py|txt|toml)|[\w./]+/)`", prose(ROOT / folder / "README.md")):
+        assert (ROOT / folder / name).exists() or (ROOT / name).exists(), name
