@@ -289,7 +289,11 @@ DataOptions.__doc__ = str(DataOptions.__doc__).replace("{sources}", ", ".join(_K
 
 def _wrong(kind: Any) -> str | None:
     """What is wrong with a source of a package."""
-    return None if isinstance(kind, SourceKind) else f"it is of type {type(kind).__name__}, no raycsr.data.kinds.SourceKind"
+    return (
+        None
+        if isinstance(kind, SourceKind)
+        else f"it is of type {type(kind).__name__}, no raycsr.data.kinds.SourceKind"
+    )
 
 
 _ADDED = Extensions("source", "raycsr.sources", _KINDS, _wrong)

@@ -1,1 +1,4 @@
-"""The verbs: each module is one, and reads from top to bottom."""
+"""The verbs: each module is one, and reads from top to bottom.
+
+What needs PyTorch is imported by the function that needs it: help, and what is wrong with options, need not wait for it.
+"""

@@ -81,28 +81,33 @@ READERS = {
 @pytest.mark.parametrize("seeds", SEEDS, ids=lambda seeds: f"{seeds.start}-{seeds.stop}")
 def test_broken_files_of_a_run(seeds, kind, results, capsys):
     run, other = results
-    all_of = run.location.rsplit("/", 3)[0]
     name = files(run)[kind]
     whole = {file: run.store.read(file) for file in [*files(run).values()]}
     for seed in seeds:
-        rng = randomness(f"{kind} {seed}")
-        run.store.write(name, broken(whole[name], rng))
-        for reader, read in READERS.items():
-            start = time.monotonic()
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                found = answer(f"{seed} {reader}", lambda read=read: read(run, all_of))
-            assert time.monotonic() - start < SLOW, (seed, reader)
-            assert all("\n" not in str(one.message) for one in said), (seed, reader)
-            if reader in ("list_runs", "ls"):
-                assert other.location in found["location"].tolist(), (seed, reader)
-            if reader == "collect" and not isinstance(found, UserError):
-                assert (found["model"] == "b.pt").sum() == 6, (seed, reader)
-        for owner in run.store.names("owners"):
-            if owner != "0001.json":
-                run.store.remove(f"owners/{owner}")
-        for file, data in whole.items():
-            run.store.write(file, data)
+        run.store.write(name, broken(whole[name], randomness(f"{kind} {seed}")))
+        try:
+            _read_all(run, other, seed)
+        finally:  # or the next case would begin with what this one broke
+            for owner in run.store.names("owners"):
+                if owner != "0001.json":
+                    run.store.remove(f"owners/{owner}")
+            for file, data in whole.items():
+                run.store.write(file, data)
+
+
+def _read_all(run, other, seed):
+    all_of = run.location.rsplit("/", 3)[0]
+    for reader, read in READERS.items():
+        start = time.monotonic()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = answer(f"{seed} {reader}", lambda read=read: read(run, all_of))
+        assert time.monotonic() - start < SLOW, (seed, reader)
+        assert all("\n" not in str(one.message) for one in said), (seed, reader)
+        if reader in ("list_runs", "ls"):
+            assert other.location in found["location"].tolist(), (seed, reader)
+        if reader == "collect" and not isinstance(found, UserError):
+            assert (found["model"] == "b.pt").sum() == 6, (seed, reader)
 
 
 def test_foreign_files_are_passed_over(results):
