@@ -1,6 +1,7 @@
 """Fixtures for the whole suite: an S3 server, and the data beside the project."""
 
 import atexit
+import functools
 import os
 import urllib.request
 import uuid
@@ -16,6 +17,10 @@ import torch
 from ceph import PACKAGES, Ceph, missing_programs
 from nodes import Nodes
 
+from raycsr.data.options import DataOptions
+from raycsr.distributed.options import PoolOptions
+from raycsr.models.spec import ModelOptions
+from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
 
 os.environ["RAY_ADDRESS"] = "local"  # or commands would join the cluster of several nodes that other tests start
@@ -187,3 +192,26 @@ def photographs(tmp_path):
         "data": DataOptions(source="imagefolder", path=str(tmp_path / "photos")),
         "model": ModelOptions(name="cifar_resnet8", num_classes=2, input_size=8),
     }
+
+
+@pytest.fixture(scope="session")
+def make_job(cluster):
+    """A small job on the digits, as keyword arguments of `sample`, into a folder."""
+
+    def make(folder, *, limit=12, n=128, actors=1, **more):
+        return {
+            "data": DataOptions(source="digits", limit=limit),
+            "model": ModelOptions(name="cifar_resnet8", num_classes=10, input_size=8),
+            "sampling": SamplingOptions(sigma=0.5, n0=32, n=n, precision="fp32", batch_size=64),
+            "pool": PoolOptions(actors=actors, cpus_per_actor=0.5),
+            "results": str(folder / "results"),
+            **more,
+        }
+
+    return make
+
+
+@pytest.fixture
+def job(make_job, tmp_path):
+    """`job(limit=..., n=...)` is such a job, in the test's own folder."""
+    return functools.partial(make_job, tmp_path)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.util import client
@@ -24,6 +25,7 @@ _CORE_WAITS = "RAY_gcs_rpc_server_reconnect_timeout_s"  # for a head, until Ray'
 HEAD_SECONDS = max(float(os.environ.get(_CORE_WAITS, "60")) - 30, 10.0)  # that a head may not answer
 _UNWIND_SECONDS = 8.0  # that work may take to end when the head is gone
 NODE_SECONDS = 600.0  # that a pool which may not wait for nodes does without a node it had
+_WAKE = signal.SIGUSR2  # of its own: a shell lets a script's background commands ignore SIGINT
 _LOOK_SECONDS = 5.0  # between two looks at the cluster
 _LISTENS_SECONDS = 10.0  # that a cluster's head may take to accept a connection
 _GRPC_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
@@ -245,6 +247,7 @@ class _Watch:
         self.lost = ""
         self._needs, self._seconds = needs, seconds
         self._stop, self._lock = threading.Event(), threading.Lock()
+        self._before: Any = None
         self._thread = threading.Thread(target=self._watch, daemon=True, name="cluster")
 
     def __enter__(self) -> None:
@@ -252,11 +255,14 @@ class _Watch:
         main = threading.current_thread() is threading.main_thread()
         if main and ray.is_initialized() and not client.ray.is_connected():
             self._address = ray.get_runtime_context().gcs_address
+            self._before = signal.signal(_WAKE, signal.default_int_handler)
             self._thread.start()
 
     def __exit__(self, *error: object) -> None:
         with self._lock:  # none is interrupted who has left
             self._stop.set()
+        if self._before is not None:
+            signal.signal(_WAKE, self._before)
 
     def _watch(self) -> None:
         head = _Absence(f"an answer of the cluster's head at {self._address}", HEAD_SECONDS, seen=True)
@@ -282,7 +288,7 @@ class _Watch:
             if self._stop.is_set():
                 return
             self.lost = lost
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident or 0, _WAKE)
         if hurry and not self._stop.wait(_UNWIND_SECONDS):
             # Ray waits for the head on the way out, too, until its core aborts this process
             print(f"raycsr: {lost}", file=sys.stderr, flush=True)

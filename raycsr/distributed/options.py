@@ -1,6 +1,7 @@
 """What runs where, and for how long, as a user says it."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +13,8 @@ class PoolOptions:
     """The actors that sample. Decoding runs beside them, on CPUs that they leave free.
 
     Attributes:
-        actors: How many, at most.
+        actors: How many, at most; 0 samples in this process, without Ray, which suits small jobs: there is no start to
+            wait for.
         elastic: Begin with the first actor that finds a place, and grow as nodes come, on a cluster that scales or
             whose nodes may go away; by default all actors must fit at once, and a run that has lost its last node ends
             after 10 minutes.
@@ -47,8 +49,9 @@ class PoolOptions:
 
     @property
     def threads(self) -> int:
-        """Torch threads of an actor. Ray sets none that suit a fraction of a CPU."""
-        return self.threads_per_actor or max(1, math.ceil(self.cpus_per_actor))
+        """Torch threads of an actor, or of this process. Ray sets none that suit a fraction of a CPU."""
+        cpus = self.cpus_per_actor if self.actors else os.cpu_count() or 1
+        return self.threads_per_actor or max(1, math.ceil(cpus))
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,15 @@ def check_pool_options(pool: PoolOptions) -> None:
     Raises:
         UserError: where no cluster could hold it.
     """
-    if pool.actors < 1 or pool.cpus_per_actor <= 0 or pool.gpus_per_actor < 0:
+    if pool.actors < 0 or pool.cpus_per_actor <= 0 or pool.gpus_per_actor < 0:
         raise UserError(
             f"pool of {pool.actors} actors with {pool.cpus_per_actor} CPUs and {pool.gpus_per_actor} GPUs each: "
-            "actors and cpus_per_actor must be positive, gpus_per_actor must not be negative"
+            "cpus_per_actor must be positive, actors and gpus_per_actor must not be negative"
+        )
+    if not pool.actors and (pool.elastic or pool.gpus_per_actor > 0):
+        raise UserError(
+            "pool.actors is 0, so this process samples, on its own device: leave out pool.elastic and "
+            "pool.gpus_per_actor, or give pool.actors"
         )
 
 
@@ -69,8 +74,8 @@ def check_pool(pool: PoolOptions) -> None:
         UserError: where it cannot.
     """
     check_pool_options(pool)
-    if pool.elastic:
-        return  # nodes may come
+    if pool.elastic or not pool.actors:
+        return  # nodes may come, or none is needed
     have = ray.cluster_resources()
     if have.get("CPU", 0.0) < 1:
         raise UserError("the cluster has no CPU to decode with; give its nodes CPUs, or set pool.elastic to wait")
@@ -92,7 +97,7 @@ def check_pool(pool: PoolOptions) -> None:
 
 def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: PoolOptions) -> Probe:
     """Resolves precision and batch size on a worker of the pool's kind, and times its forward pass."""
-    if pool.gpus_per_actor == 0 and len(ray.nodes()) == 1:
+    if not pool.actors or (pool.gpus_per_actor == 0 and len(ray.nodes()) == 1):
         return probe_here(base_classifier, sampling, pool.threads)  # this process is such a worker, already warm
     remote = ray.remote(**pool.resources)(probe_here)
     found = remote.remote(base_classifier, sampling, pool.threads)

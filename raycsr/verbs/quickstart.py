@@ -38,14 +38,14 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
     margin_cs = _train(results, "margin_cs", ModelOptions(gaussian), epochs=10, lr=0.02, args={"k": 4, "lam": 0.5})
     print("3. Or leave the network as it is and tune its decision rule, on training images")
     tune_rule(model=gaussian, costs=COSTLY, budget=0.01, images=400, n=192)
-    print("4. Sample noisy copies of 300 held-out digits on two Ray actors, and certify them")
+    print("4. Sample noisy copies of 300 held-out digits in this process, as actors on a cluster do, and certify them")
     outcomes = []
     for checkpoint, rules in ((gaussian, ["argmax", "tuned"]), (margin_cs, ["argmax"])):
         outcomes += sample(
             data=DataOptions(source="digits", limit=300),
             model=ModelOptions(checkpoint),
             sampling=SamplingOptions(sigma=SIGMA, n0=64, n=1024),
-            pool=PoolOptions(actors=2, cpus_per_actor=0.5),
+            pool=PoolOptions(actors=0),
             rules=rules,
             costs=[COSTLY],
             results=results,

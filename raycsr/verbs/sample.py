@@ -65,6 +65,7 @@ def sample(
 
     models = [replace(model, name=name) for name in (model.name, *listed(further_models or []))]
     jobs = check(data, models, sampling, listed(costs or []), alpha, experiment, results, listed(rules or []))
-    connect()
+    if pool.actors:
+        connect()
     check_pool(pool)
     return [sample_run(job, pool, retry_errors, begin_anew) for job in jobs]

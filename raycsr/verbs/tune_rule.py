@@ -8,14 +8,14 @@ import pandas as pd
 from raycsr.certification import group_column, largest_radius, metric_of
 from raycsr.costs import CostMatrix
 from raycsr.data.options import DataOptions
-from raycsr.errors import UserError
+from raycsr.errors import UserError, printable
 from raycsr.models.rules import ARGMAX, Rule
 from raycsr.models.spec import ModelOptions
 from raycsr.options import Spec, listed
 from raycsr.progress import Progress
 from raycsr.reports import markdown_table
 from raycsr.reports.comparison import metric_in_words
-from raycsr.reports.tables import FLATTERED, MARK, collapse_line, in_markdown
+from raycsr.reports.tables import FLATTERED, MARK, collapse_line
 from raycsr.results import ImageSet, own_checkpoint
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _shown(tuned: "Tuned", class_names: list[str]) -> str:
         mark = "<- chosen" if i == tuned.chosen else ""
         rows.append([tuned.rules[i].spec, *cells, f"{row['recall_loss']:.3f}{worst}", mark])
     line = collapse_line(tuned.table.assign(rule=[rule.spec for rule in tuned.rules]), ["rule"])
-    return "\n".join([markdown_table(rows), *([in_markdown(line)] if line else [])])
+    return "\n".join([markdown_table(rows), *([printable(line)] if line else [])])
 
 
 def _order(rule: Rule) -> tuple[str, float]:

@@ -193,7 +193,15 @@ def watched(no_ray, head, monkeypatch):
     return head
 
 
-def test_a_head_that_is_gone_interrupts_the_waiting(watched, capsys):
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["in front", "behind"])
+def shell(request):
+    """Where a shell runs a command: what a script puts behind by `&` ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_head_that_is_gone_interrupts_the_waiting(watched, shell, capsys):
     with (
         pytest.raises(ClusterLostError, match="waited .* answer of the .*head .*; what is"),
         user_errors_of_workers(),

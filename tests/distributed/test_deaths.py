@@ -17,10 +17,11 @@ import ray
 from raycsr import UserError, load_certificates, load_votes
 from raycsr.data.sources import Source, open_source
 from raycsr.distributed.sampling import deaths as module
+from raycsr.distributed.sampling import job as job_module
+from raycsr.distributed.sampling import run
 from raycsr.distributed.sampling.deaths import Deaths, SharedDeaths, survive
 from raycsr.distributed.sampling.stream import stream
 from raycsr.distributed.sampling.voter import Voter
-from raycsr.verbs import sample as sampling
 from raycsr.verbs.sample import sample
 
 
@@ -185,8 +186,8 @@ def test_images_that_kill_their_process_are_errored_rows_and_all_others_are_samp
 ):
     options = job(**photographs, costs=["uniform"])
     with monkeypatch.context() as patched:
-        patched.setattr(sampling, "open_source", lambda data: DeadlySource(**vars(open_source(data))))
-        patched.setattr(sampling, "stream", lambda *arguments: stream(*arguments, DeadlyVoter))
+        patched.setattr(job_module, "open_source", lambda data: DeadlySource(**vars(open_source(data))))
+        patched.setattr(run, "stream", lambda *arguments: stream(*arguments, DeadlyVoter))
         (outcome,) = sample(**options)
     assert outcome.errors.keys() == {"cat/1.png", "dog/0.png", "dog/1.png"}
     assert outcome.errors["dog/0.png"] == "ChildProcessError: its process died 3 times while it was decoded"
@@ -212,7 +213,7 @@ class DeadVoter(Voter):
 @pytest.mark.ray
 @pytest.mark.long
 def test_a_network_that_every_image_kills_ends_by_name_after_few_deaths(job, sent, monkeypatch):
-    monkeypatch.setattr(sampling, "stream", lambda *arguments: stream(*arguments, DeadVoter))
+    monkeypatch.setattr(run, "stream", lambda *arguments: stream(*arguments, DeadVoter))
     options = job(limit=4)
     with pytest.raises(UserError, match=r"has sampled no image: its process died 3 times for each of 3, test#0"):
         sample(**options)
@@ -229,7 +230,7 @@ class DeadAtTheStart(Voter):
 
 @pytest.mark.ray
 def test_a_network_that_kills_its_process_when_it_is_loaded_ends_by_name(job, sent, monkeypatch):
-    monkeypatch.setattr(sampling, "stream", lambda *arguments: stream(*arguments, DeadAtTheStart))
+    monkeypatch.setattr(run, "stream", lambda *arguments: stream(*arguments, DeadAtTheStart))
     with pytest.raises(
         UserError, match="the process that loads the model died 3 times; check the model, and the memory of node"
     ):

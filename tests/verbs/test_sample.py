@@ -1,15 +1,18 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 import torch
+import yaml
 from PIL import Image
 
 from raycsr import UserError, count_votes, load_certificates, load_votes
@@ -17,6 +20,7 @@ from raycsr.data.options import DataOptions
 from raycsr.data.packaged import digits_arrays
 from raycsr.distributed import pool
 from raycsr.distributed.options import PoolOptions
+from raycsr.distributed.pool import check_pool
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
@@ -58,6 +62,34 @@ def test_the_pipeline_counts_the_votes_of_the_bare_engine(job):
         assert dense(row["estimation"]).tolist() == bare.counts[i, 0].tolist()
         assert (row["n0"], row["n"], row["sampling"]) == (32, 128, "fixed")
     assert stored["error"].isna().all()
+
+
+def test_a_pool_of_no_actors_is_this_process(job, tmp_path):
+    """Nothing of Ray is started, and the votes are those that an actor draws."""
+    options = job(limit=10, costs=["seed:4"])
+    here = {**options, "pool": PoolOptions(actors=0), "results": str(tmp_path / "here")}
+    config = tmp_path / "job.yaml"
+    config.write_text(yaml.safe_dump({name: plain(value) for name, value in here.items()}))
+    code = "import sys, ray; from raycsr.cli import main; main(sys.argv[1:]); print(ray.is_initialized())"
+    words = [sys.executable, "-c", code, "sample", "--config", str(config)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False" and "in this process" in done.stdout, done.stderr
+    (by_actor,) = sample(**options)
+    run = by_actor.run.run_id
+    assert comparable(load_votes(f"{tmp_path}/here/default/runs/{run}")) == comparable(
+        load_votes(by_actor.run.location)
+    )
+    assert len(load_certificates(f"{tmp_path}/here/default/runs/{run}", costs="seed:4")) == 10
+
+
+def plain(value):
+    return asdict(value) if is_dataclass(value) else value
+
+
+@pytest.mark.parametrize("options", [{"elastic": True}, {"gpus_per_actor": 1}])
+def test_what_no_actor_can_have_is_refused(options):
+    with pytest.raises(UserError, match="pool.actors is 0.*leave out pool.elastic and pool.gpus_per_actor"):
+        check_pool(PoolOptions(actors=0, **options))
 
 
 def test_votes_are_the_same_whatever_the_number_of_actors_and_blocks(job, tmp_path):

@@ -137,7 +137,7 @@ def test_the_command_ends_with_status_1_where_a_trial_failed(cluster, tmp_path, 
         ({"space": {"training.schedule": {"choice": ["cosin"]}}}, "unknown schedule 'cosin'"),
         ({"objective": ObjectiveOptions("margin_cs"), "costs": "seed:12"}, "class 12"),
         ({"results": "/proc/nothing"}, "cannot use /proc/nothing"),
-        ({"test": DataOptions("digits"), "pool": PoolOptions(actors=0)}, "pool of 0 actors"),
+        ({"test": DataOptions("digits"), "pool": PoolOptions(actors=-1)}, "pool of -1 actors"),
         ({"test": DataOptions("digits"), "sampling": SamplingOptions(n=4)}, "n=4 samples cannot certify"),
     ],
 )

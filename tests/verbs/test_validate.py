@@ -49,8 +49,8 @@ def test_a_network_without_weights_is_said_to_be_random(validate, tmp_path):
     ("verb", "text"), [("sample", SAMPLE), ("sweep", SWEEP + "test: {source: digits}\nsampling: {n: 1000}\n")]
 )
 def test_a_pool_that_no_cluster_could_hold_is_refused(validate, verb, text):
-    status, _, err = validate(verb, text, "--pool.actors", "0")
-    assert status == 2 and "pool of 0 actors with " in err.splitlines()[-1]
+    status, _, err = validate(verb, text, "--pool.actors", "-1")
+    assert status == 2 and "pool of -1 actors with " in err.splitlines()[-1]
 
 
 def test_a_certification_is_planned_without_a_cluster(validate):

@@ -67,8 +67,8 @@ def _digests(decode: Decode, blocks: list[np.ndarray]) -> Iterator[dict[str, np.
         decoded = decode(block)
         return {name: decoded[name] for name in ("image_id", "image_sha")}  # the pixels stay where they are
 
-    if len(blocks) == 1:
-        yield digests({"image_id": blocks[0]})
+    if len(blocks) == 1 or not ray.is_initialized():  # a job that samples without Ray reads without it, too
+        yield from (digests({"image_id": ids}) for ids in blocks)
         return
     tables = [pa.table({"image_id": pa.array(ids, pa.string())}) for ids in blocks]
     yield from ray.data.from_arrow(tables).map_batches(digests, batch_size=None).iter_batches(batch_size=None)

@@ -39,8 +39,8 @@ def sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: bool
         before = run.vote_parts()
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha, before)  # what is there; actors add theirs as they commit
-        seconds = len(missing) * (job.sampling.n0 + job.sampling.most) / found.samples_per_second / pool.actors
-        estimate = f"about {duration(seconds)} on {pool.actors} actors"
+        seconds = len(missing) * (job.sampling.n0 + job.sampling.most) / found.samples_per_second / max(pool.actors, 1)
+        estimate = f"about {duration(seconds)} {f'on {pool.actors} actors' if pool.actors else 'in this process'}"
         print(f"run       {run.location}")
         print(
             describe(job, on=f"{found.precision} on {found.device}", to_sample=missing["image_id"], estimate=estimate)

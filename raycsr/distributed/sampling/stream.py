@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import ray
+import torch
 
 from raycsr.data.decode import Decode
 from raycsr.distributed.options import PoolOptions
@@ -45,6 +46,8 @@ def stream(
 ) -> None:
     """Decodes ahead of the actors on CPU tasks, samples on the actors, and follows what comes out.
 
+    A pool of no actors is this process: it decodes and samples a block after the other.
+
     Args:
         job: what to sample.
         run: its run.
@@ -55,12 +58,16 @@ def stream(
             where it is known from which pixels their other votes were drawn, sampled, as `Decode` does.
         voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
     """
-    blocks, deaths = blocks_of(job, found, pool, missing), SharedDeaths()
-    model = functools.partial(ray.get, ray.put(job.base_classifier))
+    blocks, decode = blocks_of(job, found, pool, missing), Decode(job.source, job.base_classifier.preprocessing)
+    if not pool.actors:
+        arguments = voter_arguments(job, run, found, pool, owner, lambda: job.base_classifier)
+        _follow(_sampled_here(blocks, decode, voter, arguments), owner, len(missing), found.batch_size)
+        return
+    deaths, model = SharedDeaths(), functools.partial(ray.get, ray.put(job.base_classifier))
     votes = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            SurvivingDecode(Decode(job.source, job.base_classifier.preprocessing), deaths),
+            SurvivingDecode(decode, deaths),
             batch_size=None,
             num_cpus=0.9 if pool.resources == {"num_cpus": 1} else 1,  # equal resources: Ray would fuse the two
         )
@@ -74,7 +81,21 @@ def stream(
             **pool.resources,
         )
     )
-    _follow(votes, owner, len(missing), found.batch_size)
+    sampled = votes.iter_batches(batch_size=None, batch_format="pandas")
+    _follow(sampled, owner, len(missing), found.batch_size, lambda: f"{alive_actors()} actors alive")
+
+
+def _sampled_here(
+    blocks: Sequence[pa.Table], decode: Decode, voter: type[Voter], arguments: Mapping[str, Any]
+) -> Iterator[pd.DataFrame]:
+    threads = torch.get_num_threads()
+    try:
+        sampler = voter(**arguments)
+        for block in blocks:
+            decoded = decode({name: block[name].to_numpy() for name in block.column_names})
+            yield pd.DataFrame(sampler(decoded))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def blocks_of(job: Job, found: Probe, pool: PoolOptions, missing: pd.DataFrame) -> list[pa.Table]:
@@ -110,16 +131,22 @@ def voter_arguments(
     }
 
 
-def _follow(votes: ray.data.Dataset, owner: Ownership, images: int, batch_size: int) -> None:
-    """Shows images done, samples a second, actors and what time is left, and warns of what is wrong on the way."""
+def _follow(
+    votes: Iterable[pd.DataFrame],
+    owner: Ownership,
+    images: int,
+    batch_size: int,
+    workers: Callable[[], str] = lambda: "",
+) -> None:
+    """Shows images done, samples a second, workers and what time is left, and warns of what is wrong on the way."""
     samples, seen = Speed(), False
 
     def note() -> str:
         speed = samples.per_second()
-        return ("" if speed is None else f"{speed:,.0f} samples/s, ") + f"{alive_actors()} actors alive"
+        return ", ".join(filter(None, ["" if speed is None else f"{speed:,.0f} samples/s", workers()]))
 
     with Progress(images, "sample", "images", note) as progress:
-        for block in votes.iter_batches(batch_size=None, batch_format="pandas"):
+        for block in votes:
             owner.check()
             _stop_if_broken(block, seen)
             seen = True
@@ -134,7 +161,7 @@ def _block_size(job: Job, found: Probe, pool: PoolOptions, images: int) -> int:
     """Images of a block at most, of so many images in all."""
     chunks = -(-job.sampling.n0 // CHUNK) + -(-job.sampling.n // CHUNK)
     seconds = chunks * CHUNK / found.samples_per_second * (1 if job.statements is None else _EXPECTED_SHARE)
-    fair = -(-images // (_BLOCKS_PER_ACTOR * pool.actors))
+    fair = -(-images // (_BLOCKS_PER_ACTOR * max(pool.actors, 1)))
     return int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
 
 
