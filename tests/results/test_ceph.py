@@ -87,7 +87,7 @@ def test_of_drivers_that_race_for_a_run_one_wins_and_is_named(on_ceph):
         claims = list(pool.map(claim, range(8)))
     winners = [one for one in claims if isinstance(one, Ownership)]
     assert len(winners) == 1 and winners[0].number == 1
-    assert all("taken by process" in one or "sampled by process" in one for one in claims if isinstance(one, str))
+    assert all("taken by process" in one or "held by process" in one for one in claims if isinstance(one, str))
 
 
 def test_a_run_goes_there_and_back_grows_there_and_is_deleted(on_ceph, tmp_path):
