@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 _KEY = "raycsr.seal"
 _HALF = 32  # hexadecimal digits of each digest
 _SEAL = re.compile(_KEY.encode() + b"\x18\x40([0-9a-f]{64})")  # a name and a text of 64, as Thrift writes them
+_LARGE = 1 << 20  # bytes of a file that several threads read faster; parts are small, and read side by side
 _END = 8  # bytes: the footer's length and PAR1
 
 
@@ -60,13 +61,14 @@ def from_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     is_sealed = check_footer(data[-footer:], memoryview(data)[:-footer])
     try:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-        if any(_has_extension(field.type) for field in file.schema_arrow):
+        schema = file.schema_arrow  # made anew each time
+        if any(_has_extension(field.type) for field in schema):
             raise Damaged("a column of an extension type, whose values could run code when they are read")
-        absent = [name for name in columns or [] if name not in file.schema_arrow.names]
+        absent = [name for name in columns or [] if name not in schema.names]
         if absent:
             raise Damaged(f"there is no column {absent[0]!r}")
         if is_sealed:
-            return _without_seal(file.read(columns=columns))
+            return _without_seal(file.read(columns=columns, use_threads=len(data) > _LARGE))
         table = file.read()  # damage may show in the other columns alone, and a file counts or it does not
         table.validate(full=True)
         return table if columns is None else table.select(columns)

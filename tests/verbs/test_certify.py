@@ -36,7 +36,7 @@ def test_many_parts_are_certified_on_ray_and_are_the_same_bytes(cluster, run, co
 def test_few_parts_need_no_ray(tmp_path, connections):
     run = write_run(str(tmp_path), images=6, parts=3, rules=("argmax",))
     (name,) = certify(run=[run.location], costs=["uniform"])[run.location]
-    assert connections == [] and len(run.certificates(name)) == 6
+    assert connections == [] and len(run.certificates(name)) == 4  # of two parts; the benchmark leaves its last one out
 
 
 @pytest.mark.parametrize("few", [FEW_PARTS, MANY])
