@@ -1,6 +1,7 @@
 """Sequential runs: images stop when their statements are decided, and go on when there are more."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,9 +130,15 @@ def test_an_image_that_cannot_go_on_is_named_keeps_its_votes_and_is_tried_again_
     (first,) = sample(**options([0.024]))
     votes = load_votes(first.run.location)
     files = sorted(Path(photographs["data"].path).glob("*/*.png"))
-    pixels = {file: file.read_bytes() for file in files}
+    pixels, times = {file: file.read_bytes() for file in files}, {file: file.stat().st_mtime_ns for file in files}
+
+    def put(file, data):
+        """Of the same length and time: the listing does not tell."""
+        file.write_bytes(data)
+        os.utime(file, ns=(times[file], times[file]))
+
     for file in files:
-        file.write_bytes(b"\0" * len(pixels[file]))  # of the same length: the listing does not tell
+        put(file, b"\0" * len(pixels[file]))
     (broken,) = sample(**options([0.04]))
     stuck = {image_id for image_id in broken.errors if image_id not in first.errors}
     assert stuck and broken.sampled == len(stuck) and broken.run.location == first.run.location
@@ -140,7 +147,7 @@ def test_an_image_that_cannot_go_on_is_named_keeps_its_votes_and_is_tried_again_
     assert again.sampled == 0 and again.errors == broken.errors
 
     for file in files:
-        file.write_bytes(pixels[file])
+        put(file, pixels[file])
     (mended,) = sample(**options([0.04]), retry_errors=True)
     assert mended.errors.keys() == first.errors.keys()
     before, after = (some.set_index("image_id")["n"][list(stuck)] for some in (votes, load_votes(mended.run.location)))
