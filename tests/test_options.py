@@ -14,7 +14,8 @@ import yaml
 
 from raycsr.cli import VALIDATED, VERBS, _function, command, main
 from raycsr.errors import UserError
-from raycsr.options import Spec, _alternatives, _element, _group, _scalars, hints_of, read_words
+from raycsr.options import Spec, hints_of, read_words
+from raycsr.options.annotations import alternatives_of, element_of, group_of, scalars_of
 
 COMMANDS = [[verb] for verb in VERBS if verb != "validate"] + [["validate", verb] for verb in VALIDATED]
 each_command = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -25,9 +26,9 @@ TWO = {int: (2, 3), float: (0.25, 0.5), str: ("a", "b"), bool: (True, False)}
 
 def two_values(hint):
     """Two values that an option may have."""
-    (kind,) = _scalars(hint)[:1] or [None]
-    if kind is None and _element(hint) is not None:
-        return tuple([value] for value in two_values(_element(hint)))
+    (kind,) = scalars_of(hint)[:1] or [None]
+    if kind is None and element_of(hint) is not None:
+        return tuple([value] for value in two_values(element_of(hint)))
     if typing.get_origin(kind) is typing.Literal:
         return typing.get_args(kind)[:2]
     return TWO.get(kind, ({"x": {"grid": [1]}}, {"y": {"grid": [2]}}))
@@ -46,10 +47,10 @@ def hints_for(words):
 
 def leaves(hints, prefix=""):
     for name, hint in hints.items():
-        if _group(hint) is None:
+        if group_of(hint) is None:
             yield prefix + name, hint
         else:
-            yield from leaves(hints_of(_group(hint)), f"{prefix}{name}.")
+            yield from leaves(hints_of(group_of(hint)), f"{prefix}{name}.")
 
 
 def nested(flat):
@@ -169,13 +170,13 @@ LISTS = [
     (words, name, hint)
     for words in COMMANDS
     for name, hint in all_options(words).items()
-    if _element(hint) not in (None, typing.Any)
+    if element_of(hint) not in (None, typing.Any)
 ]
 
 
 @pytest.mark.parametrize(("words", "name", "hint"), LISTS, ids=[f"{' '.join(w)} --{n}" for w, n, _ in LISTS])
 def test_a_list_is_written_one_way_for_every_option(words, name, hint, config):
-    element = _element(hint)
+    element = element_of(hint)
     values = list(two_values(element))
     one, two = map(str, values)
     ways = [[f"--{name}", one, two], [f"--{name}", one, f"--{name}", two], [f"--{name}={one}", f"--{name}={two}"]]
@@ -185,7 +186,7 @@ def test_a_list_is_written_one_way_for_every_option(words, name, hint, config):
         ways += [["--config", config(nested({name: f"{one}, {two}"}), "text.yaml")]]
     for way in ways:
         assert value_of(given_by(way, words), name) == values, way
-    if not _scalars(hint):  # one value is a list of one, where it is nothing else
+    if not scalars_of(hint):  # one value is a list of one, where it is nothing else
         for way in ([f"--{name}", one], ["--config", config(nested({name: values[0]}))]):
             assert value_of(given_by(way, words), name) == values[:1], way
 
@@ -380,4 +381,4 @@ def assert_one_line(words, message, capsys):
 
 
 def test_alternatives_look_through_annotations():
-    assert _alternatives(Spec | None) == [str, type(None)]
+    assert alternatives_of(Spec | None) == [str, type(None)]

@@ -1,0 +1,103 @@
+"""Options of a command line, wherever they stand, over those of the files that it names."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raycsr.errors import UserError, refuse_credentials, shown
+from raycsr.options.annotations import Hints, Spec, element_of, group_of, hints_of, mapping_of, wanted
+from raycsr.options.strict_yaml import FLOAT
+from raycsr.options.values import from_words, read_config, unknown_option
+
+
+def read_words(words: Sequence[str], hints: Hints, positional: Sequence[str] = ()) -> dict[str, Any]:
+    """What a command line says: options wherever they stand, over the files that its --config name.
+
+    Whole groups come before single options of them. An option with a list takes several words, may be repeated, and
+    may have its values between commas, unless they have commas themselves. Of another that is repeated, the last
+    counts.
+
+    Args:
+        words: options, their values, and positionals.
+        hints: the options there are: name -> annotation.
+        positional: those that are given without their name, in order.
+
+    Returns:
+        The options as nested dicts.
+
+    Raises:
+        UserError: naming the option that is unknown, lacks a value or has a wrong one, or is given twice.
+    """
+    refuse_credentials("\n".join(words))
+    written, free = _occurrences(words, {**hints, "config": str})
+    if len(free) > len(positional):
+        raise UserError(f"{shown(free[len(positional)])} is no option; every option begins with --")
+    options: dict[str, list[str]] = {}
+    for name, values in [*written, *((name, [word]) for name, word in zip(positional, free, strict=False))]:
+        options[name] = options.get(name, []) + values
+    result: dict[str, Any] = {}
+    for path in options.pop("config", []):
+        result = _merged(result, read_config(path, hints), hints)
+    for name, values in sorted(options.items(), key=lambda option: option[0].count(".")):
+        hint = _hint_of(name, hints)
+        if len(set(values)) > 1 and (hint == Spec or name in positional):  # elsewhere these are several
+            raise UserError(f"--{name} is given {len(values)} values, {', '.join(map(shown, values))}; it takes one")
+        words = values if element_of(hint) is not None else values[-1:]
+        result = _with(result, name.split("."), from_words(hint, words, name), hint)
+    return result
+
+
+def _occurrences(words: Sequence[str], hints: Hints) -> tuple[list[tuple[str, list[str]]], list[str]]:
+    """Each option as it is written, with its values; and the words that are no option's value."""
+    written: list[tuple[str, list[str]]] = []
+    free: list[str] = []
+    several = False  # whether the option under way takes more than one word
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            several = element_of(_hint_of(name, hints)) is not None
+            written.append((name, [value] if equals else []))
+        elif word.startswith("-") and len(word) > 1 and not FLOAT.fullmatch(word):
+            raise UserError(f"{shown(word)} is no option; every option begins with --")
+        elif written and (several or not written[-1][1]):
+            written[-1][1].append(word)
+        else:
+            free.append(word)
+    bare = next((name for name, values in written if not values), None)
+    if bare is not None:
+        raise UserError(f"--{bare} needs a value; give {wanted(_hint_of(bare, hints))}")
+    return written, free
+
+
+def _hint_of(name: str, hints: Hints) -> Any:
+    """The annotation of a dotted option; below an option that is a mapping, any key may be set."""
+    first, *further = name.split(".")
+    hint = hints.get(first)
+    for key in further:
+        group = group_of(hint)
+        hint = hints_of(group).get(key) if group is not None else hint if hint is Any else mapping_of(hint)
+    if hint is None:
+        raise unknown_option(name, hints, "--")
+    return hint
+
+
+def _with(options: Mapping[str, Any], keys: Sequence[str], value: Any, hint: Any) -> dict[str, Any]:
+    """The options with a value at a dotted place; what else stands there in groups and mappings stays."""
+    key, *rest = keys
+    below = options.get(key)
+    below = below if isinstance(below, dict) else {}
+    if rest:
+        value = _with(below, rest, value, hint)
+    elif group_of(hint) is not None and isinstance(value, dict):
+        value = _merged(below, value, hints_of(group_of(hint)))
+    return {**options, key: value}
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any], hints: Hints) -> dict[str, Any]:
+    """Options over others: groups option by option, anything else as a whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        group = group_of(hints[key])
+        if group is not None and isinstance(value, dict) and isinstance(merged.get(key), dict):
+            value = _merged(merged[key], value, hints_of(group))
+        merged[key] = value
+    return merged
