@@ -19,11 +19,11 @@ from raycsr.certification.by_class import (
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
 from raycsr.certification.groups import group_column, group_numbers
 from raycsr.certification.metrics import METRICS, metric_of, summarize
-from raycsr.certification.statements import HOPELESS_LEVEL, Statements, Tallies, looks
+from raycsr.certification.statements import FUTILITY_LEVEL, Statements, Tallies, looks
 
 __all__ = [
     "BOUNDS",
-    "HOPELESS_LEVEL",
+    "FUTILITY_LEVEL",
     "METRICS",
     "MOST_SAMPLES",
     "TELLING_IMAGES",

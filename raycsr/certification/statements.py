@@ -19,9 +19,9 @@ from raycsr.certification.certificates import SHARE_OF_P_A, level_of_target
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
-# Level of the optimistic shares by which an image is given up. It costs statements, never soundness: about this share
-# of the images near a radius that more samples would have certified.
-HOPELESS_LEVEL = 0.001
+# Level of the optimistic vote shares by which sampling is stopped for futility. It costs statements, never soundness:
+# about this share of the images near a radius that more samples would have certified.
+FUTILITY_LEVEL = 0.001
 
 _GROWTH = 1.1  # of n between looks: an eleventh of an image's samples come after they would have been enough, at most
 _TABLES = 1024  # kept: a few levels at the looks of a design
@@ -33,7 +33,7 @@ class Statements:
     Of an image whose answer is right it is the standard radius, and under each cost matrix of which its class is a seed
     class the cost-sensitive one. A statement is decided once the image's certificate makes it, or once none will: its
     answer is wrong (standard) or costly (cost-sensitive), or the radius that all samples would certify is below r, were
-    those that are left to fall by optimistic shares.
+    those that are left to fall by optimistic vote shares (futility).
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Statements:
         sigma: float,
         alpha: float,
         n: int,
-        hopeless_level: float = HOPELESS_LEVEL,
+        futility_level: float = FUTILITY_LEVEL,
     ) -> None:
         """Takes the statements.
 
@@ -54,13 +54,13 @@ class Statements:
             sigma: noise level, in the same units.
             alpha: failure probability of one image's certificate.
             n: samples that an image may have.
-            hopeless_level: of the optimistic shares by which an image is given up.
+            futility_level: level of the optimistic vote shares by which sampling is stopped for futility.
 
         Raises:
             UserError: no radius, or one that is not positive.
         """
         self.costs, self.radii = tuple(costs), tuple(sorted(set(radii)))
-        self.sigma, self.alpha, self.n, self._hopeless = sigma, alpha, n, hopeless_level
+        self.sigma, self.alpha, self.n, self._futility_level = sigma, alpha, n, futility_level
         if not self.radii or not all(np.isfinite(r) and r > 0 for r in self.radii):
             raise UserError(f"radii to decide are {list(radii)}; give positive numbers of [0, 1] pixel units")
 
@@ -130,8 +130,9 @@ class Statements:
             return is_open
         n, of_top, of_target = n[rows], of_top[rows], of_target[rows]
         left = np.maximum(self.n - n, 0)
-        most = of_top + np.ceil(left * _bounds("fixed", "upper", of_top, n, self._hopeless)).astype(np.int64)
-        least = of_target + np.floor(left * _bounds("fixed", "lower", of_target, n, self._hopeless)).astype(np.int64)
+        level = self._futility_level
+        most = of_top + np.ceil(left * _bounds("fixed", "upper", of_top, n, level)).astype(np.int64)
+        least = of_target + np.floor(left * _bounds("fixed", "lower", of_target, n, level)).astype(np.int64)
         is_open[rows] = radii(n + left, most, least, targets[rows]) >= np.take(self.radii, above[rows])
         return is_open
 

@@ -56,7 +56,7 @@ class PoolOptions:
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """The workers that train together: each takes its share of every batch.
+    """The workers that train together: each takes its shard of every batch.
 
     Attributes:
         number: How many; training.batch_size is a multiple of it.

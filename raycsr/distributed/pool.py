@@ -153,7 +153,7 @@ def probe_here(base_classifier: BaseClassifier, sampling: SamplingOptions, threa
             return _rate(network, batch_size, device)
 
         if sampling.batch_size is None:
-            found = fastest_batch_size(rate, most=sampling.n0 + sampling.most)
+            found = fastest_batch_size(rate, max_samples=sampling.n0 + sampling.max_samples)
         else:
             rows = min(sampling.batch_size, 16)  # enough to tell an order of magnitude
             found = sampling.batch_size, rate(rows)
@@ -162,18 +162,18 @@ def probe_here(base_classifier: BaseClassifier, sampling: SamplingOptions, threa
         torch.set_num_threads(before)
 
 
-def fastest_batch_size(rate: Callable[[int], float], most: int) -> tuple[int, float]:
+def fastest_batch_size(rate: Callable[[int], float], max_samples: int) -> tuple[int, float]:
     """Doubles the batch for as long as that is faster and fits in memory.
 
     Args:
         rate: samples a second at a batch size.
-        most: samples that there will be.
+        max_samples: the number of samples to draw; a larger batch would never be full.
 
     Returns:
         The batch size, a power of two, and its rate.
     """
     batch_size, best = _BATCH_SIZES[0], rate(_BATCH_SIZES[0])
-    while 2 * batch_size <= min(most, _BATCH_SIZES[1]):
+    while 2 * batch_size <= min(max_samples, _BATCH_SIZES[1]):
         try:
             faster = rate(2 * batch_size)
         except RuntimeError as error:

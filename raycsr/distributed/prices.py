@@ -59,7 +59,7 @@ def price_of_sampling(job: Job, timing: TimingOptions) -> Iterator[str]:
     counted = list(sampler(n=n).sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
     radii = job.sampling.radii or [job.sigma]
     statements = job.statements or Statements(
-        job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha, n=job.sampling.most
+        job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha, n=job.sampling.max_samples
     )
     votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
     sequential = job.sampling.n0 + expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0)

@@ -6,7 +6,7 @@ from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, see
 from raycsr.results.load import certify_stored, load_certificates, load_votes
 from raycsr.results.locations import find_experiments, find_runs, list_runs, resolve_run, runs_at
 from raycsr.results.locuslab import read_locuslab_tsv
-from raycsr.results.merging import begun_here, missing_images, once, rows_of, texts_of_rules
+from raycsr.results.merging import begun_here, deduplicated, missing_images, rows_of, texts_of_rules
 from raycsr.results.owners import Ownership, own_checkpoint
 from raycsr.results.runs import Run
 from raycsr.results.schema import SCHEMA_VERSION, VOTES, histograms, refuse_other_schema, sparse_votes, votes_table
@@ -24,6 +24,7 @@ __all__ = [
     "certify_table",
     "collect_certificates",
     "collect_trials",
+    "deduplicated",
     "find_experiments",
     "find_runs",
     "histograms",
@@ -33,7 +34,6 @@ __all__ = [
     "load_votes",
     "missing_images",
     "note_known_sets",
-    "once",
     "own_checkpoint",
     "read_locuslab_tsv",
     "refuse_other_schema",

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from raycsr.errors import UserError, shown
 from raycsr.results.listing import Relisted
-from raycsr.results.merging import once
+from raycsr.results.merging import deduplicated
 from raycsr.results.owners import Ownership
 from raycsr.results.parts import READERS
 from raycsr.results.runs import Run
@@ -156,7 +156,7 @@ def _refuse_contradictions(source: Run, target: Run, parts: dict[str, str]) -> N
     names = pa.array([parts[part] for part in rows["part"].to_pylist()], pa.string())
     rows = rows.set_column(rows.column_names.index("part"), "part", names)
     try:
-        once(pa.concat_tables([target.rows(columns), rows]).sort_by("part"))
+        deduplicated(pa.concat_tables([target.rows(columns), rows]).sort_by("part"))
     except UserError as error:
         raise UserError(f"{source.location} and {target.location} cannot be joined: {error}") from error
 

@@ -68,7 +68,7 @@ def rows_of(image_ids: pa.Array | pa.ChunkedArray, images: pd.DataFrame) -> np.n
     return pc.fill_null(rows, -1).to_numpy(zero_copy_only=False)
 
 
-def once(table: pa.Table) -> pa.Table:
+def deduplicated(table: pa.Table) -> pa.Table:
     """Keeps one row a key, by the rules at the top of this module, in the order of the table.
 
     Args:
@@ -82,7 +82,7 @@ def once(table: pa.Table) -> pa.Table:
 
 
 def whole(table: pa.Table) -> pa.Table:
-    """As `once`, less the rows that had more votes before: another row continues a part that is gone, and has more."""
+    """As `deduplicated`, less rows that had more votes before, in a row that continues a part that is gone."""
     standing, orphans = _standing(table)
     if not orphans.any():
         return table.filter(pa.array(standing))

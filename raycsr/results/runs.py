@@ -13,7 +13,7 @@ from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile, UserError, nearest
 from raycsr.results.certificate_sets import CertificateSet, certificate_set, certificate_sets
 from raycsr.results.listing import Relisted, refuse_changed
-from raycsr.results.merging import missing_images, once, whole
+from raycsr.results.merging import deduplicated, missing_images, whole
 from raycsr.results.notes import is_count, is_texts, read_manifest, read_note, read_rule
 from raycsr.results.parts import Parts
 from raycsr.results.schema import VOTES, refuse_other_schemas
@@ -250,7 +250,7 @@ class Run:
             UserError: where two parts hold different votes for one key, or raycsr 0.1 counted votes twice.
         """
         self._refuse_doubled()
-        return once(self._votes.read([*VOTES.names, "part"], rule))
+        return deduplicated(self._votes.read([*VOTES.names, "part"], rule))
 
     # Certificates ---------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class Run:
             UserError: naming a part whose votes cannot be certified.
         """
         self._refuse_doubled()
-        return once(self.certificate_set(name).read(rule)).to_pandas()
+        return deduplicated(self.certificate_set(name).read(rule)).to_pandas()
 
     def missing(self, certificates: pd.DataFrame) -> list[str]:
         """Listed images that lack a row of a rule that others have a row of."""

@@ -102,26 +102,26 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """Rows of a forward pass that share an image: a chunk of noise, or a part of one where batches are smaller."""
+class _MicroBatch:
+    """Rows of a forward pass that share an image: a chunk of noise, or a part of a chunk where batches are smaller."""
 
     kind: int  # of votes: _SELECTION or _ESTIMATION
     chunk: int
-    offset: int  # of the piece's first row within the chunk
+    offset: int  # of the micro-batch's first row within the chunk
     valid: int  # rows that vote
 
 
 @dataclass
-class _Flight:
-    """An image that is being sampled."""
+class _InFlightImage:
+    """An in-flight image: one that is being sampled."""
 
     position: int
     request: Request
     slot: int
-    pieces: deque[_Piece]
-    n: int  # estimation samples when the pieces are drawn
+    micro_batches: deque[_MicroBatch]
+    n: int  # estimation samples when the micro-batches are drawn
     drawn: int = 0
-    looked: torch.Tensor | None = None  # its votes so far, on their way to the host
+    fetched: torch.Tensor | None = None  # its votes so far, on their way to the host
     arrived: torch.cuda.Event | None = None
 
 
@@ -190,9 +190,9 @@ class Sampler:
     def set_batch_size(self, batch_size: int) -> None:
         """Takes another size of forward passes, between two calls of `sample`."""
         self.batch_size = batch_size
-        self._rows = min(batch_size, CHUNK)  # of a piece
-        self._pieces = batch_size // self._rows  # of a forward pass
-        self._num_slots = 2 * self._pieces  # a pass of images, and one of those whose votes are looked at meanwhile
+        self._rows = min(batch_size, CHUNK)  # of a micro-batch
+        self._num_micro_batches = batch_size // self._rows  # of a forward pass
+        self._num_slots = 2 * self._num_micro_batches  # a pass of images, and one of those whose votes are on their way
         self._pixels = torch.empty(0)
         self._votes = torch.empty(0)
 
@@ -225,12 +225,12 @@ class Sampler:
             The votes of each, as it is done.
         """
         coming, again = iter(enumerate(requests)), deque[tuple[int, Request]]()
-        flights: list[_Flight] = []
-        looked: list[_Flight] = []  # whose votes were asked for in the last pass
+        in_flight: list[_InFlightImage] = []
+        fetched: list[_InFlightImage] = []  # whose votes were asked for in the last pass
         while True:
-            yield from self._board(flights, coming, again)
-            batch = self._next_pieces(flights)
-            if not batch and not looked:
+            yield from self._admit(in_flight, coming, again)
+            batch = self._next_micro_batches(in_flight)
+            if not batch and not fetched:
                 return
             ended = []
             if batch:
@@ -240,29 +240,33 @@ class Sampler:
                     if not is_out_of_memory(error) or self.batch_size == 1:
                         raise
                     self._halve()
-                    again.extend((flight.position, flight.request) for flight in flights)  # all over, in smaller passes
-                    flights, looked = [], []
+                    again.extend((image.position, image.request) for image in in_flight)  # all over, in smaller passes
+                    in_flight, fetched = [], []
                     continue
-                ended = list({id(flight): flight for flight, _ in batch if not flight.pieces}.values())
-                for flight in ended:
-                    self._look(flight)
+                ended = list({id(image): image for image, _ in batch if not image.micro_batches}.values())
+                for image in ended:
+                    self._fetch_votes(image)
             # The device has the next pass already when the host waits for votes of the one before.
-            due, looked = (looked, ended) if self.device.type == "cuda" else (ended, [])
-            for flight in due:
-                counted = self._settle(flight)
+            due, fetched = (fetched, ended) if self.device.type == "cuda" else (ended, [])
+            for image in due:
+                counted = self._finish_or_continue(image)
                 if counted is not None:
-                    flights.remove(flight)
+                    in_flight.remove(image)
                     yield counted
 
-    def _board(
-        self, flights: list[_Flight], coming: Iterator[tuple[int, Request]], again: deque[tuple[int, Request]]
+    def _admit(
+        self, in_flight: list[_InFlightImage], coming: Iterator[tuple[int, Request]], again: deque[tuple[int, Request]]
     ) -> Iterator[Counted]:
-        """Takes images on until there are pieces for a whole pass, or no slot or no image is left.
+        """Admits images until there are micro-batches for a whole pass, or no slot or no image is left.
 
         Yields:
             Those that cannot go on here.
         """
-        while sum(len(flight.pieces) for flight in flights) < self._pieces and len(flights) < self._num_slots:
+
+        def waiting() -> int:
+            return sum(len(image.micro_batches) for image in in_flight)
+
+        while waiting() < self._num_micro_batches and len(in_flight) < self._num_slots:
             position, request = again.popleft() if again else next(coming, (-1, None))
             if request is None:
                 return
@@ -271,10 +275,10 @@ class Sampler:
                 none = np.zeros_like(request.counts, np.int64)
                 yield Counted(position, none, none, 0, reason)
                 continue
-            slot = min(set(range(self._num_slots)) - {flight.slot for flight in flights})
-            flights.append(self._started(position, request, slot))
+            slot = min(set(range(self._num_slots)) - {image.slot for image in in_flight})
+            in_flight.append(self._admitted(position, request, slot))
 
-    def _started(self, position: int, request: Request, slot: int) -> _Flight:
+    def _admitted(self, position: int, request: Request, slot: int) -> _InFlightImage:
         pixels = request.image.to(self.device).permute(1, 2, 0)  # H W C
         pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
         if self._pixels.shape[1:] != pixels.shape:
@@ -289,27 +293,27 @@ class Sampler:
         if before >= self.n:
             raise UserError(f"image {request.image_id!r} has {before:,} samples and can have n={self.n:,}; raise n")
         n = next(check for check in self._checks if check > before)
-        pieces = deque(_pieces(_ESTIMATION, before, n, self._rows))
+        micro_batches = deque(_micro_batches(_ESTIMATION, before, n, self._rows))
         if request.counts0 is None:
-            pieces.extendleft(reversed([*_pieces(_SELECTION, 0, self.n0, self._rows)]))
-        return _Flight(position, request, slot, pieces, n)
+            micro_batches.extendleft(reversed([*_micro_batches(_SELECTION, 0, self.n0, self._rows)]))
+        return _InFlightImage(position, request, slot, micro_batches, n)
 
-    def _next_pieces(self, flights: list[_Flight]) -> list[tuple[_Flight, _Piece]]:
-        """The pieces of the next pass: those of the image that came first, then of the next."""
-        batch: list[tuple[_Flight, _Piece]] = []
-        for flight in flights:
-            while flight.pieces and len(batch) < self._pieces:
-                batch.append((flight, flight.pieces.popleft()))
+    def _next_micro_batches(self, in_flight: list[_InFlightImage]) -> list[tuple[_InFlightImage, _MicroBatch]]:
+        """The micro-batches of the next pass: those of the image that was admitted first, then of the next."""
+        batch: list[tuple[_InFlightImage, _MicroBatch]] = []
+        for image in in_flight:
+            while image.micro_batches and len(batch) < self._num_micro_batches:
+                batch.append((image, image.micro_batches.popleft()))
         return batch
 
-    def _forward(self, batch: list[tuple[_Flight, _Piece]]) -> None:
+    def _forward(self, batch: list[tuple[_InFlightImage, _MicroBatch]]) -> None:
         """Adds the votes of one forward pass."""
         targets = np.full(self.batch_size, _PADDING)
-        for i, (flight, piece) in enumerate(batch):
+        for i, (image, micro_batch) in enumerate(batch):
             rows = slice(i * self._rows, (i + 1) * self._rows)
-            self._add_noise(flight, piece, self._noisy[rows])
-            targets[rows][: piece.valid] = flight.slot * (_PADDING + 1) + piece.kind
-            flight.drawn += piece.valid
+            self._add_noise(image, micro_batch, self._noisy[rows])
+            targets[rows][: micro_batch.valid] = image.slot * (_PADDING + 1) + micro_batch.kind
+            image.drawn += micro_batch.valid
         logits = self.network(self._noisy.permute(0, 3, 1, 2))  # B C H W in, B m out
         num_rules, num_classes = len(self.rules), logits.shape[1]
         width = num_classes + 1  # the last column counts rows whose logits are not finite
@@ -322,52 +326,52 @@ class Sampler:
         first = torch.from_numpy(targets).to(self.device, non_blocking=True) * width
         self._votes.scatter_add_(1, first + classes.T, self._ones)
 
-    def _add_noise(self, flight: _Flight, piece: _Piece, out: torch.Tensor) -> None:
-        image_id, phase = flight.request.image_id, self._phases[piece.kind]
+    def _add_noise(self, image: _InFlightImage, micro_batch: _MicroBatch, out: torch.Tensor) -> None:
+        image_id, phase = image.request.image_id, self._phases[micro_batch.kind]
         if self._rows == CHUNK:
-            fill_noise(out, self.seed, image_id, phase, piece.chunk)
+            fill_noise(out, self.seed, image_id, phase, micro_batch.chunk)
             noise = out
         else:
-            key = (image_id, piece.kind, piece.chunk)
+            key = (image_id, micro_batch.kind, micro_batch.chunk)
             if key != self._drawn:
-                fill_noise(self._noise, self.seed, image_id, phase, piece.chunk)
+                fill_noise(self._noise, self.seed, image_id, phase, micro_batch.chunk)
                 self._drawn = key
-            noise = self._noise[piece.offset : piece.offset + self._rows]
-        torch.add(self._pixels[flight.slot], noise, alpha=self.sigma, out=out)
+            noise = self._noise[micro_batch.offset : micro_batch.offset + self._rows]
+        torch.add(self._pixels[image.slot], noise, alpha=self.sigma, out=out)
 
     def _votes_of(self, slot: int) -> torch.Tensor:
         return self._votes.unflatten(1, (self._num_slots, -1))[:, slot]
 
-    def _look(self, flight: _Flight) -> None:
-        """Sends an image's votes to the host, without waiting for them."""
-        votes = self._votes_of(flight.slot)
+    def _fetch_votes(self, image: _InFlightImage) -> None:
+        """Begins to copy an image's votes to the host, without waiting for them."""
+        votes = self._votes_of(image.slot)
         if self.device.type != "cuda":
-            flight.looked = votes
+            image.fetched = votes
             return
-        flight.looked = torch.empty(votes.shape, dtype=votes.dtype, pin_memory=True)
-        flight.looked.copy_(votes, non_blocking=True)
-        flight.arrived = torch.cuda.Event()
-        flight.arrived.record()
+        image.fetched = torch.empty(votes.shape, dtype=votes.dtype, pin_memory=True)
+        image.fetched.copy_(votes, non_blocking=True)
+        image.arrived = torch.cuda.Event()
+        image.arrived.record()
 
-    def _settle(self, flight: _Flight) -> Counted | None:
-        """The image's votes where it is done; else it goes on to its next check."""
-        if flight.arrived is not None:
-            flight.arrived.synchronize()
-        assert flight.looked is not None
-        votes = flight.looked.numpy().reshape(len(self.rules), _PADDING + 1, -1).copy()
+    def _finish_or_continue(self, image: _InFlightImage) -> Counted | None:
+        """Finishes an image, and returns its votes, or lets it continue to its next check, and returns None."""
+        if image.arrived is not None:
+            image.arrived.synchronize()
+        assert image.fetched is not None
+        votes = image.fetched.numpy().reshape(len(self.rules), _PADDING + 1, -1).copy()
         counts0, counts, broken = votes[:, _SELECTION, :-1], votes[:, _ESTIMATION, :-1], votes[:, :_PADDING, -1]
-        if flight.request.counts0 is not None:
-            counts0 += flight.request.counts0
-        if flight.request.counts is not None:
-            counts += flight.request.counts
+        if image.request.counts0 is not None:
+            counts0 += image.request.counts0
+        if image.request.counts is not None:
+            counts += image.request.counts
         if broken.any():
-            return Counted(flight.position, 0 * counts0, 0 * counts, flight.drawn, NOT_FINITE)
-        if flight.n < self.n and not (self._enough and self._enough(counts0, counts, flight.request.label)):
-            n = next(check for check in self._checks if check > flight.n)
-            flight.pieces.extend(_pieces(_ESTIMATION, flight.n, n, self._rows))
-            flight.n = n
+            return Counted(image.position, 0 * counts0, 0 * counts, image.drawn, NOT_FINITE)
+        if image.n < self.n and not (self._enough and self._enough(counts0, counts, image.request.label)):
+            n = next(check for check in self._checks if check > image.n)
+            image.micro_batches.extend(_micro_batches(_ESTIMATION, image.n, n, self._rows))
+            image.n = n
             return None
-        return Counted(flight.position, counts0, counts, flight.drawn, None)
+        return Counted(image.position, counts0, counts, image.drawn, None)
 
     def _halve(self) -> None:
         self.out_of_memory += 1
@@ -376,12 +380,12 @@ class Sampler:
             torch.cuda.empty_cache()
 
 
-def _pieces(kind: int, start: int, stop: int, rows: int) -> Iterator[_Piece]:
-    """The pieces that hold the samples from `start`, the first of a chunk, to `stop` of one kind of votes."""
+def _micro_batches(kind: int, start: int, stop: int, rows: int) -> Iterator[_MicroBatch]:
+    """The micro-batches that hold the samples from `start`, the first of a chunk, to `stop` of one kind of votes."""
     for chunk in range(start // CHUNK, -(-stop // CHUNK)):
         valid = min(CHUNK, stop - chunk * CHUNK)
         for offset in range(0, valid, rows):
-            yield _Piece(kind, chunk, offset, min(rows, valid - offset))
+            yield _MicroBatch(kind, chunk, offset, min(rows, valid - offset))
 
 
 def count_votes(

@@ -43,8 +43,8 @@ class SamplingOptions:
         return "fixed" if self.radii is None else "sequential"
 
     @property
-    def most(self) -> int:
-        """Estimation samples of an image at most: n, in whole chunks where an image may go on later."""
+    def max_samples(self) -> int:
+        """Largest number of estimation samples of an image: n, in whole chunks where an image may go on later."""
         return self.n if self.radii is None else -(-self.n // CHUNK) * CHUNK
 
 

@@ -1,4 +1,4 @@
-"""Training batches from images that fit in memory; each worker gets its share of every batch."""
+"""Training batches from images that fit in memory; each worker gets its shard of every batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from raycsr.errors import UserError
-from raycsr.training.ranks import num_workers, rank, share
+from raycsr.training.ranks import num_workers, rank, shard
 
 Augment = Callable[[torch.Tensor], torch.Tensor]
 
@@ -84,7 +84,7 @@ class InMemoryBatches:
         """Yields the batches of one epoch."""
         order = torch.randperm(len(self.subset), generator=self.generator)[: len(self) * self.batch_size]
         for batch in torch.from_numpy(self.subset)[order].split(self.batch_size):
-            indices = batch[share()]
+            indices = batch[shard()]
             images = torch.from_numpy(self.images[indices.numpy()]).permute(0, 3, 1, 2)  # a copy, (B, 3, H, W)
             if self.augment is not None:
                 images = self._augmented(images, self.augment)

@@ -1,6 +1,6 @@
-"""One worker among those of a training: its share of what there is to do, and what all of them come to.
+"""One worker among those of a training: its shard of the work, and values that are combined over all workers.
 
-Without an initialised torch.distributed there is one worker, and its share is everything.
+Without an initialised torch.distributed there is one worker, and its shard is everything.
 """
 
 from typing import TypeVar
@@ -21,8 +21,8 @@ def rank() -> int:
     return distributed.get_rank() if _several() else 0
 
 
-def share() -> slice:
-    """Returns the positions of a sequence that are this worker's, which no other worker has."""
+def shard() -> slice:
+    """Returns the positions of a sequence that make up this worker's shard; no other worker has one of them."""
     return slice(rank(), None, num_workers())
 
 

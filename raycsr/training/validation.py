@@ -13,7 +13,7 @@ from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.smoothing.certify_images import certify_images
 from raycsr.training.options import ValidationOptions
-from raycsr.training.ranks import gathered, share
+from raycsr.training.ranks import gathered, shard
 
 _MOST = 0.5  # share of the training images that may be held out
 
@@ -26,13 +26,13 @@ class HeldOut:
     """Positions of the images that are held out of training, and of those that are left.
 
     Attributes:
-        mixed: Drawn from all classes.
-        extra: Further images of seed classes.
-        left: To train on, ascending: all whose group has no image among the others.
+        random: The images that are drawn at random from all classes.
+        seed_class: Further images, of seed classes.
+        left: The images to train on, ascending: all whose group has no image among the others.
     """
 
-    mixed: np.ndarray
-    extra: np.ndarray
+    random: np.ndarray
+    seed_class: np.ndarray
     left: np.ndarray
 
 
@@ -73,12 +73,12 @@ def hold_out(
     groups = np.arange(len(labels)) if groups is None else groups
     order = shuffled(groups, np.random.default_rng(0))
     drawn = first_whole(groups[order], options.images)
-    mixed, others = order[:drawn], order[drawn:]
+    random, others = order[:drawn], order[drawn:]
     sensitive = costs.sensitive[labels]
-    wanted = max(options.sensitive - int(sensitive[mixed].sum()), 0)
+    wanted = max(options.sensitive - int(sensitive[random].sum()), 0)
     others = others[sensitive[others]]
-    extra = others[: first_whole(groups[others], wanted)]
-    held = np.flatnonzero(np.isin(groups, groups[np.concatenate([mixed, extra])]))
+    seed_class = others[: first_whole(groups[others], wanted)]
+    held = np.flatnonzero(np.isin(groups, groups[np.concatenate([random, seed_class])]))
     together = ", for a group is held out whole" if len(np.unique(groups)) < len(groups) else ""
     for what, all_images, taken in (
         ("images", len(labels), len(held)),
@@ -89,7 +89,7 @@ def hold_out(
                 f"validation would hold out {taken} of {all_images} {what}{together}; "
                 "lower validation.images or .sensitive"
             )
-    return HeldOut(mixed, extra, np.setdiff1d(np.arange(len(labels)), held))
+    return HeldOut(random, seed_class, np.setdiff1d(np.arange(len(labels)), held))
 
 
 def shuffled(groups: IntArray, generator: np.random.Generator) -> IntArray:
@@ -113,20 +113,20 @@ def certified_metrics(
     base_classifier: BaseClassifier,
     pixels: np.ndarray,
     labels: np.ndarray,
-    num_mixed: int,
+    num_random: int,
     *,
     costs: CostMatrix,
     sigma: float,
     options: ValidationOptions,
     progress: Callable[[int], object] | None = None,
 ) -> Metrics:
-    """Certifies held-out images, each worker its share, and sums the certificates up.
+    """Certifies held-out images, each worker its shard, and sums the certificates up.
 
     Args:
         base_classifier: Whose smoothed version is judged; left as it is.
-        pixels: uint8 (N, H, W, 3), those of `HeldOut.mixed` first, then those of `extra`.
+        pixels: Images, those of `HeldOut.random` first, then those of `HeldOut.seed_class`; uint8 (N, H, W, 3).
         labels: int (N,).
-        num_mixed: How many are of `HeldOut.mixed`.
+        num_random: Number of images of `HeldOut.random`.
         costs: The cost matrix.
         sigma: Noise level in [0,1] pixel units.
         options: Samples, alpha and radius.
@@ -138,15 +138,15 @@ def certified_metrics(
     """
     mine = certify_images(
         base_classifier,
-        pixels[share()],
-        labels[share()],
+        pixels[shard()],
+        labels[shard()],
         costs=costs,
         sigma=sigma,
         n0=options.n0,
         n=options.n,
         alpha=options.alpha,
         progress=progress,
-        image_ids=[str(i) for i in range(len(labels))][share()],
+        image_ids=[str(i) for i in range(len(labels))][shard()],
     )
     certificates = pd.concat(gathered(mine)).sort_values("image_id", key=lambda ids: ids.astype(int))
     radius = sigma if options.radius is None else options.radius
@@ -154,7 +154,7 @@ def certified_metrics(
     def summary(rows: pd.DataFrame) -> pd.Series:
         return summarize(rows, costs=costs, radii=[radius], intervals=False).iloc[0]
 
-    of_all, of_sensitive = summary(certificates.iloc[:num_mixed]), summary(certificates)
+    of_all, of_sensitive = summary(certificates.iloc[:num_random]), summary(certificates)
     about_sensitive = ("rob_cs", "rob_cost", "worst_case_cost", "seed_recall")
     metrics = {name: float((of_sensitive if name in about_sensitive else of_all)[name]) for name in METRICS}
     collapsed = collapsed_classes(certificates, costs.num_classes)

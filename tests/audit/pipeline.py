@@ -61,7 +61,7 @@ def job(ask: Ask, pictures: slabs.Pictures, alpha: float, results: str, network:
         costs=matrices,
         statements=None
         if radii is None
-        else Statements(matrices.values(), radii, sigma=slabs.SIGMA, alpha=alpha, n=sampling.most),
+        else Statements(matrices.values(), radii, sigma=slabs.SIGMA, alpha=alpha, n=sampling.max_samples),
         alpha=alpha,
         experiment="audit",
         results=results,

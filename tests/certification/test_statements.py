@@ -23,7 +23,7 @@ def decided(counts, *, costs=(), radii=(0.25,), counts0=(9, 1, 0, 0), label=0):
 def test_a_clear_answer_is_decided_and_a_close_one_is_not():
     # radius .25 at sigma .5 needs p_A >= Phi(.5) = .691
     assert decided([640, 0, 0, 0])
-    assert decided([320, 320, 0, 0])  # hopeless: p_A cannot be .691
+    assert decided([320, 320, 0, 0])  # futile: p_A cannot be .691
     assert not decided([443, 197, 0, 0])  # .692
 
 

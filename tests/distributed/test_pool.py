@@ -31,11 +31,11 @@ def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
 
 def test_the_batch_is_doubled_while_that_is_faster():
     rates = {8: 100.0, 16: 180.0, 32: 250.0, 64: 252.0, 128: 900.0}  # twice 32 is no faster, and looked no further
-    assert fastest_batch_size(rates.__getitem__, most=10_000) == (32, 250.0)
+    assert fastest_batch_size(rates.__getitem__, max_samples=10_000) == (32, 250.0)
 
 
 def test_the_batch_holds_no_more_than_there_are_samples():
-    assert fastest_batch_size(float, most=100) == (64, 64.0)
+    assert fastest_batch_size(float, max_samples=100) == (64, 64.0)
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_not_taken():
@@ -44,4 +44,4 @@ def test_a_batch_that_does_not_fit_in_memory_is_not_taken():
             raise torch.OutOfMemoryError
         return float(batch_size)
 
-    assert fastest_batch_size(rate, most=10_000) == (256, 256.0)
+    assert fastest_batch_size(rate, max_samples=10_000) == (256, 256.0)

@@ -14,7 +14,7 @@ from raycsr.certification import Statements, looks
 from raycsr.costs import CostMatrix
 from raycsr.models.rules import ARGMAX
 from raycsr.results import histograms, votes_table
-from raycsr.results.merging import once, whole
+from raycsr.results.merging import deduplicated, whole
 from raycsr.smoothing.engine import Request, Sampler
 from raycsr.smoothing.options import CHUNK
 
@@ -70,7 +70,7 @@ def part(name, votes, continues=None, device="cpu"):
 
 
 def stands(*parts):
-    rows = once(pa.concat_tables(sorted(parts, key=lambda one: one["part"][0].as_py()))).to_pylist()
+    rows = deduplicated(pa.concat_tables(sorted(parts, key=lambda one: one["part"][0].as_py()))).to_pylist()
     return {row["image_id"]: (row["part"], row["n"]) for row in rows}
 
 
@@ -159,7 +159,7 @@ def test_any_tangle_of_parts_is_merged_as_by_a_plain_loop(rows):
         lost = [row["n"] for row in mine if row["error"] is None and row["part"] not in rooted]
         if stands["n"] >= max(lost, default=0):
             expected_whole.add(stands["part"])
-    assert set(once(table)["part"].to_pylist()) == expected
+    assert set(deduplicated(table)["part"].to_pylist()) == expected
     assert set(whole(table)["part"].to_pylist()) == expected_whole
 
 

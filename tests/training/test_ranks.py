@@ -14,7 +14,7 @@ from raycsr.training.batches import InMemoryBatches
 from raycsr.training.loop import Trainer
 from raycsr.training.objectives import OBJECTIVES, gaussian
 from raycsr.training.options import TrainingOptions, ValidationOptions
-from raycsr.training.ranks import averaged, gathered, num_workers, rank, share
+from raycsr.training.ranks import averaged, gathered, num_workers, rank, shard
 from raycsr.training.validation import certified_metrics
 
 COSTS = CostMatrix.seedwise(3, [0])
@@ -101,7 +101,7 @@ def work(number, folder):
         "basics": (
             num_workers(),
             rank(),
-            list(range(5))[share()],
+            list(range(5))[shard()],
             gathered(rank() * 10),
             averaged(torch.tensor(4.0 * rank())),
         ),
@@ -134,7 +134,7 @@ def test_all_workers_compute_in_one_precision(two):
 
 
 def test_one_worker_has_everything():
-    assert (num_workers(), rank(), list(range(3))[share()], gathered("a")) == (1, 0, [0, 1, 2], ["a"])
+    assert (num_workers(), rank(), list(range(3))[shard()], gathered("a")) == (1, 0, [0, 1, 2], ["a"])
     assert averaged(torch.tensor(3.0)) == 3
 
 

@@ -20,12 +20,12 @@ SEED_3 = CostMatrix.seedwise(10, [3])
 def test_holds_out_mixed_images_and_further_ones_of_seed_classes():
     options = ValidationOptions(images=100, sensitive=40)
     held = hold_out(LABELS, SEED_3, options)
-    both = np.concatenate([held.mixed, held.extra])
-    assert len(held.mixed) == 100 and (LABELS[both] == 3).sum() == 40 and (LABELS[held.extra] == 3).all()
+    both = np.concatenate([held.random, held.seed_class])
+    assert len(held.random) == 100 and (LABELS[both] == 3).sum() == 40 and (LABELS[held.seed_class] == 3).all()
     assert sorted([*both, *held.left]) == list(range(1000))
     again = hold_out(LABELS, SEED_3, options)
-    assert np.array_equal(again.mixed, held.mixed) and np.array_equal(again.extra, held.extra)
-    assert len(np.unique(LABELS[held.mixed])) == 10
+    assert np.array_equal(again.random, held.random) and np.array_equal(again.seed_class, held.seed_class)
+    assert len(np.unique(LABELS[held.random])) == 10
 
 
 def test_refuses_to_hold_out_most_of_a_class():
@@ -42,17 +42,17 @@ class TestGroups:
 
     def test_no_group_is_on_both_sides(self):
         held = hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=40), self.GROUPS)
-        both = np.concatenate([held.mixed, held.extra])
+        both = np.concatenate([held.random, held.seed_class])
         assert not set(self.GROUPS[both]) & set(self.GROUPS[held.left])
-        assert 100 <= len(held.mixed) < 120 and 40 <= (LABELS[both] == 3).sum() < 45
-        assert (LABELS[held.extra] == 3).all() and len(set(both)) == len(both)
+        assert 100 <= len(held.random) < 120 and 40 <= (LABELS[both] == 3).sum() < 45
+        assert (LABELS[held.seed_class] == 3).all() and len(set(both)) == len(both)
         alone = hold_out(LABELS, SEED_3, ValidationOptions(images=100, sensitive=40))
-        assert set(self.GROUPS[alone.mixed]) & set(self.GROUPS[alone.left])
+        assert set(self.GROUPS[alone.random]) & set(self.GROUPS[alone.left])
 
     def test_each_group_is_held_out_as_often_as_any_other_however_large(self):
         groups = np.repeat(np.arange(40), [1, 9] * 20)
         labels = np.zeros(200, int)
-        held = hold_out(labels, SEED_3, ValidationOptions(images=50, sensitive=0), groups).mixed
+        held = hold_out(labels, SEED_3, ValidationOptions(images=50, sensitive=0), groups).random
         sizes = np.bincount(groups)[np.unique(groups[held])]
         assert 0.25 < np.mean(sizes == 1) < 0.75
 
@@ -64,8 +64,8 @@ class TestGroups:
     def test_groups_of_one_image_change_nothing(self):
         options = ValidationOptions(images=100, sensitive=40)
         alone, grouped = hold_out(LABELS, SEED_3, options), hold_out(LABELS, SEED_3, options, np.arange(1000))
-        assert np.array_equal(alone.mixed, grouped.mixed) and np.array_equal(alone.left, grouped.left)
-        assert alone.mixed[:4].tolist() == np.random.default_rng(0).permutation(1000)[:4].tolist()
+        assert np.array_equal(alone.random, grouped.random) and np.array_equal(alone.left, grouped.left)
+        assert alone.random[:4].tolist() == np.random.default_rng(0).permutation(1000)[:4].tolist()
 
 
 def test_metrics_are_those_of_the_public_functions():

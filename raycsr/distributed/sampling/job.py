@@ -97,7 +97,7 @@ def check(
             statements = None
             if sampling.radii is not None:
                 statements = Statements(
-                    matrices.values(), sampling.radii, sigma=float(sigma), alpha=alpha, n=sampling.most
+                    matrices.values(), sampling.radii, sigma=float(sigma), alpha=alpha, n=sampling.max_samples
                 )
             _warn_of_training_sigma(base_classifier, model.name, sigma)
             jobs.append(
@@ -148,7 +148,7 @@ def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: Seq
     if sampling.n < CHUNK:
         raise UserError(f"n={sampling.n} is below the first look at {CHUNK} samples; use n >= {CHUNK}")
     for sigma in sigmas:
-        reach = largest_radius(sampling.most, alpha, sigma, "sequential")
+        reach = largest_radius(sampling.max_samples, alpha, sigma, "sequential")
         beyond = [radius for radius in radii if radius > reach]
         if beyond:
             raise UserError(
@@ -242,16 +242,16 @@ def describe(job: Job, *, on: str, to_sample: pd.Series, estimate: str = "") -> 
         to_sample: ids of the images, one twice that goes on under some rules and begins under others.
         estimate: what that takes.
     """
-    sampling, total, most = job.sampling, len(job.listing.images), "" if job.statements is None else "at most "
+    sampling, total, at_most = job.sampling, len(job.listing.images), "" if job.statements is None else "at most "
     height, width = job.base_classifier.preprocessing.input_size
-    images, passes = to_sample.nunique(), len(to_sample) * (sampling.n0 + sampling.most)
-    radius = largest_radius(sampling.most, job.alpha, job.sigma, sampling.design)
+    images, passes = to_sample.nunique(), len(to_sample) * (sampling.n0 + sampling.max_samples)
+    radius = largest_radius(sampling.max_samples, job.alpha, job.sigma, sampling.design)
     lines = [
         f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, {on}",
         f"rules     {first_of([rule.spec for rule in job.rules], _SHOWN)}",
         f"images    {total:,}, of which {images:,} to sample" if images else f"images    {total:,}, all sampled",
-        f"samples   {sampling.n0:,} + {most}{sampling.most:,} an image at sigma {job.sigma:g}: "
-        f"{most}{passes:,} forward passes{estimate and f', {most}{estimate}'}",
+        f"samples   {sampling.n0:,} + {at_most}{sampling.max_samples:,} an image at sigma {job.sigma:g}: "
+        f"{at_most}{passes:,} forward passes{estimate and f', {at_most}{estimate}'}",
         f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
         *([f"decided   {job.statements}"] if job.statements is not None else []),
         *job.listing.notes,

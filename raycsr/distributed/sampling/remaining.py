@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raycsr.certification import Statements, Tallies
-from raycsr.results import VOTES, Run, begun_here, missing_images, once, rows_of, sparse_votes, texts_of_rules
+from raycsr.results import VOTES, Run, begun_here, deduplicated, missing_images, rows_of, sparse_votes, texts_of_rules
 
 _COLUMNS = ["image_id", "rule", "label", "error", "n", "decided", "continues", "device", "batch_size", "part"]
 _VOTES = ["selection", "estimation"]
@@ -18,15 +18,15 @@ _PART = VOTES.append(pa.field("part", pa.string()))
 class Remaining:
     """Answers what a run lacks, as often as asked; each of its parts is read once."""
 
-    def __init__(self, run: Run, statements: Statements | None, most: int) -> None:
+    def __init__(self, run: Run, statements: Statements | None, max_samples: int) -> None:
         """Reads the parts that are committed.
 
         Args:
             run: the run.
             statements: what its votes are to decide; None where all images get the same number of samples.
-            most: estimation samples that an image may have.
+            max_samples: the number of estimation samples that an image may have at most.
         """
-        self._run, self._statements, self._most = run, statements, most
+        self._run, self._statements, self._max_samples = run, statements, max_samples
         self._num_classes = run.manifest()["num_classes"]
         self._parts: dict[str, pa.Table] = {}
         self.read()
@@ -77,7 +77,7 @@ class Remaining:
     def _undecided(self, wanted: pd.DataFrame, rules: Sequence[str]) -> pd.DataFrame:
         """The images that have votes, but fewer than they may have and too few for the statements."""
         assert self._statements is not None
-        rows = once(self._rows)
+        rows = deduplicated(self._rows)
         images = rows_of(rows["image_id"], wanted)
         some = self._may_go_on(rows) & pc.is_in(rows["rule"], value_set=pa.array(rules, pa.string())).to_numpy()
         rows, images = _only(rows, images, some & (images >= 0))
@@ -115,7 +115,7 @@ class Remaining:
         """
         assert self._statements is not None
         other = pc.fill_null(pc.not_equal(rows["decided"], self._statements.digest), True)
-        fewer = pc.less(rows["n"], self._most)
+        fewer = pc.less(rows["n"], self._max_samples)
         return pc.and_(pc.and_(rows["error"].is_null(), other), fewer).to_numpy()
 
 

@@ -33,13 +33,14 @@ def sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: bool
         run.add_rules(rule.to_dict() for rule in job.rules)
         note_known_sets(run, image_sets_of(job.base_classifier, job.rules))
         ids = [rule.id for rule in job.rules]
-        remaining = Remaining(run, job.statements, job.sampling.most)
+        remaining = Remaining(run, job.statements, job.sampling.max_samples)
         missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=retry_errors), ids)
         _refuse_elsewhere(missing, found, job.sampling.batch_size)
         before = run.vote_parts()
         for spec, matrix in job.costs.items():
             certify_run(run, spec, matrix, job.alpha, before)  # what is there; actors add theirs as they commit
-        seconds = len(missing) * (job.sampling.n0 + job.sampling.most) / found.samples_per_second / max(pool.actors, 1)
+        samples = len(missing) * (job.sampling.n0 + job.sampling.max_samples)
+        seconds = samples / found.samples_per_second / max(pool.actors, 1)
         estimate = f"about {duration(seconds)} {f'on {pool.actors} actors' if pool.actors else 'in this process'}"
         print(f"run       {run.location}")
         print(

@@ -101,12 +101,12 @@ class Voter:
             network,
             sigma=sigma,
             n0=sampling.n0,
-            n=sampling.most,
+            n=sampling.max_samples,
             seed=sampling.seed,
             batch_size=batch_size,
             rules=rules,
             device=self._device,
-            checks=looks(sampling.most, CHUNK) if self._statements is not None else (),
+            checks=looks(sampling.max_samples, CHUNK) if self._statements is not None else (),
             enough=None if self._statements is None else self._decided,
         )
 

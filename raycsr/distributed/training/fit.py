@@ -26,7 +26,7 @@ from raycsr.training.validation import Metrics, certified_metrics
 AfterEpoch = Callable[[Epoch, Metrics | None, BaseClassifier, dict[str, Any]], None]
 
 
-def fit_share(
+def fit_shard(
     plan: Plan,
     pixels: Pixels | None,
     *,
@@ -35,7 +35,7 @@ def fit_share(
     after_epoch: AfterEpoch,
     progress: bool,
 ) -> None:
-    """Trains the plan's model; where there are several workers, on this one's share of each batch.
+    """Trains the plan's model; where there are several workers, on this worker's shard of each batch.
 
     Args:
         plan: What to train.
@@ -48,7 +48,7 @@ def fit_share(
     config = plan.config
     torch.manual_seed(config.seed + rank())
     model = plan.model.to(device)
-    batches, held, num_mixed = _split(plan, pixels)
+    batches, held, num_random = _split(plan, pixels)
     trainer = trainer_of(plan, model, batches)
     if state is not None:
         _go_on(trainer, state)
@@ -61,7 +61,7 @@ def fit_share(
                     trainer.model,
                     held.images,
                     held.labels,
-                    num_mixed,
+                    num_random,
                     costs=plan.costs,
                     sigma=config.sigma,
                     options=config.validation,
@@ -100,8 +100,8 @@ def _split(plan: Plan, pixels: Pixels | None) -> tuple[InMemoryBatches | Streame
     """Batches of the images to train on, the held-out images, and how many of those are drawn from all classes."""
     config, generator = plan.config, torch.Generator().manual_seed(plan.config.seed)
     listed, preprocessing = plan.listing.images, plan.model.preprocessing
-    held_rows = listed.iloc[np.concatenate([plan.held_out.mixed, plan.held_out.extra])]
-    of_all_classes = set(listed["image_id"].iloc[plan.held_out.mixed])
+    held_rows = listed.iloc[np.concatenate([plan.held_out.random, plan.held_out.seed_class])]
+    of_all_classes = set(listed["image_id"].iloc[plan.held_out.random])
     batches: InMemoryBatches | StreamedBatches
     if pixels is None:
         held = read_pixels(plan.source, held_rows, preprocessing)

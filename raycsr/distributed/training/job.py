@@ -25,7 +25,7 @@ def default_name(config: TrainConfig) -> str:
 def describe(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str | None = None) -> str:
     """The plan, in words; `begun_in` is the precision of a training that goes on."""
     config, (height, width) = plan.config, plan.model.preprocessing.input_size
-    training, held = config.training, len(plan.held_out.mixed) + len(plan.held_out.extra)
+    training, held = config.training, len(plan.held_out.random) + len(plan.held_out.seed_class)
     parameters = sum(p.numel() for p in plan.model.parameters())
     arguments = ", ".join(f"{key}={value}" for key, value in config.objective.args.items())
     lines = [

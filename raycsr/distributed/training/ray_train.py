@@ -20,7 +20,7 @@ from raycsr.data.memory import Pixels
 from raycsr.distributed.cluster import connect, user_errors_of_workers
 from raycsr.distributed.options import WorkerOptions
 from raycsr.distributed.pool import worker_device
-from raycsr.distributed.training.fit import AfterEpoch, fit_share
+from raycsr.distributed.training.fit import AfterEpoch, fit_shard
 from raycsr.distributed.training.plan import Plan
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
@@ -36,7 +36,7 @@ _POLL_SECONDS = 1.0
 
 
 def check_workers(workers: WorkerOptions, batch_size: int) -> None:
-    """Refuses workers that cannot share a batch.
+    """Refuses workers among whom a batch cannot be sharded.
 
     Raises:
         UserError: naming what is wrong.
@@ -76,7 +76,7 @@ def fit(
         state = load_training_state(resume)
     if workers.number == 1:
         with user_errors_of_workers() if pixels is None else nullcontext():  # which alone are streamed through Ray
-            fit_share(plan, pixels, state=state, device=worker_device(), after_epoch=after_epoch, progress=progress)
+            fit_shard(plan, pixels, state=state, device=worker_device(), after_epoch=after_epoch, progress=progress)
     else:
         _fit_on_workers(plan, pixels, state, after_epoch, progress, workers)
 
@@ -175,7 +175,7 @@ def _work(config: dict[str, Any]) -> None:
             torch.save(content, buffer)
             config["ended"].put(buffer.getvalue())
 
-    fit_share(
+    fit_shard(
         plan,
         pixels,
         state=state,

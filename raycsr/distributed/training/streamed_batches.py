@@ -22,7 +22,7 @@ from raycsr.models.spec import Preprocessing
 from raycsr.training.augmentation import augmentation
 from raycsr.training.batches import Batch, whole_batch
 from raycsr.training.options import AugmentationOptions
-from raycsr.training.ranks import num_workers, share
+from raycsr.training.ranks import num_workers, shard
 
 _BLOCK = 256  # images a task
 
@@ -82,7 +82,7 @@ class Augmented:
 class StreamedBatches:
     """Shuffled batches of images that are read anew each epoch; Ray Data works ahead of the training.
 
-    Each worker reads its share of every batch. Images that cannot be decoded are left out, with a warning.
+    Each worker reads its shard of every batch. Images that cannot be decoded are left out, with a warning.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class StreamedBatches:
         order = torch.randperm(len(self._images), generator=self.generator).numpy()
         seed = int(torch.randint(2**62, (), generator=self.generator))
         whole = np.arange(len(self) * self._batch_size).reshape(len(self), self._batch_size)
-        mine = whole[:, share()].ravel()  # positions in the epoch's order
+        mine = whole[:, shard()].ravel()  # positions in the epoch's order
         shuffled = self._images.iloc[order[mine]].assign(position=mine)
         blocks = [
             pa.Table.from_pandas(shuffled.iloc[start : start + _BLOCK], preserve_index=False)
