@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from raycsr.smoothing.attack import step_up
 from raycsr.training.objectives.copies import logits_of_copies
 from raycsr.training.objectives.normal_quantile import log_mean_softmax
 
@@ -24,7 +25,7 @@ def attack(
     """Returns images moved up the gradient of -log of the mean softmax of their true class.
 
     The model is in eval mode meanwhile: its batch statistics never see an attack pass. An image whose gradient
-    is zero stays where it is.
+    is zero, or shorter than 1e-8, stays where it is.
 
     Args:
         model: The base classifier.
@@ -44,15 +45,8 @@ def attack(
             moved = moved.detach().requires_grad_(True)
             log_p = log_mean_softmax(logits_of_copies(model, moved, noise))  # (N, m)
             (gradient,) = torch.autograd.grad(functional.nll_loss(log_p, labels, reduction="sum"), moved)
-            moved = (moved + step * _unit(gradient)).clamp(0, 1)
-            if radius is not None:  # a ball around a point of the box: projecting back does not leave the box
-                moved = images + (moved - images).renorm(p=2, dim=0, maxnorm=radius)
+            moved = step_up(images, moved.detach(), gradient, length=step, radius=radius)
     return moved.detach()
-
-
-def _unit(gradient: torch.Tensor) -> torch.Tensor:
-    norm = gradient.flatten(1).norm(dim=1).clamp(min=torch.finfo(gradient.dtype).tiny)
-    return gradient / norm[:, None, None, None]
 
 
 @contextmanager
