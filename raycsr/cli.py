@@ -4,6 +4,7 @@ import atexit
 import functools
 import importlib
 import inspect
+import itertools
 import os
 import re
 import signal
@@ -198,19 +199,24 @@ def _function(verb: str) -> Callable:
 
 
 def _validation(validate: Callable, rest: list[str]) -> functools.partial:
-    """The options of the verb that is to be validated, and those of its timing beside them."""
-    verb = rest[0] if rest else ""
-    if verb in ("-h", "--help"):
+    """The options of the verb that is to be validated, and those of its plan, which may stand before the verb, too."""
+    planning = inspect.signature(validate).parameters["planning"].annotation
+    names = [field.name for field in fields(planning)]
+    before = list(itertools.takewhile(lambda word: word not in VALIDATED, rest))
+    if any(word in ("-h", "--help") for word in before):
         print(f"usage: raycsr validate {'|'.join(VALIDATED)} [--config F] [--results R] [options of that verb]")
-        print("       [--time_one_batch true] [--devices N] [--hourly_price P]; see raycsr validate VERB --help")
+        print(f"       {' '.join(f'[--{name} ...]' for name in names)}; see raycsr validate VERB --help")
         sys.exit(0)
-    if verb not in VALIDATED:
+    others = [word for i, word in enumerate(before) if (word.startswith("-") or not i) and _name(word) not in names]
+    if others or len(before) == len(rest):
         raise UserError(f"validate what? give one of {', '.join(VALIDATED)}, and its options")
-    function = _function(verb)
-    timing = inspect.signature(validate).parameters["timing"].annotation
-    given = arguments(f"raycsr validate {verb}", function, rest[1:], timing)
-    of_timing = timing(**{field.name: given.pop(field.name) for field in fields(timing)})
-    return functools.partial(validate, verb, given, of_timing)
+    verb = rest[len(before)]
+    given = arguments(f"raycsr validate {verb}", _function(verb), [*before, *rest[len(before) + 1 :]], planning)
+    return functools.partial(validate, verb, given, planning(**{name: given.pop(name) for name in names}))
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0].removeprefix("--")
 
 
 def _report_errors(result: Any) -> int:

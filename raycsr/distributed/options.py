@@ -151,15 +151,17 @@ Space = dict[str, dict[str, list]]
 
 
 @dataclass(frozen=True)
-class TimingOptions:
-    """What the plan is priced by.
+class PlanOptions:
+    """How a plan is priced and printed.
 
     Attributes:
+        json: Print the plan as one JSON document, and nothing else, on the standard output.
         time_one_batch: Time a few batches on this machine, and sample a few images of a certification.
-        devices: Devices like this machine's that will do the work.
-        hourly_price: Of one of them.
+        devices: Number of devices like this machine's that will do the work.
+        hourly_price: Price of one such device for an hour.
     """
 
+    json: bool = False
     time_one_batch: bool = False
     devices: int = 1
     hourly_price: float = 0.0

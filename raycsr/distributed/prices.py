@@ -2,20 +2,20 @@
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from raycsr.certification import Statements, looks
 from raycsr.data.memory import read_pixels
-from raycsr.distributed.options import TimingOptions
+from raycsr.distributed.options import PlanOptions
+from raycsr.distributed.plans import SamplingPrice, TrainingPrice
 from raycsr.distributed.pool import probe_here, worker_device
 from raycsr.distributed.sampling.job import Job
 from raycsr.distributed.training.fit import trainer_of
 from raycsr.distributed.training.plan import Plan
 from raycsr.models.prepare import prepare_for_inference
-from raycsr.progress import duration
 from raycsr.smoothing.engine import Request, Sampler
 from raycsr.smoothing.options import CHUNK
 from raycsr.training.batches import InMemoryBatches
@@ -27,8 +27,8 @@ _TIMES_ON_PAPER = 50  # that each of them is then sampled
 _BATCHES = 4  # timed, after one that is not
 
 
-def price_of_sampling(job: Job, timing: TimingOptions) -> Iterator[str]:
-    """The engine's speed here, and what a fixed and a sequential design would take; each line once it is known."""
+def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice]:
+    """What a fixed and a sequential design would take, by the engine's speed here; each once it is known."""
     found, device = probe_here(job.base_classifier, job.sampling, torch.get_num_threads()), worker_device()
     sampler = functools.partial(
         Sampler,
@@ -52,9 +52,12 @@ def price_of_sampling(job: Job, timing: TimingOptions) -> Iterator[str]:
     timed.count(images[0], "timed")
     speed = (timed.n0 + timed.n) / (time.perf_counter() - start)
     total, fixed = len(job.listing.images), job.sampling.n0 + job.sampling.n
-    yield f"speed     {speed:,.0f} samples/s, batches of {found.batch_size}"
-    yield f"fixed     {fixed:,} samples an image: {hours(total * fixed / speed, timing)}"
 
+    def price_of(design: str, samples: float, radii: tuple[float, ...] = (), pilot_images: int = 0) -> SamplingPrice:
+        seconds = total * samples / speed
+        return SamplingPrice(*_bill(seconds, options), design, samples, radii, pilot_images, speed, found.batch_size)
+
+    yield price_of("fixed", fixed)
     n = int(np.clip(_PILOT_SECONDS * speed / len(images), *_PILOT_SAMPLES)) // CHUNK * CHUNK
     counted = list(sampler(n=n).sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
     radii = job.sampling.radii or [job.sigma]
@@ -63,11 +66,7 @@ def price_of_sampling(job: Job, timing: TimingOptions) -> Iterator[str]:
     )
     votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
     sequential = job.sampling.n0 + expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0)
-    shown = ", ".join(f"{radius:g}" for radius in statements.radii)
-    yield (
-        f"sequential {sequential:,.0f} samples an image to decide radius {shown}, by {len(images)} images: "
-        f"{hours(total * sequential / speed, timing)}"
-    )
+    yield price_of("sequential", sequential, statements.radii, len(images))
 
 
 def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statements, *, n0: int) -> float:
@@ -96,7 +95,13 @@ def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statemen
     return float(np.mean(taken))
 
 
-def seconds_of_training(plan: Plan) -> float:
+def price_of_training(plans: Sequence[Plan], options: PlanOptions, trials: int = 1) -> TrainingPrice:
+    """What so many trainings take that are like the plans, on average."""
+    seconds = float(np.mean([_seconds_of_training(plan) for plan in plans]))
+    return TrainingPrice(*_bill(seconds * trials, options), len(plans))
+
+
+def _seconds_of_training(plan: Plan) -> float:
     """What a training takes on this machine's device, by a few of its steps; validation is not counted."""
     config = plan.config
     rows = plan.listing.images.iloc[plan.held_out.left[: config.training.batch_size]]
@@ -114,11 +119,7 @@ def seconds_of_training(plan: Plan) -> float:
     return steps * (time.perf_counter() - start) / _BATCHES
 
 
-def hours(seconds: float, timing: TimingOptions) -> str:
-    """Time on all devices, and the price of it."""
-    price = (
-        f", {seconds / 3600 * timing.hourly_price:,.2f} at {timing.hourly_price:g} an hour"
-        if timing.hourly_price
-        else ""
-    )
-    return f"{duration(seconds / timing.devices)} on {timing.devices} such devices{price}"
+def _bill(seconds: float, options: PlanOptions) -> tuple[float, int, float | None, float | None]:
+    """The fields of a `Price` for work that takes so many seconds on one device."""
+    price = seconds / 3600 * options.hourly_price
+    return seconds / options.devices, options.devices, options.hourly_price or None, price or None

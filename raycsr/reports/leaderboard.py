@@ -1,6 +1,7 @@
 """The leaderboard of a sweep: trials ranked by a certified metric, for each sigma and cost matrix."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -72,3 +73,8 @@ def cell(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(cell(v) if key in ("name", "args") else f"{key}={cell(v)}" for key, v in value.items())
     return "-" if value is None else str(value)
+
+
+def cells(values: Iterable[Any]) -> str:
+    """Values of the space in brackets, as people read them."""
+    return "(" + ", ".join(map(cell, values)) + ")"

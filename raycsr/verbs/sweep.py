@@ -98,7 +98,6 @@ def sweep(
     Raises:
         UserError: where anything is wrong that can be known before paying for a trial.
     """
-    from raycsr.data.sources import open_source
     from raycsr.distributed.cluster import check_location, connect, user_errors_of_workers
     from raycsr.distributed.search.job import (
         ALPHA,
@@ -106,10 +105,10 @@ def sweep(
         check_sweep,
         claim,
         concurrent_trials,
-        describe,
         keep_best,
         metrics_of,
         pixels_of_each_backbone,
+        plan_of,
     )
     from raycsr.distributed.search.tracking import trackers
     from raycsr.distributed.search.trials import num_trials, run_trials
@@ -139,8 +138,7 @@ def sweep(
         concurrent = concurrent_trials(search, num_trials(space, search))
         pixels = pixels_of_each_backbone(corners, listing)
         prefix = claim(folder, config, space, search)
-        plan = describe(open_source(config.data), space, search, folder, metrics, f"{concurrent} at a time, ")
-        print(plan, *listing.notes, sep="\n")
+        print(plan_of(config, listing, space, search, folder, metrics, concurrent))
         with user_errors_of_workers(search.workers.needs):
             trials = run_trials(
                 folder,

@@ -81,7 +81,7 @@ def train(
     from raycsr.data.memory import read_pixels
     from raycsr.distributed.cluster import check_location, connect
     from raycsr.distributed.training.fit import entry_of, load_history, save
-    from raycsr.distributed.training.job import claim, default_name, describe, history_json, words_of_epoch
+    from raycsr.distributed.training.job import claim, default_name, history_json, plan_of, words_of_epoch
     from raycsr.distributed.training.plan import TrainConfig, prepare
     from raycsr.distributed.training.ray_train import check_workers, fit
     from raycsr.models.base_classifier import BaseClassifier
@@ -113,7 +113,7 @@ def train(
         claim(folder, name, config)
         resume = checkpoint if folder.exists(f"{name}.pt") else None
         history = load_history(resume) if resume else []
-        print(describe(plan, checkpoint, workers, begun_in=history[-1].get("precision") if history else None))
+        print(plan_of(plan, checkpoint, workers, begun_in=history[-1].get("precision") if history else None))
         if len(history) == training.epochs:
             print(f"finished before: {words_of_epoch(history[-1])}")
             return Trained(checkpoint, history[-1]["metrics"])

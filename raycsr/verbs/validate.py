@@ -1,36 +1,59 @@
 """`raycsr validate`: all that can be checked before paying, and the plan, with its hours and its price."""
 
-from collections.abc import Mapping
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from raycsr.distributed.options import TimingOptions
+from raycsr.distributed.options import PlanOptions
+from raycsr.distributed.plans import Price, SamplingPlan, SweepPlan, TrainingPlan, as_json
+from raycsr.errors import UserError
 from raycsr.store import Store
 
+if TYPE_CHECKING:
+    from raycsr.distributed.training.plan import Plan
 
-def validate(verb: str, options: Mapping[str, Any], timing: TimingOptions) -> None:
+Planned = tuple[SamplingPlan | TrainingPlan | SweepPlan, Iterable[Price]]
+
+
+def validate(verb: str, options: Mapping[str, Any], planning: PlanOptions) -> None:
     """Checks what a verb would do, without a cluster, and prints the plan.
 
     Args:
-        verb: sample, train or sweep.
-        options: of that verb.
-        timing: how to price it.
+        verb: The verb: sample, train or sweep.
+        options: The options of that verb.
+        planning: How the plan is priced and printed.
 
     Raises:
         UserError: naming what is wrong.
     """
-    {"sample": _sample, "train": _train, "sweep": _sweep}[verb](options, timing)
+    if planning.devices < 1 or not 0 <= planning.hourly_price < math.inf:
+        raise UserError(
+            f"a price for {planning.devices} devices at {planning.hourly_price:g} an hour cannot be told; give devices "
+            "of 1 or more, and an hourly_price of 0 or more"
+        )
+    plans = {"sample": _sample, "train": _train, "sweep": _sweep}[verb](options, planning)
+    if planning.json:
+        with redirect_stdout(sys.stderr):  # whatever a library prints: the document stands alone on stdout
+            content = {"verb": verb, "plans": [as_json(plan, list(prices)) for plan, prices in plans]}
+        print(json.dumps(content, indent=1))
+        return
+    for plan, prices in plans:
+        print(plan)
+        for price in prices:
+            print(price, flush=True)
 
 
 # Certification --------------------------------------------------------------------------------------------
 
 
-def _sample(options: Mapping[str, Any], timing: TimingOptions) -> None:
+def _sample(options: Mapping[str, Any], planning: PlanOptions) -> Iterator[Planned]:
     from raycsr.distributed.pool import check_pool_options, device_name, worker_device
-    from raycsr.distributed.prices import price_of_sampling
-    from raycsr.distributed.sampling.job import check, describe
+    from raycsr.distributed.prices import prices_of_sampling
+    from raycsr.distributed.sampling.job import check, plan_of
     from raycsr.models.prepare import resolve_precision
 
     check_pool_options(options["pool"])
@@ -48,20 +71,17 @@ def _sample(options: Mapping[str, Any], timing: TimingOptions) -> None:
     )
     device = worker_device()
     for job in jobs:
-        precision = resolve_precision(job.sampling.precision, device)
-        print(describe(job, on=f"{precision} on {device_name(device)}", to_sample=job.listing.images["image_id"]))
-        if timing.time_one_batch:
-            for line in price_of_sampling(job, timing):
-                print(line, flush=True)
+        precision, images = resolve_precision(job.sampling.precision, device), job.listing.images["image_id"]
+        plan = plan_of(job, precision=precision, device=device_name(device), to_sample=images)
+        yield plan, prices_of_sampling(job, planning) if planning.time_one_batch else ()
 
 
 # Training -------------------------------------------------------------------------------------------------
 
 
-def _train(options: Mapping[str, Any], timing: TimingOptions) -> None:
+def _train(options: Mapping[str, Any], planning: PlanOptions) -> Iterator[Planned]:
     from raycsr.distributed.cluster import check_location
-    from raycsr.distributed.prices import hours, seconds_of_training
-    from raycsr.distributed.training import job as training
+    from raycsr.distributed.training.job import default_name, plan_of
     from raycsr.distributed.training.plan import config_of, prepare
     from raycsr.distributed.training.ray_train import check_workers
 
@@ -70,31 +90,28 @@ def _train(options: Mapping[str, Any], timing: TimingOptions) -> None:
     check_location(options["results"])
     plan = prepare(config)
     folder = Store(options["results"]).at(f"{options['experiment']}/checkpoints").location
-    print(
-        training.describe(plan, f"{folder}/{options['name'] or training.default_name(config)}.pt", options["workers"])
-    )
-    if timing.time_one_batch:
-        print(f"takes     {hours(seconds_of_training(plan), timing)}")
+    shown = plan_of(plan, f"{folder}/{options['name'] or default_name(config)}.pt", options["workers"])
+    yield shown, _timed(planning, [plan], 1)
 
 
-def _sweep(options: Mapping[str, Any], timing: TimingOptions) -> None:
-    from raycsr.data.sources import open_source
+def _sweep(options: Mapping[str, Any], planning: PlanOptions) -> Iterator[Planned]:
     from raycsr.distributed.cluster import check_location
-    from raycsr.distributed.prices import hours, seconds_of_training
-    from raycsr.distributed.search import job as sweeping
-    from raycsr.distributed.search.trials import num_trials
+    from raycsr.distributed.search.job import check_evaluation, check_sweep, metrics_of, plan_of
     from raycsr.distributed.training.plan import config_of, prepare
 
     config, space, search = config_of(options), options["space"], options["search"]
     check_location(options["results"])
     folder = Store(options["results"]).at(f"{options['experiment']}/sweeps/{options['name']}")
-    corners, listing = sweeping.check_sweep(config, space, search)
-    sweeping.check_evaluation(options["test"], options["sampling"], options["pool"], corners)
-    metrics = sweeping.metrics_of(corners, listing, search)
-    plan = sweeping.describe(open_source(config.data), space, search, folder, metrics)
-    print(plan, *listing.notes, sep="\n")
-    trials = num_trials(space, search)
+    corners, listing = check_sweep(config, space, search)
+    check_evaluation(options["test"], options["sampling"], options["pool"], corners)
+    plan = plan_of(config, listing, space, search, folder, metrics_of(corners, listing, search))
     plans = [prepare(corner, listing) for corner in corners]
-    if timing.time_one_batch and trials is not None:
-        mean = float(np.mean([seconds_of_training(plan) for plan in plans]))
-        print(f"takes     {hours(trials * mean, timing)}, by the {len(plans)} corners of the space")
+    yield plan, _timed(planning, plans, plan.num_trials)
+
+
+def _timed(planning: PlanOptions, plans: list["Plan"], trials: int | None) -> Iterator[Price]:
+    """The price of so many trainings, after the plan is printed; none of a number that nobody knows."""
+    from raycsr.distributed.prices import price_of_training
+
+    if planning.time_one_batch and trials is not None:
+        yield price_of_training(plans, planning, trials)

@@ -12,7 +12,7 @@ from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source
 from raycsr.distributed.pool import Probe
 from raycsr.distributed.sampling.classes import check_classes
-from raycsr.distributed.sampling.job import check, describe, open_run
+from raycsr.distributed.sampling.job import check, open_run, plan_of
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
@@ -48,28 +48,30 @@ def test_costs_are_about_the_class_of_that_name(lesions, tmp_path):
 
 def test_the_plan_says_what_is_left_out_and_how_classes_are_numbered(lesions, tmp_path):
     turned = dataclasses.replace(lesions, class_names=["malignant", "benign"])
-    plan = describe(job_of(turned, tmp_path), on="cpu", to_sample=TWO).splitlines()
+    plan = str(plan_of(job_of(turned, tmp_path), precision="fp32", device="cpu", to_sample=TWO)).splitlines()
     assert "left out: 1 file (.txt 1)" in plan
     assert any(line.startswith("classes   ") and "'benign' is 1, 'malignant' is 0" in line for line in plan)
 
 
 def test_an_image_that_goes_on_and_begins_is_one_image(lesions, tmp_path):
     """A top-up with a further rule had more images to sample than there are."""
-    plan = describe(job_of(lesions, tmp_path), on="cpu", to_sample=pd.concat([TWO, TWO[:1]]))
+    plan = str(plan_of(job_of(lesions, tmp_path), precision="fp32", device="cpu", to_sample=pd.concat([TWO, TWO[:1]])))
     assert "images    2, of which 2 to sample" in plan and f"{3 * (32 + 128)} forward passes" in plan
 
 
 def test_the_plan_lists_the_classes_of_a_model_that_names_none(lesions, tmp_path):
     """Its outputs were taken for the data's classes by position, without a word."""
     (line,) = [
-        one for one in describe(job_of(lesions, tmp_path), on="cpu", to_sample=TWO).splitlines() if "classes   " in one
+        one
+        for one in str(plan_of(job_of(lesions, tmp_path), precision="fp32", device="cpu", to_sample=TWO)).splitlines()
+        if "classes   " in one
     ]
     assert "0 'benign', 1 'malignant': in this order, for the model names none" in line
     named = load_base_classifier(MODEL)
     named.class_names = ("benign", "malignant")
     save_checkpoint(str(tmp_path / "named.pt"), named)
     job = job_of(lesions, tmp_path, ModelOptions(str(tmp_path / "named.pt")))
-    assert "classes   " not in describe(job, on="cpu", to_sample=TWO)
+    assert "classes   " not in str(plan_of(job, precision="fp32", device="cpu", to_sample=TWO))
 
 
 def test_the_file_of_weights_is_what_a_run_is_of(lesions, tmp_path):
@@ -77,7 +79,9 @@ def test_the_file_of_weights_is_what_a_run_is_of(lesions, tmp_path):
     torch.save({"state_dict": load_base_classifier(MODEL).network.state_dict()}, tmp_path / "mine.pth")
     model = dataclasses.replace(MODEL, pretrained=str(tmp_path / "mine.pth"))
     job = job_of(lesions, tmp_path, model)
-    assert f"model     {tmp_path}/mine.pth (cifar_resnet8), 2 classes" in describe(job, on="cpu", to_sample=TWO)
+    assert f"model     {tmp_path}/mine.pth (cifar_resnet8), 2 classes" in str(
+        plan_of(job, precision="fp32", device="cpu", to_sample=TWO)
+    )
     assert open_run(job, Probe("cpu", "fp32", 64, 100.0)).manifest()["model"] == f"{tmp_path}/mine.pth (cifar_resnet8)"
 
 

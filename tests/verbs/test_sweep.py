@@ -17,9 +17,8 @@ from ray import cloudpickle
 from raycsr.certification import METRICS
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
-from raycsr.data.sources import open_source
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions
-from raycsr.distributed.search.job import check_sweep, claim, concurrent_trials, describe, keep_best, metrics_of
+from raycsr.distributed.search.job import check_sweep, claim, concurrent_trials, keep_best, metrics_of, plan_of
 from raycsr.distributed.search.trials import TrialProgress
 from raycsr.distributed.training.plan import TrainConfig
 from raycsr.errors import UserError
@@ -65,7 +64,7 @@ def test_trials_compete_in_the_metric_of_their_costs_unless_one_is_named(tmp_pat
         search = SearchOptions(metric=named)
         corners, listing = check_sweep(TrainConfig(**facts), space, search)
         assert metrics_of(corners, listing, search) == metrics
-        judged = describe(open_source(DataOptions("digits")), space, search, Store(tmp_path), metrics).splitlines()[-1]
+        judged = str(plan_of(TrainConfig(**facts), listing, space, search, Store(tmp_path), metrics)).splitlines()[-1]
         by = "acr" if named else f"rob_cs (seed:4), rob_cost ({dear})"
         assert judged == f"judged by {by} on held-out images"
 

@@ -1,5 +1,7 @@
 """`raycsr validate`: the plan of each verb, its hours and price, and nothing written."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,65 @@ def test_results_that_cannot_be_written_are_told_before_the_data_is_read(validat
     ):
         status, out, said = validate(verb, text.replace("source: digits", "source: photos"), "--results", results)
         assert (status, out) == (2, "") and fact in said and "photos" not in said
+
+
+@pytest.fixture
+def plans(validate):
+    """The plans that stdout holds as JSON, and nothing beside them."""
+
+    def read(verb, text, *words):
+        status, out, err = validate(verb, text, "--json", "true", *words)
+        assert status == 0, err
+        document = json.loads(out)
+        assert document["verb"] == verb
+        return document["plans"]
+
+    return read
+
+
+PRICED = ("--time_one_batch", "true", "--devices", "4", "--hourly_price", "3600")
+
+
+def test_a_certification_is_planned_as_json(plans):
+    first, second = plans("sample", SAMPLE.replace("sigma: 0.5", "sigma: [0.5, 1.0], radii: [0.25]"), *PRICED)
+    assert (first["sigma"], second["sigma"], second["model"]) == (0.5, 1.0, "cifar_resnet8")
+    assert (first["num_images"], first["n0"], first["n"], first["forward_passes"]) == (30, 32, 1024, 30 * 1056)
+    assert (first["rules"], first["costs"], first["design"]) == (["argmax"], ["uniform"], "sequential")
+    assert second["largest_radius"] == 2 * first["largest_radius"] > 2
+    fixed, sequential = first["prices"]
+    assert fixed["design"] == "fixed" and fixed["samples_per_image"] == 1032
+    assert fixed["price"] == pytest.approx(4 * fixed["seconds"])
+    assert sequential["radii"] == [0.25] and sequential["pilot_images"] == 16
+
+
+def test_a_training_and_a_sweep_are_planned_as_json(plans):
+    (training,) = plans("train", TRAIN, *PRICED)
+    assert training["checkpoint"].endswith(".pt") and training["device"] == "cpu" and training["workers"] == 1
+    assert training["num_images"] + training["num_held_out"] == 1078 and training["epochs"] == 2
+    assert training["prices"][0]["devices"] == 4
+    (sweep,) = plans("sweep", SWEEP, *PRICED)
+    assert sweep["num_trials"] == 2 and sweep["space"] == {"training.lr": {"grid": [0.05, 0.1]}}
+    assert sweep["metrics"] == {"seed:4": "rob_cs"} and sweep["prices"][0]["corners"] == 2
+    assert sweep["prices"][0]["seconds"] > training["prices"][0]["seconds"]
+    (endless,) = plans("sweep", SWEEP + "search: {samples: -1, max_hours: 1}\n", *PRICED)
+    assert endless["num_trials"] is None and endless["prices"] == []
+
+
+def test_what_cannot_be_planned_leaves_stdout_empty(validate):
+    status, out, err = validate("sample", SAMPLE.replace("digits", "digit"), "--json", "true")
+    assert (status, out) == (2, "") and "digits" in err
+
+
+def test_options_of_a_plan_may_stand_before_the_verb(capsys, tmp_path):
+    (tmp_path / "job.yaml").write_text(SAMPLE)
+    words = ["sample", "--config", str(tmp_path / "job.yaml"), "--results", str(tmp_path / "results")]
+    assert main(["validate", "--json", "true", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["plans"][0]["num_images"] == 30
+    for wrong in (["--experiment", *words], ["report", *words]):
+        assert main(["validate", *wrong]) == 2 and "validate what?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--devices", "0"), ("--hourly_price", "-1"), ("--hourly_price", ".nan")])
+def test_a_price_that_cannot_be_told_is_refused(validate, words):
+    status, out, err = validate("sample", SAMPLE, *words)
+    assert (status, out) == (2, "") and words[0].strip("-") in err

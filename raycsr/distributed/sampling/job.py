@@ -17,12 +17,13 @@ from raycsr.costs import CostMatrix
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import Listing, Source, open_source
 from raycsr.distributed.cluster import check_location
+from raycsr.distributed.plans import SamplingPlan
 from raycsr.distributed.pool import (
     Probe,
     device_kind,
 )
 from raycsr.distributed.sampling.classes import check_classes, check_same_names, classes_by_position
-from raycsr.errors import UserError, first_of, printable
+from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import has_weights, load_base_classifier
 from raycsr.models.rules import Rule, parse_rules
@@ -35,8 +36,6 @@ from raycsr.results import (
 )
 from raycsr.smoothing.options import CHUNK, NOISE_SCHEME, SamplingOptions, check_sampling
 from raycsr.store import Store
-
-_SHOWN = 6  # rules named in the plan
 
 
 @dataclass(frozen=True)
@@ -233,28 +232,39 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
     return run
 
 
-def describe(job: Job, *, on: str, to_sample: pd.Series, estimate: str = "") -> str:
-    """The plan, in words: what there is to do and what it can give at most.
+def plan_of(
+    job: Job, *, precision: str, device: str, to_sample: pd.Series, seconds: float | None = None, actors: int = 0
+) -> SamplingPlan:
+    """The plan of a run.
 
     Args:
-        job: what to sample.
-        on: the precision and the device.
-        to_sample: ids of the images, one twice that goes on under some rules and begins under others.
-        estimate: what that takes.
+        job: The run to sample.
+        precision: Precision of the network.
+        device: Device that samples.
+        to_sample: Ids of the images, one twice that goes on under some rules and begins under others.
+        seconds: Expected duration, where the speed is known.
+        actors: Number of actors; 0 samples in this process.
     """
-    sampling, total, at_most = job.sampling, len(job.listing.images), "" if job.statements is None else "at most "
-    height, width = job.base_classifier.preprocessing.input_size
-    images, passes = to_sample.nunique(), len(to_sample) * (sampling.n0 + sampling.max_samples)
-    radius = largest_radius(sampling.max_samples, job.alpha, job.sigma, sampling.design)
-    lines = [
-        f"model     {job.name}, {job.base_classifier.num_classes} classes, {height} x {width} px, {on}",
-        f"rules     {first_of([rule.spec for rule in job.rules], _SHOWN)}",
-        f"images    {total:,}, of which {images:,} to sample" if images else f"images    {total:,}, all sampled",
-        f"samples   {sampling.n0:,} + {at_most}{sampling.max_samples:,} an image at sigma {job.sigma:g}: "
-        f"{at_most}{passes:,} forward passes{estimate and f', {at_most}{estimate}'}",
-        f"radius    {radius:.4g} at most (L2, [0, 1] pixel units, alpha {job.alpha:g})",
-        *([f"decided   {job.statements}"] if job.statements is not None else []),
-        *job.listing.notes,
-        *classes_by_position(job.listing, job.base_classifier),
-    ]
-    return "\n".join(map(printable, lines))
+    sampling = job.sampling
+    return SamplingPlan(
+        model=job.name,
+        num_classes=job.base_classifier.num_classes,
+        input_size=job.base_classifier.preprocessing.input_size,
+        precision=precision,
+        device=device,
+        rules=tuple(rule.spec for rule in job.rules),
+        costs=tuple(job.costs),
+        num_images=len(job.listing.images),
+        num_to_sample=to_sample.nunique(),
+        sigma=job.sigma,
+        n0=sampling.n0,
+        n=sampling.max_samples,
+        design=sampling.design,
+        forward_passes=len(to_sample) * (sampling.n0 + sampling.max_samples),
+        alpha=job.alpha,
+        largest_radius=largest_radius(sampling.max_samples, job.alpha, job.sigma, sampling.design),
+        decides=None if job.statements is None else str(job.statements),
+        notes=(*job.listing.notes, *classes_by_position(job.listing, job.base_classifier)),
+        seconds=seconds,
+        actors=actors,
+    )

@@ -10,12 +10,11 @@ from raycsr.distributed.certify_run import certify_run
 from raycsr.distributed.cluster import user_errors_of_workers
 from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import Probe, device_kind, probe
-from raycsr.distributed.sampling.job import Job, describe, image_sets_of, open_run
+from raycsr.distributed.sampling.job import Job, image_sets_of, open_run, plan_of
 from raycsr.distributed.sampling.remaining import Remaining
 from raycsr.distributed.sampling.rereading import replaced, with_sampled_pixels
 from raycsr.distributed.sampling.stream import stream
 from raycsr.errors import UserError
-from raycsr.progress import duration
 from raycsr.results import Ownership, note_known_sets
 from raycsr.results.outcome import Outcome
 
@@ -41,10 +40,17 @@ def sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: bool
             certify_run(run, spec, matrix, job.alpha, before)  # what is there; actors add theirs as they commit
         samples = len(missing) * (job.sampling.n0 + job.sampling.max_samples)
         seconds = samples / found.samples_per_second / max(pool.actors, 1)
-        estimate = f"about {duration(seconds)} {f'on {pool.actors} actors' if pool.actors else 'in this process'}"
         print(f"run       {run.location}")
+        to_sample = missing["image_id"]
         print(
-            describe(job, on=f"{found.precision} on {found.device}", to_sample=missing["image_id"], estimate=estimate)
+            plan_of(
+                job,
+                precision=found.precision,
+                device=found.device,
+                to_sample=to_sample,
+                seconds=seconds,
+                actors=pool.actors,
+            )
         )
         start = time.monotonic()
         if len(missing):

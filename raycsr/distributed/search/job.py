@@ -14,15 +14,16 @@ from raycsr.certification import METRICS, metric_of
 from raycsr.costs import CostMatrix
 from raycsr.data.memory import Pixels, read_pixels
 from raycsr.data.options import DataOptions
-from raycsr.data.sources import Listing, Source, open_source
+from raycsr.data.sources import Listing, open_source
 from raycsr.distributed.options import PoolOptions, SearchOptions, Space
+from raycsr.distributed.plans import SweepPlan
 from raycsr.distributed.pool import check_pool_options
 from raycsr.distributed.sampling.job import check_votes
 from raycsr.distributed.search.space import at_point, corner_points, first_difference
-from raycsr.distributed.search.trials import num_trials, short
+from raycsr.distributed.search.trials import num_trials
 from raycsr.distributed.training.plan import TrainConfig, check, prepare
 from raycsr.distributed.training.ray_train import check_workers
-from raycsr.errors import UserError, nearest, printable
+from raycsr.errors import UserError, nearest
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
@@ -186,27 +187,26 @@ def _holds(path: str, model: BaseClassifier) -> bool:
         return False
 
 
-def describe(
-    source: Source,
+def plan_of(
+    config: TrainConfig,
+    listing: Listing,
     space: Space,
     search: SearchOptions,
     folder: Store,
     metrics: dict[str, str],
-    concurrent: str = "",
-) -> str:
-    """The plan, in words; `concurrent` says how many trials run at a time."""
-    domains = [f"{key} {kind} {short(v)}" for key, d in space.items() for kind, v in d.items()]
-    count = num_trials(space, search)
-    by = {name: [costs for costs, metric in metrics.items() if metric == name] for name in metrics.values()}
-    judged = ", ".join(f"{name} ({', '.join(costs)})" if len(by) > 1 else name for name, costs in by.items())
-    trials = "trials until the time is up" if count is None else f"{count} trials"
-    lines = [
-        f"sweep     {folder.location}",
-        f"data      {source}",
-        f"space     {'; '.join(domains)}",
-        f"trials    {trials}, {concurrent}{search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} "
-        f"GPUs each, {search.scheduler}"
-        + (f", at most {search.max_hours:g} h" if search.max_hours is not None else ""),
-        f"judged by {judged} on held-out images",
-    ]
-    return "\n".join(map(printable, lines))
+    concurrent: int | None = None,
+) -> SweepPlan:
+    """The plan of a sweep; `concurrent` is the number of trials at a time, where the cluster is known."""
+    return SweepPlan(
+        folder=folder.location,
+        data=str(open_source(config.data)),
+        space=space,
+        num_trials=num_trials(space, search),
+        concurrent=concurrent,
+        cpus_per_trial=search.cpus_per_trial,
+        gpus_per_trial=search.gpus_per_trial,
+        scheduler=search.scheduler,
+        max_hours=search.max_hours,
+        metrics=metrics,
+        notes=listing.notes,
+    )

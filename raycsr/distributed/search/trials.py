@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,7 +41,7 @@ from raycsr.distributed.training.ray_train import fit
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.spec import Preprocessing
-from raycsr.reports.leaderboard import cell
+from raycsr.reports.leaderboard import cells
 from raycsr.results import Ownership
 from raycsr.store import Store
 from raycsr.training.loop import Epoch
@@ -262,7 +262,7 @@ class TrialProgress(tune.Callback):
             return
         metric = self._metrics[trial.config.get("costs", self._costs)]
         shown = ", ".join(f"{name} {result[name]:.3f}" for name in dict.fromkeys(["accuracy", metric]))
-        print(f"trial {trial.trial_id} {short(trial.config.values())}: epoch {result['epoch']}, {shown}", flush=True)
+        print(f"trial {trial.trial_id} {cells(trial.config.values())}: epoch {result['epoch']}, {shown}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Shows what is left."""
@@ -283,11 +283,6 @@ class TrialProgress(tune.Callback):
             return f"{done} trials done in {minutes:.1f} min"
         left = minutes / self._done * (self._trials - done)
         return f"{done} of {self._trials} trials done in {minutes:.1f} min, about {left:.1f} min left"
-
-
-def short(values: Iterable[Any]) -> str:
-    """Values of the space in brackets, as people read them."""
-    return "(" + ", ".join(cell(value) for value in values) + ")"
 
 
 def _rows(

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from raycsr.distributed.options import WorkerOptions
+from raycsr.distributed.plans import TrainingPlan
 from raycsr.distributed.pool import worker_device
 from raycsr.distributed.search.space import first_difference
 from raycsr.distributed.training.plan import Plan, TrainConfig
-from raycsr.errors import UserError, printable
+from raycsr.errors import UserError
 from raycsr.models.prepare import resolve_precision
 from raycsr.results import SCHEMA_VERSION, refuse_other_schema
 from raycsr.store import Store
@@ -22,31 +23,33 @@ def default_name(config: TrainConfig) -> str:
     return f"{config.objective.name}-{model}-sigma{config.sigma:g}-{digest}"
 
 
-def describe(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str | None = None) -> str:
-    """The plan, in words; `begun_in` is the precision of a training that goes on."""
-    config, (height, width) = plan.config, plan.model.preprocessing.input_size
-    training, held = config.training, len(plan.held_out.random) + len(plan.held_out.seed_class)
-    parameters = sum(p.numel() for p in plan.model.parameters())
-    arguments = ", ".join(f"{key}={value}" for key, value in config.objective.args.items())
-    lines = [
-        f"train     {checkpoint}",
-        f"model     {config.model.label}, {parameters:,} parameters, {height} x {width} px, "
-        + _where(begun_in or training.precision, workers),
-        f"objective {config.objective.name}{f'({arguments})' if arguments else ''} at sigma {config.sigma:g}, "
-        f"costs {config.costs}",
-        f"data      {plan.source}",
-        f"images    {len(plan.held_out.left):,} to train on, {held:,} held out"
-        f"{', streamed' if plan.stream else ''}; {training.epochs} epochs of batches of {training.batch_size}",
-        *plan.listing.notes,
-    ]
-    return "\n".join(map(printable, lines))
-
-
-def _where(precision: str, workers: WorkerOptions) -> str:
-    """Precision and device; what auto is on other workers is known after their first epoch."""
-    if workers.number > 1:
-        return f"{precision} on {workers.number} workers"
-    return f"{resolve_precision(precision, worker_device())} on {worker_device()}"
+def plan_of(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str | None = None) -> TrainingPlan:
+    """The plan of a training; `begun_in` is the precision of one that goes on."""
+    config = plan.config
+    precision, device = begun_in or config.training.precision, None
+    if workers.number == 1:  # what auto is on other workers is known after their first epoch
+        device = str(worker_device())
+        precision = resolve_precision(precision, worker_device())
+    return TrainingPlan(
+        checkpoint=checkpoint,
+        model=config.model.label,
+        num_parameters=sum(p.numel() for p in plan.model.parameters()),
+        input_size=plan.model.preprocessing.input_size,
+        precision=precision,
+        device=device,
+        workers=workers.number,
+        objective=config.objective.name,
+        objective_args=config.objective.args,
+        sigma=config.sigma,
+        costs=config.costs,
+        data=str(plan.source),
+        num_images=len(plan.held_out.left),
+        num_held_out=len(plan.held_out.random) + len(plan.held_out.seed_class),
+        streamed=plan.stream,
+        epochs=config.training.epochs,
+        batch_size=config.training.batch_size,
+        notes=plan.listing.notes,
+    )
 
 
 def words_of_epoch(entry: dict) -> str:
