@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser
 
 from raycsr.credentials import without_credentials
 from raycsr.errors import ClusterLostError, UserError, printable
-from raycsr.options import hints_of, read_words
+from raycsr.options import forms_of, hints_of, read_words
 from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
 
 # verb -> module and function, and what it does; a module is imported only when its verb is asked for
@@ -55,7 +55,7 @@ _ORDER = (
     "another option that is given twice, the last counts."
 )
 
-_SPEC = re.compile(r"Annotated\[str,\s+'[^']*'\]")  # how help writes it, perhaps over two lines
+_FORMS = re.compile(r"Annotated\[str,\s+Forms\]")  # how help writes it, perhaps over two lines
 _HELP = re.compile(r"--(\w+\.)?help")  # of a verb, or of a group of options that may be left out
 
 
@@ -139,6 +139,10 @@ def parser(name: str, function: Callable, *groups: type) -> ArgumentParser:
     made.add_function_arguments(function, as_group=False, as_positional=bool(_positionals(function)), fail_untyped=True)
     for group in groups:
         made.add_class_arguments(group, as_group=False)
+    for action in made._actions:
+        forms = forms_of(hints_of(function).get(action.dest))
+        if forms is not None:
+            action.help = f"{action.help} Forms: {forms.in_words()}."
     return made
 
 
@@ -263,10 +267,10 @@ class _Parser(ArgumentParser):
         raise UserError(f"{' '.join(message.split())} (see `{self.prog} --help`)")
 
     def format_help(self, *args: Any, **options: Any) -> str:
-        """Names no `--radii+`, by which jsonargparse adds to a list (here the option is repeated), and a Spec text."""
+        """Names no `--radii+`, by which jsonargparse adds to a list (here the option is repeated), and forms."""
         for action in self._actions:
             action.option_strings = [one for one in action.option_strings if not one.endswith("+")]
-        return _SPEC.sub("str", super().format_help(*args, **options))
+        return _FORMS.sub("str", super().format_help(*args, **options))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Objectives and sources of a user's own package: found by entry points, in this process and in Ray's."""
+"""What a user's own package adds: found by entry points, in this process and in Ray's."""
 
 import os
 import subprocess
@@ -19,11 +19,13 @@ from raycsr.distributed.training.plan import TrainConfig
 from raycsr.errors import UserError
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions, Preprocessing
+from raycsr.options import hints_of, read_words
 from raycsr.training.objectives import OBJECTIVES, objective_names, resolve_objective
 from raycsr.training.options import TrainingOptions, ValidationOptions
+from raycsr.verbs.certify import certify
 from raycsr.verbs.train import train
 
-# What a user writes: an objective, which gives the loss of each image, and a source of images.
+# What a user writes: an objective, which gives the loss of each image, a source of images, and a kind of costs.
 OBJECTIVE = """
 from __future__ import annotations
 import torch
@@ -56,6 +58,20 @@ def pixels(angle, i):
 
 STRIPES = SourceKind(listed, read, "it makes its images", has_path=False)
 """
+COSTS = """
+import numpy as np
+from raycsr.class_names import read_classes
+from raycsr.costs import CostKind
+
+def values(text, num_classes, class_names):
+    ranks = read_classes(text, num_classes, class_names)
+    found = np.zeros((num_classes, num_classes))
+    for i, mild in enumerate(ranks):
+        found[ranks[i:], mild] = range(len(ranks) - i)
+    return found
+
+UNDER = CostKind("under:mild,worse", values)
+"""
 
 
 @pytest.fixture
@@ -66,13 +82,13 @@ def install(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(path)
     modules = []
 
-    def written(name, text, objectives=(), sources=(), metadata=True):
+    def written(name, text, metadata=True, **groups):
         (path / f"{name}.py").write_text(text)
         info = path / f"{name}-1.0.dist-info"
         info.mkdir()
         if metadata:
             (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        lines = ["[raycsr.objectives]", *objectives, "[raycsr.sources]", *sources]
+        lines = [line for group, entries in groups.items() for line in (f"[raycsr.{group}]", *entries)]
         (info / "entry_points.txt").write_text("\n".join(lines))
         modules.append(name)
         return path
@@ -84,7 +100,14 @@ def install(tmp_path, monkeypatch):
 
 @pytest.fixture
 def acme(install):
-    return install("acme", OBJECTIVE + SOURCE, ["focal = acme:focal"], ["stripes = acme:STRIPES"], metadata=False)
+    return install(
+        "acme",
+        OBJECTIVE + SOURCE + COSTS,
+        metadata=False,
+        objectives=["focal = acme:focal"],
+        sources=["stripes = acme:STRIPES"],
+        costs=["under = acme:UNDER"],
+    )
 
 
 def options(results, objective, **change):
@@ -176,10 +199,17 @@ BROKEN = {
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_package_is_named_and_breaks_no_other_name(acme, install, text):
-    install("broken", text, ["sharp = broken:sharp"], ["dots = broken:DOTS"])
+    install(
+        "broken",
+        text,
+        objectives=["sharp = broken:sharp"],
+        sources=["dots = broken:DOTS"],
+        costs=["over = broken:OVER"],
+    )
     for what, find in (
         ("objective 'sharp'", lambda: resolve_objective("sharp", costs=None)),
         ("source 'dots'", lambda: open_source(DataOptions("dots"))),
+        ("cost spec 'over'", lambda: CostMatrix.from_spec("over:0", 2)),
     ):
         with pytest.raises(UserError) as error:
             find()
@@ -194,14 +224,14 @@ def test_a_broken_package_is_named_and_breaks_no_other_name(acme, install, text)
 
 
 def test_a_file_of_entry_points_that_cannot_be_parsed_is_named(install):
-    install("torn", "", ["no equals sign"])
+    install("torn", "", objectives=["no equals sign"])
     with pytest.raises(UserError, match="package torn"):
         resolve_objective("focal", costs=None)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "gaussian_cs", "margin_cs"])
 def test_a_name_that_is_raycsrs_own_is_refused(install, name):
-    install("acme", OBJECTIVE, [f"{name} = acme:focal"])
+    install("acme", OBJECTIVE, objectives=[f"{name} = acme:focal"])
     with pytest.raises(UserError, match=f"objective '{name}' of package acme has the name of one of raycsr's own"):
         resolve_objective(name, costs=None)
     assert resolve_objective("smoothmix", costs=None)
@@ -214,7 +244,7 @@ def test_a_source_that_has_the_name_of_one_of_raycsrs_own_is_refused(install):
 
 
 def test_two_packages_with_one_name_are_refused(acme, install):
-    install("other", OBJECTIVE, ["focal = other:focal"])
+    install("other", OBJECTIVE, objectives=["focal = other:focal"])
     with pytest.raises(UserError, match="objective 'focal' of package .* and .* is there several times"):
         resolve_objective("focal", costs=None)
 
@@ -233,7 +263,7 @@ def test_two_packages_with_one_name_are_refused(acme, install):
     ],
 )
 def test_what_is_no_objective_is_refused_before_it_trains(install, text, why):
-    install("acme", text, ["sharp = acme:found"])
+    install("acme", text, objectives=["sharp = acme:found"])
     with pytest.raises(UserError, match=f"objective 'sharp' of package acme cannot be used: .*{why}"):
         resolve_objective("sharp", costs=None)
 
@@ -242,6 +272,41 @@ def test_what_is_no_source_is_refused(install):
     install("acme", "def found(options): ...", sources=["dots = acme:found"])
     with pytest.raises(UserError, match="source 'dots' of package acme cannot be used: it is of type function"):
         open_source(DataOptions("dots"))
+
+
+def test_costs_of_a_package_are_read_shown_and_certified(acme):
+    costs = CostMatrix.from_spec("under:cat,bird,dog", 3, ["cat", "dog", "bird"])
+    assert costs.values.tolist() == [[0, 0, 0], [2, 0, 1], [1, 0, 0]]
+    assert costs.class_names == ("cat", "dog", "bird")
+    text = " ".join(parser("raycsr train", train).format_help().split())
+    assert "Forms: uniform, seed:cat,dog, pair:cat/dog,3/8, under:mild,worse or a path" in text
+    with pytest.raises(UserError, match="costs 'undr:cat' not understood; did you mean under:mild,worse"):
+        CostMatrix.from_spec("undr:cat", 3)
+    with pytest.raises(UserError, match=r"costs 'under:cat,cow': unknown class 'cow'"):
+        CostMatrix.from_spec("under:cat,cow", 2, ["cat", "dog"])
+    with pytest.raises(UserError, match="a comma separates classes"):
+        read_words(["--costs", "seed:1,under:0"], hints_of(certify))
+    assert read_words(["--costs", "under:0,1"], hints_of(certify)) == {"costs": ["under:0,1"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("values = {}", "it is of type dict, no raycsr.costs.CostKind"),
+        ("from raycsr.costs import CostKind\nvalues = CostKind('v:0', lambda *_: [[0, 1], [1, 0]])", "of 2 classes"),
+        ("from raycsr.costs import CostKind\nvalues = CostKind('v:0', lambda *_: [[0, -1], [1, 0]])", "negative"),
+    ],
+)
+def test_what_is_no_costs_is_refused(install, text, why):
+    install("acme", text, costs=["v = acme:values"])
+    with pytest.raises(UserError, match=f"'v.*{why}"):
+        CostMatrix.from_spec("v:0", 3)
+
+
+def test_costs_that_have_the_name_of_raycsrs_own_are_refused(install):
+    install("acme", COSTS, costs=["seed = acme:UNDER"])
+    with pytest.raises(UserError, match="cost spec 'seed' of package acme has the name of one of raycsr's own"):
+        CostMatrix.from_spec("seed:0", 2)
 
 
 def test_a_source_that_lists_an_image_twice_is_refused(install):

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from raycsr.class_names import read_values
 from raycsr.costs import CostMatrix
+from raycsr.costs.specs import is_cost_spec
 from raycsr.errors import UserError, nearest, shown
+from raycsr.forms import Forms, kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -222,3 +224,19 @@ def _number(token: str, spec: str) -> float:
     if not (math.isfinite(strength) and strength >= 0):
         raise UserError(f"rule {spec!r}: strength {token} is not a finite number, 0 or more")
     return strength
+
+
+def rule_forms() -> str:
+    """What help and messages say of the forms."""
+    return (
+        "argmax, offset:1.5*COSTS, offset:cat=1.5,dog=-0.5, expected_cost:2*COSTS, several strengths as in "
+        "offset:0.5,1,1.5*COSTS (a rule each), or tuned for those that `raycsr tune-rule` stored in the checkpoint"
+    )
+
+
+def is_rule_spec(text: str) -> bool:
+    """Whether a text is written in one of the forms, or as the costs that are part of one."""
+    return kind_of(text.casefold(), _FORMS) is not None or is_cost_spec(text)
+
+
+RuleSpec = Annotated[str, Forms(rule_forms, is_rule_spec)]

@@ -5,8 +5,8 @@ a group, what is a list, and what may be left empty. One mechanism reads them fo
 words apart, `values` makes a value of each, as `annotations` asks, and `strict_yaml` reads the files.
 """
 
-from raycsr.options.annotations import Hints, Spec, hints_of
+from raycsr.options.annotations import Hints, forms_of, hints_of
 from raycsr.options.command_line import read_words
 from raycsr.options.values import as_hinted, listed, read_config
 
-__all__ = ["Hints", "Spec", "as_hinted", "hints_of", "listed", "read_config", "read_words"]
+__all__ = ["Hints", "as_hinted", "forms_of", "hints_of", "listed", "read_config", "read_words"]

@@ -6,9 +6,7 @@ import typing
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, Union
 
-# A text in which a comma is part of one value, as in `seed:cat,dog`: several are several words, or the option again,
-# and an option that takes one is not repeated.
-Spec = Annotated[str, "has commas of its own"]
+from raycsr.forms import Forms
 
 Hints = dict[str, Any]
 
@@ -36,6 +34,14 @@ def element_of(hint: Any) -> Any:
     """The annotation of a list's elements, or None where the option takes no list."""
     lists = (one for one in alternatives_of(hint) if typing.get_origin(one) in (list, tuple))
     return next((typing.get_args(one)[0] for one in lists), None)
+
+
+def forms_of(hint: Any) -> Forms | None:
+    """How the text of an option, or each text of its list, may be written where a comma may be part of one."""
+    element = element_of(hint)
+    members = [hint if element is None else element, *typing.get_args(hint)]
+    said = (about for one in members if typing.get_origin(one) is Annotated for about in typing.get_args(one)[1:])
+    return next((about for about in said if isinstance(about, Forms)), None)
 
 
 def mapping_of(hint: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raycsr.errors import UserError, refuse_credentials, shown
-from raycsr.options.annotations import Hints, Spec, element_of, group_of, hints_of, mapping_of, wanted
+from raycsr.options.annotations import Hints, element_of, forms_of, group_of, hints_of, mapping_of, wanted
 from raycsr.options.strict_yaml import FLOAT
 from raycsr.options.values import from_words, read_config, unknown_option
 
@@ -39,7 +39,8 @@ def read_words(words: Sequence[str], hints: Hints, positional: Sequence[str] = (
         result = _merged(result, read_config(path, hints), hints)
     for name, values in sorted(options.items(), key=lambda option: option[0].count(".")):
         hint = _hint_of(name, hints)
-        if len(set(values)) > 1 and (hint == Spec or name in positional):  # elsewhere these are several
+        is_one = name in positional or (element_of(hint) is None and forms_of(hint) is not None)
+        if len(set(values)) > 1 and is_one:  # elsewhere these are several
             raise UserError(f"--{name} is given {len(values)} values, {', '.join(map(shown, values))}; it takes one")
         words = values if element_of(hint) is not None else values[-1:]
         result = _with(result, name.split("."), from_words(hint, words, name), hint)

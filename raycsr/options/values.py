@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import os
-import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,9 @@ from typing import Any, Literal
 from raycsr.errors import UserError, refuse_credentials, shown, similar
 from raycsr.options.annotations import (
     Hints,
-    Spec,
     alternatives_of,
     element_of,
+    forms_of,
     group_of,
     hints_of,
     mapping_of,
@@ -29,8 +28,6 @@ _MOST_BYTES = 2**20  # of a file of options
 _SHOWN = 60  # characters of a wrong value that a message repeats
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-# what is a matrix or a rule by itself, and so no class after another's comma
-_A_SPEC = re.compile(r"uniform|argmax|tuned|(seed|pair|offset|expected_cost):.*|[^*]*\.(csv|tsv|npy)", re.IGNORECASE)
 
 
 def _shown(value: Any) -> str:
@@ -144,15 +141,16 @@ def from_words(hint: Any, words: Sequence[str], name: str) -> Any:
 
 
 def _is_list(word: str, element: Any) -> bool:
-    return word.startswith("[") or (element != Spec and "," in word and not os.path.isfile(word))
+    return word.startswith("[") or (forms_of(element) is None and "," in word and not os.path.isfile(word))
 
 
 def _parts(word: str, element: Any, name: str) -> list[str]:
     """The values in a word: those between its commas, but where commas are part of a value, the word itself."""
-    if element == Spec:
-        parts = word.split(",")
-        several = _A_SPEC.fullmatch(parts[0]) and ":" not in parts[0] and len(parts) > 1
-        if not os.path.isfile(word) and (several or any(_A_SPEC.fullmatch(part.strip()) for part in parts[1:])):
+    forms = forms_of(element)
+    if forms is not None:
+        first, *others = word.split(",")
+        several = others and ":" not in first and forms.is_one(first)
+        if not os.path.isfile(word) and (several or any(forms.is_one(part.strip()) for part in others)):
             raise UserError(
                 f"{name} is {shown(word)}: a comma separates classes; give several as --{name} A --{name} B, as "
                 f"--{name} A B, or in YAML as [A, B] (a class with such a name is given by its index)"

@@ -17,8 +17,8 @@ from raycsr.certification import (
     pairwise_robustness,
     summarize,
 )
-from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
+from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError, nearest
 from raycsr.reports.tables import MARK
 from raycsr.results.locations import resolve_run, runs_at

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raycsr.certification import BOUNDS, certify_votes
-from raycsr.cost_files import is_cost_file
 from raycsr.costs import CostMatrix
+from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError
 from raycsr.results.parts import READERS, Parts
 from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, sparse_votes

@@ -1,19 +1,18 @@
 """Certifying: stored votes -> certificates, for any cost matrix, without sampling anew."""
 
 from raycsr.certification import check_alpha
-from raycsr.costs import CostMatrix
+from raycsr.costs import CostMatrix, CostSpec
 from raycsr.distributed.certify_run import certify_run
-from raycsr.options import Spec, listed
+from raycsr.options import listed
 from raycsr.results import Run, resolve_run, runs_at
 
 
-def certify(*, run: list[str], costs: list[Spec], alpha: float = 0.001) -> dict[str, list[str]]:
+def certify(*, run: list[str], costs: list[CostSpec], alpha: float = 0.001) -> dict[str, list[str]]:
     """Certifies the votes of runs under cost matrices, and stores the certificates beside the votes.
 
     Args:
         run: Runs: folders, s3://bucket/prefix, or unique prefixes of them; or folders of runs, for all in them.
-        costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv, .tsv or .npy. Each is a
-            statement of its own at alpha.
+        costs: Cost matrices. Each is a statement of its own at alpha.
         alpha: Failure probability of one image's certificate.
 
     Returns:

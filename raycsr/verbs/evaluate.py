@@ -1,10 +1,11 @@
 """Evaluating: sample, certify and report in one go."""
 
+from raycsr.costs import CostSpec
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import PoolOptions
 from raycsr.errors import UserError
+from raycsr.models.rules import RuleSpec
 from raycsr.models.spec import ModelOptions
-from raycsr.options import Spec
 from raycsr.results.outcome import Outcome
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.verbs.report import report
@@ -17,10 +18,10 @@ def evaluate(
     model: ModelOptions,
     sampling: SamplingOptions,
     pool: PoolOptions,
-    costs: list[Spec],
+    costs: list[CostSpec],
     results: str,
     experiment: str = "default",
-    rules: list[Spec] | None = None,
+    rules: list[RuleSpec] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,
@@ -35,11 +36,10 @@ def evaluate(
         model: The base classifier.
         sampling: The noise and the number of samples; several sigmas give a run each.
         pool: The actors.
-        costs: Cost matrices: uniform, seed:cat,dog, pair:cat/dog,3/8, or a path to a .csv, .tsv or .npy.
+        costs: Cost matrices to certify under.
         results: Folder of results, local or s3://bucket/prefix.
         experiment: Folder of this experiment within the results.
-        rules: Decision rules beside argmax, which is always among them: offset:1.5*pair:cat/dog,
-            expected_cost:2*seed:cat, ... as in `raycsr sample`; or tuned for those of the model's checkpoint.
+        rules: Decision rules beside argmax, which is always among them.
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.

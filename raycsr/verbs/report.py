@@ -9,8 +9,10 @@ import pandas as pd
 import pyarrow as pa
 
 from raycsr.certification import check_alpha
+from raycsr.costs import CostSpec
 from raycsr.errors import UserError, printable
-from raycsr.options import Spec, listed
+from raycsr.models.rules import RuleSpec
+from raycsr.options import listed
 from raycsr.reports import (
     Certified,
     certified_curves,
@@ -32,9 +34,9 @@ from raycsr.store import Store
 def report(
     *,
     run: list[str],
-    costs: list[Spec] | None = None,
+    costs: list[CostSpec] | None = None,
     radii: list[float] | None = None,
-    rules: list[Spec] | None = None,
+    rules: list[RuleSpec] | None = None,
     out: str | None = None,
     allow_missing: bool = False,
     table_alpha: float | None = None,

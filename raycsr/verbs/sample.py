@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+from raycsr.costs import CostSpec
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import PoolOptions
+from raycsr.models.rules import RuleSpec
 from raycsr.models.spec import ModelOptions
-from raycsr.options import Spec, listed
+from raycsr.options import listed
 from raycsr.results.outcome import Outcome
 from raycsr.smoothing.options import SamplingOptions
 
@@ -18,8 +20,8 @@ def sample(
     pool: PoolOptions,
     results: str,
     experiment: str = "default",
-    rules: list[Spec] | None = None,
-    costs: list[Spec] | None = None,
+    rules: list[RuleSpec] | None = None,
+    costs: list[CostSpec] | None = None,
     alpha: float = 0.001,
     further_models: list[str] | None = None,
     retry_errors: bool = False,
@@ -37,13 +39,10 @@ def sample(
         pool: The actors.
         results: Folder of results, local or s3://bucket/prefix.
         experiment: Folder of this experiment within the results.
-        rules: Decision rules beside argmax, which is always among them: offset:1.5*pair:cat/dog,
-            offset:cat=1.5,dog=-0.5, expected_cost:2*seed:cat, offset:0.5,1,1.5*costs.csv (one each), or tuned for
-            those that `raycsr tune-rule` stored in the model's checkpoint. All share the forward passes.
-        costs: Cost matrices to certify under while sampling goes on: uniform, seed:cat,dog, pair:cat/dog,3/8
-            or a path to a .csv, .tsv or .npy. More can be added later with `raycsr certify`. With sampling.radii they
-            are what is decided, and the same command with other costs, radii or a larger n goes on where each image
-            stopped.
+        rules: Decision rules beside argmax, which is always among them. All share the forward passes.
+        costs: Cost matrices to certify under while sampling goes on. More can be added later with `raycsr certify`.
+            With sampling.radii they are what is decided, and the same command with other costs, radii or a larger n
+            goes on where each image stopped.
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, with the other options of `model`: a run each.
         retry_errors: Sample errored images again.

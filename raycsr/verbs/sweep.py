@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import pyarrow as pa
 
+from raycsr.costs import CostSpec
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions, SearchOptions, Space, TrackingOptions
 from raycsr.models.spec import ModelOptions
-from raycsr.options import Spec
 from raycsr.reports.leaderboard import leaderboard
 from raycsr.results import Ownership
 from raycsr.results.outcome import Outcome
@@ -47,7 +47,7 @@ def sweep(
     experiment: str = "default",
     name: str = "sweep",
     sigma: float = 0.25,
-    costs: Spec = "uniform",
+    costs: CostSpec = "uniform",
     objective: ObjectiveOptions = ObjectiveOptions(),
     training: TrainingOptions = TrainingOptions(),
     augmentation: AugmentationOptions = AugmentationOptions(),
@@ -77,7 +77,7 @@ def sweep(
         experiment: Folder of this experiment within the results.
         name: Of the sweep.
         sigma: Noise level in [0, 1] pixel units.
-        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
+        costs: Cost matrix.
         objective: The loss.
         training: Optimiser and schedule.
         augmentation: What is done to an image before the noise.

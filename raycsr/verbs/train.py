@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from raycsr.costs import CostSpec
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions, WorkerOptions
 from raycsr.models.spec import ModelOptions
-from raycsr.options import Spec
 from raycsr.results import own_checkpoint
 from raycsr.store import Store
 from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
@@ -36,7 +36,7 @@ def train(
     results: str,
     experiment: str = "default",
     name: str | None = None,
-    costs: Spec = "uniform",
+    costs: CostSpec = "uniform",
     objective: ObjectiveOptions = ObjectiveOptions(),
     training: TrainingOptions = TrainingOptions(),
     augmentation: AugmentationOptions = AugmentationOptions(),
@@ -59,7 +59,7 @@ def train(
         results: Folder of results, local or s3://bucket/prefix.
         experiment: Folder of this experiment within the results; the checkpoint goes to its `checkpoints`.
         name: Of the checkpoint; by default the objective, the model, sigma and a digest of all options.
-        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
+        costs: Cost matrix.
         objective: The loss.
         training: Optimiser and schedule.
         augmentation: What is done to an image before the noise.

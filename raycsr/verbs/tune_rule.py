@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from raycsr.certification import group_column, largest_radius, metric_of
-from raycsr.costs import CostMatrix
+from raycsr.costs import CostMatrix, CostSpec
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError, printable
 from raycsr.models.rules import ARGMAX, Rule
 from raycsr.models.spec import ModelOptions
-from raycsr.options import Spec, listed
+from raycsr.options import listed
 from raycsr.progress import Progress
 from raycsr.reports import markdown_table
 from raycsr.reports.comparison import metric_in_words
@@ -28,7 +28,7 @@ ALPHA = 0.001  # of the certificates that rules are compared by; what `raycsr ce
 def tune_rule(
     *,
     model: str | ModelOptions,
-    costs: Spec,
+    costs: CostSpec,
     budget: float = 0.02,
     recall_budget: float = 0.15,
     radius: float | None = None,
@@ -53,7 +53,7 @@ def tune_rule(
 
     Args:
         model: The base classifier: a checkpoint, or a timm name.
-        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
+        costs: Cost matrix.
         budget: Accuracy that may be lost against argmax, as a share of all images.
         recall_budget: Recall that any one class may lose, of those with at least 20 of the drawn images.
         radius: L2 radius of rob_cs and rob_cost, in [0, 1] pixel units; by default sigma.

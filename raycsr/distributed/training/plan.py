@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raycsr.certification import group_column
-from raycsr.costs import CostMatrix
+from raycsr.costs import CostMatrix, CostSpec
 from raycsr.data.memory import num_bytes
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import Listing, Source, open_source, with_split
@@ -20,7 +20,6 @@ from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
-from raycsr.options import Spec
 from raycsr.results import ImageSet, trained_on
 from raycsr.training.augmentation import augmentation
 from raycsr.training.loop import check_training
@@ -42,7 +41,7 @@ class TrainConfig:
         data: The images to train on; some are held out for validation.
         model: The architecture, or a checkpoint to fine-tune.
         sigma: Noise level in [0, 1] pixel units.
-        costs: Cost matrix: uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv, .tsv or .npy.
+        costs: Cost matrix.
         objective: The loss.
         training: Optimiser and schedule.
         augmentation: What is done to an image before the noise.
@@ -55,7 +54,7 @@ class TrainConfig:
     data: DataOptions
     model: ModelOptions
     sigma: float
-    costs: Spec = "uniform"
+    costs: CostSpec = "uniform"
     objective: ObjectiveOptions = ObjectiveOptions()
     training: TrainingOptions = TrainingOptions()
     augmentation: AugmentationOptions = AugmentationOptions()

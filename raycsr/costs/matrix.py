@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from raycsr.class_names import read_classes, read_pairs
-from raycsr.cost_files import is_cost_file, read_costs
+from raycsr.costs.files import read_costs
+from raycsr.costs.specs import find_kind
 from raycsr.errors import UserError, nearest, shown
 
 
@@ -68,7 +68,7 @@ class CostMatrix:
 
         A header row of class names, a first column of class names, or both may surround the numbers; columns in
         another order than the rows are put in that of the rows. What tables may look like: see
-        `raycsr.cost_files.read_costs`.
+        `raycsr.costs.files.read_costs`.
 
         Raises:
             UserError: a file that cannot be read, a cell that is no number, values that are no cost matrix.
@@ -93,19 +93,16 @@ class CostMatrix:
             UserError: an unknown form or class, or a file that disagrees with the data.
         """
         _checked_names(class_names, num_classes)
-        kind, _, rest = spec.partition(":")
-        if spec == "uniform":
-            return cls.uniform(num_classes, class_names)
-        if kind in ("seed", "pair"):  # before a path: a class may be named like a file
-            try:
-                return _SPECS[kind](rest, num_classes, class_names)
-            except UserError as error:
-                raise UserError(f"costs {shown(spec)}: {error}") from None
-        if is_cost_file(spec):
+        kind = find_kind(spec)  # before a path: a class may be named like a file
+        if kind is None:
             return _of_data(spec, num_classes, class_names)
-        raise UserError(
-            f"costs {spec!r} not understood; use uniform, seed:3,5, pair:3/5,3/8 or a path to a .csv, .tsv or .npy"
-        )
+        try:
+            costs = cls(kind.values(spec.partition(":")[2], num_classes, class_names), class_names)
+            if costs.num_classes != num_classes:
+                raise UserError(f"they are of {costs.num_classes} classes, the data has {num_classes}; mend their kind")
+        except UserError as error:
+            raise UserError(f"costs {shown(spec)}: {error}") from None
+        return costs
 
     @property
     def num_classes(self) -> int:
@@ -205,20 +202,6 @@ def _checked_class(k: int, num_classes: int) -> int:
     if not 0 <= k < num_classes:
         raise UserError(f"class {k} is not one of the {num_classes} classes; use 0 to {num_classes - 1}")
     return int(k)
-
-
-def _seeds(text: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:
-    return CostMatrix.seedwise(num_classes, read_classes(text, num_classes, class_names), class_names=class_names)
-
-
-def _pairs(text: str, num_classes: int, class_names: Sequence[str] | None) -> CostMatrix:
-    pairs: dict[int, list[int]] = {}
-    for seed, target in read_pairs(text, num_classes, class_names):
-        pairs.setdefault(seed, []).append(target)
-    return CostMatrix.pairwise(num_classes, pairs, class_names=class_names)
-
-
-_SPECS = {"seed": _seeds, "pair": _pairs}
 
 
 def _of_file(path: str | Path) -> CostMatrix:
