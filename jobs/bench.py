@@ -32,7 +32,7 @@ from raycsr.models.spec import ModelOptions
 from raycsr.reports import markdown_table
 from raycsr.results import load_votes
 from raycsr.smoothing.engine import Sampler
-from raycsr.smoothing.options import CHUNK, SamplingOptions
+from raycsr.smoothing.options import CHUNK, Draws, SamplingOptions
 from raycsr.training.augmentation import augmentation
 from raycsr.training.batches import InMemoryBatches
 from raycsr.training.loop import Epoch, Trainer
@@ -77,7 +77,7 @@ def engine() -> list[dict]:
     for compiled in (False, True):
         network = prepare_for_inference(base_classifier, precision=precision, device=device, compile=compiled)
         for batch_size in batch_sizes[-1:] if compiled else batch_sizes:
-            sampler = Sampler(network, sigma=SIGMA, n0=CHUNK, n=n - CHUNK, seed=0, batch_size=batch_size, device=device)
+            sampler = Sampler(network, Draws(SIGMA, CHUNK, n - CHUNK, batch_size=batch_size), device=device)
             name = f"engine, {precision}, batch {batch_size}{', compiled' if compiled else ''}"
             contenders[name] = functools.partial(sampler.count, image, "image")
 
@@ -121,7 +121,7 @@ def pipeline() -> list[dict]:
         base_classifier = load_base_classifier(MODEL)
         precision = resolve_precision("auto", "cpu")
         network = prepare_for_inference(base_classifier, precision=precision, device="cpu")
-        sampler = Sampler(network, sigma=SIGMA, n0=32, n=n, seed=0, batch_size=16)
+        sampler = Sampler(network, Draws(SIGMA, 32, n, batch_size=16))
         pixels = torch.rand((3, 224, 224))
         sampler.count(pixels, "warm")
         start = time.perf_counter()
@@ -262,7 +262,7 @@ def memory() -> list[dict]:
 def _peak_memory(n: int) -> tuple[float, float]:
     network = prepare_for_inference(load_base_classifier(MODEL), precision="bf16", device="cpu")
     before = _resident()
-    sampler = Sampler(network, sigma=SIGMA, n0=64, n=n, seed=0, batch_size=64)
+    sampler = Sampler(network, Draws(SIGMA, 64, n))
     sampler.count(torch.rand((3, 224, 224)), "image")
     return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -11,6 +11,8 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,8 @@ from raycsr.models.spec import ModelOptions
 from raycsr.progress import Progress
 from raycsr.reports.curves import STYLE, png
 from raycsr.results import read_locuslab_tsv
-from raycsr.smoothing.engine import Request, Sampler
-from raycsr.smoothing.options import CHUNK
+from raycsr.smoothing.engine import Enough, Request, Sampler
+from raycsr.smoothing.options import CHUNK, Draws
 from raycsr.store import Store
 
 SIGMA, ALPHA, N0 = 0.25, 0.001, 100
@@ -68,9 +70,12 @@ class Model:
         rows = listed.iloc[:: max(1, len(listed) // images)].head(images)
         self.pixels = read_pixels(source, rows, base_classifier.preprocessing)
         network = prepare_for_inference(base_classifier, precision=resolve_precision("auto", device), device=device)
-        self.sampler = functools.partial(
-            Sampler, network, sigma=SIGMA, n0=N0, seed=0, batch_size=batch_size, device=device
-        )
+        self._draws = Draws(SIGMA, N0, N, batch_size=batch_size)
+        self._sampler = functools.partial(Sampler, network, device=device)
+
+    def sampler(self, n: int, checks: Sequence[int] = (), enough: Enough | None = None) -> Sampler:
+        """The engine, for n estimation samples at most."""
+        return self._sampler(replace(self._draws, n=n), checks=checks, enough=enough)
 
     def requests(self, images: int | None = None) -> list[Request]:
         """Images whose label is their position: that is how `enough` knows them."""

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,10 +36,6 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
         prepare_for_inference(
             job.base_classifier, precision=found.precision, device=device, compile=job.sampling.compile
         ),
-        sigma=job.sigma,
-        n0=job.sampling.n0,
-        seed=job.sampling.seed,
-        batch_size=found.batch_size,
         rules=job.rules,
         device=device,
         purpose="pilot",  # an n that is chosen by what it prints is chosen without the certificates' votes
@@ -46,7 +43,8 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
     rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, _PILOT_IMAGES).astype(int)]
     pixels = read_pixels(job.source, rows.drop_duplicates("image_id"), job.base_classifier.preprocessing)
     images = [torch.from_numpy(image).permute(2, 0, 1) for image in pixels.images]
-    timed = sampler(n=_BATCHES * max(found.batch_size, CHUNK))
+    draws = job.sampling.draws(job.sigma, found.batch_size)
+    timed = sampler(replace(draws, n=_BATCHES * max(found.batch_size, CHUNK)))
     timed.count(images[0], "warm-up")
     start = time.perf_counter()
     timed.count(images[0], "timed")
@@ -59,7 +57,8 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
 
     yield price_of("fixed", fixed)
     n = int(np.clip(_PILOT_SECONDS * speed / len(images), *_PILOT_SAMPLES)) // CHUNK * CHUNK
-    counted = list(sampler(n=n).sample(Request(image, i) for image, i in zip(images, pixels.image_ids, strict=True)))
+    requests = (Request(image, image_id) for image, image_id in zip(images, pixels.image_ids, strict=True))
+    counted = list(sampler(replace(draws, n=n)).sample(requests))
     radii = job.sampling.radii or [job.sigma]
     statements = job.statements or Statements(
         job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha, n=job.sampling.max_samples

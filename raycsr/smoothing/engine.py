@@ -12,7 +12,7 @@ from raycsr.models.decisions import Decisions
 from raycsr.models.prepare import refuse_batch_dependence
 from raycsr.models.rules import Rule, parse_rules
 from raycsr.smoothing.noise import PHASES, Purpose, fill_noise
-from raycsr.smoothing.options import CHUNK, check_sampling
+from raycsr.smoothing.options import CHUNK, Draws
 
 NOT_FINITE = "the logits are not finite"
 
@@ -144,12 +144,8 @@ class Sampler:
     def __init__(
         self,
         network: Callable[[torch.Tensor], torch.Tensor],
+        draws: Draws,
         *,
-        sigma: float,
-        n0: int,
-        n: int,
-        seed: int,
-        batch_size: int,
         rules: Sequence[Rule | str] = ("argmax",),
         device: torch.device | str = "cpu",
         checks: Sequence[int] = (),
@@ -160,11 +156,7 @@ class Sampler:
 
         Args:
             network: float32 pixels (batch_size, C, H, W), channels last -> logits (batch_size, m).
-            sigma: standard deviation of the noise, in [0, 1] pixel units.
-            n0: selection samples an image.
-            n: estimation samples an image.
-            seed: of the run.
-            batch_size: a power of two.
+            draws: the noisy copies of an image.
             rules: decision rules, or how a person writes them (`parse_rules`, with the classes that the network
                 has); one forward pass serves them all.
             device: where the network is.
@@ -173,19 +165,18 @@ class Sampler:
             purpose: what the votes are for; noise is shared by none of them (`PHASES`).
 
         Raises:
-            UserError: where sigma, n0, n or batch_size cannot be sampled with, or a rule is unknown.
+            UserError: where a rule is unknown.
         """
-        check_sampling(sigma, n0, n, batch_size)
         self.network = network
-        self.sigma, self.n0, self.n, self.seed = float(sigma), n0, n, seed
+        self.sigma, self.n0, self.n, self.seed = float(draws.sigma), draws.n0, draws.n, draws.seed
         self.rules = _resolved(rules, network)
         self.device = torch.device(device)
         self.out_of_memory = 0
-        self._checks = [*sorted(check for check in checks if check < n and enough is not None), n]
+        self._checks = [*sorted(check for check in checks if check < self.n and enough is not None), self.n]
         self._enough = enough
         self._phases = PHASES[purpose]
         self._decide = Decisions(self.rules, self.device)
-        self.set_batch_size(batch_size)
+        self.set_batch_size(draws.batch_size)
 
     def set_batch_size(self, batch_size: int) -> None:
         """Takes another size of forward passes, between two calls of `sample`."""
@@ -422,21 +413,13 @@ def count_votes(
     ids = tuple(image_ids)
     if len(ids) != len(images) or len(set(ids)) != len(ids):
         raise UserError(f"image_ids must name each of the {len(images)} images once, got {len(ids)} ids")
+    draws = Draws(sigma, n0, n, seed, batch_size)
     parameter = next(base_classifier.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     base_classifier.eval()
     if len(images):
         refuse_batch_dependence(base_classifier, images.shape[1:], device)
-    sampler = Sampler(
-        base_classifier,
-        sigma=sigma,
-        n0=n0,
-        n=n,
-        seed=seed,
-        batch_size=batch_size,
-        rules=rules,
-        device=device,
-    )
+    sampler = Sampler(base_classifier, draws, rules=rules, device=device)
     requests = (Request(image, image_id) for image, image_id in zip(images, ids, strict=True))
     counted = sorted(sampler.sample(requests), key=lambda one: one.position)
     none = np.zeros((0, len(sampler.rules), 1), np.int64)

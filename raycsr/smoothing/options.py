@@ -9,6 +9,40 @@ from raycsr.errors import UserError
 
 
 @dataclass(frozen=True)
+class Draws:
+    """How many noisy copies of an image are drawn, from which noise, and how many at once.
+
+    Attributes:
+        sigma: Standard deviation of the noise, in [0, 1] pixel units.
+        n0: Selection samples an image.
+        n: Estimation samples an image, at most.
+        seed: Seed of the noise; an image's noise depends on it and on the image's id.
+        batch_size: Rows of a forward pass, a power of two.
+    """
+
+    sigma: float
+    n0: int
+    n: int
+    seed: int = 0
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be sampled with.
+
+        Raises:
+            UserError: naming the option and its value.
+        """
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {self.sigma}")
+        if self.n0 < 1 or self.n < 1:
+            raise UserError(f"n0 and n must be at least 1, got n0={self.n0}, n={self.n}")
+        if max(self.n0, self.n) > MOST_SAMPLES:
+            raise UserError(f"n0 and n must be at most {MOST_SAMPLES:,}, got n0={self.n0}, n={self.n}")
+        if self.batch_size < 1 or self.batch_size & (self.batch_size - 1):
+            raise UserError(f"batch_size must be a power of two, got {self.batch_size}; try 64")
+
+
+@dataclass(frozen=True)
 class SamplingOptions:
     """How the votes of an image are drawn; what the radii mean is settled here.
 
@@ -42,26 +76,14 @@ class SamplingOptions:
         """What chooses n: `fixed`, before the first vote, or `sequential`, the votes."""
         return "fixed" if self.radii is None else "sequential"
 
+    def draws(self, sigma: float, batch_size: int) -> Draws:
+        """What is drawn for an image at one sigma, so many rows at once."""
+        return Draws(sigma, self.n0, self.max_samples, self.seed, batch_size)
+
     @property
     def max_samples(self) -> int:
         """Largest number of estimation samples of an image: n, in whole chunks where an image may go on later."""
         return self.n if self.radii is None else -(-self.n // CHUNK) * CHUNK
-
-
-def check_sampling(sigma: float, n0: int, n: int, batch_size: int) -> None:
-    """Refuses what cannot be sampled with.
-
-    Raises:
-        UserError: naming the option and its value.
-    """
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {sigma}")
-    if n0 < 1 or n < 1:
-        raise UserError(f"n0 and n must be at least 1, got n0={n0}, n={n}")
-    if max(n0, n) > MOST_SAMPLES:
-        raise UserError(f"n0 and n must be at most {MOST_SAMPLES:,}, got n0={n0}, n={n}")
-    if batch_size < 1 or batch_size & (batch_size - 1):
-        raise UserError(f"batch_size must be a power of two, got {batch_size}; try 64")
 
 
 NOISE_SCHEME = "v1"

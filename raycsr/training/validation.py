@@ -12,6 +12,7 @@ from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.smoothing.certify_images import certify_images
+from raycsr.smoothing.options import Draws
 from raycsr.training.options import ValidationOptions
 from raycsr.training.ranks import gathered, shard
 
@@ -138,15 +139,12 @@ def certified_metrics(
     """
     mine = certify_images(
         base_classifier,
-        pixels[shard()],
+        {str(i): pixels[i] for i in range(len(labels))[shard()]},
         labels[shard()],
+        Draws(sigma, options.n0, options.n),
         costs=costs,
-        sigma=sigma,
-        n0=options.n0,
-        n=options.n,
         alpha=options.alpha,
         progress=progress,
-        image_ids=[str(i) for i in range(len(labels))][shard()],
     )
     certificates = pd.concat(gathered(mine)).sort_values("image_id", key=lambda ids: ids.astype(int))
     radius = sigma if options.radius is None else options.radius

@@ -82,6 +82,7 @@ def tune_rule(
     from raycsr.distributed.sampling.classes import check_classes, classes_by_position
     from raycsr.models.loading import load_base_classifier
     from raycsr.smoothing.certify_images import certify_images
+    from raycsr.smoothing.options import Draws
     from raycsr.training.tuning import STRENGTHS, Budget, draw_images, tune, weights_of
 
     allowed = Budget(budget, recall_budget)
@@ -121,16 +122,12 @@ def tune_rule(
             with Progress(len(pixels), f"{len(rules)} rules", "images") as shown:
                 return certify_images(
                     base_classifier,
-                    pixels.images,
+                    {str(i): image for i, image in enumerate(pixels.images)},
                     pixels.labels,
+                    Draws(sigma, n0, n, seed, batch_size),
                     costs=matrix,
-                    sigma=sigma,
-                    n0=n0,
-                    n=n,
                     alpha=ALPHA,
                     rules=rules,
-                    seed=seed,
-                    batch_size=batch_size,
                     progress=shown.update,
                 )
 

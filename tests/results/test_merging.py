@@ -16,7 +16,7 @@ from raycsr.models.rules import ARGMAX
 from raycsr.results import histograms, votes_table
 from raycsr.results.merging import deduplicated, whole
 from raycsr.smoothing.engine import Request, Sampler
-from raycsr.smoothing.options import CHUNK
+from raycsr.smoothing.options import CHUNK, Draws
 
 N, SIGMA, ALPHA = 1024, 0.5, 0.001
 
@@ -34,11 +34,7 @@ def drawn(images, radii):
     statements = Statements([CostMatrix.uniform(3)], radii or [1.0], sigma=SIGMA, alpha=ALPHA, n=N)
     sampler = Sampler(
         _Towards(),
-        sigma=SIGMA,
-        n0=64,
-        n=N,
-        seed=0,
-        batch_size=64,
+        Draws(SIGMA, 64, N),
         rules=(ARGMAX,),
         device="cpu",
         checks=looks(N, CHUNK) if radii else (),

@@ -9,13 +9,14 @@ from raycsr import UserError, certify_counts
 from raycsr.costs import CostMatrix
 from raycsr.data.packaged import digits_arrays
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.prepare import prepare_for_inference
+from raycsr.models.prepare import prepare_for_inference, resolve_precision
 from raycsr.models.spec import ModelOptions
 from raycsr.smoothing.certify_images import certify_images
 from raycsr.smoothing.engine import Sampler
+from raycsr.smoothing.options import Draws
 
 COSTS = CostMatrix.pairwise(10, {4: [9], 3: [8]})
-SAMPLING = {"sigma": 0.5, "n0": 32, "n": 128}
+DRAWS = Draws(0.5, 32, 128, seed=7)
 
 
 @pytest.fixture
@@ -30,15 +31,16 @@ def digits():
 
 
 def certified(classifier, digits, **more):
-    return certify_images(classifier, *digits, costs=COSTS, **SAMPLING, **{"precision": "fp32", **more})
+    images, labels = digits
+    return certify_images(classifier, {str(i): one for i, one in enumerate(images)}, labels, DRAWS, costs=COSTS, **more)
 
 
 def test_rows_are_what_counting_and_certifying_give(classifier, digits):
     rules = ["argmax", "offset:2*pair:4/9", "expected_cost:1,3*pair:4/9"]
-    ours = certified(classifier, digits, rules=rules, alpha=0.01, seed=7)
+    ours = certified(classifier, digits, rules=rules, alpha=0.01)
     images, labels = digits
-    network = prepare_for_inference(classifier, precision="fp32", device="cpu")
-    sampler = Sampler(network, **SAMPLING, seed=7, batch_size=64, rules=rules, purpose="tuning")
+    network = prepare_for_inference(classifier, precision=resolve_precision("auto", "cpu"), device="cpu")
+    sampler = Sampler(network, DRAWS, rules=rules, purpose="tuning")
     votes = [sampler.count(torch.from_numpy(image).permute(2, 0, 1), str(i)) for i, image in enumerate(images)]
     assert ours["rule"].tolist() == [rule.id for rule in sampler.rules for _ in range(6)]
     for r, rule in enumerate(rule.id for rule in sampler.rules):
@@ -83,6 +85,8 @@ def test_each_image_is_reported_and_a_broken_network_is_an_error_of_the_image(cl
 
 def test_pixels_of_another_kind_are_refused(classifier, digits):
     images, labels = digits
-    for wrong in (images.astype(np.float32), images.transpose(0, 3, 1, 2), images[:5]):
-        with pytest.raises(UserError, match=r"pixels are .* with 6 labels: give uint8 \(N, H, W, 3\)"):
+    for wrong in (images.astype(np.float32), images.transpose(0, 3, 1, 2)):
+        with pytest.raises(UserError, match=r"image '0' is .*: give pixels as uint8 \(H, W, 3\)"):
             certified(classifier, (wrong, labels))
+    with pytest.raises(UserError, match="5 images and 6 labels"):
+        certified(classifier, (images[:5], labels))

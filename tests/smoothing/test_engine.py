@@ -7,6 +7,7 @@ from torch import nn
 from raycsr import UserError, count_votes
 from raycsr.models.rules import parse_rules
 from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.options import Draws
 
 SHAPE = (3, 4, 4)
 
@@ -86,7 +87,7 @@ def test_noisy_pixels_are_not_clipped():
 
 
 def test_uint8_and_float_pixels_are_the_same_image():
-    sampler = Sampler(Halfspace(), sigma=0.5, n0=10, n=100, seed=0, batch_size=64)
+    sampler = Sampler(Halfspace(), Draws(0.5, 10, 100))
     pixels = torch.randint(256, SHAPE, dtype=torch.uint8)
     from_bytes, from_floats = sampler.count(pixels, "a"), sampler.count(pixels / 255, "a")
     assert all((a == b).all() for a, b in zip(from_bytes, from_floats, strict=True))
@@ -112,7 +113,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(images):
                 raise torch.OutOfMemoryError
             return super().forward(pixels)
 
-    sampler = Sampler(Small(), sigma=0.5, n0=50, n=200, seed=0, batch_size=64)
+    sampler = Sampler(Small(), Draws(0.5, 50, 200))
     counts0, counts = sampler.count(images[0], "0")
     assert (sampler.batch_size, sampler.out_of_memory) == (16, 2)
     assert (counts == votes(images[:1]).counts[0]).all() and counts0.sum() == 50
@@ -186,8 +187,9 @@ def random_images(count):
 
 
 def sampler(classifier=None, **options):
-    options = {"sigma": 0.5, "n0": 100, "n": 1000, "seed": 0, "batch_size": 256, **options}
-    return Sampler(classifier or Halfspace(), **options)
+    draws = {"sigma": 0.5, "n0": 100, "n": 1000, "batch_size": 256}
+    draws |= {name: options.pop(name) for name in draws if name in options}
+    return Sampler(classifier or Halfspace(), Draws(**draws), **options)
 
 
 def until(n):

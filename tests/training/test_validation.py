@@ -10,6 +10,7 @@ from raycsr.errors import UserError
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
 from raycsr.smoothing.certify_images import certify_images
+from raycsr.smoothing.options import Draws
 from raycsr.training.options import ValidationOptions
 from raycsr.training.validation import certified_metrics, check_validation, hold_out
 
@@ -77,7 +78,9 @@ def test_metrics_are_those_of_the_public_functions():
     options = ValidationOptions(n0=16, n=64, radius=0.1)
     metrics = certified_metrics(model, pixels, labels, 4, costs=costs, sigma=0.25, options=options)
 
-    certificates = certify_images(model, pixels, labels, costs=costs, sigma=0.25, n0=16, n=64)
+    certificates = certify_images(
+        model, {str(i): image for i, image in enumerate(pixels)}, labels, Draws(0.25, 16, 64), costs=costs
+    )
 
     def expected(stop):
         return raycsr.summarize(certificates.iloc[:stop], costs=costs, radii=[0.1]).iloc[0]

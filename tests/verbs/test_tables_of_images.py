@@ -15,7 +15,7 @@ from raycsr.models.checkpoints import load_checkpoint
 from raycsr.models.spec import ModelOptions
 from raycsr.reports.photographs import read_pictures
 from raycsr.smoothing.certify_images import certify_images
-from raycsr.smoothing.options import SamplingOptions
+from raycsr.smoothing.options import Draws, SamplingOptions
 from raycsr.training.options import TrainingOptions, ValidationOptions
 from raycsr.verbs.evaluate import evaluate
 from raycsr.verbs.train import train
@@ -79,9 +79,8 @@ def test_certificates_are_summed_up_by_lesion(lesions, trained):
     pixels = read_pixels(source, images, model.preprocessing)
     assert pixels.image_ids[:2] == ["ISIC_0000000.png", "ISIC_0000001.png"] and set(pixels.labels) == {0, 1, 2}
     costs = CostMatrix.from_spec("seed:mel", 3, NAMES)
-    certificates = certify_images(
-        model, pixels.images, pixels.labels, costs=costs, sigma=0.25, n0=16, n=64, image_ids=pixels.image_ids
-    )
+    of_each = dict(zip(pixels.image_ids, pixels.images, strict=True))
+    certificates = certify_images(model, of_each, pixels.labels, Draws(0.25, 16, 64), costs=costs)
     (alone,) = summarize(certificates, costs=costs, radii=[0.1]).to_dict("records")
     (grouped,) = summarize(certificates, costs=costs, radii=[0.1], groups=images["group"]).to_dict("records")
     assert (alone["num_groups"], grouped["num_groups"]) == (96, 32)

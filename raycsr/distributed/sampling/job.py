@@ -34,7 +34,7 @@ from raycsr.results import (
     known_sets,
     seen_images,
 )
-from raycsr.smoothing.options import CHUNK, NOISE_SCHEME, SamplingOptions, check_sampling
+from raycsr.smoothing.options import CHUNK, NOISE_SCHEME, Draws, SamplingOptions
 from raycsr.store import Store
 
 
@@ -133,7 +133,7 @@ def check_votes(sampling: SamplingOptions, sigmas: Sequence[float], alpha: float
     if not sigmas:
         raise UserError("sampling.sigma is an empty list; give at least one noise level")
     for sigma in sigmas:
-        check_sampling(sigma, sampling.n0, sampling.n, sampling.batch_size or 1)
+        Draws(sigma, sampling.n0, sampling.n, batch_size=sampling.batch_size or 1)
     if sampling.radii is not None:
         _check_sequential(sampling, sampling.radii, sigmas, alpha)
     elif largest_radius(sampling.n, alpha, 1.0) <= 0:

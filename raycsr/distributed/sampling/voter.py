@@ -99,11 +99,7 @@ class Voter:
         )
         return Sampler(
             network,
-            sigma=sigma,
-            n0=sampling.n0,
-            n=sampling.max_samples,
-            seed=sampling.seed,
-            batch_size=batch_size,
+            sampling.draws(sigma, batch_size),
             rules=rules,
             device=self._device,
             checks=looks(sampling.max_samples, CHUNK) if self._statements is not None else (),
