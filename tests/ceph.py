@@ -40,6 +40,8 @@ osd pool default min size = 1
 osd pool default pg num = 8
 osd pool default pgp num = 8
 osd crush chooseleaf type = 0
+; a gateway that was killed is not waited for: others tell it of what they change, half a minute long
+osd client watch timeout = 3
 mon allow pool size one = true
 mon warn on pool no redundancy = false
 run dir = {folder}

@@ -27,6 +27,7 @@ os.environ["RAY_ADDRESS"] = "local"  # or commands would join the cluster of sev
 os.environ.setdefault("RAYCSR_PATIENCE", "2")  # seconds; what is away in a test stays so
 hypothesis.settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("no deadline")
+SERVERS = {"cluster", "nodes", "ceph"}  # fixtures of the session that hold gigabytes and processes
 torch.set_num_threads(1)  # the networks of the tests are tiny: threads would wait longer than they work
 
 
@@ -35,6 +36,22 @@ def pytest_unconfigure() -> None:
     from raycsr.cli import leave
 
     atexit.unregister(leave)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under pytest-xdist one worker runs all that starts Ray or Ceph, so that there is one of each; others share files.
+
+    A file stays whole, for what it prepares once.
+    """
+    if config.pluginmanager.has_plugin("xdist"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("ray" if starts_ray(item) else item.path.stem))
+
+
+def starts_ray(item: pytest.Item) -> bool:
+    """Whether a test starts or uses Ray, or the S3 server on a disk."""
+    return item.get_closest_marker("ray") is not None or not SERVERS.isdisjoint(item.fixturenames)
 
 
 @dataclass(frozen=True)
@@ -195,15 +212,18 @@ def photographs(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def make_job(cluster):
-    """A small job on the digits, as keyword arguments of `sample`, into a folder."""
+def make_job():
+    """A small job on the digits in this process, as keyword arguments of `sample`, into a folder.
 
-    def make(folder, *, limit=12, n=128, actors=1, **more):
+    With `actors` it runs on them; such a test asks for `cluster`, too.
+    """
+
+    def make(folder, *, limit=12, n=128, actors=0, **more):
         return {
             "data": DataOptions(source="digits", limit=limit),
             "model": ModelOptions(name="cifar_resnet8", num_classes=10, input_size=8),
             "sampling": SamplingOptions(sigma=0.5, n0=32, n=n, precision="fp32", batch_size=64),
-            "pool": PoolOptions(actors=actors, cpus_per_actor=0.5),
+            "pool": PoolOptions(actors=actors, cpus_per_actor=0.5, threads_per_actor=1),
             "results": str(folder / "results"),
             **more,
         }

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from jobs import bench_scale as module
 from jobs.bench_scale import bench_scale
 
 
@@ -17,7 +18,14 @@ def figures(tmp_path):
     return run
 
 
-def test_the_resume_decision_is_checked_and_timed(figures, capsys):
+@pytest.fixture(params=["this process", pytest.param("fresh processes", marks=pytest.mark.long)])
+def processes(request, monkeypatch):
+    """Where the benchmark decides: a fresh process imports for seconds, so that its memory is its own."""
+    if request.param == "this process":
+        monkeypatch.setattr(module, "_in_fresh_process", lambda function, *arguments: function(*arguments))
+
+
+def test_the_resume_decision_is_checked_and_timed(processes, figures, capsys):
     rows = figures("resume")
     assert [set(row) - {"what"} for row in rows] == [{"MB"}, {"seconds", "MB"}] * 4
     assert rows[1]["what"] == "resume decision, 1,200 images, 300 parts, 1 rules"

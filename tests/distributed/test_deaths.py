@@ -184,7 +184,7 @@ class DeadlyVoter(Voter):
 def test_images_that_kill_their_process_are_errored_rows_and_all_others_are_sampled(
     job, photographs, sent, monkeypatch
 ):
-    options = job(**photographs, costs=["uniform"])
+    options = job(actors=1, **photographs, costs=["uniform"])
     with monkeypatch.context() as patched:
         patched.setattr(job_module, "open_source", lambda data: DeadlySource(**vars(open_source(data))))
         patched.setattr(run, "stream", lambda *arguments: stream(*arguments, DeadlyVoter))
@@ -214,7 +214,7 @@ class DeadVoter(Voter):
 @pytest.mark.long
 def test_a_network_that_every_image_kills_ends_by_name_after_few_deaths(job, sent, monkeypatch):
     monkeypatch.setattr(run, "stream", lambda *arguments: stream(*arguments, DeadVoter))
-    options = job(limit=4)
+    options = job(limit=4, actors=1)
     with pytest.raises(UserError, match=r"has sampled no image: its process died 3 times for each of 3, test#0"):
         sample(**options)
     (deaths,) = Path(options["results"]).glob("default/runs/*/deaths")
@@ -234,4 +234,4 @@ def test_a_network_that_kills_its_process_when_it_is_loaded_ends_by_name(job, se
     with pytest.raises(
         UserError, match="the process that loads the model died 3 times; check the model, and the memory of node"
     ):
-        sample(**job(limit=4))
+        sample(**job(limit=4, actors=1))

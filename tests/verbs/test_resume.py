@@ -25,7 +25,8 @@ def parts(results):
     return list(Path(results).glob("default/runs/*/votes/*.parquet"))
 
 
-def test_a_killed_driver_is_continued_by_the_same_command(cluster, job, tmp_path):
+@pytest.mark.ray
+def test_a_killed_driver_is_continued_by_the_same_command(job, tmp_path):
     config, results = tmp_path / "job.yaml", tmp_path / "killed"
     config.write_text(COMMAND)
     command = [sys.executable, "-m", "raycsr.cli", "sample", "--config", str(config), "--results", str(results)]

@@ -64,9 +64,10 @@ def test_the_pipeline_counts_the_votes_of_the_bare_engine(job):
     assert stored["error"].isna().all()
 
 
-def test_a_pool_of_no_actors_is_this_process(job, tmp_path):
+@pytest.mark.ray
+def test_a_pool_of_no_actors_is_this_process(cluster, job, tmp_path):
     """Nothing of Ray is started, and the votes are those that an actor draws."""
-    options = job(limit=10, costs=["seed:4"])
+    options = job(limit=10, actors=1, costs=["seed:4"])
     here = {**options, "pool": PoolOptions(actors=0), "results": str(tmp_path / "here")}
     config = tmp_path / "job.yaml"
     config.write_text(yaml.safe_dump({name: plain(value) for name, value in here.items()}))
@@ -92,16 +93,18 @@ def test_what_no_actor_can_have_is_refused(options):
         check_pool(PoolOptions(actors=0, **options))
 
 
-def test_votes_are_the_same_whatever_the_number_of_actors_and_blocks(job, tmp_path):
-    (one,) = sample(**job(actors=1, results=str(tmp_path / "one")))
+@pytest.mark.ray
+def test_votes_are_the_same_whatever_the_number_of_actors_and_blocks(cluster, job, tmp_path):
+    (one,) = sample(**job(actors=0, results=str(tmp_path / "one")))
     (three,) = sample(**job(actors=3, results=str(tmp_path / "three")))
     assert one.run.run_id == three.run.run_id
     assert comparable(load_votes(one.run.location)) == comparable(load_votes(three.run.location))
 
 
-def test_the_whole_path_on_s3_with_certificates_as_they_come(job, s3):
+@pytest.mark.ray
+def test_the_whole_path_on_s3_with_certificates_as_they_come(cluster, job, s3):
     results = f"s3://{s3.new_bucket()}/results"
-    (outcome,) = sample(**job(results=results, costs=["uniform", "pair:4/9"], alpha=0.01))
+    (outcome,) = sample(**job(actors=1, results=results, costs=["uniform", "pair:4/9"], alpha=0.01))
     assert outcome.run.location.startswith(results)
     assert sorted(facts["spec"] for facts in outcome.run.certificate_sets().values()) == ["pair:4/9", "uniform"]
     certificates = load_certificates(outcome.run.location, costs="uniform", alpha=0.01)
@@ -190,7 +193,7 @@ def test_a_source_that_goes_away_while_sampling_is_one_line_and_keeps_what_is_do
 
     with (
         monkeypatch.context() as patched,
-        pytest.raises(UserError, match=r"there is no .*photos.* on this node.*what is"),
+        pytest.raises(UserError, match=r"there is no .*photos.* on this node"),
     ):
         patched.setattr("raycsr.distributed.sampling.run.describe", vanish)
         sample(**options)
@@ -204,7 +207,7 @@ def test_a_network_that_is_broken_altogether_stops_at_once(job, tmp_path):
     model.network.fc.weight.fill_(3e38)  # a number, of which no sum is one
     save_checkpoint(tmp_path / "huge.pt", model)
     options = job(limit=40, n=4096, model=ModelOptions(name=str(tmp_path / "huge.pt")))
-    with pytest.raises(UserError, match=r"the first block's 1 images all gave logits that are not finite"):
+    with pytest.raises(UserError, match=r"the first block's .* images all gave logits that are not finite"):
         sample(**options)
     (run,) = Path(options["results"]).glob("default/runs/*")
     assert len(load_votes(run)) < 40
@@ -217,7 +220,8 @@ def test_training_at_another_sigma_draws_a_warning(job, tmp_path):
         sample(**job(limit=1, model=ModelOptions(name=str(tmp_path / "trained.pt"))))
 
 
-def test_a_killed_actor_costs_nothing_but_time(job, tmp_path):
+@pytest.mark.ray
+def test_a_killed_actor_costs_nothing_but_time(cluster, job, tmp_path):
     # n is large enough for the actors to be killed while they work
     options = job(limit=40, n=4096, actors=2)
     (undisturbed,) = sample(**job(limit=40, n=4096, results=str(tmp_path / "undisturbed")))
@@ -247,7 +251,8 @@ def _kill_a_voter(results, killed):
             continue
 
 
-def test_a_pool_that_would_take_every_cpu_is_refused(job):
+@pytest.mark.ray
+def test_a_pool_that_would_take_every_cpu_is_refused(cluster, job):
     cpus = int(ray.cluster_resources()["CPU"])
     with pytest.raises(
         UserError, match=rf"would take {cpus} of the cluster's {cpus} CPUs.*lower pool.actors to {cpus - 1}"

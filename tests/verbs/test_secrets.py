@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from raycsr.data.options import DataOptions
 from raycsr.models.spec import ModelOptions
 from raycsr.training.options import TrainingOptions, ValidationOptions
@@ -26,7 +24,6 @@ def written(folder):
     return b" ".join(str(path).encode() + path.read_bytes() for path in Path(folder).rglob("*") if path.is_file())
 
 
-@pytest.mark.ray
 def test_a_run_a_training_and_a_report_write_none(job, tmp_path, monkeypatch, capfd):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)

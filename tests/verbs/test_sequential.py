@@ -99,14 +99,15 @@ def test_more_radii_go_on_where_each_image_stopped_to_the_votes_of_having_asked_
     assert ours.equals(theirs)
 
 
-def test_a_larger_n_goes_on_with_images_that_it_may_decide(sequential, tmp_path):
+@pytest.mark.ray
+def test_a_larger_n_goes_on_with_images_that_it_may_decide(cluster, sequential, tmp_path):
     (small,) = sample(**sequential(n=100))  # two chunks
     votes = load_votes(small.run.location)
     assert votes["n"].max() == 128
     statements = statements_of(small.run, [0.3])  # an image that 128 samples cannot certify may be by 2048
     rows = zip(votes["selection"], votes["estimation"], votes["label"], strict=True)
     left = sum(not statements.decided([dense(first)], [dense(second)], label) for first, second, label in rows)
-    (large,) = sample(**sequential(n=N))
+    (large,) = sample(**sequential(n=N, actors=2))
     assert large.run.location == small.run.location and large.sampled == left > 0
     (at_once,) = sample(**sequential(results=str(tmp_path / "at once")))
     assert comparable(load_votes(large.run.location)) == comparable(load_votes(at_once.run.location))
