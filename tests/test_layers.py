@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_a_verb_and_its_help_load_no_torch(verb):
     words = ["validate", "sample"] if verb == "validate" else [verb]
     done = subprocess.run([sys.executable, "-c", code, *words, "--help"], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    assert not re.findall(r"{\w+}", done.stdout), "a blank that another import fills in"
 
 
 def test_decoding_and_certifying_load_no_torch():

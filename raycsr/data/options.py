@@ -8,7 +8,7 @@ class DataOptions:
     """What to certify. The subset is taken in the order classes, skip, limit.
 
     Attributes:
-        source: One of {sources}; or what an installed package adds.
+        source: One of digits, cifar10, imagefolder, csv, parquet, webdataset; or what an installed package adds.
         path: Folder or file, local or s3://bucket/prefix; for cifar10 the local folder that torchvision
             keeps it in; for csv the file whose rows are images.
         split: Part of the data, where the source has parts: digits, cifar10, Parquet folders with files named

@@ -284,9 +284,6 @@ _KINDS = {
 }
 
 
-DataOptions.__doc__ = str(DataOptions.__doc__).replace("{sources}", ", ".join(_KINDS))  # which is the help
-
-
 def _wrong(kind: Any) -> str | None:
     """What is wrong with a source of a package."""
     return (

@@ -139,7 +139,8 @@ class ObjectiveOptions:
     """The loss that is minimised.
 
     Attributes:
-        name: One of {objectives}; or what an installed package adds. Those that end in _cs need costs.
+        name: One of gaussian, macer, smoothadv, consistency, smoothmix, margin_cs, gaussian_cs, macer_cs, smoothadv_cs,
+            consistency_cs, smoothmix_cs; or what an installed package adds. Those that end in _cs need costs.
         args: Its hyper-parameters, as in `raycsr.training.objectives`.
     """
 

@@ -23,14 +23,11 @@ from raycsr.models.spec import ModelOptions
 from raycsr.results import ImageSet, trained_on
 from raycsr.training.augmentation import augmentation
 from raycsr.training.loop import check_training
-from raycsr.training.objectives import OBJECTIVES, Objective, resolve_objective
+from raycsr.training.objectives import Objective, resolve_objective
 from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
 from raycsr.training.validation import HeldOut, check_validation, hold_out
 
 _MEMORY_SHARE = 0.25  # of the machine's memory that decoded images may take
-
-
-ObjectiveOptions.__doc__ = str(ObjectiveOptions.__doc__).replace("{objectives}", ", ".join(OBJECTIVES))  # the help
 
 
 @dataclass(frozen=True)
