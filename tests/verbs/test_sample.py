@@ -195,7 +195,7 @@ def test_a_source_that_goes_away_while_sampling_is_one_line_and_keeps_what_is_do
         monkeypatch.context() as patched,
         pytest.raises(UserError, match=r"there is no .*photos.* on this node"),
     ):
-        patched.setattr("raycsr.distributed.sampling.run.describe", vanish)
+        patched.setattr("raycsr.distributed.sampling.run.plan_of", vanish)
         sample(**options)
     folder.with_name("away").rename(folder)
     (outcome,) = sample(**options)
