@@ -10,6 +10,7 @@ import sys
 
 import pandas as pd
 
+from raycsr.certification import METRICS
 from raycsr.cli import run_job
 from raycsr.errors import UserError
 from raycsr.reports import at_equal_accuracy, format_equal_accuracy, format_front, format_summary
@@ -18,7 +19,11 @@ from raycsr.reports.curves import plot_front
 from raycsr.store import Store
 from raycsr.verbs.report import report
 
-OF_ALL_IMAGES = ("accuracy", "certified_accuracy", "acr", "target_recall", "num_images", "num_target", "collapsed")
+OF_SEEDS = [name for name, metric in METRICS.items() if metric.population.of_seed_classes]
+OF_ALL_IMAGES = {
+    "collapsed",
+    *(one for name in METRICS if name not in OF_SEEDS for one in (name, METRICS[name].population.count)),
+}
 
 
 def joined(robust: pd.DataFrame, accurate: pd.DataFrame) -> pd.DataFrame:

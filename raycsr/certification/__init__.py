@@ -18,8 +18,9 @@ from raycsr.certification.by_class import (
 )
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
 from raycsr.certification.groups import group_column, group_numbers
-from raycsr.certification.metrics import METRICS, metric_of, summarize
+from raycsr.certification.metrics import METRICS, metric_of
 from raycsr.certification.statements import FUTILITY_LEVEL, Statements, Tallies, looks
+from raycsr.certification.summary import summarize
 
 __all__ = [
     "BOUNDS",

@@ -7,7 +7,9 @@ import pandas as pd
 
 from raycsr.certification.bounds import FloatArray, IntArray
 from raycsr.certification.groups import group_column
-from raycsr.certification.metrics import certified, checked_radii, refuse_mixed, refuse_other_costs, wilson
+from raycsr.certification.intervals import wilson
+from raycsr.certification.metrics.record import certified
+from raycsr.certification.summary import checked_radii, refuse_mixed, refuse_other_costs
 from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError
 

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from raycsr.certification import METRICS
 from raycsr.distributed.cluster import NODE_SECONDS
 
 
@@ -84,7 +85,7 @@ class SearchOptions:
     """How the space is searched.
 
     Attributes:
-        metric: Certified metric of the held-out images that trials compete in: rob_cs, rob_cost, acr, ... By default
+        metric: Certified metric of the held-out images that trials compete in, one of {metrics}. By default
             rob_cs, and rob_cost under costs that differ in size.
         budget: The best trial is sought among those whose accuracy is at most this much below that of the most
             accurate one of the same sigma and costs: rob_cs alone is won by answering with seed classes only.
@@ -118,6 +119,9 @@ class SearchOptions:
     def workers(self) -> WorkerOptions:
         """Those of a trial."""
         return WorkerOptions(self.workers_per_trial, self.cpus_per_trial, self.gpus_per_trial)
+
+
+SearchOptions.__doc__ = str(SearchOptions.__doc__).replace("{metrics}", ", ".join(METRICS))  # which is the help
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def merits(rows: pd.DataFrame, metric: str | None = None) -> pd.Series:
     found = np.full(len(rows), np.nan)
     for name in set(names.tolist()):
         values = rows[name].to_numpy(float, na_value=np.nan)
-        found = np.where(names == name, values if METRICS[name] else -values, found)
+        found = np.where(names == name, values if METRICS[name].more_is_better else -values, found)
     return pd.Series(found, rows.index)
 
 

@@ -113,7 +113,7 @@ def plot_front(points: pd.DataFrame) -> bytes:
             metric = _metric(points[points["costs"] == costs])
             left.set(xlabel="accuracy", ylabel=f"{metric} at radius {points['radius'].iloc[0]:.3g}")
             left.set_title(f"{costs}\n{_TITLES[metric]}")
-            if not METRICS[metric]:
+            if not METRICS[metric].more_is_better:
                 left.invert_yaxis()
             right.set(xlabel="accuracy", ylabel="recall")
             right.set_title(f"{costs}\nshare of the images of these classes that are answered rightly")

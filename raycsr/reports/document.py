@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from raycsr.certification import class_recalls, costliest_images, group_numbers
-from raycsr.certification.metrics import RHO
+from raycsr.certification.summary import RHO
 from raycsr.errors import UserError
 from raycsr.reports import (
     Certified,

@@ -9,9 +9,7 @@ import pandas as pd
 from raycsr.certification import METRICS
 from raycsr.reports import markdown_table
 from raycsr.reports import rank_trials as ranked
-from raycsr.reports.tables import FLATTERED, MARK, collapse_line, in_markdown
-
-_SHOWN = ("accuracy", "rob_cs", "rob_cost", "acr", "seed_recall", "target_recall")
+from raycsr.reports.tables import FLATTERED, MARK, collapse_line, in_markdown, shown_in
 
 
 def leaderboard(trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, str], str], budget: float) -> str:
@@ -27,7 +25,7 @@ def leaderboard(trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, s
     own = [key for key in keys if key not in ("sigma", "costs")]
     for _, group in ranked(trials, budget=budget).groupby(["sigma", "costs"]):
         sigma, costs, metric = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0]), str(group["metric"].iloc[0])
-        shown = [metric, *(name for name in _SHOWN if name != metric)]
+        shown = [metric, *(name for name in shown_in("leaderboard") if name != metric)]
         rows = [["", *own, *shown, "epochs", "state", "trial"]]
         for place, trial in enumerate(group.to_dict("records"), 1):
             point = json.loads(trial["point"])
@@ -42,7 +40,7 @@ def leaderboard(trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, s
                     trial["trial"],
                 ]
             )
-        by = f"{metric}{'' if METRICS[metric] else ' (less is better)'}"
+        by = f"{metric}{'' if METRICS[metric].more_is_better else ' (less is better)'}"
         parts += [f"## sigma {sigma:g}, costs {in_markdown(costs)}, by {by}", markdown_table(rows)]
         line = collapse_line(group, ["trial"])
         kept = best.get((sigma, costs), "none of these checkpoints can be read")

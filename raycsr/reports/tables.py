@@ -1,40 +1,42 @@
 """Tables for people: the summary, the ranking, the front, equal accuracy."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from raycsr.certification import METRICS
+from raycsr.certification.metrics.record import SENSITIVE
 from raycsr.errors import printable
 
 MARK = "†"  # beside numbers that a collapsed class flatters
 
-_SHOWN = {
-    "run": "run",
-    "costs": "costs",
-    "rule": "rule",
-    "radius": "radius",
-    "num_images": "images",
-    "accuracy": "accuracy",
-    "certified_accuracy": "certified acc.",
-    "certified_accuracy_guaranteed": "cert. acc. guaranteed",
-    "acr": "ACR",
-    "num_sensitive": "sensitive images",
-    "rob_cs": "rob_cs",
-    "rob_cs_guaranteed": "rob_cs guaranteed",
-    "rob_cost": "rob_cost",
-    "worst_case_cost": "worst cost",
-    "seed_recall": "seed recall",
-    "num_target": "target images",
-    "target_recall": "target recall",
+
+def _of_metrics(names: Iterable[str], *, guaranteed: bool = False) -> list[str]:
+    """Columns of some metrics: how many images a population has stands before the first that is about it."""
+    columns: list[str] = []
+    for name in names:
+        count = METRICS[name].population.count
+        columns += [one for one in (count, name) if one is not None and one not in columns]
+        columns += [f"{name}_guaranteed"] if guaranteed and METRICS[name].guaranteed else []
+    return columns
+
+
+def shown_in(table: str) -> list[str]:
+    """The metrics that a table shows, such as the leaderboard, in the order of the summary."""
+    return [name for name, metric in METRICS.items() if table in metric.tables]
+
+
+_SHOWN = ("run", "costs", "rule", "radius", *_of_metrics(METRICS, guaranteed=True))
+_TITLES = {
+    **{one.count: one.title for one in (metric.population for metric in METRICS.values()) if one.count},
+    **{name: metric.title for name, metric in METRICS.items()},
+    **{f"{name}_guaranteed": f"{metric.title} guaranteed" for name, metric in METRICS.items()},
+    "best": "best of all runs",
 }
-_TITLES = {**_SHOWN, "best": "best of all runs"}
-_RECALLS = ("seed_recall", "num_target", "target_recall")
-_IN_FRONT = ("costs", "run", "rule", "num_images", "accuracy", "num_sensitive", "rob_cs", "rob_cost", *_RECALLS)
-_RANKED = ("num_sensitive", "rob_cs", "rob_cost", "num_images", "accuracy", "certified_accuracy", *_RECALLS)
-_WITH_INTERVAL = ("certified_accuracy", "rob_cs", "rob_cost")
-FLATTERED = {*METRICS, "certified_accuracy_guaranteed", "rob_cs_guaranteed"} - {"target_recall"}
+_IN_FRONT = ("costs", "run", "rule", *_of_metrics(shown_in("front")))
+_RANKED = _of_metrics(sorted(shown_in("ranking"), key=lambda name: METRICS[name].population is not SENSITIVE))
+FLATTERED = {name + end for name, metric in METRICS.items() if metric.flattered for end in ("", "_guaranteed")}
 _ACTING = (  # in Markdown; a backslash first, which all others then get
     r"\\(?=[!-/:-@[-`{-~])",
     r"[|`<$]",
@@ -155,7 +157,7 @@ def in_markdown(text: str) -> str:
 
 def _rows(rows: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
     cells = [[_cell(row, name) for name in names] for row in rows.to_dict("records")]
-    return [[_TITLES[name] for name in names], *cells]
+    return [[_TITLES.get(name, name) for name in names], *cells]
 
 
 def _cell(row: dict, name: str) -> str:
@@ -167,6 +169,6 @@ def _cell(row: dict, name: str) -> str:
     if name.startswith("num_"):
         return f"{value:.0f}"
     text = f"{value:.3g}" if name == "radius" else f"{value:.3f}"
-    if f"{name}_low" in row and name in _WITH_INTERVAL:
+    if f"{name}_low" in row and name in METRICS and METRICS[name].shows_interval:
         text += f" [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
     return f"{text} {MARK}" if name in FLATTERED and row["collapsed"] else text

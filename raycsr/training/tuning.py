@@ -167,7 +167,7 @@ def choose_rule(table: pd.DataFrame, budget: Budget, metric: str = "rob_cs") -> 
     Returns:
         Its position in the table; 0, argmax, where no other rule within the budget is better at the metric.
     """
-    merit = table[metric] if METRICS[metric] else -table[metric]
+    merit = table[metric] if METRICS[metric].more_is_better else -table[metric]
     within = (table["accuracy_loss"] <= budget.accuracy) & (table["recall_loss"] <= budget.recall)
     better = table.assign(merit=merit)[within & (merit > merit.iloc[0])].reset_index(names="position")
     if better.empty:

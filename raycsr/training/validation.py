@@ -153,7 +153,9 @@ def certified_metrics(
         return summarize(rows, costs=costs, radii=[radius], intervals=False).iloc[0]
 
     of_all, of_sensitive = summary(certificates.iloc[:num_random]), summary(certificates)
-    about_sensitive = ("rob_cs", "rob_cost", "worst_case_cost", "seed_recall")
-    metrics = {name: float((of_sensitive if name in about_sensitive else of_all)[name]) for name in METRICS}
+    metrics = {
+        name: float((of_sensitive if metric.population.of_seed_classes else of_all)[name])
+        for name, metric in METRICS.items()
+    }
     collapsed = collapsed_classes(certificates, costs.num_classes)
     return {**metrics, "collapsed": collapse_in_words(collapsed, costs.class_names)}

@@ -9,9 +9,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
+from raycsr.certification import summarize
 from raycsr.certification.by_class import costliest_images, pairwise_robustness
 from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
-from raycsr.certification.metrics import summarize
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 

@@ -50,6 +50,20 @@ def test_a_record_is_read_as_it_was_written(store):
     assert read_record(store, "abcde_00001") is None and read_records(store, "12345") == {}
 
 
+def test_a_record_of_before_a_metric_was_there_has_none_of_it(store):
+    result = reported(1)
+    del result["acr"]
+    record = TrialRecord("abcde_00000", {"training.lr": 0.1})
+    record.add(result)
+    assert math.isnan(record.results[0]["acr"])
+    write_record(store, record)
+    stored = json.loads(store.read("abcde_00000/trial.json"))
+    del stored["results"][0]["rob_cost"]
+    store.write("abcde_00000/trial.json", json.dumps(stored).encode())
+    (again,) = read_record(store, "abcde_00000").results
+    assert math.isnan(again["rob_cost"]) and again["rob_cs"] == 0.5
+
+
 def test_an_epoch_counts_once_and_a_trial_that_goes_on_has_no_error_any_more():
     record = record_of(1, 2, 2, 1)
     assert record.epochs == {1, 2} and record.results[-1]["seconds"] == 5.0

@@ -69,7 +69,7 @@ def test_each_costs_are_ranked_by_what_their_trials_compete_in():
     text = leaderboard(trials, ["training.lr"], best, 0.05)
     assert text.startswith("# Leaderboard by rob_cost, rob_cs\n")
     dear = table(text.split("costs dear.csv, by rob_cost (less is better)")[1].split("##")[0])
-    assert dear[0][2:5] == ["rob_cost", "accuracy", "rob_cs"]
+    assert dear[0][2:5] == ["rob_cost", "accuracy", "acr"]
     assert [row[2] for row in dear[2:]] == ["1.000", "2.000"]
 
 

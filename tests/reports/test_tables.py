@@ -31,7 +31,7 @@ def test_a_summary_shows_intervals_images_and_guarantees_and_leaves_out_what_is_
     row = dict(zip(header(text), cells(text)[0], strict=True))
     assert row["certified acc."] == "1.000 [0.207, 1.000]"  # Wilson for 1 of 1
     assert (row["images"], row["sensitive images"], row["target images"]) == ("1", "0", "1")
-    assert (row["cert. acc. guaranteed"], row["rob_cs guaranteed"]) == ("1.000", "-")
+    assert (row["certified acc. guaranteed"], row["rob_cs guaranteed"]) == ("1.000", "-")
     assert [row[name] for name in ("rob_cs", "rob_cost", "worst cost", "seed recall")] == ["-"] * 4
     assert "rule" not in text
     text = format_summary(summary.assign(rule="offset:1*pair:0/1", rule_id="offset-0123456789"))

@@ -34,7 +34,7 @@ class AshaByGroup(FIFOScheduler):
         group = self._group(trial)
         if group not in self._schedulers:
             metric = self._metric_of(trial)
-            mode = "max" if METRICS[metric] else "min"
+            mode = "max" if METRICS[metric].more_is_better else "min"
             self._schedulers[group] = AsyncHyperBandScheduler(metric=metric, mode=mode, **self._asha)
         return self._schedulers[group]
 

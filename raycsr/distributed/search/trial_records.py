@@ -49,7 +49,8 @@ class TrialRecord:
         self.error = result.get("error")
         if self.error is None and result["epoch"] not in self.epochs:
             before = self.results[-1]["seconds"] if self.results else 0.0
-            facts = {name: result[name] for name in (*METRICS, "collapsed", *_FACTS)}
+            metrics = {name: result.get(name, math.nan) for name in METRICS}  # a trial may be older than a metric
+            facts = metrics | {name: result[name] for name in ("collapsed", *_FACTS)}
             self.results.append({**facts, "seconds": before + result["time_this_iter_s"]})
 
     @property
@@ -87,7 +88,8 @@ def read_record(folder: Store, trial: str) -> TrialRecord | None:
         record = TrialRecord(trial, facts["point"], facts["results"], facts["ended"], facts["error"])
         for one in record.results:
             for metric in METRICS:
-                one[metric] = math.nan if one[metric] is None else float(one[metric])
+                value = one.get(metric)
+                one[metric] = math.nan if value is None else float(value)
             one["epoch"], one["seconds"] = int(one["epoch"]), float(one["seconds"])
             _refuse_others(one, collapsed=str, precision=str)
         _refuse_others(facts, point=dict, results=list, ended=bool, error=str | None)

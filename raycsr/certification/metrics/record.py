@@ -1,0 +1,145 @@
+"""What a metric is, and what it looks at: certified images, all or those of a population."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from raycsr.certification.bounds import FloatArray, IntArray
+from raycsr.certification.intervals import Limits
+from raycsr.costs import CostMatrix
+
+# A value an image, at each radius or at any; (N, R) or (N, 1)
+Values = NDArray[np.bool_] | FloatArray
+
+# Pair-wise radii are gathered for this many images at a time.
+BLOCK_IMAGES = 1024
+
+
+@dataclass(frozen=True)
+class Judged:
+    """N certified images, at R radii.
+
+    Attributes:
+        certificates: Rows of `certify_counts`, of all images, of which these are some.
+        rows: Which of the rows these images are.
+        costs: The cost matrix that they were made with.
+        radii: The radii at which something is certified or not; (R,)
+    """
+
+    certificates: pd.DataFrame
+    rows: IntArray
+    costs: CostMatrix
+    radii: FloatArray
+
+    def only(self, those: NDArray[np.bool_]) -> "Judged":
+        """Some of these images, where `those`, (N,), is true."""
+        return self if those.all() else Judged(self.certificates, self.rows[those], self.costs, self.radii)
+
+    def numbers(self, column: str) -> FloatArray:
+        """A column of the certificates, NaN where it has no value; (N,)"""
+        return self.certificates[column].to_numpy(np.float64, na_value=np.nan)[self.rows]
+
+    def certified(self, column: str) -> NDArray[np.bool_]:
+        """Whether the radius in a column is above 0 and no smaller than each of the radii; (N, R)"""
+        return certified(self.numbers(column), self.radii)
+
+    @cached_property
+    def labels(self) -> IntArray:
+        """The true classes; (N,)"""
+        return self.certificates["label"].to_numpy(np.int64)[self.rows]
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the answer is right, without abstaining; (N,)"""
+        return (self.numbers("prediction") == self.labels) & ~self.certificates["abstain"].to_numpy(bool)[self.rows]
+
+    @cached_property
+    def costs_left(self) -> tuple[FloatArray, FloatArray]:
+        """Of images with pair-wise radii: sum and maximum of C[y, j] over the targets j not certified; (N, R) each.
+
+        As r grows a target is lost once and for good: it is entered where that happens, and the entries are then
+        accumulated over r. The work is one look-up a target, however many radii there are.
+        """
+        order = np.argsort(self.radii)
+        steps = len(self.radii) + 1  # at the last one, beyond all radii, enter the targets never lost
+        sums, maxima = np.empty((len(self.rows), len(order))), np.empty((len(self.rows), len(order)))
+        for start in range(0, len(self.rows), BLOCK_IMAGES):
+            block = slice(start, start + BLOCK_IMAGES)
+            cost_rows = self.costs.values[self.labels[block]]
+            image, target = np.nonzero(cost_rows)
+            cost = cost_rows[image, target]
+            radius = np.concatenate(self.certificates["pairwise_radius"].iloc[self.rows[block]].to_list())
+            lost_at = np.where(radius > 0, np.searchsorted(self.radii[order], radius, side="right"), 0)
+            cell = image * steps + lost_at
+            entered_sum = np.bincount(cell, cost, minlength=len(cost_rows) * steps).reshape(-1, steps)
+            entered_max = np.zeros(len(cost_rows) * steps)
+            np.maximum.at(entered_max, cell, cost)
+            sums[block, order] = np.cumsum(entered_sum, axis=1)[:, :-1]
+            maxima[block, order] = np.maximum.accumulate(entered_max.reshape(-1, steps), axis=1)[:, :-1]
+        return sums, maxima
+
+
+def certified(radii: FloatArray, thresholds: FloatArray) -> NDArray[np.bool_]:
+    """Whether each radius is certified at each of R thresholds, in a last axis more: (..., R)."""
+    return (radii > 0)[..., None] & (radii[..., None] >= thresholds)
+
+
+@dataclass(frozen=True)
+class Population:
+    """Images that a metric is about: its denominator.
+
+    Attributes:
+        of: All images -> which belong to it; (N,)
+        count: The summary's column that says how many they are, such as `num_target`; None where it has none.
+        title: What tables call that column.
+        of_seed_classes: Whether none but images of seed classes belong to it.
+    """
+
+    of: Callable[[Judged], NDArray[np.bool_]]
+    count: str | None = None
+    title: str = ""
+    of_seed_classes: bool = False
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that sums certificates up at a radius: the mean of a value an image, over a population.
+
+    Attributes:
+        title: What tables call it.
+        population: The images that it is about.
+        more_is_better: Whether more of it is better.
+        values: The images of its population -> their values; (N, R) or (N, 1)
+        intervals: The number of each image's group, (N,), and arrays of such values -> the 95 % interval of the mean
+            of each: `share_intervals` where values are true or false, else `mean_intervals`.
+        guaranteed: Whether it is a share of certified images, of which some may be false: the summary then says also
+            which share is true with near certainty (`NAME_guaranteed`).
+        flattered: Whether a class that collapsed makes it look better than it is; tables mark it there.
+        shows_interval: Whether tables show its interval.
+        tables: The tables that show it, beside the summary, which shows all: `front`, `ranking`, `leaderboard`.
+    """
+
+    title: str
+    population: Population
+    more_is_better: bool
+    values: Callable[[Judged], Values]
+    intervals: Callable[..., list[Limits]]
+    guaranteed: bool = False
+    flattered: bool = True
+    shows_interval: bool = False
+    tables: tuple[str, ...] = ("front", "ranking", "leaderboard")
+
+
+IMAGES = Population(lambda all_of_them: np.ones(len(all_of_them.rows), bool), "num_images", "images")
+SENSITIVE = Population(
+    lambda images: ~np.isnan(images.numbers("cost_sensitive_radius")),
+    "num_sensitive",
+    "sensitive images",
+    of_seed_classes=True,
+)
+SEEDS = Population(lambda images: images.costs.sensitive[images.labels], of_seed_classes=True)
+TARGETS = Population(lambda images: images.costs.target_classes[images.labels], "num_target", "target images")
