@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
 from raycsr.certification import certify_counts
@@ -29,7 +30,7 @@ from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference, resolve_precision
 from raycsr.models.spec import ModelOptions
-from raycsr.reports import markdown_table
+from raycsr.reports import Column, Table, as_text
 from raycsr.results import load_votes
 from raycsr.smoothing.engine import Sampler
 from raycsr.smoothing.options import CHUNK, Draws, SamplingOptions
@@ -326,7 +327,8 @@ def show(results: dict[str, list[dict]], out: str | None) -> None:
     rows = pd.DataFrame([{"benchmark": name, **row} for name, rows in results.items() for row in rows])
     cells = rows.map(lambda value: value if isinstance(value, str) else "" if pd.isna(value) else f"{value:,.3g}")
     print(f"{device}, torch {torch.__version__}")
-    print(markdown_table([list(rows.columns), *cells.to_numpy().tolist()]))
+    columns = [Column(name, numeric=is_numeric_dtype(rows[name])) for name in rows.columns]
+    print(as_text(Table(columns, cells.to_numpy().tolist())))
     if out:
         facts = {"device": device, "torch": torch.__version__, "python": platform.python_version()}
         Path(out).write_text(json.dumps(facts | {"results": results}, indent=1))

@@ -13,7 +13,15 @@ import pandas as pd
 from raycsr.certification import METRICS
 from raycsr.cli import run_job
 from raycsr.errors import UserError
-from raycsr.reports import at_equal_accuracy, format_equal_accuracy, format_front, format_summary
+from raycsr.reports import (
+    Document,
+    as_markdown,
+    as_text,
+    at_equal_accuracy,
+    equal_accuracy_table,
+    front_table,
+    summary_table,
+)
 from raycsr.reports import front as best_of_each
 from raycsr.reports.curves import plot_front
 from raycsr.store import Store
@@ -51,12 +59,12 @@ def main(*, robust: list[str], accurate: list[str], radius: float, out: str) -> 
         out: Folder to write to.
     """
     points = joined(*(report(run=runs, radii=[radius]) for runs in (robust, accurate)))
-    parts = [format_summary(points), format_front(best_of_each(points))]
-    text = "\n\n".join([*parts, format_equal_accuracy(at_equal_accuracy(points))])
+    tables = [summary_table(points), front_table(best_of_each(points)), equal_accuracy_table(at_equal_accuracy(points))]
+    document = Document(f"Front at radius {radius:g}", tables)
     store = Store(out)
-    store.write("front.md", text.encode())
+    store.write("front.md", as_markdown(document).encode())
     store.write("front.png", plot_front(points))
-    print(text)
+    print(as_text(document))
 
 
 if __name__ == "__main__":

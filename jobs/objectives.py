@@ -20,9 +20,20 @@ from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
-from raycsr.reports import at_equal_accuracy, format_equal_accuracy, format_front, front, markdown_table
+from raycsr.reports import (
+    Column,
+    Document,
+    Section,
+    Table,
+    as_markdown,
+    as_text,
+    at_equal_accuracy,
+    equal_accuracy_table,
+    front,
+    front_table,
+)
 from raycsr.reports.curves import plot_front
-from raycsr.reports.tables import FLATTERED, MARK, collapse_line, in_markdown
+from raycsr.reports.tables import cell, column, marks_line
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
 from raycsr.training.objectives import COST_SENSITIVE, OBJECTIVES
@@ -166,35 +177,29 @@ def main(*, path: str, start: str, results: str, radius: float = 0.25) -> None:
     found = checkpoints(path, start, results)
     # all before any is sampled: a rule is counted with the others, in one pass
     tuned_ids = {key: tuned(checkpoint, key[0]) for key, checkpoint in found.items()}
-    parts, store = [], Store(f"{results}/{EXPERIMENT}")
+    sections, store = [], Store(f"{results}/{EXPERIMENT}")
     for costs in MATRICES:
         of_objective = {objective: checkpoint for (spec, objective), checkpoint in found.items() if spec == costs}
         points = compared(costs, of_objective, path, results, radius)
         points["tuned"] = points["rule_id"] == points["objective"].map({o: tuned_ids[costs, o] for o in of_objective})
         shown = points[points["tuned"] | (points["rule_id"] == "argmax")].sort_values(["objective", "tuned"])
-        parts += [
-            f"costs {in_markdown(costs)}",
-            markdown_table(table_rows(shown)),
-            in_markdown(collapse_line(shown)),
-            format_front(front(points)),
-        ]
-        parts.append(format_equal_accuracy(at_equal_accuracy(points)))
+        tables = [table_of(shown), front_table(front(points)), equal_accuracy_table(at_equal_accuracy(points))]
+        sections.append(Section(f"Costs: {costs}", tables))
         store.write(f"front-{MATRICES[costs]}.png", plot_front(points))
-    text = "\n\n".join(parts)
-    store.write("objectives.md", text.encode())
-    print(text)
+    document = Document(f"Objectives at radius {radius:g}", sections)
+    store.write("objectives.md", as_markdown(document).encode())
+    print(as_text(document))
 
 
-def table_rows(points: pd.DataFrame) -> list[list[str]]:
+def table_of(points: pd.DataFrame) -> Table:
     """The table of README: a row an objective and rule."""
     names = ["accuracy", "rob_cs", "rob_cost", "acr", "seed_recall", "target_recall"]
-    rows = [["objective", "rule", *(name.replace("_", " ") if "recall" in name else name for name in names), "s"]]
-    for _, point in points.iterrows():
+    rows = []
+    for point in points.to_dict("records"):
         rule = f"tuned: {point['rule']}" if point["tuned"] else "argmax"
-        mark = f" {MARK}" if point["collapsed"] else ""
-        numbers = [f"{point[name]:.3f}{mark if name in FLATTERED else ''}" for name in names]
-        rows.append([point["objective"], rule, *numbers, f"{point['seconds']:.0f}"])
-    return rows
+        rows.append([point["objective"], rule, *(cell(point, name) for name in names), f"{point['seconds']:.0f}"])
+    columns = [Column("objective"), Column("rule"), *map(column, names), Column("s", numeric=True)]
+    return Table(columns, rows, marks_line(points))
 
 
 if __name__ == "__main__":

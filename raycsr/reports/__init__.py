@@ -1,4 +1,4 @@
-"""What people look at: tables, plots and pages made of stored results. Knows no Ray."""
+"""What people look at: one document of tables and pictures, as text, Markdown and a page, of stored results. No Ray."""
 
 from raycsr.reports.certified import (
     Certified,
@@ -9,32 +9,34 @@ from raycsr.reports.certified import (
     summaries,
 )
 from raycsr.reports.comparison import at_equal_accuracy, front, legible, rank_points, rank_trials, reference_and_best
-from raycsr.reports.tables import (
-    format_equal_accuracy,
-    format_front,
-    format_ranking,
-    format_summary,
-    in_markdown,
-    markdown_table,
-)
+from raycsr.reports.document import Column, Document, Notes, Paragraph, Section, Table
+from raycsr.reports.markdown import as_markdown
+from raycsr.reports.tables import equal_accuracy_table, front_table, ranking_table, summary_table
+from raycsr.reports.text import as_text
 
 __all__ = [
     "Certified",
+    "Column",
+    "Document",
+    "Notes",
+    "Paragraph",
+    "Section",
+    "Table",
+    "as_markdown",
+    "as_text",
     "at_equal_accuracy",
     "certified_curves",
     "default_radii",
-    "format_equal_accuracy",
-    "format_front",
-    "format_ranking",
-    "format_summary",
+    "equal_accuracy_table",
     "front",
-    "in_markdown",
+    "front_table",
     "legible",
     "load_certified",
-    "markdown_table",
     "pairwise_tables",
     "rank_points",
     "rank_trials",
+    "ranking_table",
     "reference_and_best",
     "summaries",
+    "summary_table",
 ]

@@ -1,85 +1,48 @@
-"""One self-contained web page from parts: no script, no network, every text escaped, pictures as data: URIs."""
+"""Documents as one self-contained web page: no script, no network, every text escaped, pictures as data: URIs."""
 
 import base64
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape as escape_markup
-from typing import NamedTuple
 
 from raycsr.errors import printable
-
-_NUMBER = re.compile(r"-|-?\d[\d.,]*( \[.*\])?( †)?")  # with its interval, and marked
-
-
-class Table(NamedTuple):
-    """Rows of text, the first the header."""
-
-    rows: Sequence[Sequence[str]]
-
-
-class Picture(NamedTuple):
-    """A PNG; `description` is for those who cannot see it."""
-
-    png: bytes
-    description: str
+from raycsr.reports.document import (
+    Block,
+    Captioned,
+    Details,
+    Document,
+    Facts,
+    Gallery,
+    Notes,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+)
 
 
-class Captioned(NamedTuple):
-    """A small PNG, or one line that says why there is none, with lines of text below."""
-
-    png: bytes | str
-    lines: Sequence[str]
-
-
-class Gallery(NamedTuple):
-    """Small pictures side by side."""
-
-    pictures: Sequence[Captioned]
-
-
-class Notes(NamedTuple):
-    """A list of sentences."""
-
-    lines: Sequence[str]
-
-
-Part = str | Table | Picture | Gallery | Notes  # a text is a paragraph
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, what stands below it, and sections of their own below that."""
-
-    title: str
-    parts: Sequence[Part] = ()
-    sections: Sequence["Section"] = ()
-
-
-def render_page(title: str, sections: Sequence[Section]) -> str:
+def as_html(document: Document) -> str:
     """A whole HTML document with a table of contents.
 
     Args:
-        title: of the document.
-        sections: two levels at most.
+        document: of two levels of sections at most.
 
     Returns:
         The text of a file. It asks no server for anything, which its content security policy forbids, too; it is
         light or dark as the reader's system is; tables and pictures that are wider than the screen scroll by
         themselves.
     """
-    numbered = [(f"s{i}", section) for i, section in enumerate(sections, 1)]
-    contents = "".join(_entry(place, section) for place, section in numbered)
-    body = "".join(_section(place, section, level=2) for place, section in numbered)
+    blocks = _made(document.blocks)
+    body = "".join(_block(block, f"s{i}", level=2) for i, block in enumerate(blocks, 1))
+    title = escape(document.title)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n"
-        f'<nav aria-label="Contents"><ul>{contents}</ul></nav>\n{body}</main>\n</body>\n</html>\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{title}</h1>\n"
+        f'<nav aria-label="Contents">{_contents(blocks, "s")}</nav>\n{body}</main>\n</body>\n</html>\n'
     )
 
 
@@ -88,40 +51,60 @@ def escape(text: str) -> str:
     return escape_markup(printable(text))
 
 
-def _entry(place: str, section: Section) -> str:
-    below = "".join(_entry(f"{place}-{i}", one) for i, one in enumerate(section.sections, 1))
-    link = f'<a href="#{place}">{escape(section.title)}</a>'
-    return f"<li>{link}<ul>{below}</ul></li>" if below else f"<li>{link}</li>"
+def _made(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks with the details among them, in the place of each."""
+    made: list[Block] = []
+    for block in blocks:
+        match block:
+            case Details(make):
+                made += _made(make())
+            case Section(title, within):
+                made.append(Section(title, _made(within)))
+            case _:
+                made.append(block)
+    return made
 
 
-def _section(place: str, section: Section, level: int) -> str:
-    parts = "".join(_part(part) for part in section.parts)
-    below = "".join(_section(f"{place}-{i}", one, level + 1) for i, one in enumerate(section.sections, 1))
-    return f'<section id="{place}">\n<h{level}>{escape(section.title)}</h{level}>\n{parts}{below}</section>\n'
+def _contents(blocks: Sequence[Block], place: str) -> str:
+    """Links to the sections; a section's place is its number among the blocks, below that of what it stands in."""
+    entries = [
+        f'<li><a href="#{place}{i}">{escape(block.title)}</a>{_contents(block.blocks, f"{place}{i}-")}</li>'
+        for i, block in enumerate(blocks, 1)
+        if isinstance(block, Section)
+    ]
+    return f"<ul>{''.join(entries)}</ul>" if entries else ""
 
 
-def _part(part: Part) -> str:
-    match part:
-        case str():
-            return f"<p>{escape(part)}</p>\n"
+def _block(block: Block, place: str, level: int) -> str:
+    match block:
+        case Section(title, blocks):
+            below = "".join(_block(one, f"{place}-{i}", level + 1) for i, one in enumerate(blocks, 1))
+            return f'<section id="{place}">\n<h{level}>{escape(title)}</h{level}>\n{below}</section>\n'
+        case Paragraph(text):
+            return f"<p>{escape(text)}</p>\n"
         case Notes(lines):
             return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>\n"
-        case Table(rows):
-            return _table(rows)
+        case Table():
+            return _table(block)
+        case Facts():
+            return _table(block.table())
         case Picture(png, description):
             return f'<div class="wide picture" tabindex="0">{_image(png, description)}</div>\n'
         case Gallery(pictures):
             return f'<div class="gallery">{"".join(map(_captioned, pictures))}</div>\n'
+        case Details():
+            raise AssertionError("details are made before they are shown")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _table(table: Table) -> str:
     """Columns of numbers stand to the right, their headers too."""
-    numeric = [all(_NUMBER.fullmatch(cell) for cell in column) for column in zip(*rows[1:], strict=True)]
-    style = [' class="number"' if right else "" for right in numeric or [False] * len(rows[0])]
-    header = "".join(f'<th scope="col"{way}>{escape(cell)}</th>' for cell, way in zip(rows[0], style, strict=True))
-    body = "".join(f"<tr>{_cells(row, style)}</tr>\n" for row in rows[1:])
-    table = f"<table>\n<thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table>"
-    return f'<div class="wide" tabindex="0">{table}</div>\n'
+    style = [' class="number"' if column.numeric else "" for column in table.columns]
+    titles = [column.title for column in table.columns]
+    header = "".join(f'<th scope="col"{way}>{escape(title)}</th>' for title, way in zip(titles, style, strict=True))
+    body = "".join(f"<tr>{_cells(row, style)}</tr>\n" for row in table.rows)
+    marks = f"<p>{escape(table.marks)}</p>\n" if table.marks else ""
+    shown = f"<table>\n<thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0">{shown}</div>\n{marks}'
 
 
 def _cells(row: Sequence[str], style: Sequence[str]) -> str:

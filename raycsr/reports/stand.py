@@ -1,7 +1,6 @@
 """What a report stands on: data, images, samples, alpha, device, date, version and place of each run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -10,36 +9,12 @@ import pandas as pd
 
 from raycsr.certification import TELLING_IMAGES
 from raycsr.reports.certified import Certified
+from raycsr.reports.document import NOT_RECORDED, Facts
 
-_UNKNOWN = "not recorded"
 _DIGITS = 12  # of a listing's digest
-_BRIEF = ("images", "data", "listing", "n0", "n", "alpha", "device", "begun", "raycsr", "location")
 
 
-@dataclass(frozen=True)
-class Stand:
-    """What the numbers of some runs and published tables stand on.
-
-    Attributes:
-        facts: label of each -> name of a fact -> what it is; all have the same facts.
-    """
-
-    facts: dict[str, dict[str, str]]
-
-    def rows(self) -> list[list[str]]:
-        """Rows of text, the first the header: a row a fact, a column a run."""
-        names = next(iter(self.facts.values()))
-        return [["", *self.facts], *([name, *(of_run[name] for of_run in self.facts.values())] for name in names)]
-
-    def brief(self) -> list[str]:
-        """A line for each run with what matters most, and is known."""
-        return [
-            f"{label} stands on " + "; ".join(f"{name} {of_run[name]}" for name in _BRIEF if of_run[name] != _UNKNOWN)
-            for label, of_run in self.facts.items()
-        ]
-
-
-def stands_on(sets: Sequence[Certified]) -> Stand:
+def stands_on(sets: Sequence[Certified]) -> Facts:
     """Gathers what some sets of certificates stand on, run by run.
 
     Args:
@@ -48,7 +23,7 @@ def stands_on(sets: Sequence[Certified]) -> Stand:
     labels = dict.fromkeys(one.run for one in sets)
     today = datetime.now(UTC).date().isoformat()
     reported = {"reported": f"{today} by raycsr {version('raycsr')}"}
-    return Stand({label: _facts([one for one in sets if one.run == label]) | reported for label in labels})
+    return Facts({label: _facts([one for one in sets if one.run == label]) | reported for label in labels})
 
 
 def _facts(sets: Sequence[Certified]) -> dict[str, str]:
@@ -60,20 +35,20 @@ def _facts(sets: Sequence[Certified]) -> dict[str, str]:
     of_costs = {one.costs: one for one in sets}
     devices = first.origin.devices() if first.origin is not None else []
     return {
-        "location": first.location,
-        "model": manifest.get("model", _UNKNOWN),
-        "sigma": f"{manifest['sigma']:g}" if "sigma" in manifest else _UNKNOWN,
-        "data": " ".join(filter(None, data)) or _UNKNOWN,
-        "listing": manifest.get("data", {}).get("images", _UNKNOWN)[:_DIGITS],
         "images": _images(sets),
         "sensitive images": "; ".join(f"{costs}: {_sensitive(one):,}" for costs, one in of_costs.items()),
         "classes": _classes(first),
-        "n0": f"{manifest['n0']:,}" if "n0" in manifest else _UNKNOWN,
-        "n": _samples(sets, manifest.get("sampling", _UNKNOWN)),
+        "data": " ".join(filter(None, data)),
+        "listing": manifest.get("data", {}).get("images", "")[:_DIGITS],
+        "model": manifest.get("model", ""),
+        "sigma": f"{manifest['sigma']:g}" if "sigma" in manifest else "",
+        "n0": f"{manifest['n0']:,}" if "n0" in manifest else "",
+        "n": _samples(sets, manifest.get("sampling", NOT_RECORDED)),
         "alpha": _alphas(sets),
-        "device": ", ".join([*devices, *filter(None, [manifest.get("precision")])]) or _UNKNOWN,
-        "begun": manifest.get("begun", _UNKNOWN),
-        "raycsr": manifest.get("versions", {}).get("raycsr", _UNKNOWN),
+        "device": ", ".join([*devices, *filter(None, [manifest.get("precision")])]),
+        "begun": manifest.get("begun", ""),
+        "raycsr": manifest.get("versions", {}).get("raycsr", ""),
+        "location": first.location,
     }
 
 
@@ -102,7 +77,7 @@ def _classes(one: Certified) -> str:
 def _samples(sets: Sequence[Certified], design: str) -> str:
     """Estimation samples that an image's certificate stands on."""
     if "n" not in sets[0].certificates:
-        return _UNKNOWN
+        return ""
     under_costs = [one for one in sets if one.costs == sets[0].costs]
     n = pd.concat([one.certificates.loc[one.certificates["error"].isna(), "n"] for one in under_costs])
     if n.nunique() <= 1:
@@ -112,4 +87,4 @@ def _samples(sets: Sequence[Certified], design: str) -> str:
 
 def _alphas(sets: Sequence[Certified]) -> str:
     alphas = sorted({one.alpha for one in sets})
-    return _UNKNOWN if np.isnan(alphas).any() else ", ".join(f"{alpha:g}" for alpha in alphas)
+    return "" if np.isnan(alphas).any() else ", ".join(f"{alpha:g}" for alpha in alphas)

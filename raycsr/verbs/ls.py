@@ -5,7 +5,8 @@ import os
 import pandas as pd
 
 from raycsr.errors import UserError, printable
-from raycsr.reports import markdown_table
+from raycsr.reports.document import Column, Table
+from raycsr.reports.text import as_text
 from raycsr.results import Run, find_experiments, list_runs
 from raycsr.results.collect import check_sweep
 from raycsr.results.locations import or_warn
@@ -14,15 +15,15 @@ from raycsr.results.state import RunState
 from raycsr.store import Store
 
 _COLUMNS = {  # of `list_runs` -> as they are shown
-    "run_id": "run",
-    "experiment": "experiment",
-    "model": "model",
-    "sigma": "sigma",
-    "n": "n",
-    "num_images": "images",
-    "done": "done",
-    "missing": "missing",
-    "errored": "errored",
+    "run_id": Column("run"),
+    "experiment": Column("experiment"),
+    "model": Column("model"),
+    "sigma": Column("sigma", numeric=True),
+    "n": Column("n", numeric=True),
+    "num_images": Column("images", numeric=True),
+    "done": Column("done", numeric=True),
+    "missing": Column("missing", numeric=True),
+    "errored": Column("errored", numeric=True),
 }
 
 
@@ -76,7 +77,7 @@ def _table(runs: pd.DataFrame) -> str:
         ]
         for run in runs.to_dict("records")
     ]
-    return markdown_table([[*_COLUMNS.values(), "state"], *rows])
+    return as_text(Table([*_COLUMNS.values(), Column("state")], rows))
 
 
 def _name(run: pd.Series, listed: Store) -> str:

@@ -10,6 +10,8 @@ from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions, SearchOptions, Space, TrackingOptions
 from raycsr.models.spec import ModelOptions
 from raycsr.reports.leaderboard import leaderboard
+from raycsr.reports.markdown import as_markdown
+from raycsr.reports.text import as_text
 from raycsr.results import Ownership
 from raycsr.results.outcome import Outcome
 from raycsr.smoothing.options import SamplingOptions
@@ -157,9 +159,9 @@ def sweep(
         owner.check()
         folder.write_table("trials.parquet", pa.Table.from_pandas(trials, preserve_index=False))
         best = keep_best(trials, folder, search)
-        text = leaderboard(trials, list(space), best, search.budget)
-        folder.write("leaderboard.md", text.encode())
-    print(text)
+        board = leaderboard(trials, list(space), best, search.budget)
+        folder.write("leaderboard.md", as_markdown(board).encode())
+    print(as_text(board))
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
     outcomes = []

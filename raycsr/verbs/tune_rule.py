@@ -8,14 +8,15 @@ import pandas as pd
 from raycsr.certification import group_column, largest_radius, metric_of
 from raycsr.costs import CostMatrix, CostSpec
 from raycsr.data.options import DataOptions
-from raycsr.errors import UserError, printable
+from raycsr.errors import UserError
 from raycsr.models.rules import ARGMAX, Rule
 from raycsr.models.spec import ModelOptions
 from raycsr.options import listed
 from raycsr.progress import Progress
-from raycsr.reports import markdown_table
 from raycsr.reports.comparison import metric_in_words
-from raycsr.reports.tables import FLATTERED, MARK, collapse_line
+from raycsr.reports.document import Column, Table
+from raycsr.reports.tables import cell, column, marks_line
+from raycsr.reports.text import as_text
 from raycsr.results import ImageSet, own_checkpoint
 
 if TYPE_CHECKING:
@@ -193,28 +194,19 @@ def _data(base_classifier: "BaseClassifier", name: str, data: DataOptions | None
     return stored_options(base_classifier.training_info["data"])
 
 
-_SHOWN = {
-    "accuracy": "accuracy",
-    "accuracy_loss": "accuracy loss",
-    "rob_cs": "rob_cs",
-    "rob_cost": "rob_cost",
-    "seed_recall": "seed recall",
-    "target_recall": "target recall",
-}
+_SHOWN = ("accuracy", "accuracy_loss", "rob_cs", "rob_cost", "seed_recall", "target_recall")
 
 
 def _shown(tuned: "Tuned", class_names: list[str]) -> str:
     """The grid as a table, by kind and strength, the chosen rule marked."""
-    rows = [["rule", *_SHOWN.values(), "worst recall loss", ""]]
-    by_strength = sorted(range(len(tuned.rules)), key=lambda i: _order(tuned.rules[i]))
-    for i in by_strength:
-        row = tuned.table.iloc[i]
+    rows, found = [], tuned.table.to_dict("records")
+    for i in sorted(range(len(tuned.rules)), key=lambda i: _order(tuned.rules[i])):
+        row = found[i]
         worst = f" ({class_names[row['recall_class']]})" if row["recall_loss"] > 0 else ""
-        cells = [f"{row[k]:.3f}" + (f" {MARK}" if k in FLATTERED and row["collapsed"] else "") for k in _SHOWN]
         mark = "<- chosen" if i == tuned.chosen else ""
-        rows.append([tuned.rules[i].spec, *cells, f"{row['recall_loss']:.3f}{worst}", mark])
-    line = collapse_line(tuned.table.assign(rule=[rule.spec for rule in tuned.rules]), ["rule"])
-    return "\n".join([markdown_table(rows), *([printable(line)] if line else [])])
+        rows.append([tuned.rules[i].spec, *(cell(row, k) for k in _SHOWN), f"{row['recall_loss']:.3f}{worst}", mark])
+    marks = marks_line(tuned.table.assign(rule=[rule.spec for rule in tuned.rules]), ["rule"])
+    return as_text(Table([Column("rule"), *map(column, _SHOWN), Column("worst recall loss"), Column("")], rows, marks))
 
 
 def _order(rule: Rule) -> tuple[str, float]:

@@ -3,7 +3,20 @@
 import base64
 from html.parser import HTMLParser
 
-from raycsr.reports.html import Captioned, Gallery, Notes, Picture, Section, Table, render_page
+from raycsr.reports.document import (
+    Captioned,
+    Column,
+    Details,
+    Document,
+    Facts,
+    Gallery,
+    Notes,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+)
+from raycsr.reports.html import as_html
 
 EVIL = "<script>alert('x')</script>\"&"
 WITHOUT_END = {"meta", "img", "br"}
@@ -38,9 +51,8 @@ class Page(HTMLParser):
 
 
 def test_headings_are_linked_from_the_contents():
-    text = render_page(
-        "Report", [Section("Notes", ["one"]), Section("Costs: a", (), [Section("Curves"), Section("Front")])]
-    )
+    costs = Section("Costs: a", [Section("Curves", []), Section("Front", [])])
+    text = as_html(Document("Report", [Section("Notes", [Paragraph("one")]), costs]))
     page = Page(text)
     assert text.startswith("<!doctype html>")
     assert (page.texts_of("h1"), page.texts_of("h2")) == (["Report"], ["Notes", "Costs: a"])
@@ -49,15 +61,29 @@ def test_headings_are_linked_from_the_contents():
     assert [link["href"] for link in page.of("a")] == [f"#{section['id']}" for section in page.of("section")]
 
 
+def test_details_are_made_once_and_stand_where_they_are_among_the_contents():
+    made = []
+
+    def make():
+        made.append(1)
+        return [Section("Ranking", [Paragraph("who is first")]), Details(lambda: [Section("Curves", [])])]
+
+    page = Page(as_html(Document("Report", [Section("Costs: a", [Details(make), Section("Front", [])])])))
+    assert made == [1] and page.texts_of("h3") == ["Ranking", "Curves", "Front"]
+    assert [link["href"] for link in page.of("a")] == [f"#{section['id']}" for section in page.of("section")]
+
+
 def test_every_text_is_escaped():
-    parts = [
-        EVIL,
+    blocks = [
+        Paragraph(EVIL),
         Notes([EVIL]),
-        Table([[EVIL, "n"], [EVIL, "1"]]),
+        Table([Column(EVIL), Column("n", numeric=True)], [[EVIL, "1"]], EVIL),
+        Facts({EVIL: {EVIL: EVIL}}),
         Picture(b"png", EVIL),
         Gallery([Captioned(b"png", [EVIL, EVIL]), Captioned(EVIL, [EVIL])]),
+        Section(EVIL, []),
     ]
-    page = Page(render_page(EVIL, [Section(EVIL, parts, [Section(EVIL)])]))
+    page = Page(as_html(Document(EVIL, [Section(EVIL, blocks)])))
     assert page.of("script") == []
     for tag in ("title", "h1", "h2", "h3", "a", "p", "li", "th", "td", "b"):
         assert EVIL in page.texts_of(tag), tag
@@ -66,7 +92,7 @@ def test_every_text_is_escaped():
 
 
 def test_the_page_needs_nothing_but_itself():
-    text = render_page("Report", [Section("Picture", [Picture(b"\x89PNG", "a curve")])])
+    text = as_html(Document("Report", [Section("Picture", [Picture(b"\x89PNG", "a curve")])]))
     page = Page(text)
     (image,) = page.of("img")
     assert image["src"] == f"data:image/png;base64,{base64.b64encode(bytes([137]) + b'PNG').decode()}"
@@ -77,15 +103,20 @@ def test_the_page_needs_nothing_but_itself():
 
 
 def test_columns_of_numbers_stand_to_the_right():
-    rows = [["run", "rob_cs", "mixed"], ["1.pt", "0.500 [0.326, 0.674]", "1"], ["2.pt", "-", "no"]]
-    page = Page(render_page("Report", [Section("Table", [Table(rows)])]))
-    assert [cell.get("class") for cell in page.of("th")] == [None, "number", None]
-    assert [cell.get("class") for cell in page.of("td")] == [None, "number", None] * 2
-    assert Page(render_page("Report", [Section("Table", [Table(rows[:1])])])).texts_of("th") == rows[0]
+    columns = [Column("run"), Column("rob_cs", numeric=True)]
+    page = Page(as_html(Document("Report", [Table(columns, [["1.pt", "0.500 [0.326, 0.674]"], ["2", "-"]])])))
+    assert [cell.get("class") for cell in page.of("th")] == [None, "number"]
+    assert [cell.get("class") for cell in page.of("td")] == [None, "number"] * 2
+    assert Page(as_html(Document("Report", [Table(columns, [])]))).texts_of("th") == ["run", "rob_cs"]
+
+
+def test_facts_are_a_row_each_and_what_is_not_recorded_is_said():
+    page = Page(as_html(Document("Report", [Facts({"a.pt": {"n": "1,000"}, "b.tsv": {"n": ""}})])))
+    assert (page.texts_of("th"), page.texts_of("td")) == (["a.pt", "b.tsv"], ["n", "1,000", "not recorded"])
 
 
 def test_wide_parts_scroll_by_themselves_and_the_page_is_light_or_dark():
-    text = render_page("Report", [Section("Wide", [Table([["a"], ["b"]]), Picture(b"png", "c")])])
+    text = as_html(Document("Report", [Table([Column("a")], [["b"]]), Picture(b"png", "c")]))
     page = Page(text)
     assert [box["class"] for box in page.of("div")] == ["wide", "wide picture"]
     assert ".wide { overflow: auto;" in text and "prefers-color-scheme: dark" in text

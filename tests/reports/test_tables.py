@@ -1,23 +1,12 @@
 import math
-import re
 
 import pandas as pd
 import pytest
 
 from raycsr import CostMatrix, certify_counts, summarize
-from raycsr.errors import printable
-from raycsr.reports import format_summary, markdown_table
 from raycsr.reports.certified import distinct_labels
-from raycsr.reports.comparison import at_equal_accuracy, front, non_dominated
-from raycsr.reports.tables import collapse_line, format_equal_accuracy, format_front, in_markdown
-
-
-def test_markdown_lines_up_in_a_terminal():
-    assert markdown_table([["a", "long name"], ["1.25", "x"]]).splitlines() == [
-        "| a    | long name |",
-        "|------|-----------|",
-        "| 1.25 | x         |",
-    ]
+from raycsr.reports.comparison import at_equal_accuracy, front, non_dominated, rank_points
+from raycsr.reports.tables import equal_accuracy_table, front_table, marks_line, ranking_table, summary_table
 
 
 def test_a_summary_shows_intervals_images_and_guarantees_and_leaves_out_what_is_unknown():
@@ -27,32 +16,28 @@ def test_a_summary_shows_intervals_images_and_guarantees_and_leaves_out_what_is_
     )
     summary = summarize(certificates, costs=CostMatrix.pairwise(2, {0: [1]}), radii=[0.25])
     summary = summary.assign(run="r", costs="c", rule="argmax", rule_id="argmax", collapsed="")
-    text = format_summary(summary)
-    row = dict(zip(header(text), cells(text)[0], strict=True))
+    table = summary_table(summary)
+    row = dict(zip(titles(table), table.rows[0], strict=True))
     assert row["certified acc."] == "1.000 [0.207, 1.000]"  # Wilson for 1 of 1
     assert (row["images"], row["sensitive images"], row["target images"]) == ("1", "0", "1")
     assert (row["certified acc. guaranteed"], row["rob_cs guaranteed"]) == ("1.000", "-")
     assert [row[name] for name in ("rob_cs", "rob_cost", "worst cost", "seed recall")] == ["-"] * 4
-    assert "rule" not in text
-    text = format_summary(summary.assign(rule="offset:1*pair:0/1", rule_id="offset-0123456789"))
-    assert "| rule " in text and "| offset:1*pair:0/1 |" in text and "0123456789" not in text
+    assert "rule" not in row
+    table = summary_table(summary.assign(rule="offset:1*pair:0/1", rule_id="offset-0123456789"))
+    assert dict(zip(titles(table), table.rows[0], strict=True))["rule"] == "offset:1*pair:0/1"
+    assert [column.title for column in table.columns if not column.numeric] == ["run", "costs", "rule"]
 
 
 def points(*rows):
     """Rows of a summary at one radius: run, rule, accuracy, rob_cs; the rule's name serves as its id."""
     table = pd.DataFrame(rows, columns=["run", "rule", "accuracy", "rob_cs"])
     named = {"costs": "seed:cat", "rule_id": table["rule"], "metric": "rob_cs", "collapsed": "", "radius": 0.25}
-    counts = {"num_images": 50, "num_sensitive": 20, "num_target": 30}
+    counts = {"certified_accuracy": 0.5, "num_images": 50, "num_sensitive": 20, "num_target": 30}
     return table.assign(**named, **counts, rob_cost=1.5, seed_recall=0.7, target_recall=0.4)
 
 
-def header(markdown):
-    return [cell.strip() for cell in markdown.splitlines()[0].split("|")[1:-1]]
-
-
-def cells(markdown):
-    """The rows of a Markdown table below its header."""
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines()[2:]]
+def titles(table):
+    return [column.title for column in table.columns]
 
 
 def test_a_point_is_dominated_by_one_that_is_as_good_in_both_and_better_in_one():
@@ -76,10 +61,10 @@ def test_the_front_is_each_runs_own_and_says_what_is_best_of_all():
         ["a", "strong", False],  # b's argmax is better in both
         ["b", "argmax", True],
     ]
-    assert format_front(on_front).splitlines()[0].endswith("| best of all runs |")
-    assert "best of all runs" not in format_front(front(table[table["run"] == "a"]))
+    assert titles(front_table(on_front))[-1] == "best of all runs"
+    assert "best of all runs" not in titles(front_table(front(table[table["run"] == "a"])))
     row = ["seed:cat", "a", "strong", "50", "0.600", "20", "0.500", "1.500", "0.700", "30", "0.400", ""]
-    assert cells(format_front(on_front))[1] == row
+    assert front_table(on_front).rows[1] == row
 
 
 def test_where_costs_differ_in_size_the_front_and_equal_accuracy_go_by_what_is_left_of_them():
@@ -87,26 +72,25 @@ def test_where_costs_differ_in_size_the_front_and_equal_accuracy_go_by_what_is_l
     table = table.assign(metric="rob_cost", rob_cost=[2.0, 0.5, 3.0])
     assert front(table)["rule"].tolist() == ["argmax", "cheap"]
     assert at_equal_accuracy(table, [0, 0.05, 0.1])["rule"].tolist() == ["argmax", "cheap", "cheap"]
-    assert cells(format_equal_accuracy(at_equal_accuracy(table, [0, 0.05])))[0][3:] == ["2.000", "0.500"]
+    assert equal_accuracy_table(at_equal_accuracy(table, [0, 0.05])).rows[0][3:] == ["2.000", "0.500"]
 
 
 def test_a_collapsed_class_is_marked_beside_what_it_flatters_and_explained_in_one_line():
     table = points(("a", "argmax", 0.70, 0.30), ("a", "strong", 0.60, 1.00))
     table["collapsed"] = ["", "dog 0 of 30 (argmax 0.600)"]
-    text = format_front(front(table))
-    plain, strong = cells("\n".join(text.splitlines()[:4]))
+    shown = front_table(front(table))
+    plain, strong = shown.rows
     assert plain == ["seed:cat", "a", "argmax", "50", "0.700", "20", "0.300", "1.500", "0.700", "30", "0.400"]
     assert strong[4:] == ["0.600 †", "20", "1.000 †", "1.500 †", "0.700 †", "30", "0.400"]  # its own recall is no lie
-    (line,) = [line for line in text.splitlines() if line.startswith("†")]
-    assert line.endswith("a · strong: dog 0 of 30 (argmax 0.600).")
-    equal = format_equal_accuracy(at_equal_accuracy(table, [0, 0.1]))
-    assert cells(equal.split("\n\n")[0])[0][2:] == ["20", "0.300", "1.000 †"] and "† some class" in equal
-    assert "†" not in format_equal_accuracy(at_equal_accuracy(table, [0]))
+    assert shown.marks.startswith("†") and shown.marks.endswith("a · strong: dog 0 of 30 (argmax 0.600).")
+    equal = equal_accuracy_table(at_equal_accuracy(table, [0, 0.1]))
+    assert equal.rows[0][2:] == ["20", "0.300", "1.000 †"] and "dog 0 of 30" in equal.marks
+    assert equal_accuracy_table(at_equal_accuracy(table, [0])).marks == ""
 
 
 def test_of_many_collapsed_rules_the_line_names_some():
     table = points(*(("a", f"r{i}", 0.7, 0.5) for i in range(12))).assign(collapsed="dog 0 of 30")
-    assert collapse_line(pd.concat([table, table])).endswith("a · r7: dog 0 of 30; and 4 more.")
+    assert marks_line(pd.concat([table, table])).endswith("a · r7: dog 0 of 30; and 4 more.")
 
 
 def test_runs_are_compared_at_the_accuracy_of_the_best_argmax_less_a_loss():
@@ -121,11 +105,23 @@ def test_runs_are_compared_at_the_accuracy_of_the_best_argmax_less_a_loss():
         ["a", "mild", True, 0.40],
         ["b", "mild", False, 0.50],
     ]
-    assert cells(format_equal_accuracy(at_equal_accuracy(table))) == [
+    assert equal_accuracy_table(at_equal_accuracy(table)).rows == [
         ["seed:cat", "a (reference)", "20", "0.400", "0.400", "0.400", "0.800"],  # less 0, 0.01, 0.025, 0.05
         ["seed:cat", "b", "20", "-", "0.500", "0.500", "0.600"],
     ]
     assert at_equal_accuracy(table[table["rule"] != "argmax"]).empty
+
+
+def test_a_ranking_begins_with_the_metric_and_says_who_pays_too_much_accuracy():
+    table = rank_points(points(("a", "argmax", 0.70, 0.30), ("a", "strong", 0.60, 1.00), ("a", "mild", 0.68, 0.40)))
+    shown = ranking_table(table)
+    assert titles(shown)[:5] == ["", "run", "rule", "sensitive images", "rob_cs"] and titles(shown)[-1] == "note"
+    assert [row[:5] + row[-1:] for row in shown.rows] == [
+        ["1", "a", "mild", "20", "0.400", ""],
+        ["2", "a", "argmax", "20", "0.300", ""],
+        ["3", "a", "strong", "20", "1.000", "accuracy beyond budget"],
+    ]
+    assert titles(ranking_table(table[:2]))[-1] == "target recall"
 
 
 @pytest.mark.parametrize(
@@ -147,59 +143,3 @@ def test_labels_that_would_be_equal_are_told_apart_by_the_nearest_folders_that_d
 
 def test_the_noise_level_tells_runs_of_one_model_apart():
     assert distinct_labels([("x/a.pt", " σ=0.25", "0"), ("x/a.pt", " σ=0.5", "1")]) == ["a.pt σ=0.25", "a.pt σ=0.5"]
-
-
-EVIL = [
-    "a|b",
-    "a\nb",
-    "\x1b[31mred\x1b[0m",
-    "<img src=x onerror=alert(1)>",
-    "[click](http://evil.example)",
-    "![x](http://evil.example/x.png)",
-    "[a][b] and [a]: http://evil.example",
-    "`code` and **bold** and *thin* and ~~gone~~",
-    "_begin and end_ but cifar_resnet8",
-    "C:\\dir\\*x* \\| \\",
-    "&lt;b&gt; R&D",
-    "# no heading",
-    "> no quote",
-    "- no list",
-    "$x_{1}$",
-    "\u202etxt.exe",
-]
-PLAIN = [
-    "offset:1.5*pair:cat/dog",
-    "cifar_resnet8",
-    "0.500 [0.095, 0.905]",
-    "0.500 †",
-    "-",
-    "-1.5",
-    "~/runs",
-    "a & b",
-    "C++",
-]
-
-
-@pytest.mark.parametrize("text", PLAIN)
-def test_what_does_not_act_in_markdown_stays_as_it_is(text):
-    assert in_markdown(text) == text
-
-
-def test_a_name_stays_a_name_in_a_table():
-    text = markdown_table([["run", "costs"], *([one, "uniform"] for one in EVIL)])
-    assert len(text.splitlines()) == len(EVIL) + 2
-    assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3 for line in text.splitlines())
-    assert "\x1b" not in text and "\u202e" not in text
-
-
-@pytest.mark.parametrize("text", EVIL)
-def test_a_parser_of_markdown_reads_the_text_back(text):
-    parser = pytest.importorskip("markdown_it", reason="no markdown-it-py").MarkdownIt("commonmark").enable("table")
-    for document in (in_markdown(text), markdown_table([["h"], [text]])):
-        tokens = [one for token in parser.parse(document) for one in [token, *(token.children or [])]]
-        read = [one.content for one in tokens if one.type in ("text", "text_special")]
-        assert "".join(read).removeprefix("h") == printable(text).strip()
-        assert {one.type for one in tokens} <= {
-            *("text", "text_special", "inline", "paragraph_open", "paragraph_close", "table_open", "table_close"),
-            *(f"{kind}_{end}" for kind in ("thead", "tbody", "tr", "th", "td") for end in ("open", "close")),
-        }

@@ -11,10 +11,10 @@ import pytest
 from handmade import NEVER_B, NO_B, OFFSETS, PLAIN, write_run
 
 from raycsr import CostMatrix, UserError
+from raycsr.reports import files
 from raycsr.results import Run, read_locuslab_tsv
 from raycsr.results.schema import VOTES
 from raycsr.store import Store
-from raycsr.verbs import report as report_module
 from raycsr.verbs.certify import certify
 from raycsr.verbs.report import report
 from raycsr.verbs.sample import sample
@@ -24,6 +24,12 @@ from raycsr.verbs.sample import sample
 def sampled(make_job, tmp_path_factory):
     (outcome,) = sample(**make_job(tmp_path_factory.mktemp("sampled"), limit=8))
     return outcome.run.location
+
+
+def rows(text):
+    """The cells of the first table in a text, without the header."""
+    lines = [line.split("|")[1:-1] for line in text.split("|--", 1)[1].split("\n\n")[0].splitlines()[1:]]
+    return [[cell.strip() for cell in line] for line in lines]
 
 
 @pytest.fixture
@@ -54,8 +60,10 @@ def test_a_report_covers_runs_and_published_tables_in_one(run, tmp_path, capsys)
     assert files == {"report.md", "report.html", "summary.parquet", "curves.png", "cifar_resnet8-sigma_0.5.tsv"}
     out = capsys.readouterr().out
     assert "8 x 8 px" in out and "at most 0.01 an image" in out
-    assert "8 of 8 listed; data digits split test; listing " in out and re.search("device cpu .*, fp32; begun 20", out)
-    assert "sigma_0.50.tsv stands on images 1; location" in out
+    assert "images 8 of 8 listed" in out and "data digits split test" in out
+    assert re.search("device cpu .*, fp32 · begun 20", out)
+    (of_table,) = [line for line in out.splitlines() if line.startswith("- sigma_0.50.tsv: images 1 ")]
+    assert str(tsv) in of_table and "device" not in of_table
     assert "sigma_0.50.tsv: no guaranteed shares" in out and "give it by --table_alpha" in out
     table = report(run=[str(tsv)], radii=[0.25], table_alpha=0.001)
     out = capsys.readouterr().out
@@ -126,11 +134,10 @@ def test_each_rule_has_its_rows_and_its_front(make_run, tmp_path, capsys):
     ]
     assert (tmp_path / "out" / "front.png").read_bytes().startswith(b"\x89PNG")
     written = (tmp_path / "out" / "report.md").read_text()
-    assert capsys.readouterr().out.startswith(written.splitlines()[0])
-    front = written.split("Front at radius 0.5")[1].split("At equal accuracy")[0]
-    # 2 of 2 by Wilson
-    assert "| offset:1*pair:a/b | 6      | 0.833    | 2                | 1.000 [0.342, 1.000] |" in front
-    assert "argmax" not in front and "offset:2" not in front
+    for text in (capsys.readouterr().out, written):
+        (point,) = rows(text.split("Front at radius 0.5")[1].split("At equal accuracy")[0])
+        # 2 of 2 by Wilson
+        assert point[1:6] == ["offset:1*pair:a/b", "6", "0.833", "2", "1.000 [0.342, 1.000]"]
     assert "has no valid alpha" in written and "cost matrix and rule are separate statements" in written
     assert "different numbers of images" not in written
     (name,) = run.certificate_sets()
@@ -176,15 +183,14 @@ def test_several_models_are_told_apart_and_compared_at_equal_accuracy(make_run, 
     other = make_run("x/margin_cs/last.pt", {"argmax": NEVER_B})
     table = report(run=[one.location, other.location, one.location], radii=[0.5], out=str(tmp_path / "out"))
     assert table["run"].tolist() == ["gaussian/last.pt σ=0.5"] * 2 + ["margin_cs/last.pt σ=0.5"]
-    equal = (tmp_path / "out" / "report.md").read_text().split("At equal accuracy")[1].splitlines()
-    reference, other = ([cell.strip() for cell in line.split("|")[2:5]] for line in equal[4:6])
-    assert reference == ["gaussian/last.pt σ=0.5 (reference)", "2", "1.000 [0.342, 1.000]"]
-    assert other == ["margin_cs/last.pt σ=0.5", "-", "-"]
+    reference, other = rows((tmp_path / "out" / "report.md").read_text().split("At equal accuracy")[1])
+    assert reference[:3] == ["gaussian/last.pt σ=0.5 (reference)", "2", "1.000 [0.342, 1.000]"]
+    assert other[:3] == ["margin_cs/last.pt σ=0.5", "-", "-"]
 
 
 def test_of_many_rules_the_curves_show_argmax_and_the_best_of_each_kind(make_run, monkeypatch, capsys):
     drawn = []
-    monkeypatch.setattr(report_module, "plot_curves", lambda curves: drawn.append(list(curves)) or b"")
+    monkeypatch.setattr(files, "plot_curves", lambda curves: drawn.append(list(curves)) or b"")
     few = {spec: NEVER_B for spec in list(OFFSETS)[:4]}
     report(run=[make_run("m.pt", {"argmax": PLAIN, **few}).location], radii=[0.5])
     assert len(drawn[0]) == 5
@@ -251,12 +257,12 @@ def test_a_report_says_what_it_stands_on(make_run, tmp_path, capsys):
         config={"data": {"source": "imagefolder", "path": "s3://b/photographs", "split": "test"}},
     )
     report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
-    (brief,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("m.pt σ=0.5 stands on ")]
+    (brief,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- m.pt σ=0.5: ")]
     facts = ["12 of 12 listed", "imagefolder s3://b/photographs split test", "0123456789ab", "1,000 (fixed)", "0.01"]
     facts += ["cpu, fp32", "2026-11-25T18:00:00+00:00", "9.9", run.location]
-    assert [fact for fact in facts if fact not in brief] == []
     facts += ["pair:a/b: 4; uniform: 12", "x/m.pt", f"by raycsr {version('raycsr')}"]
-    written = (tmp_path / "out" / "report.md").read_text().split("What this stands on:")[1]
+    assert [fact for fact in facts if fact not in brief] == []
+    written = (tmp_path / "out" / "report.md").read_text().split("## What this stands on")[1].split("## ")[0]
     assert [fact for fact in facts if fact not in written] == []
     page = (tmp_path / "out" / "report.html").read_text().split("<h2>What this stands on</h2>")[1].split("<h2>")[0]
     assert [fact for fact in facts if fact not in page] == []
@@ -297,11 +303,13 @@ def test_a_metric_that_goes_by_costs_is_said_in_the_titles(make_run, tmp_path):
     run = make_run("m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": [2, 2, 1, 1, 2, 2]}, certify_under=("uniform",))
     run.certify("dear.csv", CostMatrix([[0, 10, 1], [0, 0, 0], [0, 0, 0]]), 0.01)
     report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
-    written = (tmp_path / "out" / "report.md").read_text()
-    assert "in both accuracy and rob_cs.\n" in written
-    assert "in both accuracy and rob_cost (less is better; the costs differ in size).\n" in written
-    dear = written.split("rob_cost (less is better; the costs differ in size).")[1].split("At equal")[0]
-    assert "| dear.csv" in dear and "| uniform" not in dear and "offset:1*pair:a/b" in dear
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "<p>By rob_cost (less is better; the costs differ in size), among those" in page
-    assert "<p>By rob_cs, among those" in page
+    for end, heading in (("md", "## "), ("html", "<h2>")):
+        uniform, dear = (tmp_path / "out" / f"report.{end}").read_text().split(f"{heading}Costs: ")[-2:]
+        if not uniform.startswith("uniform"):
+            uniform, dear = dear, uniform
+        assert "both accuracy and rob_cs." in uniform and "less is better" not in uniform
+        assert "both accuracy and rob_cost (less is better; the costs differ in size)." in dear
+        assert "offset:1*pair:a/b" in dear
+    assert (
+        "By rob_cost (less is better; the costs differ in size), among those" in dear and "By rob_cs, among" in uniform
+    )

@@ -26,6 +26,7 @@ from raycsr.models.checkpoints import load_training_state, save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions
+from raycsr.reports import as_markdown
 from raycsr.reports.leaderboard import leaderboard
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
@@ -100,7 +101,7 @@ def test_a_trial_that_fails_is_named_and_the_rest_is_kept(cluster, s3, tmp_path,
         assert [images["num_images"] for images in model.training_info["trained_on"]] == [1078]
     board = folder.read("leaderboard.md").decode()
     assert board.count("Best: ") == groups and board.count("the loss is nan") == groups
-    assert board in capsys.readouterr().out
+    assert capsys.readouterr().out.count("Best: ") == groups  # printed, too
     if where == "local":
         assert len(found.outcomes) == 2 and not any(outcome.errors for outcome in found.outcomes)
         assert list(Path(found.location).glob("*/events.out.tfevents.*")), "TensorBoard has nothing to show"
@@ -286,7 +287,7 @@ def test_the_best_is_one_whose_checkpoint_can_be_read(tmp_path):
     save_checkpoint(kept, model, training_info={"sigma": 0.25})  # as `raycsr tune-rule` does
     keep_best(trials.iloc[[1]], Store(tmp_path), SearchOptions())
     assert load_base_classifier(kept).rules == model.rules  # the same weights again: it keeps what was tuned
-    assert leaderboard(trials, [], best, 0.05).count("Best: none of these checkpoints can be read") == 1
+    assert as_markdown(leaderboard(trials, [], best, 0.05)).count("Best: none of these checkpoints can be read") == 1
 
 
 def test_a_sweep_of_an_earlier_version_is_refused_by_name(tmp_path):

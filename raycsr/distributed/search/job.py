@@ -28,7 +28,7 @@ from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions, Preprocessing
-from raycsr.reports.leaderboard import ranked
+from raycsr.reports.comparison import rank_trials
 from raycsr.results import SCHEMA_VERSION, own_checkpoint, refuse_other_schema
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
@@ -161,7 +161,7 @@ def concurrent_trials(search: SearchOptions, trials: int | None) -> int:
 def keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> dict[tuple[float, str], str]:
     """Copies the best checkpoint of each sigma and costs, without what it took to train on."""
     best = {}
-    for _, group in ranked(trials, budget=search.budget).groupby(["sigma", "costs"]):
+    for _, group in rank_trials(trials, budget=search.budget).groupby(["sigma", "costs"]):
         sigma, costs = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0])
         slug = "".join(c if c.isalnum() else "-" for c in costs)[:60]
         path = f"{folder.location}/best/sigma{sigma:g}-{slug}.pt"

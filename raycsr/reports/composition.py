@@ -1,0 +1,196 @@
+"""What a report says, in the order in which it is read: what its words mean, what it stands on, numbers, costs."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from raycsr.certification import class_recalls, costliest_images
+from raycsr.errors import UserError, first_of
+from raycsr.reports.certified import Certified, pairwise_tables
+from raycsr.reports.class_plots import captions, plot_pairwise, plot_recalls
+from raycsr.reports.comparison import (
+    BUDGET,
+    at_equal_accuracy,
+    front,
+    metric_in_words,
+    rank_points,
+    reference_and_best,
+)
+from raycsr.reports.curves import plot_curves, plot_front
+from raycsr.reports.document import (
+    Block,
+    Captioned,
+    Column,
+    Details,
+    Document,
+    Gallery,
+    Notes,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+)
+from raycsr.reports.findings import Findings
+from raycsr.reports.notes import TERMS, notes_on
+from raycsr.reports.stand import stands_on
+from raycsr.reports.tables import equal_accuracy_table, front_table, ranking_table, summary_table, without
+
+_IMAGES = 12  # of the costliest
+_NAMED = 8  # classes in a sentence
+
+
+def compose(found: Findings) -> Document:
+    """Composes a report; what only its page has room for is made where that is rendered.
+
+    Args:
+        found: what is reported on.
+    """
+    looked_at = reference_and_best(found.sets, found.points)
+    return Document(
+        "Certified robustness",
+        [
+            Section("How to read this", [Details(lambda: [Notes(TERMS)]), Notes(notes_on(found))]),
+            Section("What this stands on", [stands_on(found.sets)]),
+            Section("All numbers", [summary_table(found.table)]),
+            *(_of_costs(found, costs, looked_at[costs]) for costs in dict.fromkeys(one.costs for one in found.sets)),
+        ],
+    )
+
+
+def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Section:
+    """Everything about one cost matrix; what there is nothing to say of is left out.
+
+    Args:
+        found: what is reported on.
+        costs: the matrix.
+        looked_at: the sets whose classes and images are shown.
+    """
+    at, ranked = f"at radius {found.radius:g}", rank_points(found.points[found.points["costs"] == costs])
+    blocks: list[Block] = [Paragraph(_mistakes(looked_at[0]))]
+    if len(ranked) > 1:
+        blocks.append(Details(lambda: [Section(f"Ranking {at}", _ranking(ranked))]))
+    blocks.append(Details(lambda: [Section("Certified curves", _curves(found, costs))]))
+    if len(ranked) > 1:
+        blocks.append(Section(f"Front {at}", _front(found.compared[found.compared["costs"] == costs])))
+    if len(ranked):
+        blocks.append(Details(lambda: [Section(f"Pairs of classes {at}", _pairs(found, costs, looked_at))]))
+    blocks.append(Details(lambda: [Section("Recall of each class", _recalls(looked_at))]))
+    if len(ranked):
+        blocks.append(Details(lambda: [Section(f"The costliest images {at}", _costliest(looked_at[-1], found.radius))]))
+    return Section(f"Costs: {costs}", blocks)
+
+
+def _mistakes(one: Certified) -> str:
+    """The costly mistakes in words."""
+    seeds = np.flatnonzero(one.matrix.sensitive).tolist()
+    targets = np.flatnonzero(one.matrix.target_classes).tolist()
+    if one.origin is None:
+        return "A published table of standard certificates: it has no votes to certify costs from."
+    if not seeds:
+        return "No mistake is costly."
+    every = one.matrix.num_classes
+    of = "any class" if len(seeds) == every else _names(one, seeds)
+    others = "any other class" if len(targets) >= every - 1 else _names(one, targets)
+    return f"Costly mistakes: images of {of} taken for {others}."
+
+
+def _names(one: Certified, classes: Sequence[int]) -> str:
+    names = one.matrix.class_names or [str(y) for y in range(one.matrix.num_classes)]
+    return first_of([names[y] for y in classes], _NAMED)
+
+
+def _ranking(ranked: pd.DataFrame) -> list[Block]:
+    explained = (
+        f"By {metric_in_words(ranked['metric'].iloc[0])}, among those whose accuracy is at most {BUDGET:g} below the "
+        "most accurate; the others come after. One that is picked from these very images has no valid alpha."
+    )
+    return [Paragraph(explained), ranking_table(ranked)]
+
+
+def _curves(found: Findings, costs: str) -> list[Block]:
+    explained = (
+        "As perturbations may be larger, the shares fall and the cost rises. Bands: the intervals that tables have in "
+        "brackets."
+    )
+    picture = plot_curves({key: curve for key, curve in found.curves.items() if key[1] == costs})
+    return [Paragraph(explained), Picture(picture, f"Certified curves under {costs}")]
+
+
+def _front(points: pd.DataFrame) -> list[Block]:
+    """The front of one costs, and the runs at equal accuracy."""
+    by, on_front, equal = metric_in_words(str(points["metric"].iloc[0])), front(points), at_equal_accuracy(points)
+    blocks: list[Block] = [
+        Paragraph(f"Each run's decision rules that no other of its rules beats in both accuracy and {by}."),
+        Details(partial(_front_picture, points)),
+        without(front_table(on_front), "costs"),
+    ]
+    if len(equal):
+        explained = (
+            f"At equal accuracy: the best {by} among a run's rules whose accuracy is at least that of the reference "
+            "(the most accurate argmax), less the loss."
+        )
+        blocks += [Paragraph(explained), without(equal_accuracy_table(equal), "costs")]
+    return blocks
+
+
+def _front_picture(points: pd.DataFrame) -> list[Block]:
+    costs, metric = points["costs"].iloc[0], points["metric"].iloc[0]
+    return [
+        Paragraph(
+            "A point is a decision rule, a colour a model, the outlined point its argmax. Up and to the right is "
+            "better."
+        ),
+        Picture(plot_front(points), f"Accuracy against {metric} under {costs}, and the recalls that are paid for it"),
+    ]
+
+
+def _pairs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> list[Block]:
+    """Of one seed class a row for each run and rule that is drawn; of several a picture each of those looked at."""
+    one_seed = np.count_nonzero(looked_at[0].matrix.sensitive) == 1
+    drawn = [one for one in found.drawn if one.costs == costs]
+    explained = (
+        "A row is a class of images, a column a class that they must not be taken for: the darker, the larger the "
+        "share of the images on which that is ruled out. The lightest cell is where to begin."
+    )
+    tables = pairwise_tables(drawn if one_seed else looked_at, found.radius)
+    return [
+        Paragraph(explained),
+        *(
+            Picture(
+                plot_pairwise(robustness, radius=found.radius, title=title),
+                f"Share of images that no perturbation turns into each other class: {title}",
+            )
+            for title, robustness in tables.items()
+        ),
+    ]
+
+
+def _recalls(looked_at: Sequence[Certified]) -> list[Block]:
+    explained = (
+        "What the costs of one class take from the others: compare the bars of each class. Lines: 95 % intervals."
+    )
+    recalls = {one.label: class_recalls(one.certificates, one.matrix.num_classes) for one in looked_at}
+    picture = plot_recalls(recalls, looked_at[0].matrix.class_names)
+    return [Paragraph(explained), Picture(picture, f"Recall of each class: {' and '.join(recalls)}")]
+
+
+def _costliest(one: Certified, radius: float) -> list[Block]:
+    """The images on which an adversary may do the greatest damage, with their pictures where they can be read."""
+    from raycsr.reports.photographs import read_pictures, small_png  # what reads data, which only this needs
+
+    images = costliest_images(one.certificates, costs=one.matrix, radius=radius, k=_IMAGES)
+    if images.empty or one.origin is None:
+        return [Paragraph(f"Of {one.label} there is no image on which a costly mistake is left.")]
+    explained = (
+        f"Of {one.label}: what an adversary within the radius can cost at most. Look for what they have in common."
+    )
+    lines = captions(images, one.matrix)
+    try:
+        pictures = read_pictures(one.origin, images)
+    except UserError as error:
+        columns = [Column("image"), Column("may be taken for"), Column("cost")]
+        return [Paragraph(explained), Paragraph(f"Their pictures cannot be shown: {error}"), Table(columns, lines)]
+    shown = [picture if isinstance(picture, str) else small_png(picture) for picture in pictures]
+    return [Paragraph(explained), Gallery([Captioned(*one) for one in zip(shown, lines, strict=True)])]

@@ -1,0 +1,76 @@
+"""What a report is about: certificates of several runs, their summaries, and what of them is compared and drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from raycsr.reports.certified import Certified, certified_curves, default_radii, load_certified, summaries
+from raycsr.reports.comparison import legible
+from raycsr.reports.curves import Curves
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in some runs and published tables.
+
+    Attributes:
+        sets: an entry a run, cost matrix and decision rule.
+        left_out: labels of the runs that have no such certificates.
+        table: the summaries of the sets at all radii.
+        radius: at which runs and rules are compared.
+    """
+
+    sets: list[Certified]
+    left_out: list[str]
+    table: pd.DataFrame
+    radius: float
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """The summaries at the radius of comparison."""
+        return self.table[self.table["radius"] == self.radius]
+
+    @cached_property
+    def compared(self) -> pd.DataFrame:
+        """The points of those costs under which several runs or rules can be compared; no rows where there are none."""
+        points = self.points[self.points["rob_cs"].notna()]
+        return points[points.groupby("costs")["costs"].transform("size") > 1]
+
+    @cached_property
+    def drawn(self) -> list[Certified]:
+        """The sets whose curves are drawn."""
+        return legible(self.sets, self.points)
+
+    @cached_property
+    def curves(self) -> Curves:
+        """Their summaries over many radii."""
+        return certified_curves(self.drawn)
+
+
+def find(
+    runs: Sequence[str],
+    *,
+    costs: Sequence[str] | None = None,
+    rules: Sequence[str] | None = None,
+    radii: Sequence[float] | None = None,
+    allow_missing: bool = False,
+    table_alpha: float | None = None,
+) -> Findings:
+    """Reads certificates and sums them up.
+
+    Args:
+        runs: as `load_certified` takes them, and so costs, rules, allow_missing and table_alpha.
+        radii: of the table, L2 in [0, 1] pixel units; by default four up to the largest certified one. Runs and rules
+            are compared at the smallest that is not 0.
+
+    Raises:
+        UserError: as `load_certified`.
+    """
+    sets, left_out = load_certified(
+        runs, costs=costs, rules=rules, allow_missing=allow_missing, table_alpha=table_alpha
+    )
+    asked = list(dict.fromkeys(radii if radii is not None else default_radii(sets)))
+    radius = min((one for one in asked if one > 0), default=0.0)
+    return Findings(sets, left_out, summaries(sets, asked), radius)

@@ -1,0 +1,87 @@
+"""How to read a report: what its words mean, and what must be known of its numbers to read them right."""
+
+import numpy as np
+
+from raycsr.certification import group_numbers
+from raycsr.certification.summary import RHO
+from raycsr.reports.certified import Certified
+from raycsr.reports.comparison import DRAWN_LOSS, MOST_DRAWN
+from raycsr.reports.findings import Findings
+from raycsr.results import seen_images_of
+
+TERMS = [
+    "Certified at radius r: no perturbation of the image whose L2 norm is at most r changes what is certified.",
+    "certified accuracy: of all images, the share that is answered rightly, and stays so.",
+    "rob_cs: of the images on which some mistake is costly, the share on which no perturbation makes a costly one.",
+    "images, sensitive images, target images: how many the numbers beside them stand on: all, those on which some "
+    "mistake is costly, those of classes that are costly to answer.",
+    "rob_cost, worst cost: the mean of the costs that are not ruled out, and of the largest of them. Less is better.",
+    "seed recall, target recall: the share answered rightly of the classes with costly mistakes, and of the classes "
+    "that are costly to answer. Read them beside rob_cs: a model that calls everything a cat never mistakes a cat.",
+]
+
+
+def notes_on(found: Findings) -> list[str]:
+    """What a reader of these numbers must know to read them right, a sentence or two each."""
+    sets = found.sets
+    sizes = sorted({one.input_size for one in sets if one.input_size is not None})
+    tables = ", ".join(dict.fromkeys(one.run for one in sets if one.origin is None))
+    alphas = sorted({one.alpha for one in sets if not np.isnan(one.alpha)})
+    grouped = {one.run for one in sets if "group" in one.certificates}
+    units = "images" if not grouped else "groups" if grouped == {one.run for one in sets} else "images or their groups"
+    each = "cost matrix and rule" if len({one.rule_id for one in sets}) > 1 else "cost matrix"
+    notes = [
+        "radius: L2 in [0, 1] pixel units"
+        + (f" at {', '.join(f'{h} x {w}' for h, w in sizes)} px" if sizes else "")
+        + f"; brackets: 95 % interval over {units}.",
+        f"Each row's certificates fail with probability at most {', '.join(f'{a:g}' for a in alphas) or 'alpha'} an "
+        f"image: the standard one and that of each {each} are separate statements.",
+        f"guaranteed: with probability {1 - RHO:g} the share of these images that is truly certified is no smaller, at "
+        "all radii at once.",
+    ]
+    if tables:
+        notes.append(
+            f"{tables}: a radius counts as half a unit of its last digit less than written, as it may be rounded up."
+        )
+    if any(np.isnan(one.alpha) for one in sets):
+        notes.append(
+            f"{tables}: no guaranteed shares, as such a table does not say its alpha; give it by --table_alpha "
+            "(certify.py's default is 0.001)."
+        )
+    if len(found.compared):
+        notes.append(
+            "A front is a picture: a rule or model picked from it on these images has no valid alpha. Tune a rule on "
+            "others (`raycsr tune-rule`), then certify it here."
+        )
+    if (found.compared.groupby("costs")["num_images"].nunique() > 1).any():
+        notes.append("The points of a front stand on different numbers of images: compare them with care.")
+    if len(found.drawn) < len(sets):
+        notes.append(
+            f"Curves: where a run has more than {MOST_DRAWN} rules beside argmax, argmax and of each kind the best "
+            f"on the front at radius {found.radius:g} that loses at most {DRAWN_LOSS:g} of argmax's accuracy."
+        )
+    for run, one in {one.run: one for one in sets if "group" in one.certificates}.items():
+        groups = len(np.unique(group_numbers(one.certificates["group"])))
+        notes.append(
+            f"The images of {run} come in {groups:,} groups (such as one a patient), which are not independent within: "
+            "its intervals are over groups, not over images."
+        )
+    notes += _seen(sets)
+    errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)
+    if errors:
+        notes.append(f"{errors} rows have an error: they count as failing.")
+    missing = max(one.missing for one in sets)
+    if missing:
+        notes.append(f"INCOMPLETE: up to {missing} listed images a run have no certificate and are left out.")
+    if found.left_out:
+        notes.append(f"{', '.join(found.left_out)}: no certificates of these costs and rules, left out.")
+    return notes
+
+
+def _seen(sets: list[Certified]) -> list[str]:
+    """Which runs stand on images that their models were trained on, or their rules tuned on."""
+    rules: dict[str, list[str]] = {}
+    for one in sets:
+        rules.setdefault(one.run, []).append(one.rule_id)
+    runs = {one.run: one.origin for one in sets if one.origin is not None}
+    return [f"{label}: {line}." for label, run in runs.items() for line in seen_images_of(run, rules[label])]
