@@ -297,7 +297,7 @@ def test_n_of_10_is_the_least_that_certifies_at_alpha_001(job):
 def test_a_run_keeps_the_batch_size_that_was_found_first(job, monkeypatch):
     sampling = replace(job()["sampling"], batch_size=None)
     for limit, found in ((2, 32), (4, 16)):
-        monkeypatch.setattr(pool, "fastest_batch_size", lambda rate, most, found=found: (found, 1000.0))
+        monkeypatch.setattr(pool, "fastest_batch_size", lambda rate, max_samples, found=found: (found, 1000.0))
         (outcome,) = sample(**job(limit=limit, sampling=sampling))
     votes = load_votes(outcome.run.location)
     assert len(votes) == 4 and set(votes["batch_size"]) == {32}
