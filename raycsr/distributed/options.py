@@ -1,4 +1,4 @@
-"""What runs where, and for how long, as a user says it."""
+"""The options that say what runs where, and for how long."""
 
 import math
 import os
@@ -11,17 +11,17 @@ from raycsr.distributed.cluster import NODE_SECONDS
 
 @dataclass(frozen=True)
 class PoolOptions:
-    """The actors that sample. Decoding runs beside them, on CPUs that they leave free.
+    """The actors that sample. Images are decoded beside them, on CPUs that the actors leave free.
 
     Attributes:
-        actors: How many, at most; 0 samples in this process, without Ray, which suits small jobs: there is no start to
-            wait for.
-        elastic: Begin with the first actor that finds a place, and grow as nodes come, on a cluster that scales or
-            whose nodes may go away; by default all actors must fit at once, and a run that has lost its last node ends
-            after 10 minutes.
-        cpus_per_actor: CPUs that an actor without a GPU reserves; fractions share a CPU.
-        gpus_per_actor: GPUs of an actor; above 0, actors reserve no CPU.
-        threads_per_actor: Torch threads of an actor; by default cpus_per_actor, rounded up.
+        actors: Largest number of actors. 0 samples in this process, without Ray, which suits small jobs: there is no
+            start to wait for.
+        elastic: Whether to begin with the first actor that finds a place, and to grow as nodes come, on a cluster that
+            scales or whose nodes may go away. By default all actors must fit at once, and a run that has lost its last
+            node ends after 10 minutes.
+        cpus_per_actor: Number of CPUs that an actor without a GPU reserves; fractions share a CPU.
+        gpus_per_actor: Number of GPUs that an actor reserves; above 0, it reserves no CPU. Fractions share a GPU.
+        threads_per_actor: Number of torch threads of an actor; by default cpus_per_actor, rounded up.
     """
 
     actors: int = 2
@@ -32,25 +32,25 @@ class PoolOptions:
 
     @property
     def resources(self) -> dict[str, float]:
-        """What Ray reserves for an actor."""
+        """The resources that Ray reserves for an actor."""
         if self.gpus_per_actor > 0:
             return {"num_cpus": 0, "num_gpus": self.gpus_per_actor}
         return {"num_cpus": self.cpus_per_actor}
 
     @property
     def needs(self) -> list[dict[str, float]]:
-        """What some node must have: for an actor, and for the tasks that decode."""
+        """The resources that some node must have: for an actor, and for a task that decodes."""
         gpus, cpus = self.gpus_per_actor, self.cpus_per_actor
         return [{"GPU": gpus} if gpus > 0 else {"CPU": cpus}, {"CPU": 1}]
 
     @property
     def patience(self) -> float:
-        """Seconds that a run whose last node is gone waits for another."""
+        """Seconds for which a run whose last node is gone waits for another."""
         return math.inf if self.elastic else NODE_SECONDS
 
     @property
     def threads(self) -> int:
-        """Torch threads of an actor, or of this process. Ray sets none that suit a fraction of a CPU."""
+        """Number of torch threads of an actor, or of this process. Ray sets none that suit a fraction of a CPU."""
         cpus = self.cpus_per_actor if self.actors else os.cpu_count() or 1
         return self.threads_per_actor or max(1, math.ceil(cpus))
 
@@ -60,9 +60,9 @@ class WorkerOptions:
     """The workers that train together: each takes its shard of every batch.
 
     Attributes:
-        number: How many; training.batch_size is a multiple of it.
-        cpus: CPUs of each, where there are several.
-        gpus: GPUs of each, where there are several.
+        number: Number of workers; training.batch_size must be a multiple of it.
+        cpus: Number of CPUs of each worker, where there are several.
+        gpus: Number of GPUs of each worker, where there are several.
     """
 
     number: int = 1
@@ -71,35 +71,37 @@ class WorkerOptions:
 
     @property
     def threads(self) -> int:
-        """The torch threads of each."""
+        """Number of torch threads of each worker."""
         return max(1, int(self.cpus))
 
     @property
     def needs(self) -> list[dict[str, float]]:
-        """What some node must have for one of them."""
+        """The resources that some node must have for one worker."""
         return [{"CPU": self.cpus, "GPU": self.gpus}]
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How the space is searched.
+    """How the search space is searched.
 
     Attributes:
-        metric: Certified metric of the held-out images that trials compete in, one of {metrics}. By default
-            rob_cs, and rob_cost under costs that differ in size.
-        budget: The best trial is sought among those whose accuracy is at most this much below that of the most
-            accurate one of the same sigma and costs: rob_cs alone is won by answering with seed classes only.
-        samples: Draws of the random hyper-parameters, for each point of the grid; -1 goes on until `max_hours`.
-        scheduler: asha stops trials early that do badly at the metric, among those of equal sigma and costs.
-        grace_epochs: Epochs before asha may stop a trial.
-        reduction: One in so many trials goes on at each of asha's rungs.
-        max_hours: Time budget of the whole sweep.
-        cpus_per_trial: CPUs of a trial, and its torch threads.
-        gpus_per_trial: GPUs of a trial; fractions share one.
-        max_concurrent: Trials at a time; by default as many as fit while one CPU stays free. Where trials have GPUs
-            it may be more than fit now: they wait for nodes that an autoscaler brings.
-        workers_per_trial: Workers that train a trial together, each with the CPUs and GPUs above.
-        seed: Of the random hyper-parameters.
+        metric: Certified metric on the held-out images by which trials are ranked, one of {metrics}. By default it
+            is rob_cs, and rob_cost under costs that differ in size.
+        budget: Accuracy that the best trial may lose against the most accurate one of the same sigma and costs. Without
+            such a limit, a classifier that answers with seed classes only would win by rob_cs.
+        samples: Number of draws of the random hyper-parameters for each point of the grid; -1 goes on until
+            `max_hours`.
+        scheduler: Scheduler of the trials: fifo trains each to its end; asha stops trials early whose metric is low
+            among those of equal sigma and costs.
+        grace_epochs: Number of epochs before asha may stop a trial.
+        reduction: Reduction factor of asha: one in so many trials goes on at each of its rungs.
+        max_hours: Time budget of the whole sweep, in hours.
+        cpus_per_trial: Number of CPUs of a trial, which is also that of its torch threads.
+        gpus_per_trial: Number of GPUs of a trial; fractions share a GPU.
+        max_concurrent: Number of trials at a time; by default as many as fit while one CPU stays free. Where
+            trials have GPUs it may be more than fit now: the others wait for nodes that an autoscaler brings.
+        workers_per_trial: Number of workers that train a trial together, each with the CPUs and GPUs above.
+        seed: Seed of the random hyper-parameters.
     """
 
     metric: str | None = None
@@ -117,7 +119,7 @@ class SearchOptions:
 
     @property
     def workers(self) -> WorkerOptions:
-        """Those of a trial."""
+        """The workers of a trial."""
         return WorkerOptions(self.workers_per_trial, self.cpus_per_trial, self.gpus_per_trial)
 
 
@@ -129,9 +131,10 @@ class TrackingOptions:
     """Trackers of experiments: each trial is a run there, with its point of the space and its certified metrics.
 
     Attributes:
-        mlflow: Tracking URI of MLflow, such as http://host:5000 or sqlite:///mlflow.db; the sweep is an experiment.
-        wandb: Project of Weights & Biases; the sweep is a group. The key is in WANDB_API_KEY; WANDB_MODE=offline
-            keeps everything on the machine of the driver.
+        mlflow: Tracking URI of MLflow, such as http://host:5000 or sqlite:///mlflow.db; the sweep is an experiment
+            there.
+        wandb: Project of Weights & Biases; the sweep is a group there. The key is read from WANDB_API_KEY;
+            WANDB_MODE=offline keeps everything on the machine of the driver.
     """
 
     mlflow: str | None = None
@@ -140,12 +143,12 @@ class TrackingOptions:
 
 @dataclass(frozen=True)
 class ObjectiveOptions:
-    """The loss that is minimised.
+    """The training objective, which is minimised.
 
     Attributes:
         name: One of gaussian, macer, smoothadv, consistency, smoothmix, margin_cs, gaussian_cs, macer_cs, smoothadv_cs,
             consistency_cs, smoothmix_cs; or what an installed package adds. Those that end in _cs need costs.
-        args: Its hyper-parameters, as in `raycsr.training.objectives`.
+        args: Hyper-parameters of the objective, which `raycsr.training.objectives` describes.
     """
 
     name: str = "gaussian"

@@ -6,23 +6,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which base classifier to load or create.
+    """The base classifier to load or to create.
 
     Attributes:
-        name: A timm model name (the CIFAR ResNets of raycsr are among them); a model with weights of its own,
+        name: Name of a timm model (the CIFAR ResNets of raycsr are among them); a model with its own weights,
             hf-hub:OWNER/NAME or local-dir:FOLDER; or the path or s3:// URI of a checkpoint that says which network it
-            is of: raycsr's, those of locuslab/smoothing, SmoothAdv, MACER, Consistency, SmoothMix and
-            pytorch/examples, and those of timm's train.py.
-        num_classes: Number of classes of the head; by default what the weights have, or else the data.
-        pretrained: true loads timm's weights of that name. The path or s3:// URI of a file, .pth or .safetensors,
-            loads anyone's weights of that architecture: each tensor of the network comes from the file, or loading is
-            refused; only train and sweep make a new head, where the file's has another size.
-        ema: Of a file that holds both, take the moving average of the weights (state_dict_ema, model_ema), not the
-            last ones.
-        args: Further keyword arguments for the architecture, as in `timm.create_model`;
-            {pretrained_cfg_overlay: {mean: [...], std: [...]}} normalises as the weights were trained.
-        init_seed: Seed of the random initialisation; weights that are loaded do not depend on it.
-        input_size: Height and width of the input in pixels; by default what the model was made for.
+            belongs to: those of raycsr, locuslab/smoothing, SmoothAdv, MACER, Consistency, SmoothMix,
+            pytorch/examples and timm's train.py.
+        num_classes: Number of classes; by default that of the weights, or else that of the data.
+        pretrained: Weights to load. true loads timm's weights of that name. The path or s3:// URI of a .pth or
+            .safetensors file loads weights of that architecture from it: each tensor of the network must come from
+            the file, or loading is refused; only train and sweep replace a head of another size.
+        ema: Whether to take the moving average of the weights (state_dict_ema, model_ema) from a file that holds both
+            it and the last weights.
+        args: Further keyword arguments of the architecture, as in `timm.create_model`;
+            {pretrained_cfg_overlay: {mean: [...], std: [...]}} sets the normalisation that the weights expect.
+        init_seed: Seed of the random initialisation; loaded weights do not depend on it.
+        input_size: Height and width of the input, in pixels; by default what the model was made for.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ModelOptions:
 
     @property
     def label(self) -> str:
-        """What plans and reports call it: where its weights are from, its architecture, and whether they are EMA's."""
+        """The model's name in plans and reports: source of the weights, architecture, and EMA where they are averages."""
         file = self.pretrained if isinstance(self.pretrained, str) else self.name
         more = [*([self.name] if file != self.name else []), *(["EMA"] if self.ema else [])]
         return f"{file} ({', '.join(more)})" if more else file
@@ -49,7 +49,7 @@ class Preprocessing:
 
     Attributes:
         input_size: Height and width after the crop, in pixels.
-        interpolation: timm's name of it: "bilinear", "bicubic", "nearest", ...
+        interpolation: Interpolation by timm's name: "bilinear", "bicubic", "nearest", ...
         crop_pct: Share of the resized image's side that the crop keeps, in (0, 1].
         crop_mode: timm's crop mode: "center", "squash" or "border".
     """

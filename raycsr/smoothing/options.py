@@ -1,4 +1,4 @@
-"""How the votes of an image are drawn."""
+"""The options that say how the votes of an image are sampled."""
 
 import math
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from raycsr.errors import UserError
 
 @dataclass(frozen=True)
 class Draws:
-    """How many noisy copies of an image are drawn, from which noise, and how many at once.
+    """How many noisy copies of an image are drawn, with which noise, and how many in one forward pass.
 
     Attributes:
         sigma: Standard deviation of the noise, in [0, 1] pixel units.
-        n0: Selection samples an image.
-        n: Estimation samples an image, at most.
+        n0: Number of selection samples of an image.
+        n: Largest number of estimation samples of an image.
         seed: Seed of the noise; an image's noise depends on it and on the image's id.
-        batch_size: Rows of a forward pass, a power of two.
+        batch_size: Number of rows of a forward pass, a power of two.
     """
 
     sigma: float
@@ -44,22 +44,22 @@ class Draws:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How the votes of an image are drawn; what the radii mean is settled here.
+    """How the votes of an image are sampled: the noise, which gives the radii their meaning, and the number of samples.
 
     Attributes:
-        sigma: Standard deviation of the Gaussian noise, in [0, 1] pixel units; several: a run each.
-        n0: Selection samples an image, which choose the class that the certificate speaks of.
-        n: Estimation samples an image, from other noise; the largest attainable radius grows with it. With `radii`,
-            at most.
-        radii: Radii to decide, in [0, 1] pixel units: each image is sampled until it is known whether its radii reach
-            them (the standard one, and the cost-sensitive one under each of the costs), which most images need few
-            samples for. Its certificates then hold whatever said when to stop, and it can go on later.
-        seed: Of the noise.
-        batch_size: Rows of a forward pass, a power of two; by default as many as a short search finds fastest. Halved
-            where memory runs out.
-        precision: Of the network; `auto` is bf16 where the workers' device is fast at it, else fp32.
+        sigma: Standard deviation of the Gaussian noise, in [0, 1] pixel units; a list gives a run for each.
+        n0: Number of selection samples of an image, which choose the class that its certificate is about.
+        n: Number of estimation samples of an image, drawn with independent noise; the largest attainable radius grows
+            with it. With `radii` it is the largest number.
+        radii: Radii to decide, in [0, 1] pixel units. Each image is sampled only until it is known whether its radii
+            (the standard one, and the cost-sensitive one under each of the costs) reach them; most images need few
+            samples. The certificates hold whenever sampling stops, and an image can be continued later.
+        seed: Seed of the noise.
+        batch_size: Number of rows of a forward pass, a power of two; by default a short search finds the fastest. It is
+            halved where memory runs out.
+        precision: Precision of the network; `auto` is bf16 where the workers' device is fast at it, else fp32.
             Noise is always drawn and added in fp32.
-        compile: Compile the network with torch.compile: slower to start, faster after.
+        compile: Whether to compile the network by torch.compile, which is slower to start and faster after.
     """
 
     sigma: float | list[float] = 0.5
@@ -73,11 +73,11 @@ class SamplingOptions:
 
     @property
     def design(self) -> str:
-        """What chooses n: `fixed`, before the first vote, or `sequential`, the votes."""
+        """The sampling design: `fixed`, where n is chosen beforehand, or `sequential`, where the votes end sampling."""
         return "fixed" if self.radii is None else "sequential"
 
     def draws(self, sigma: float, batch_size: int) -> Draws:
-        """What is drawn for an image at one sigma, so many rows at once."""
+        """The draws of an image at one sigma, with so many rows in a forward pass."""
         return Draws(sigma, self.n0, self.max_samples, self.seed, batch_size)
 
     @property
@@ -87,6 +87,6 @@ class SamplingOptions:
 
 
 NOISE_SCHEME = "v1"
-"""Part of a run's identity: any change to what follows is a new scheme."""
+"""Name of the noise scheme, part of a run's identity: any change to the noise is a new scheme."""
 CHUNK = 64
-"""Samples drawn under one key. A constant of the scheme, never the batch size."""
+"""Number of samples that are drawn under one key: a constant of the noise scheme, never the batch size."""

@@ -1,4 +1,4 @@
-"""How a base classifier is trained, as a user says it."""
+"""The options that say how a base classifier is trained."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,22 +9,24 @@ class TrainingOptions:
     """How the weights are optimised.
 
     Attributes:
-        epochs: Passes over the images.
-        batch_size: Images a step.
-        optimizer: sgd (with Nesterov momentum) or adamw.
+        epochs: Number of passes over the images.
+        batch_size: Number of images of a step, over all workers.
+        optimizer: Optimiser: sgd (with Nesterov momentum) or adamw.
         lr: Largest learning rate.
-        momentum: Of sgd.
-        weight_decay: On all weights.
-        schedule: one_cycle (up and down to 0), cosine (down to 0), step (times `step_factor` at each of
-            `milestones`) or constant.
+        momentum: Momentum of sgd.
+        weight_decay: Weight decay, applied to all weights.
+        schedule: Schedule of the learning rate: one_cycle (up, then down to 0), cosine (down to 0), step (multiplied by
+            `step_factor` at each of `milestones`) or constant.
         milestones: Epochs after which the step schedule multiplies the learning rate.
-        step_factor: What it multiplies by.
-        warmup_epochs: Epochs of linear warm-up, part of `epochs`; one_cycle warms up over 30 % of the steps where
-            this is 0.
-        clip_norm: Largest norm of the gradient over all weights; None does not clip.
-        precision: bf16 and fp16 compute the network under autocast; the weights stay float32. auto is bf16 where the
-            workers' device is fast at it, else fp32; a training that goes on elsewhere keeps what it began with.
-        ema: Decay of a moving average of the weights, such as .999, which is then what is judged and kept.
+        step_factor: Factor of the step schedule.
+        warmup_epochs: Number of epochs of linear warm-up, part of `epochs`; with 0, one_cycle warms up over 30 % of the
+            steps.
+        clip_norm: Largest L2 norm of the gradient of all weights, to which it is clipped; null does not clip.
+        precision: Precision of the forward and backward passes; the weights stay float32. bf16 and fp16 use autocast;
+            auto is bf16 where the workers' device is fast at it, else fp32. A training that is continued elsewhere
+            keeps the precision that it began with.
+        ema: Decay of an exponential moving average of the weights, such as .999; the average is then validated and
+            kept. null keeps the weights themselves.
     """
 
     epochs: int = 10
@@ -44,16 +46,17 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """The images that are held out of training and certified every few epochs: what a training is judged by.
+    """The images that are held out of training, and certified every few epochs to judge it.
 
     Attributes:
-        every: Epochs between validations; the last epoch is always validated.
-        images: Images drawn from all classes: accuracy, certified accuracy, ACR, recalls.
-        sensitive: Images of seed classes, the drawn ones among them: rob_cs, rob_cost, seed recall.
-        n0: Selection samples an image.
-        n: Estimation samples an image.
+        every: Number of epochs between validations; the last epoch is always validated.
+        images: Number of images drawn at random from all classes, for accuracy, certified accuracy, ACR and recalls.
+        sensitive: Number of images of seed classes, those drawn at random among them, for rob_cs, rob_cost and seed
+            recall.
+        n0: Number of selection samples of an image.
+        n: Number of estimation samples of an image.
         alpha: Failure probability of one image's certificate.
-        radius: L2 radius of the metrics, in [0, 1] pixel units; by default sigma.
+        radius: L2 radius at which the metrics are taken, in [0, 1] pixel units; by default sigma.
     """
 
     every: int = 1
@@ -67,14 +70,15 @@ class ValidationOptions:
 
 @dataclass(frozen=True)
 class AugmentationOptions:
-    """What is done at random to a training image before the noise, in this order.
+    """The random augmentation of a training image before the noise, in this order.
 
     Attributes:
-        random_resized_crop: Crop a window of at least this share of the area, of aspect 3:4 to 4:3, and resize
-            it to the input size: .08 is ImageNet's usual. None: resize and crop as for evaluation.
-        crop_padding: Pad by so many black pixels on each side and crop back at random: 4 is CIFAR's usual.
-        flip: Mirror half of the images.
-        rand_augment: Magnitude of RandAugment's two operations, 0 to 30; None leaves it out.
+        random_resized_crop: Smallest share of the image's area that a random crop, of aspect 3:4 to 4:3, keeps before
+            it is resized to the input size; .08 is usual for ImageNet. null resizes and crops as for evaluation.
+        crop_padding: Number of black pixels to pad on each side before a random crop back to the input size; 4 is usual
+            for CIFAR.
+        flip: Whether to mirror half of the images.
+        rand_augment: Magnitude of the two operations of RandAugment, 0 to 30; null leaves it out.
         color_jitter: Strength of random changes of brightness, contrast and saturation; 0 leaves it out.
     """
 

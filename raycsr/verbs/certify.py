@@ -11,8 +11,9 @@ def certify(*, run: list[str], costs: list[CostSpec], alpha: float = 0.001) -> d
     """Certifies the votes of runs under cost matrices, and stores the certificates beside the votes.
 
     Args:
-        run: Runs: folders, s3://bucket/prefix, or unique prefixes of them; or folders of runs, for all in them.
-        costs: Cost matrices. Each is a statement of its own at alpha.
+        run: Runs to use: their folders, s3://bucket/prefix, or unique prefixes of them; a folder of runs stands for all
+            in it.
+        costs: Cost matrices to certify under; each gives a separate statement at alpha.
         alpha: Failure probability of one image's certificate.
 
     Returns:

@@ -9,12 +9,14 @@ from raycsr.store import Store
 def cp(*, run: list[str], results: str) -> list[str]:
     """Copies runs into another results folder, from and to a local folder or S3, and checks each copy byte by byte.
 
-    The same command goes on with a copy that was interrupted: until all of it is there, it does not count as a run. A
-    copy can be sampled further; `raycsr merge` brings home what came to it.
+    The same command continues a copy that was interrupted; until all of it is there, it does not count as a run. A copy
+    can be sampled further, and `raycsr merge` adds what it gained to the original.
 
     Args:
-        run: Runs: folders, s3://bucket/prefix, or unique prefixes of them; or folders of runs, for all in them.
-        results: Folder of results to copy into, local or s3://bucket/prefix. A run keeps its experiment and its id.
+        run: Runs to use: their folders, s3://bucket/prefix, or unique prefixes of them; a folder of runs stands for all
+            in it.
+        results: Folder of results into which to copy, local or s3://bucket/prefix. A run keeps its experiment and its
+            id.
 
     Returns:
         The locations of the copies.

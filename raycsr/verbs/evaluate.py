@@ -29,29 +29,29 @@ def evaluate(
     radii: list[float] | None = None,
     out: str | None = None,
 ) -> list[Outcome]:
-    """Samples, certifies and reports.
+    """Samples, certifies and reports, as three commands would.
 
     Args:
-        data: The images.
+        data: The images to sample.
         model: The base classifier.
-        sampling: The noise and the number of samples; several sigmas give a run each.
-        pool: The actors.
+        sampling: The noise and the number of samples; a list of sigmas gives a run for each.
+        pool: The actors that sample.
         costs: Cost matrices to certify under.
-        results: Folder of results, local or s3://bucket/prefix.
-        experiment: Folder of this experiment within the results.
-        rules: Decision rules beside argmax, which is always among them.
+        results: Folder for the results, local or s3://bucket/prefix.
+        experiment: Name of the experiment, which is a folder within the results.
+        rules: Decision rules to count votes under, beside argmax, which is always counted.
         alpha: Failure probability of one image's certificate.
-        further_models: Names of further models, with the other options of `model`: a run each.
-        retry_errors: Sample errored images again.
-        begin_anew: Sample into a run of its own for this kind of device and batch size, as in `raycsr sample`.
-        radii: L2 radii of the table, in [0, 1] pixel units; by default four up to the largest certified one.
-        out: Folder for the table and the picture over all runs.
+        further_models: Names of further models, each of which gives a run under the other options of `model`.
+        retry_errors: Whether to sample images again that could not be sampled before.
+        begin_anew: Whether to begin a separate run for this kind of device and batch size, as in `raycsr sample`.
+        radii: L2 radii of the table, in [0, 1] pixel units; by default four, up to the largest certified one.
+        out: Folder for the table and the pictures of all runs together.
 
     Returns:
-        One outcome a run.
+        The outcome of each run.
 
     Raises:
-        UserError: where anything is wrong that can be known before paying for samples.
+        UserError: Something is wrong that can be known before samples are paid for.
     """
     from raycsr.distributed.cluster import check_location
 

@@ -28,7 +28,7 @@ _COLUMNS = {  # of `list_runs` -> as they are shown
 
 
 def ls(results: str) -> pd.DataFrame:
-    """Lists runs and how far each is, sweeps and checkpoints, without starting Ray.
+    """Lists runs and how far each of them is, sweeps and checkpoints, without starting Ray.
 
     Of each run's images, `done` have votes under every decision rule, `missing` are still to be sampled, and
     `errored` could not be. A run is running, finished, stopped (continue it by the same command) or died; or it is of

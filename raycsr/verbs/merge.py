@@ -10,16 +10,17 @@ from raycsr.store import Store
 
 
 def merge(*, run: list[str], into: str) -> str:
-    """Adds to a run what others of the same model, noise and data have that it lacks: images, rules and votes.
+    """Adds images, decision rules and votes to a run that other runs of the same model, noise and data have.
 
-    For runs that were sampled apart, say half of the images on each of two clusters, or a copy that was sampled
-    further. Where both have votes of an image, those that were counted alike must agree, and each image counts once.
-    The runs that are read stay as they are. The same command goes on with a merge that was interrupted.
+    It joins runs that were sampled apart, such as half of the images on each of two clusters, or a copy that was
+    sampled further. Where two runs have votes of an image, those that were counted alike must agree, and each image
+    counts once. The runs that are read are not changed. The same command continues a merge that was interrupted.
 
     Args:
-        run: Runs to read: folders, s3://bucket/prefix, or unique prefixes of them; or folders of runs, for all in them.
-        into: The run that grows, named in the same way; nobody may be sampling it. To keep it as it is, `raycsr cp` it
-            first. All its sets of certificates, and those of the others, are made for all of its votes.
+        run: Runs to read: their folders, s3://bucket/prefix, or unique prefixes of them; a folder of runs stands for
+            all in it.
+        into: Run that grows, named in the same way; nobody may be sampling it. To keep it as it is, copy it first by
+            `raycsr cp`. All its certificate sets, and those of the other runs, are made for all of its votes.
 
     Returns:
         The location of the run that grew.

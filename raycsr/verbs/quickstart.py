@@ -22,7 +22,7 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
     """Makes a classifier of handwritten digits robust where mistakes are costly, in two ways, and certifies both.
 
     Args:
-        results: Folder of results, local or s3://bucket/prefix.
+        results: Folder for the results, local or s3://bucket/prefix.
 
     Returns:
         The outcomes of the runs.

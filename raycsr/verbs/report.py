@@ -25,26 +25,27 @@ def report(
     allow_missing: bool = False,
     table_alpha: float | None = None,
 ) -> pd.DataFrame:
-    """Prints one table over all certificate sets of some runs, and draws their certified curves and their front.
+    """Prints one table of all certificate sets of some runs, and draws their certified curves and their front.
 
-    The standard certificate, and that of each cost matrix and decision rule, are separate statements, each at
-    its alpha. The front shows what accuracy a rule or a model pays for its rob_cs, or for its rob_cost under costs
-    that differ in size.
+    The standard certificate, and that of each cost matrix and decision rule, are separate statements, each at its
+    alpha. The front shows how much accuracy a decision rule or a model loses for its rob_cs, or for its rob_cost under
+    costs that differ in size.
 
     Args:
-        run: Runs: folders, s3://bucket/prefix, or unique prefixes; folders of runs, for all in them; or files with
-            tables of locuslab/smoothing.
-        costs: Show only these certificate sets; by default all that are stored.
-        radii: L2 radii of the table, in [0, 1] pixel units; by default four up to the largest certified one. The
+        run: Runs to show: their folders, s3://bucket/prefix, or unique prefixes of them; a folder of runs stands for
+            all in it; or files with tables of locuslab/smoothing.
+        costs: Cost matrices whose certificate sets are shown; by default all that are stored.
+        radii: L2 radii of the table, in [0, 1] pixel units; by default four, up to the largest certified one. The
             front is at the smallest that is not 0.
-        rules: Show only these decision rules, as they were written or by their ids; by default all that the runs
-            have. A selection is a view: it leaves the numbers beside the certificate sets as they are.
-        out: Folder for report.html, report.md, summary.parquet, curves.png and front.png over all of them, local or
-            s3://; and for the standard certificates of each run and rule in a .tsv that locuslab/smoothing's analysis
-            reads. report.html has more than is printed: pairs of classes, recalls, the costliest images.
-        allow_missing: Report on a run although listed images have no certificate yet.
+        rules: Decision rules to show, as they were written or by their ids; by default all that the runs have. A
+            selection is a view: metrics that are stored beside the certificate sets are not changed by it.
+        out: Folder for report.html, report.md, summary.parquet, curves.png and front.png of all runs together, local or
+            s3://; and for the standard certificates of each run and rule in a .tsv that the analysis of
+            locuslab/smoothing reads. report.html shows more than is printed: pairs of classes, recalls, and the
+            costliest images.
+        allow_missing: Whether to report on a run of which listed images have no certificate yet.
         table_alpha: Failure probability of one image's certificate in the tables of locuslab/smoothing, which do not
-            say it; without it they have no guaranteed shares.
+            store it; without it no guaranteed shares are shown for them.
 
     Returns:
         The table: run, costs, rule, rule_id, metric (what they are compared by), the columns of `raycsr.summarize`,

@@ -10,14 +10,14 @@ from raycsr.store import Store
 
 
 def rm(*, run: list[str], yes: bool = False) -> list[str]:
-    """Deletes runs: their votes and certificates, and all else that raycsr wrote there. It says what, and asks first.
+    """Deletes runs: their votes and certificates, and all else that raycsr wrote there. It asks first.
 
-    Votes are the expensive part of a run, and there is no way back. A run that is being sampled is not deleted. What is
-    left of a run whose deletion, or copy, was interrupted is deleted by the same command.
+    Votes are the expensive part of a run, and there is no way back. A run that is being sampled is not deleted. The
+    same command deletes what is left of a run whose deletion, or copy, was interrupted.
 
     Args:
-        run: Runs: folders, s3://bucket/prefix, or unique prefixes of them; each names one run.
-        yes: Delete without asking, as in scripts.
+        run: Runs to delete: their folders, s3://bucket/prefix, or unique prefixes of them; each names one run.
+        yes: Whether to delete without asking, as scripts need.
 
     Returns:
         The locations of the runs that were deleted; none where the answer was no.

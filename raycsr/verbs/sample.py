@@ -27,34 +27,35 @@ def sample(
     retry_errors: bool = False,
     begin_anew: bool = False,
 ) -> list[Outcome]:
-    """Draws the votes of a base classifier on noisy copies of images, on a pool of Ray actors.
+    """Counts the votes of a base classifier on noisy copies of images, on a pool of Ray actors.
 
-    A run that was interrupted, or whose data was a smaller subset, or that lacks a rule, is continued: each image
-    counts once under each rule.
+    The same command continues a run that was interrupted. A run is also continued where more images or more decision
+    rules are asked for: each image counts once under each rule.
 
     Args:
-        data: The images.
+        data: The images to sample.
         model: The base classifier.
-        sampling: The noise and the number of samples; several sigmas give a run each.
-        pool: The actors.
-        results: Folder of results, local or s3://bucket/prefix.
-        experiment: Folder of this experiment within the results.
-        rules: Decision rules beside argmax, which is always among them. All share the forward passes.
-        costs: Cost matrices to certify under while sampling goes on. More can be added later with `raycsr certify`.
-            With sampling.radii they are what is decided, and the same command with other costs, radii or a larger n
-            goes on where each image stopped.
+        sampling: The noise and the number of samples; a list of sigmas gives a run for each.
+        pool: The actors that sample.
+        results: Folder for the results, local or s3://bucket/prefix.
+        experiment: Name of the experiment, which is a folder within the results.
+        rules: Decision rules to count votes under, beside argmax, which is always counted. All share the forward
+            passes.
+        costs: Cost matrices to certify under while sampling goes on; `raycsr certify` adds others later. With
+            sampling.radii they also say what is decided about an image: the same command with other costs, other radii
+            or a larger n continues each image where it stopped.
         alpha: Failure probability of one image's certificate.
-        further_models: Names of further models, with the other options of `model`: a run each.
-        retry_errors: Sample errored images again.
-        begin_anew: Sample into a run of its own for this kind of device and batch size, where the run that there is
-            was begun on others and its images cannot go on here. Votes of the two are never mixed; to quote the better
+        further_models: Names of further models, each of which gives a run under the other options of `model`.
+        retry_errors: Whether to sample images again that could not be sampled before.
+        begin_anew: Whether to begin a separate run for this kind of device and batch size, where images of the existing
+            run were begun on others and cannot be continued here. Votes of the two are never mixed. Quoting the better
             of two certificates of an image doubles the chance that it is false.
 
     Returns:
-        One outcome a run.
+        The outcome of each run.
 
     Raises:
-        UserError: where anything is wrong that can be known before paying for samples; or a network's logits
+        UserError: Something is wrong that can be known before samples are paid for; or a network's logits
             are not finite from the start.
     """
     from raycsr.distributed.cluster import connect

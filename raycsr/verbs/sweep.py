@@ -23,14 +23,14 @@ from raycsr.verbs.report import report
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What a sweep came to.
+    """The result of a sweep.
 
     Attributes:
-        location: Its folder.
-        trials: One row a trial, as in trials.parquet.
-        best: (sigma, costs) -> checkpoint.
+        location: Folder of the sweep.
+        trials: Table with one row for each trial, as in trials.parquet.
+        best: (sigma, costs) -> location of the best checkpoint.
         failures: Trial id -> why it failed.
-        outcomes: Runs of the winners on the test split, where asked for.
+        outcomes: Runs of the best classifiers on the test split, where it was asked for.
     """
 
     location: str
@@ -64,41 +64,42 @@ def sweep(
     pool: PoolOptions = PoolOptions(),
     radii: list[float] | None = None,
 ) -> SweepOutcome:
-    """Trains a classifier for each point of a space, and keeps the best for each sigma and cost matrix.
+    """Trains a classifier for each point of a search space, and keeps the best for each sigma and cost matrix.
 
     The same command continues a sweep that was interrupted. Its folder, `<experiment>/sweeps/<name>`, holds a folder
     for each trial (trial.json, checkpoint.pt, TensorBoard's files), trials.parquet, leaderboard.md and
-    best/<sigma>-<costs>.pt. While it runs, a second one of its name is refused.
+    best/<sigma>-<costs>.pt. While it runs, a second sweep of its name is refused.
 
     Args:
         data: The images to train on; some are held out for validation.
         model: The architecture, or a checkpoint to fine-tune.
-        space: What differs between trials: dotted option -> {grid: [...]}, {choice: [...]}, {uniform: [low, high]} or
+        space: Search space: dotted option -> {grid: [...]}, {choice: [...]}, {uniform: [low, high]} or
             {log_uniform: [low, high]}. A group of options may be a value: `objective: {grid: [{name: gaussian}]}`.
-        results: Folder of results, local or s3://bucket/prefix.
-        experiment: Folder of this experiment within the results.
-        name: Of the sweep.
+        results: Folder for the results, local or s3://bucket/prefix.
+        experiment: Name of the experiment, which is a folder within the results.
+        name: Name of the sweep.
         sigma: Noise level in [0, 1] pixel units.
         costs: Cost matrix.
-        objective: The loss.
-        training: Optimiser and schedule.
-        augmentation: What is done to an image before the noise.
-        validation: What trials are judged by.
-        seed: Of the order, the augmentation, the noise and the networks' own randomness.
-        stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
-        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
+        objective: The training objective.
+        training: The optimiser and its schedule.
+        augmentation: The random augmentation of an image before the noise.
+        validation: The held-out images by whose certificates trials are judged.
+        seed: Seed of the order of the images, the augmentation, the noise and the networks' own randomness.
+        stream: Whether to read the images anew each epoch, through Ray Data; by default where they do not fit in
+            memory.
+        allow_test_images: Whether to take images of which a folder, split or shard is named test, val or validation.
         search: How the space is searched, and with what resources.
-        tracking: Trackers of experiments that follow the trials.
-        test: Images to evaluate the winners on at full n, with `sampling` and `pool`; by default none.
-        sampling: The samples of that evaluation; its sigma is each winner's own.
-        pool: The actors of that evaluation.
-        radii: L2 radii of that evaluation's table, in [0, 1] pixel units.
+        tracking: The experiment trackers to which trials are reported.
+        test: Images to evaluate the best classifiers on, with the `sampling` and `pool` below; by default none.
+        sampling: The noise and the number of samples of that evaluation; sigma is that of each classifier's training.
+        pool: The actors that sample in that evaluation.
+        radii: L2 radii of the table of that evaluation, in [0, 1] pixel units.
 
     Returns:
-        The trials, the winners and the failures.
+        The trials, the best classifiers and the failures.
 
     Raises:
-        UserError: where anything is wrong that can be known before paying for a trial.
+        UserError: Something is wrong that can be known before a trial is paid for.
     """
     from raycsr.distributed.cluster import check_location, connect, user_errors_of_workers
     from raycsr.distributed.search.job import (

@@ -17,10 +17,10 @@ _LINE_SECONDS = 30.0  # at least between lines about epochs that were not valida
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
-        checkpoint: Its location.
+        checkpoint: Location of the checkpoint.
         metrics: Certified metrics of the last epoch, by name.
     """
 
@@ -50,31 +50,33 @@ def train(
     """Trains a base classifier under noise, and judges it by certificates of held-out images.
 
     The same command continues a training that was interrupted, from its last finished epoch; while it runs, a second
-    one is refused.
+    one of the same checkpoint is refused.
 
     Args:
         data: The images to train on; some are held out for validation.
         model: The architecture, or a checkpoint to fine-tune.
         sigma: Noise level in [0, 1] pixel units.
-        results: Folder of results, local or s3://bucket/prefix.
-        experiment: Folder of this experiment within the results; the checkpoint goes to its `checkpoints`.
-        name: Of the checkpoint; by default the objective, the model, sigma and a digest of all options.
+        results: Folder for the results, local or s3://bucket/prefix.
+        experiment: Name of the experiment, a folder within the results; the checkpoint goes to its `checkpoints`.
+        name: Name of the checkpoint; by default it is made of the objective, the model, sigma and a digest of all
+            options.
         costs: Cost matrix.
-        objective: The loss.
-        training: Optimiser and schedule.
-        augmentation: What is done to an image before the noise.
-        validation: What the training is judged by.
-        seed: Of the order, the augmentation, the noise and the network's own randomness.
-        stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
-        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
-        workers: Workers that train together, on a Ray cluster; by default this process alone.
-        threads: Torch threads on a CPU; by default all cores. Tiny networks are faster with 1.
+        objective: The training objective.
+        training: The optimiser and its schedule.
+        augmentation: The random augmentation of an image before the noise.
+        validation: The held-out images by whose certificates the training is judged.
+        seed: Seed of the order of the images, the augmentation, the noise and the network's own randomness.
+        stream: Whether to read the images anew each epoch, through Ray Data; by default where they do not fit in
+            memory.
+        allow_test_images: Whether to take images of which a folder, split or shard is named test, val or validation.
+        workers: The workers that train together, on a Ray cluster; by default this process alone.
+        threads: Number of torch threads on a CPU; by default all cores. Tiny networks are faster with 1.
 
     Returns:
         The checkpoint and its certified metrics.
 
     Raises:
-        UserError: where anything is wrong that can be known before training starts, or the loss is not finite.
+        UserError: Something is wrong that can be known before training starts, or the loss is not finite.
     """
     import torch
 

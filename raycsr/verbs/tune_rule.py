@@ -44,37 +44,38 @@ def tune_rule(
     out: str | None = None,
     allow_test_images: bool = False,
 ) -> Rule:
-    """Tunes a decision rule on training images and stores it in the checkpoint, for `--rules tuned` to certify.
+    """Tunes a decision rule on training images and stores it in the checkpoint, so that `--rules tuned` certifies it.
 
-    A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass; a second, finer one
-    follows around the best. Chosen is the largest rob_cs at the radius within both budgets, or where costs differ in
-    size the smallest rob_cost. The rule is fixed before any image that it is certified on is seen, so its certificates
-    hold at their alpha. The budgets are kept on the images that it is tuned on; on others its losses are near, not
-    bounded: report shows them.
+    A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass, and a finer grid around
+    the best rule follows. The rule of the largest rob_cs at the radius is chosen among those within both budgets; where
+    costs differ in size it is that of the smallest rob_cost. The rule is fixed before any image is seen that it is
+    certified on, so that its certificates hold at their alpha. The budgets are kept on the images that the rule is
+    tuned on. On others its losses are similar but not bounded; `raycsr report` shows them.
 
     Args:
-        model: The base classifier: a checkpoint, or a timm name.
+        model: The base classifier: a checkpoint, or the name of a timm model.
         costs: Cost matrix.
-        budget: Accuracy that may be lost against argmax, as a share of all images.
-        recall_budget: Recall that any one class may lose, of those with at least 20 of the drawn images.
-        radius: L2 radius of rob_cs and rob_cost, in [0, 1] pixel units; by default sigma.
-        data: Images to tune on, never those to be certified; by default those that the checkpoint was trained on.
+        budget: Accuracy that the rule may lose against argmax, as a share of all images.
+        recall_budget: Recall that any class may lose against argmax, of the classes with at least 20 of the drawn
+            images.
+        radius: L2 radius at which rob_cs and rob_cost are taken, in [0, 1] pixel units; by default sigma.
+        data: The images to tune on, never those to be certified; by default those that the checkpoint was trained on.
         sigma: Noise level in [0, 1] pixel units; by default that of the training.
-        images: Images to draw: half of seed classes, the rest of target classes and of all others alike.
-        n0: Selection samples an image.
-        n: Estimation samples an image.
-        batch_size: Rows of a forward pass, a power of two.
-        strengths: First grid, in units of logits: offset lowers the costliest answer by each, expected_cost has
-            tau = (e^strength - 1) / largest cost. By default 0.25 to 3.
-        seed: Of the draw and of the noise.
-        out: Checkpoint to write; by default the model's own file, where it is one of raycsr's.
-        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
+        images: Number of images to draw: half of them of seed classes, the rest of target classes and of the others.
+        n0: Number of selection samples of an image.
+        n: Number of estimation samples of an image.
+        batch_size: Number of rows of a forward pass, a power of two.
+        strengths: Strengths of the first grid, in units of logits: an offset rule lowers the costliest answer by each,
+            an expected_cost rule has tau = (e^strength - 1) / largest cost. By default 0.25 to 3.
+        seed: Seed of the draw of images and of the noise.
+        out: Checkpoint to write; by default the model's own file, where it is a checkpoint of raycsr.
+        allow_test_images: Whether to take images of which a folder, split or shard is named test, val or validation.
 
     Returns:
         The rule; argmax, which is not stored, where no other within the budgets is better.
 
     Raises:
-        UserError: where anything is wrong that can be known before sampling.
+        UserError: Something is wrong that can be known before sampling.
     """
     from raycsr.data.memory import read_pixels
     from raycsr.data.sources import open_source, with_split
