@@ -49,10 +49,10 @@ VERBS = {
 VALIDATED = ("sample", "train", "sweep")
 
 _ORDER = (
-    "Order: the command line goes before --config wherever that stands, a later --config before an earlier one, and "
-    "both before defaults. Lists: `--radii 0.25 0.5`, `--radii 0.25,0.5`, `--radii 0.25 --radii 0.5` and "
-    "`--radii '[0.25, 0.5]'` are one; costs and rules have commas of their own, and are written in the other ways. Of "
-    "another option that is given twice, the last counts."
+    "Precedence: the command line goes before --config, wherever that stands; a later --config goes before an earlier "
+    "one; and all of them go before defaults. Lists: `--radii 0.25 0.5`, `--radii 0.25,0.5`, "
+    "`--radii 0.25 --radii 0.5` and `--radii '[0.25, 0.5]'` mean the same; costs and rules contain commas themselves, so "
+    "the second way is not for them. Of any other option that is given twice, the last value counts."
 )
 
 _FORMS = re.compile(r"Annotated\[str,\s+Forms\]")  # how help writes it, perhaps over two lines
@@ -135,7 +135,11 @@ def parser(name: str, function: Callable, *groups: type) -> ArgumentParser:
     """The parser of a function, and of dataclasses whose fields stand beside its options."""
     about = (function.__doc__ or "").split("\n\n")[0]
     made = _Parser(prog=name, allow_abbrev=False, description=about, epilog=_ORDER)
-    made.add_argument("--config", action="config", help="YAML file of options, wherever it stands")
+    made.add_argument(
+        "--config",
+        action="config",
+        help="YAML file of options; the command line takes precedence over it, wherever it stands",
+    )
     made.add_function_arguments(function, as_group=False, as_positional=bool(_positionals(function)), fail_untyped=True)
     for group in groups:
         made.add_class_arguments(group, as_group=False)

@@ -42,7 +42,7 @@ def all_options(words):
 
 def hints_for(words):
     hints = hints_of(_function(words[-1]))
-    timing = inspect.signature(_function("validate")).parameters["timing"].annotation
+    timing = inspect.signature(_function("validate")).parameters["planning"].annotation
     return hints | hints_of(timing) if words[0] == "validate" else hints
 
 
@@ -162,7 +162,7 @@ def test_help_says_the_order(capsys):
     with pytest.raises(SystemExit):
         main(["sample", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "command line goes before --config wherever that stands" in said
+    assert "command line goes before --config" in said
 
 
 # Lists ----------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class ModelOptions:
 
     @property
     def label(self) -> str:
-        """The model's name in plans and reports: source of the weights, architecture, and EMA where they are averages."""
+        """The model's name in plans and reports: source of the weights, architecture, EMA if averaged."""
         file = self.pretrained if isinstance(self.pretrained, str) else self.name
         more = [*([self.name] if file != self.name else []), *(["EMA"] if self.ema else [])]
         return f"{file} ({', '.join(more)})" if more else file
