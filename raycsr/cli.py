@@ -51,8 +51,8 @@ VALIDATED = ("sample", "train", "sweep")
 _ORDER = (
     "Precedence: the command line goes before --config, wherever that stands; a later --config goes before an earlier "
     "one; and all of them go before defaults. Lists: `--radii 0.25 0.5`, `--radii 0.25,0.5`, "
-    "`--radii 0.25 --radii 0.5` and `--radii '[0.25, 0.5]'` mean the same; costs and rules contain commas themselves, so "
-    "the second way is not for them. Of any other option that is given twice, the last value counts."
+    "`--radii 0.25 --radii 0.5` and `--radii '[0.25, 0.5]'` mean the same; costs and rules contain commas themselves, "
+    "so the second way is not for them. Of any other option that is given twice, the last value counts."
 )
 
 _FORMS = re.compile(r"Annotated\[str,\s+Forms\]")  # how help writes it, perhaps over two lines
