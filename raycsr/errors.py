@@ -14,6 +14,14 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2. What it quotes, such as a name in a file,
     may hold anything: what cannot be printed in a line is escaped, and what looks like a secret is left out.
+
+    Example:
+        >>> import raycsr
+        >>> try:
+        ...     raycsr.CostMatrix.from_spec("sed:cat", 2, ["cat", "dog"])
+        ... except raycsr.UserError as error:
+        ...     print(error)
+        costs 'sed:cat' not understood; did you mean seed:cat,dog?
     """
 
     def __init__(self, message: str) -> None:

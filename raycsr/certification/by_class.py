@@ -40,6 +40,13 @@ def pairwise_robustness(certificates: pd.DataFrame, *, costs: CostMatrix, radius
         UserError: no rows, several runs, rules or alphas, a negative radius, or certificates of other costs.
 
     Source: the pair-wise radii of Xin, Chen, Backes & Zhang, ICML 2025; all those of an image hold jointly.
+
+    Example:
+        >>> from raycsr import certify_counts
+        >>> votes = [[990, 10, 0], [10, 990, 0], [0, 0, 1000]]
+        >>> certificates = certify_counts(votes, votes, [0, 0, 2], costs="pair:0/1", sigma=0.5, sampling="fixed")
+        >>> pairwise_robustness(certificates, costs=CostMatrix.pairwise(3, {0: [1]}), radius=0.5).loc[0, 1]
+        np.float64(0.5)
     """
     threshold, costs = checked_radii(radius), as_cost_matrix(costs)
     shares = np.full((costs.num_classes, costs.num_classes), np.nan)
@@ -63,6 +70,17 @@ def class_recalls(certificates: pd.DataFrame, num_classes: int) -> pd.DataFrame:
 
     Raises:
         UserError: no rows, several runs, rules or alphas, or a label beyond the classes.
+
+    Example:
+        >>> from raycsr import certify_counts
+        >>> votes = [[990, 10, 0], [10, 990, 0], [0, 0, 1000]]
+        >>> certificates = certify_counts(votes, votes, [0, 0, 2], costs="pair:0/1", sigma=0.5, sampling="fixed")
+        >>> class_recalls(certificates, 3)[["num_images", "recall"]]
+               num_images  recall
+        class
+        0               2     0.5
+        1               0     NaN
+        2               1     1.0
     """
     refuse_mixed(certificates)
     labels = certificates["label"].to_numpy(np.int64)
@@ -99,6 +117,13 @@ def collapsed_classes(certificates: pd.DataFrame, num_classes: int, argmax: pd.D
 
     Raises:
         UserError: as `class_recalls`.
+
+    Example:
+        >>> from raycsr import certify_counts
+        >>> votes = [[0, 100]] * 20  # the answer is always 1
+        >>> certificates = certify_counts(votes, votes, [0, 1] * 10, costs="seed:1", sigma=0.5, sampling="fixed")
+        >>> collapsed_classes(certificates, 2).index.tolist()
+        [0]
     """
     recalls = class_recalls(certificates, num_classes)
     plain = np.nan if argmax is None else class_recalls(argmax, num_classes)["recall"]
@@ -116,6 +141,11 @@ def collapse_in_words(collapsed: pd.DataFrame, class_names: Sequence[str] | None
     Args:
         collapsed: its rows.
         class_names: names of all classes; by default their numbers.
+
+    Example:
+        >>> rows = pd.DataFrame({"num_images": [40], "recall": [0.025], "argmax_recall": [0.55]}, index=[1])
+        >>> collapse_in_words(rows, ["cat", "dog"])
+        'dog 1 of 40 right (argmax 0.550)'
     """
     words = []
     for row in collapsed.head(_NAMED).reset_index(names="class").to_dict("records"):
@@ -143,6 +173,15 @@ def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: f
 
     Raises:
         UserError: no rows, several runs, rules or alphas, a negative radius, or certificates of other costs.
+
+    Example:
+        >>> from raycsr import certify_counts
+        >>> votes = [[990, 10, 0], [10, 990, 0], [0, 0, 1000]]
+        >>> certificates = certify_counts(votes, votes, [0, 0, 2], costs="pair:0/1", sigma=0.5, sampling="fixed")
+        >>> worst = costliest_images(certificates, costs=CostMatrix.pairwise(3, {0: [1]}, cost=7), radius=0.5, k=10)
+        >>> worst[["image_id", "worst_case_cost", "reachable"]]
+          image_id  worst_case_cost  reachable
+        0        1              7.0          1
     """
     threshold, costs = checked_radii(radius), as_cost_matrix(costs)
     worst, left = np.zeros(len(certificates)), np.zeros(len(certificates))

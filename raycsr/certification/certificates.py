@@ -40,6 +40,13 @@ class SparseVotes:
 
     Raises:
         UserError: arrays that do not fit together, classes out of order, negative counts.
+
+    Example:
+        >>> votes = SparseVotes.from_dense([[90, 0, 10], [0, 100, 0]])
+        >>> votes.classes, votes.counts
+        (array([0, 2, 1], dtype=int32), array([ 90,  10, 100]))
+        >>> votes.dense(3)[0]
+        array([90,  0, 10])
     """
 
     offsets: IntArray
@@ -148,6 +155,14 @@ def certify_counts(
 
     Source: Cohen, Rosenfeld & Kolter, ICML 2019, theorem 1 (standard); Xin, Chen, Backes & Zhang, ICML 2025
     (cost-sensitive). Bounds hold together at alpha by Bonferroni.
+
+    Example:
+        >>> counts0, counts = [[60, 4, 0], [30, 34, 0]], [[990, 10, 0], [510, 490, 0]]  # two images, three classes
+        >>> certificates = certify_counts(counts0, counts, [0, 0], costs="pair:0/1", sigma=0.5, sampling="fixed")
+        >>> certificates[["prediction", "abstain", "standard_radius"]].round(3)
+           prediction  abstain  standard_radius
+        0           0    False            0.989
+        1           1     True            0.000
     """
     shape = np.shape(counts)
     if np.shape(counts0) != shape:
@@ -182,7 +197,14 @@ def certify_votes(
     rules: Iterable[str] | None = None,
     errors: Iterable[str | None] | None = None,
 ) -> pd.DataFrame:
-    """Certify images from their sparse votes: see `certify_counts`, which takes them dense."""
+    """Certify images from their sparse votes: see `certify_counts`, which takes them dense.
+
+    Example:
+        >>> votes = SparseVotes.from_dense([[990, 10, 0]])
+        >>> certificates = certify_votes(votes, votes, [0], costs=CostMatrix.uniform(3), sigma=0.5, sampling="fixed")
+        >>> certificates["standard_radius"].round(3).tolist()
+        [0.989]
+    """
     num_images, costs = len(selection), as_cost_matrix(costs)
     if not (np.isfinite(sigma) and sigma > 0):
         raise UserError(f"sigma is {sigma}; give the noise level in [0, 1] pixel units, above 0")

@@ -19,6 +19,10 @@ def group_numbers(groups: ArrayLike) -> IntArray:
 
     Raises:
         UserError: names that are neither text nor numbers.
+
+    Example:
+        >>> group_numbers(["patient 7", "patient 9", None, "patient 7", None])
+        array([0, 1, 2, 0, 3])
     """
     try:
         codes, names = pd.factorize(pd.Series(groups))
@@ -30,5 +34,10 @@ def group_numbers(groups: ArrayLike) -> IntArray:
 
 
 def group_column(images: pd.DataFrame) -> IntArray | None:
-    """The numbers of the groups in the column `group` of images or certificates; None where there is no such column."""
+    """The numbers of the groups in the column `group` of images or certificates; None where there is no such column.
+
+    Example:
+        >>> group_column(pd.DataFrame({"group": ["a", "b", "a"]}))
+        array([0, 1, 0])
+    """
     return group_numbers(images["group"]) if "group" in images else None

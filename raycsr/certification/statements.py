@@ -34,6 +34,13 @@ class Statements:
     class the cost-sensitive one. A statement is decided once the image's certificate makes it, or once none will: its
     answer is wrong (standard) or costly (cost-sensitive), or the radius that all samples would certify is below r, were
     those that are left to fall by optimistic vote shares (futility).
+
+    Example:
+        >>> statements = Statements([CostMatrix.seedwise(3, [0])], [0.25], sigma=0.5, alpha=0.001, n=10_048)
+        >>> statements.decided([[64, 0, 0]], [[64, 0, 0]], label=0)  # clear after 64 samples
+        True
+        >>> statements.decided([[40, 24, 0]], [[45, 19, 0]], label=0)  # close: more samples may decide it
+        False
     """
 
     def __init__(
@@ -189,6 +196,10 @@ def looks(n: int, chunk: int) -> list[int]:
     Args:
         n: samples at most, in whole chunks.
         chunk: samples that are drawn together.
+
+    Example:
+        >>> looks(1024, chunk=64)
+        [64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960, 1024]
     """
     found = [chunk]
     while found[-1] < n:

@@ -58,6 +58,17 @@ def summarize(
     Raises:
         UserError: no rows, several rules or alphas, a negative radius, certificates of other costs, or not a group an
             image.
+
+    Example:
+        >>> from raycsr import certify_counts
+        >>> costs, votes = CostMatrix.seedwise(2, [0]), [[990, 10], [400, 600], [0, 1000]]
+        >>> certificates = certify_counts(votes, votes, [0, 0, 1], costs=costs, sigma=0.5, sampling="fixed")
+        >>> table = summarize(certificates, costs=costs, radii=[0, 0.5, 1.1], intervals=False)
+        >>> table[["radius", "accuracy", "certified_accuracy", "rob_cs"]].round(3)
+           radius  accuracy  certified_accuracy  rob_cs
+        0     0.0     0.667               0.667     0.5
+        1     0.5     0.667               0.667     0.5
+        2     1.1     0.667               0.333     0.0
     """
     thresholds, costs = checked_radii(radii), as_cost_matrix(costs)
     refuse_mixed(certificates)

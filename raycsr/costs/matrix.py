@@ -25,6 +25,14 @@ class CostMatrix:
 
     Raises:
         UserError: what is wrong, with the offending entry and its value.
+
+    Example:
+        >>> costs = CostMatrix([[0, 10], [1, 0]], ["malignant", "benign"])  # a missed cancer costs ten times as much
+        >>> costs.values[0, 1]
+        np.float64(10.0)
+        >>> CostMatrix([[0, -1], [1, 0]])
+        Traceback (most recent call last):
+        raycsr.errors.UserError: cost at [0, 1] is -1.0; costs must not be negative
     """
 
     values: NDArray[np.float64]
@@ -37,14 +45,28 @@ class CostMatrix:
 
     @classmethod
     def uniform(cls, m: int, class_names: Sequence[str] | None = None) -> "CostMatrix":
-        """Every mistake among m classes costs 1."""
+        """Every mistake among m classes costs 1.
+
+        Example:
+            >>> CostMatrix.uniform(3).values
+            array([[0., 1., 1.],
+                   [1., 0., 1.],
+                   [1., 1., 0.]])
+        """
         return cls(np.ones((m, m)) - np.eye(m), class_names)
 
     @classmethod
     def seedwise(
         cls, m: int, seeds: Iterable[int], cost: float = 1.0, class_names: Sequence[str] | None = None
     ) -> "CostMatrix":
-        """Every mistake on an image of a seed class costs `cost`; all others cost nothing."""
+        """Every mistake on an image of a seed class costs `cost`; all others cost nothing.
+
+        Example:
+            >>> CostMatrix.seedwise(3, [2]).values
+            array([[0., 0., 0.],
+                   [0., 0., 0.],
+                   [1., 1., 0.]])
+        """
         return cls.pairwise(m, {seed: [k for k in range(m) if k != seed] for seed in seeds}, cost, class_names)
 
     @classmethod
@@ -55,7 +77,14 @@ class CostMatrix:
         cost: float = 1.0,
         class_names: Sequence[str] | None = None,
     ) -> "CostMatrix":
-        """Taking an image of a seed class for one of its targets costs `cost`: pairs is {seed: [targets]}."""
+        """Taking an image of a seed class for one of its targets costs `cost`: pairs is {seed: [targets]}.
+
+        Example:
+            >>> CostMatrix.pairwise(3, {0: [1, 2]}, cost=5).values
+            array([[0., 5., 5.],
+                   [0., 0., 0.],
+                   [0., 0., 0.]])
+        """
         values = np.zeros((m, m))
         for seed, targets in pairs.items():
             for target in targets:
@@ -72,6 +101,13 @@ class CostMatrix:
 
         Raises:
             UserError: a file that cannot be read, a cell that is no number, values that are no cost matrix.
+
+        Example:
+            >>> path = folder / "costs.csv"
+            >>> size = path.write_text(",cat,dog\\ncat,0,1\\ndog,9,0\\n")
+            >>> costs = CostMatrix.from_csv(path)
+            >>> costs.class_names, costs.values.tolist()
+            (('cat', 'dog'), [[0.0, 1.0], [9.0, 0.0]])
         """
         costs = _of_file(path)
         indices = tuple(str(k) for k in range(costs.num_classes))  # of a table written with them, not with names
@@ -91,6 +127,13 @@ class CostMatrix:
 
         Raises:
             UserError: an unknown form or class, or a file that disagrees with the data.
+
+        Example:
+            >>> costs = CostMatrix.from_spec("pair:cat/dog", 3, ["cat", "dog", "bird"])
+            >>> costs.targets(0)
+            array([1])
+            >>> costs == CostMatrix.from_spec("pair:0/1", 3)
+            True
         """
         _checked_names(class_names, num_classes)
         kind = find_kind(spec)  # before a path: a class may be named like a file
@@ -125,7 +168,12 @@ class CostMatrix:
         return hashlib.sha256(self.values.astype("<f8").tobytes()).hexdigest()[:12]
 
     def targets(self, y: int) -> NDArray[np.int64]:
-        """Omega_y: the classes, ascending, that it is costly to answer where the true class is y."""
+        """Omega_y: the classes, ascending, that it is costly to answer where the true class is y.
+
+        Example:
+            >>> CostMatrix.uniform(4).targets(1)
+            array([0, 2, 3])
+        """
         return np.flatnonzero(self.values[_checked_class(y, self.num_classes)] > 0)
 
     def __eq__(self, other: object) -> bool:
@@ -151,6 +199,10 @@ def as_cost_matrix(costs: CostMatrix | str, num_classes: int | None = None) -> C
 
     Raises:
         UserError: no cost matrix, or a spec whose classes are not known here.
+
+    Example:
+        >>> as_cost_matrix("seed:1", num_classes=2) == CostMatrix.seedwise(2, [1])
+        True
     """
     if isinstance(costs, CostMatrix):
         return costs

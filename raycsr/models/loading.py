@@ -42,6 +42,11 @@ def load_base_classifier(
     Raises:
         UserError: The name is unknown or ambiguous, the weights cannot be read or do not fit, it has another number
             of classes, or it does not take images of 3 channels and its input size.
+
+    Example:
+        >>> model = load_base_classifier("cifar_resnet8", num_classes=10)
+        >>> model(torch.rand(2, 3, 32, 32)).shape  # pixels in [0, 1] -> logits
+        torch.Size([2, 10])
     """
     options = ModelOptions(model) if isinstance(model, str) else model
     if options.num_classes is None and (new_head or not has_weights(options)):

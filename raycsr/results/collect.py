@@ -36,6 +36,13 @@ def collect_certificates(
 
     Raises:
         UserError: where there is no run, or none with such certificates; or runs of another schema.
+
+    Example:
+        >>> everything = collect_certificates(results)
+        >>> everything.groupby(["model", "sigma", "costs", "rule"]).size()
+        model    sigma  costs     rule
+        digits0  0.5    pair:a/b  argmax    6
+        dtype: int64
     """
     runs = find_runs(results)
     if not runs:
@@ -85,6 +92,11 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises:
         UserError: where there is none, or one of another schema.
+
+    Example:
+        >>> collect_trials(results)[["trial", "state", "costs", "rob_cs"]]
+          trial     state   costs  rob_cs
+        0    t0  finished  seed:a    0.75
     """
     sweeps = [
         (experiment, name)

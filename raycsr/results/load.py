@@ -26,6 +26,13 @@ def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataF
 
     Raises:
         UserError: where there is no such run or rule, or its parts contradict each other.
+
+    Example:
+        >>> votes = load_votes(run)
+        >>> votes[["image_id", "label", "rule", "n", "sampling", "sigma"]].head(2)
+          image_id  label    rule     n sampling  sigma
+        0  a/0.png      0  argmax  1000    fixed    0.5
+        1  a/1.png      0  argmax  1000    fixed    0.5
     """
     found = resolve_run(run)
     votes = found.with_groups(found.votes(_rule_id(found, rule)).to_pandas())
@@ -45,6 +52,12 @@ def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001)
 
     Raises:
         UserError: votes that lack a column, are of several sigmas or designs, or cannot be certified.
+
+    Example:
+        >>> costs = CostMatrix.from_spec("seed:1", 3)  # costs that nobody thought of when the run was sampled
+        >>> certificates = certify_stored(load_votes(run), costs)
+        >>> int(certificates["cost_sensitive_radius"].notna().sum())  # of the two images of class 1
+        2
     """
     missing = [name for name in ("sigma", *VOTES.names) if name not in votes.columns]
     if missing:
@@ -85,6 +98,13 @@ def load_certificates(
 
     Raises:
         UserError: where there is no such run or rule, or `costs` is needed to tell several sets apart.
+
+    Example:
+        >>> certificates = load_certificates(run, costs="pair:a/b", alpha=0.01)
+        >>> certificates[["image_id", "label", "prediction", "standard_radius"]].head(2).round(2)
+          image_id  label  prediction  standard_radius
+        0  a/0.png      0           0              1.3
+        1  a/1.png      0           1              1.3
     """
     found = resolve_run(run)
     rule = _rule_id(found, rule)

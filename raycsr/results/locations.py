@@ -74,6 +74,11 @@ def list_runs(results: str | os.PathLike[str]) -> pd.DataFrame:
         One row a run: location, experiment, run_id, model, sigma, n0, n, precision, num_images, finished; state
         (running, finished, died or stopped), and for a run that is held, or whose driver died, owner and since
         (`raycsr.results.state.RunState`). Of a run of another schema the state is its schema_version.
+
+    Example:
+        >>> list_runs(results)[["run_id", "experiment", "model", "sigma", "num_images"]]
+                     run_id experiment    model  sigma  num_images
+        0  0000000000000000       hand  digits0    0.5           6
     """
     columns = [
         "location",

@@ -68,6 +68,14 @@ def read_locuslab_tsv(path: str, alpha: float | None = None) -> pd.DataFrame:
 
     Raises:
         UserError: where the file is not such a table, or naming the first line that is no result of one.
+
+    Example:
+        >>> path = folder / "cohen.tsv"
+        >>> rows = ["idx\\tlabel\\tpredict\\tradius\\tcorrect\\ttime", "0\\t3\\t3\\t1.530\\t1\\t0:00:17"]
+        >>> size = path.write_text("\\n".join(rows))
+        >>> read_locuslab_tsv(str(path), alpha=0.001)[["image_id", "prediction", "standard_radius"]]
+          image_id  prediction  standard_radius
+        0        0           3           1.5295
     """
     number, header, rows = 1, [], []  # type: int, list[str], list[tuple]
     first_seen: dict[int, int] = {}

@@ -113,7 +113,12 @@ def refuse_other_schema(facts: Mapping[str, Any], where: str) -> None:
 
 
 def histograms(counts: np.ndarray) -> pa.Array:
-    """Dense counts (N, m) -> one sparse histogram a row."""
+    """Dense counts (N, m) -> one sparse histogram a row.
+
+    Example:
+        >>> histograms(np.array([[90, 0, 10]])).to_pylist()
+        [[{'class': 0, 'count': 90}, {'class': 2, 'count': 10}]]
+    """
     sparse = SparseVotes.from_dense(counts)
     entries = pa.StructArray.from_arrays(
         [pa.array(sparse.classes, pa.int32()), pa.array(sparse.counts, pa.int64())], ["class", "count"]
@@ -122,7 +127,12 @@ def histograms(counts: np.ndarray) -> pa.Array:
 
 
 def sparse_votes(column: pa.ChunkedArray) -> SparseVotes:
-    """A column of sparse histograms -> SparseVotes, without a copy of each row."""
+    """A column of sparse histograms -> SparseVotes, without a copy of each row.
+
+    Example:
+        >>> sparse_votes(pa.chunked_array([histograms(np.array([[90, 0, 10]]))])).dense(3)
+        array([[90,  0, 10]])
+    """
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # what combine_chunks gives for zero chunks
         array = pa.array([], column.type)

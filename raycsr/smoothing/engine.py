@@ -33,6 +33,11 @@ class Votes:
         image_ids: the N images' ids.
         rules: the decision rules' ids, in the order of the second axis.
         errors: per image None, or why its votes are all zero.
+
+    Example:
+        >>> one = np.array([[[5, 1]]])  # one image, one rule, two classes
+        >>> Votes(counts0=one, counts=2 * one, image_ids=("a.png",), rules=("argmax",), errors=(None,)).counts.shape
+        (1, 1, 2)
     """
 
     counts0: np.ndarray
@@ -409,6 +414,12 @@ def count_votes(
 
     Raises:
         UserError: where an argument cannot be sampled with, or an image's logits depend on the rest of its batch.
+
+    Example:
+        >>> network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+        >>> votes = count_votes(network, torch.rand(2, 3, 8, 8), sigma=0.25, n0=10, n=100, seed=0, image_ids=["a", "b"])
+        >>> votes.counts.shape, votes.counts.sum(axis=2).tolist()  # (images, rules, classes)
+        ((2, 1, 2), [[100], [100]])
     """
     ids = tuple(image_ids)
     if len(ids) != len(images) or len(set(ids)) != len(ids):

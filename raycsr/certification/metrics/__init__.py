@@ -35,6 +35,10 @@ def metric_of(costs: CostMatrix) -> str:
 
     Returns:
         `rob_cost` where two mistakes have different positive costs, else `rob_cs`.
+
+    Example:
+        >>> metric_of(CostMatrix([[0, 10], [1, 0]])), metric_of(CostMatrix.uniform(2))
+        ('rob_cost', 'rob_cs')
     """
     positive = costs.values[costs.values > 0]
     return "rob_cost" if len(positive) and not np.isclose(positive.min(), positive.max()) else "rob_cs"
