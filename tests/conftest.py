@@ -3,6 +3,7 @@
 import atexit
 import functools
 import os
+import subprocess
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -40,13 +41,16 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under pytest-xdist one worker runs all that starts Ray or Ceph, so that there is one of each; others share files.
+    """Under pytest-xdist one worker runs all that starts Ray or Ceph, so that there is one of each.
 
-    A file stays whole, for what it prepares once.
+    Of the others a file stays whole, for what it prepares once; long ones go wherever there is time.
     """
     if config.pluginmanager.has_plugin("xdist"):
         for item in items:
-            item.add_marker(pytest.mark.xdist_group("ray" if starts_ray(item) else item.path.stem))
+            if starts_ray(item):
+                item.add_marker(pytest.mark.xdist_group("ray"))
+            elif item.get_closest_marker("long") is None:
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def starts_ray(item: pytest.Item) -> bool:
@@ -187,6 +191,18 @@ def cluster(s3: S3Server) -> Iterator[None]:
     ray.init("local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a few parts."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "none", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("cannot mount a small file system: not root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture

@@ -7,13 +7,43 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ceph import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+
+
+class Process(NamedTuple):
+    """What /proc says of one."""
+
+    pid: int
+    parent: int
+    session: int
+    command: str
+
+
+def processes() -> Iterator[Process]:
+    """All of this machine."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text().rsplit(") ", 1)[1].split()
+            command = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except (OSError, IndexError):
+            continue
+        yield Process(int(folder.name), int(stat[1]), int(stat[3]), command)
+
+
+def pids_below(named: str) -> list[int]:
+    """Processes that this one started, or theirs, whose command line has a text in it: no other session's."""
+    found, below = list(processes()), {os.getpid()}
+    while more := {one.pid for one in found if one.parent in below} - below:
+        below |= more
+    return [one.pid for one in found if one.pid in below and named in one.command]
 
 
 @dataclass
@@ -47,16 +77,7 @@ class Node:
 
     def pids(self, named: str = "") -> list[int]:
         """Its processes, or those whose command line has a text in it."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                session = int((folder / "stat").read_text().rsplit(") ", 1)[1].split()[3])
-                command = (folder / "cmdline").read_bytes().decode(errors="replace")
-            except (OSError, IndexError):
-                continue
-            if session == self.process.pid and named in command:
-                found.append(int(folder.name))
-        return found
+        return [one.pid for one in processes() if one.session == self.process.pid and named in one.command]
 
 
 class Nodes:

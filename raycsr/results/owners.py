@@ -20,6 +20,7 @@ from raycsr.store import Store
 HEARTBEAT_SECONDS = 15.0
 DEAD_AFTER_SECONDS = 60.0
 _LOOK_SECONDS = 2.0  # between two looks at a heartbeat
+_held: set[str] = set()  # tokens of what this process holds: where a disk is full, no file says that it was released
 
 
 class Ownership:
@@ -55,7 +56,7 @@ class Ownership:
             _wait_for_death(store, last, self._what)
         self.number = last + 1
         with stops_held_back() as arrived:
-            created = store.create(_name(self.number), self._state(released=False))
+            created = self._claim()
             if created and arrived:
                 self._release()
         if not created:
@@ -78,6 +79,7 @@ class Ownership:
         with stops_held_back():  # a second Ctrl-C while the first unwinds
             self._stop.set()
             self._thread.join()
+            _held.discard(self._me["token"])  # also where it was lost
             if self._lost is None:
                 self._release()
 
@@ -90,7 +92,18 @@ class Ownership:
         if self._lost is not None:
             raise UserError(self._lost)
 
+    def _claim(self) -> bool:
+        created = False
+        _held.add(self._me["token"])  # before another thread can see the file
+        try:
+            created = self._store.create(_name(self.number), self._state(released=False))
+        finally:
+            if not created:
+                _held.discard(self._me["token"])
+        return created
+
     def _release(self) -> None:
+        _held.discard(self._me["token"])
         with contextlib.suppress(UserError):  # a full disk has been told already; a dead owner is replaced anyway
             self._store.write(_name(self.number), self._state(released=True))
 
@@ -148,8 +161,11 @@ def is_here(owner: dict) -> bool:
 
 
 def is_gone(owner: dict) -> bool:
-    """Whether an owner was a process of this host and is no more."""
-    return is_here(owner) and _started(owner["pid"]) != owner["started"]
+    """Whether an owner was a process of this host and is no more, or this one, which holds it no more."""
+    if not is_here(owner):
+        return False
+    let_go = owner["pid"] == os.getpid() and owner.get("token") not in _held
+    return let_go or _started(owner["pid"]) != owner["started"]
 
 
 def _last_owner(store: Store) -> int:

@@ -1,11 +1,11 @@
 """How trials go on after their driver died: Ray Tune's part is played by a loop of one trial after the other."""
 
-import contextlib
 import functools
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from ray.tune.experiment import Experiment
 
@@ -82,11 +82,16 @@ def sweep(tmp_path, monkeypatch):
                 monkeypatch.setattr(module.tune, "report", functools.partial(self.report, trial))
                 context = SimpleNamespace(get_trial_id=lambda trial=trial: trial.trial_id)
                 monkeypatch.setattr(module.tune, "get_context", lambda context=context: context)
-                with contextlib.suppress(Stopped):
+                error, end = None, "on_trial_complete"
+                try:
                     self.trainable(one.config)
-                self.call("on_trial_complete", trial)
+                except Stopped:
+                    pass
+                except OSError as failed:  # where Tune's own attempts fail, too
+                    error, end = failed, "on_trial_error"
+                self.call(end, trial)
                 self.search.on_trial_complete(trial.trial_id)
-                ended.append(SimpleNamespace(path=f"/somewhere/{trial.trial_id}", error=None))
+                ended.append(SimpleNamespace(path=f"/somewhere/{trial.trial_id}", error=error))
             return ended
 
     monkeypatch.setattr(module, "Tuner", Tuner)
@@ -132,6 +137,22 @@ def test_a_driver_that_dies_after_the_last_epoch_leaves_a_finished_trial(sweep):
     assert not record["ended"]
     sweep(kill_after=None)
     assert {trial for trial, _ in sweep.told} == {"abcde_00001"}
+
+
+def test_a_trial_whose_checkpoint_is_damaged_is_named_and_tried_again_by_the_same_command(sweep):
+    space = {"training.lr": {"grid": [0.05]}}
+    found = sweep(space=space)
+    folder = Path(sweep.folder, found["trial"][0])
+    whole = (folder / "checkpoint.pt").read_bytes()
+    record = json.loads((folder / "trial.json").read_text())
+    (folder / "trial.json").write_text(json.dumps({**record, "results": [], "ended": False}))  # as if it were killed
+    (folder / "checkpoint.pt").write_bytes(whole[:1000])
+    damaged = sweep(space=space)
+    assert damaged["state"].tolist() == ["failed"] and "checkpoint.pt" in damaged["error"][0]
+    (folder / "checkpoint.pt").write_bytes(whole)
+    again = sweep(space=space)  # all epochs are there: they are told, not trained
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), found.drop(columns="seconds"))
+    assert json.loads((folder / "trial.json").read_text())["results"][0]["loss"] == record["results"][0]["loss"]
 
 
 def test_asha_compares_with_what_was_reported_before_and_what_it_stopped_stays_stopped(sweep):

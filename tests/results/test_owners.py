@@ -45,6 +45,21 @@ def test_a_living_owner_is_named(store):
         Ownership(store)
 
 
+def test_a_release_that_a_full_disk_did_not_take_holds_nothing_in_this_process(store, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr(Store, "write", _refused)
+        with Ownership(store):
+            pass
+    assert not owner_file(store, 1)["released"]
+    assert Ownership(store).number == 2
+    with pytest.raises(UserError, match=rf"is held by process {os.getpid()}"):
+        Ownership(store)
+
+
+def _refused(*_):
+    raise UserError("no space left on the device")
+
+
 def test_what_is_held_has_a_name(store):
     with Ownership(store, "sweep lr"), pytest.raises(UserError, match="^sweep lr is held by process"):
         Ownership(store, "sweep lr")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_sample import comparable
 
-from raycsr import load_votes
+from raycsr import UserError, load_votes
 from raycsr.store import Store
 from raycsr.verbs.sample import sample
 
@@ -56,6 +56,19 @@ def test_a_killed_driver_is_continued_by_the_same_command(job, tmp_path):
     assert comparable(load_votes(continued.run.location)) == comparable(load_votes(undisturbed.run.location))
     (name,) = continued.run.certificate_sets()
     assert continued.run.missing(continued.run.certificates(name)) == []
+
+
+def test_a_full_disk_stops_the_run_in_one_line_and_more_space_continues_it(job, small_disk, tmp_path):
+    options = job(limit=40, costs=["uniform", "seed:4", "pair:4/9"])
+    with pytest.raises(UserError, match="no space left on the device; free some"):
+        sample(**options | {"results": str(small_disk / "results")})
+    committed = parts(small_disk / "results")
+    assert committed
+    subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
+    (continued,) = sample(**options | {"results": str(small_disk / "results")})
+    assert 0 < continued.sampled < 40
+    (undisturbed,) = sample(**options)
+    assert comparable(load_votes(continued.run.location)) == comparable(load_votes(undisturbed.run.location))
 
 
 def test_an_unreadable_part_is_sampled_again(job):

@@ -137,29 +137,31 @@ def test_a_training_that_was_replaced_writes_nothing_more(options, monkeypatch):
     assert not Path(options["results"], "default/checkpoints/replaced.pt").exists()
 
 
-def test_of_two_commands_one_trains_and_where_it_is_killed_the_next_goes_on(tmp_path):
-    command = [sys.executable, "-m", "raycsr.cli", "train", "--data.source", "digits", "--model.name", "cifar_resnet8"]
-    command += ["--model.input_size", "8", "--sigma", "0.25", "--results", str(tmp_path), "--name", "one"]
-    command += ["--validation.images", "10", "--validation.sensitive", "0", "--threads", "1", "--training.epochs"]
+def test_of_two_commands_one_trains_and_where_it_is_killed_the_next_goes_on(tmp_path, capsys, monkeypatch):
+    command = ["train", "--data.source", "digits", "--model.name", "cifar_resnet8", "--model.input_size", "8"]
+    command += ["--sigma", "0.25", "--results", str(tmp_path), "--name", "one", "--training.epochs", "1000"]
+    command += ["--validation.images", "10", "--validation.sensitive", "0", "--threads", "1"]
     checkpoint = tmp_path / "default/checkpoints/one.pt"
-    with subprocess.Popen([*command, "1000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
-        deadline = time.monotonic() + 120
+    words = [sys.executable, "-m", "raycsr.cli", *command]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
+        deadline = time.monotonic() + 300
         while not checkpoint.exists():
             assert first.poll() is None and time.monotonic() < deadline, first.stdout.read()
             time.sleep(0.1)
-        second = subprocess.run([*command, "1000"], capture_output=True, text=True, timeout=120)
-        assert second.returncode == 2
-        assert f"one.pt is held by process {first.pid} on " in second.stderr.splitlines()[-1]
+        assert main(command) == 2
+        assert f"one.pt is held by process {first.pid} on " in capsys.readouterr().err.splitlines()[-1]
         first.send_signal(signal.SIGKILL)
     epochs = len(module.load_history(str(checkpoint)))
-    with subprocess.Popen([*command, "1000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as third:
-        while len(module.load_history(str(checkpoint))) == epochs:
-            assert third.poll() is None and time.monotonic() < deadline, third.stdout.read()
-            time.sleep(0.1)
-        third.send_signal(signal.SIGTERM)
-        assert third.wait(60) == 143
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    save = module.save
+    monkeypatch.setattr(module, "save", save_and_stop)
+    assert main(command) == 143
     assert not owner_of(tmp_path, "one", 1)["released"] and owner_of(tmp_path, "one", 2)["released"]
-    assert [one["number"] for one in module.load_history(str(checkpoint))][: epochs + 1] == [*range(1, epochs + 2)]
+    assert [one["number"] for one in module.load_history(str(checkpoint))] == [*range(1, epochs + 2)]
 
 
 @pytest.fixture
