@@ -20,8 +20,8 @@ def check_class_names(names: Sequence[str], what: str) -> None:
     """Refuses names that cannot be told apart or written down.
 
     Args:
-        names: of the classes in order.
-        what: holds them, for the message.
+        names: Names of the classes, in order.
+        what: What the names belong to, for the message.
 
     Raises:
         UserError: naming the first that is empty, has a line break or is there twice.

@@ -154,10 +154,10 @@ def arguments(name: str, function: Callable, words: Sequence[str], *groups: type
     """What a command line calls a function with: command line > --config > defaults.
 
     Args:
-        name: what the command is called, for messages and help.
-        function: the function.
-        words: the command line after that name.
-        groups: dataclasses whose fields are options beside the function's.
+        name: Name of the command, for messages and help.
+        function: The function.
+        words: The command line after that name.
+        groups: Dataclasses whose fields are options beside the function's.
 
     Raises:
         UserError: naming what is wrong.

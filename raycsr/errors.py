@@ -33,8 +33,8 @@ class DamagedFile(UserError):
     """A stored file that is not what was written, cut off for instance, or that something else wrote.
 
     Attributes:
-        file: its location.
-        fact: what is wrong with it.
+        file: Location of the file.
+        fact: What is wrong with the file.
     """
 
     def __init__(

@@ -18,8 +18,8 @@ class Extensions:
     """The names of one kind that installed packages add.
 
     Attributes:
-        what: What they are called in messages, such as "objective".
-        group: Of the entry points, such as "raycsr.objectives".
+        what: Name of such an extension in messages, such as "objective".
+        group: Group of the entry points, such as "raycsr.objectives".
         own: Names that are raycsr's own, which no package may take.
         wrong: Says what is wrong with a loaded object; None where nothing is.
     """

@@ -18,7 +18,7 @@ class Speed:
     """How fast work is done, from its first finished block on: what comes before that is start-up, or part of it.
 
     Attributes:
-        done: units, those of the first block among them.
+        done: Units, those of the first block among them.
     """
 
     def __init__(self) -> None:
@@ -62,10 +62,10 @@ class Progress:
         """Shows nothing yet.
 
         Args:
-            total: units of work.
-            what: the work, in a word.
-            units: what is counted, in the plural.
-            note: words that belong into the line; asked when it is written.
+            total: Units of work.
+            what: The work, in a word.
+            units: Name of what is counted, in the plural.
+            note: Words that belong into the line, asked for when it is written.
             shown: False keeps silent.
         """
         self._total, self._what, self._units = total, what, units

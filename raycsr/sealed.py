@@ -29,8 +29,8 @@ def to_bytes(table: pa.Table, metadata: Mapping[str, str] | None = None) -> byte
     """A table as sealed Parquet.
 
     Args:
-        table: of plain columns.
-        metadata: texts to keep beside the table, in its schema's metadata.
+        table: Table of plain columns.
+        metadata: Texts to keep beside the table, in its schema's metadata.
     """
     file = io.BytesIO()
     table = _without_seal(table)
@@ -51,8 +51,8 @@ def from_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """The table in the bytes of a Parquet file.
 
     Args:
-        data: all bytes of the file.
-        columns: the wanted ones, by default all.
+        data: All bytes of the file.
+        columns: The wanted ones, by default all.
 
     Raises:
         Damaged: the bytes are not those of a whole file of plain columns, or of one that has these.

@@ -20,8 +20,8 @@ class CostMatrix:
     Two matrices are equal where their values are: class names are labels, not part of what is certified.
 
     Args:
-        values: (m, m) finite, non-negative, zero on the diagonal, m >= 2; row = true class.
-        class_names: the m names of the classes, each once, or None.
+        values: Finite non-negative costs, zero on the diagonal, row = true class, m >= 2; (m, m).
+        class_names: The m names of the classes, each once, or None.
 
     Raises:
         UserError: what is wrong, with the offending entry and its value.
@@ -122,8 +122,8 @@ class CostMatrix:
                 `.csv`, `.tsv` or `.npy` file. A class is given by name, or by index where no class has that name.
                 Quotes say where a name ends that holds a comma or a slash: `seed:"crane, bird",cat`. Costs are 1
                 but for a file.
-            num_classes: the number m of classes of the data.
-            class_names: their names, where the data has them.
+            num_classes: The number m of classes of the data.
+            class_names: Names of the classes, where the data has them.
 
         Raises:
             UserError: an unknown form or class, or a file that disagrees with the data.

@@ -39,10 +39,11 @@ def find_columns(
     """The columns that the options name, or else the only one of each kind that has a common name.
 
     Args:
-        options: what the user named.
-        columns: of the table.
-        where: the table's name in messages.
-        common: names to look for where the user named none, in lower case: by `image`, `label`, `split`, `group`.
+        options: Options that the user gave.
+        columns: Names of the table's columns.
+        where: The table's name in messages.
+        common: Common names of a column, in lower case, which are looked for where the user named none; by `image`,
+            `label`, `split`, `group`.
 
     Raises:
         UserError: no such column, or none or several that it may be.
@@ -81,9 +82,9 @@ def class_labels(cells: Sequence[str], column: str, place: Callable[[int], str])
     for one slip would make names of all numbers.
 
     Args:
-        cells: one an image, empty where it has no label.
-        column: what messages call the column.
-        place: what messages call a position in it.
+        cells: Cell of each image, empty where it has no label.
+        column: Name of the column in messages.
+        place: Name of a position in the column, in messages.
 
     Returns:
         int64 (N,), -1 where a cell is empty; and the names, None for indices.

@@ -31,7 +31,7 @@ class _Table:
     """A CSV as text.
 
     Attributes:
-        path: Where it is.
+        path: Location of the table.
         columns: Their names; of several that are alike none can be named.
         rows: The stripped cells of each row below the header.
         lines: The number of each row's last line in the file.
@@ -101,8 +101,8 @@ def checked_roots(path: str, roots: Sequence[str] | None) -> list[str] | None:
     """The image roots as every node reads them: absolute where they are local.
 
     Args:
-        path: of the CSV, absolute where it is local.
-        roots: as the user wrote them.
+        path: Path of the CSV, absolute where it is local.
+        roots: Roots as the user wrote them.
 
     Raises:
         UserError: none is left, one is of an unknown scheme or in another.
@@ -329,9 +329,9 @@ def _folders(wanted: set[str], found: dict[str, str], base: str) -> list[str]:
     """Folders that some of the wanted paths begin in, as a user names them who knows the table's folder.
 
     Args:
-        wanted: paths that are not at a root.
-        found: paths of files, and the root of each.
-        base: the table's folder.
+        wanted: Paths that are not at a root.
+        found: Paths of files, and the root of each.
+        base: The table's folder.
     """
     folders: dict[str, None] = {}
     for path, root in found.items():

@@ -28,7 +28,7 @@ class Decode:
     """Reads and decodes a batch: a function for `Dataset.map_batches`, run in plain Ray tasks.
 
     Attributes:
-        source: Where the images are read from.
+        source: Source that the images are read from.
         preprocessing: The size and the crop of the base classifier.
     """
 
@@ -73,7 +73,7 @@ def decode_images(
     Args:
         encoded: For each image its file's bytes; or pixels, uint8 (H, W) or (H, W, 3), which stay as they are
             where they have the size of `preprocessing` already; or the exception that reading it gave.
-        preprocessing: timm's data configuration of the base classifier.
+        preprocessing: Data configuration, by timm, of the base classifier.
 
     Returns:
         `image`: uint8 (N, H, W, 3), zeros where the image has an error.

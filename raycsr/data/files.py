@@ -18,8 +18,8 @@ def walk(root: str, left_out: Counter[str]) -> Iterator[File]:
     """All files below a root, or the root itself where it is a file, but hidden ones and those of file managers.
 
     Args:
-        root: local or s3://.
-        left_out: counts the files that are not yielded, by what they are.
+        root: Local or s3://.
+        left_out: Counts the files that are not yielded, by what they are.
 
     Raises:
         UserError: the root cannot be listed, or a name below it is not UTF-8.

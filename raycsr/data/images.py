@@ -37,7 +37,7 @@ class Found(NamedTuple):
     Attributes:
         images: One row an image, see `frame`.
         class_names: The source's own names of its classes in the order of the labels; None where it has none.
-        left_out: How many files there are that are no images of the source, by what they are: an extension, or words.
+        left_out: Number of files that are no images of the source, by what they are: an extension, or words.
         all_splits: Whether nothing in the source says a split, so that all its images are listed.
     """
 

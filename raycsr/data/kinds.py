@@ -15,9 +15,9 @@ class SourceKind(NamedTuple):
         read: Options and some of these ids -> each one's encoded bytes, or pixels, uint8 (H, W, 3), or the exception
             that says why this image cannot be read. What is wrong with the whole source is raised. Encoded bytes may
             ask the room for their size first, and are `images.LATER` where they find none.
-        layout: What it reads, in words that end the message about a source without images.
+        layout: Layout of the source, in words that end the message about a source without images.
         splits: Names of its splits; None where it has none, empty where they may have any name.
-        columns: Which of the options that only some kinds have it takes, such as `label_column`.
+        columns: Options of single kinds that this kind takes, such as `label_column`.
         has_path: Whether `path` says where it is, local or s3://.
         local: Whether that path is of this machine alone.
     """

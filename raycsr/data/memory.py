@@ -22,8 +22,8 @@ class Pixels:
     """Decoded images.
 
     Attributes:
-        images: uint8 (N, H, W, 3).
-        labels: int64 (N,).
+        images: Images; uint8 (N, H, W, 3).
+        labels: Classes of the images; int64 (N,).
         image_ids: N ids of the listing.
     """
 
@@ -52,7 +52,7 @@ def read_pixels(source: Source, images: pd.DataFrame, preprocessing: Preprocessi
     Images that cannot be decoded are left out, with a warning that names the first.
 
     Args:
-        source: Where they are.
+        source: Source of the images.
         images: Rows of its listing: image_id, label.
         preprocessing: The base classifier's.
 

@@ -25,7 +25,7 @@ class Naming(NamedTuple):
     Attributes:
         class_names: Name of each class, in the order of the labels.
         labels: int32, one an image, among these.
-        notes: What the user should know of how they came about, a line each.
+        notes: Lines that tell the user how the names came about.
     """
 
     class_names: list[str]

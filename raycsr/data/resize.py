@@ -31,8 +31,8 @@ def to_input_size(image: Image.Image, preprocessing: Preprocessing) -> Image.Ima
     """Resizes an image by `interpolation` to `input_size / crop_pct`, and crops its middle.
 
     Args:
-        image: of mode RGB and any size.
-        preprocessing: what the base classifier takes.
+        image: Image of mode RGB and any size.
+        preprocessing: Preprocessing of the base classifier.
 
     Returns:
         The image, of mode RGB and of `input_size`.

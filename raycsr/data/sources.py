@@ -48,9 +48,9 @@ class Listing:
                 together, such as those of one patient; None for an image that stands alone.
         class_names: Name of each class, in the order of the labels.
         split: The part of the source that the images are of; None where it says no splits.
-        identity: What identifies the data for a run's id: the kind of the source and a digest of all its
-            image ids and labels, before any subset. So it changes neither when the data moves, nor with
-            classes, skip and limit, but tells two data sets, and two splits of one, apart.
+        identity: Identity of the data for a run's id: the kind of the source and a digest of all its image ids and
+            labels, before any subset. It changes neither when the data moves, nor with classes, skip and limit, but
+            tells two data sets, and two splits of one, apart.
         notes: Lines of a plan: files that are left out, a split that the data does not have, how the classes came to
             their names, how many groups there are.
     """
@@ -67,7 +67,7 @@ class Source:
     """A source of images; holds options and no data, so it travels cheaply to any node.
 
     Attributes:
-        options: As checked by `open_source`; a local path is absolute.
+        options: Options as `open_source` checked them; a local path is absolute.
         split_named: Whether the user named the split.
     """
 

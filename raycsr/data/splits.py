@@ -20,8 +20,8 @@ def refuse_test_images(options: DataOptions, listing: Listing, *, allowed: bool)
     train on. Names of single images are not asked: those of Imagenette's training images say `val`.
 
     Args:
-        options: Of the source, as `open_source` returns them.
-        listing: Of its images.
+        options: Options of the source, as `open_source` returns them.
+        listing: Listing of the images.
         allowed: Whether the user takes such images all the same.
 
     Raises:

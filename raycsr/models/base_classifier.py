@@ -1,4 +1,4 @@
-"""The base classifier f: pixels in [0,1] -> logits, normalisation inside, any timm architecture."""
+"""The base classifier f: pixels in [0, 1] -> logits, normalisation inside, any timm architecture."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -44,15 +44,15 @@ class BaseClassifier(nn.Module):
         """Puts normalisation in front of a network.
 
         Args:
-            network: Maps normalised images (N, 3, H, W) to logits (N, num_classes).
+            network: Network: normalised images (N, 3, H, W) -> logits (N, num_classes).
             arch: The network's timm name.
-            args: Its further arguments, as in `timm.create_model`.
+            args: Further arguments of the architecture, as in `timm.create_model`.
             num_classes: Number of classes m.
-            preprocessing: How images become the pixels it takes.
-            mean: Per-channel mean that is subtracted, in [0,1] pixel units.
-            std: Per-channel standard deviation that is divided by, in [0,1] pixel units.
+            preprocessing: Preprocessing that turns images into the pixels it takes.
+            mean: Per-channel mean that is subtracted, in [0, 1] pixel units.
+            std: Per-channel standard deviation that is divided by, in [0, 1] pixel units.
             class_names: Names of the classes in order, where known.
-            training_info: How it was trained (objective, sigma, epochs, ...), where known.
+            training_info: Facts about its training (objective, sigma, epochs, ...), where known.
             rules: Decision rules tuned for it; they are no part of it, but come with its checkpoint.
         """
         super().__init__()
@@ -75,7 +75,7 @@ class BaseClassifier(nn.Module):
         """Maps pixels to logits.
 
         Args:
-            pixels: float32 (N, 3, H, W) in [0,1], or beyond where noise was added: they are not clipped.
+            pixels: Pixels in [0, 1], or beyond where noise was added, as they are not clipped; float32 (N, 3, H, W).
 
         Returns:
             Logits (N, num_classes) in the network's dtype.
@@ -85,7 +85,7 @@ class BaseClassifier(nn.Module):
 
     @property
     def training_sigma(self) -> float | None:
-        """Sigma of the noise it was trained with, in [0,1] pixel units; None where unknown."""
+        """Sigma of the noise it was trained with, in [0, 1] pixel units; None where unknown."""
         return self.training_info.get("sigma")
 
     @property
@@ -172,8 +172,8 @@ def not_pretrained(pretrained: BaseClassifier, options: ModelOptions) -> list[st
     """The tensors that timm did not take from pretrained weights, and without a word left random.
 
     Args:
-        pretrained: What `create_base_classifier` gave.
-        options: What it was given.
+        pretrained: Module that `create_base_classifier` returned.
+        options: Options that it was created by.
     """
     state, first = pretrained.network.state_dict(), _create_network(replace(options, pretrained=False)).state_dict()
     same = [name for name, tensor in state.items() if torch.equal(tensor, first[name])]

@@ -43,10 +43,10 @@ def save_checkpoint(
 
     Args:
         path: Local path or s3:// URI.
-        base_classifier: What to save.
-        training_info: How it was trained, in JSON values: objective, sigma, epochs, ... Default: what it has.
+        base_classifier: Base classifier to save.
+        training_info: Facts about its training in JSON values: objective, sigma, epochs, ...; by default those it has.
         class_names: Names of its classes in order. Default: those it has.
-        training_state: What an unfinished training needs to go on: tensors and plain values.
+        training_state: State that an unfinished training needs to continue: tensors and plain values.
 
     Raises:
         UserError: It cannot be written.
@@ -124,11 +124,11 @@ def assemble(
     """Builds the base classifier that a file describes, all of its weights from the file.
 
     Args:
-        contents: What the file says.
+        contents: Contents of the file.
         num_classes: Number of classes it must have; None takes the file's.
         input_size: Height and width of its input in px; None takes the file's.
-        init_seed: Of a new head.
-        new_head: Where the file's head has another number of classes, make a new one, and warn which it is.
+        init_seed: Seed of a new head.
+        new_head: Whether to make a new head, with a warning, where the file's head has another number of classes.
 
     Raises:
         UserError: What the file says does not hold together, or its weights do not fit.

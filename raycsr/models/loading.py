@@ -30,14 +30,14 @@ def load_base_classifier(
     Where weights are given, all of the network's are those; or they are refused.
 
     Args:
-        model: A timm name, the path or s3:// URI of a checkpoint, or `ModelOptions`.
-        num_classes: The number of classes it must have. A model with random weights gets a head of that size.
-        device: Where to put it.
-        new_head: For a training: where weights are given whose head has another number of classes, make a new head
-            and warn which tensors are new.
+        model: Name of a timm model, the path or s3:// URI of a checkpoint, or `ModelOptions`.
+        num_classes: Number of classes that the model must have. A model with random weights gets a head of that size.
+        device: Device to put the model on.
+        new_head: Whether to replace a head of another number of classes, with a warning that names the new tensors, as
+            a training does.
 
     Returns:
-        A module that maps pixels (N, 3, H, W) in [0,1] to logits (N, num_classes).
+        A module that maps pixels (N, 3, H, W) in [0, 1] to logits (N, num_classes).
 
     Raises:
         UserError: The name is unknown or ambiguous, the weights cannot be read or do not fit, it has another number

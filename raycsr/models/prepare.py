@@ -57,11 +57,11 @@ def prepare_for_inference(
     Args:
         base_classifier: The base classifier; it is left as it is.
         precision: The network's precision.
-        device: Where to put the copy.
+        device: Device to put the copy on.
         compile: Compile it with torch.compile, for the one batch shape that it is called with.
 
     Returns:
-        A base classifier in eval mode: float32 pixels (N, 3, H, W) in [0,1] -> logits (N, m) in `precision`.
+        A base classifier in eval mode: float32 pixels (N, 3, H, W) in [0, 1] -> logits (N, m) in `precision`.
 
     Raises:
         UserError: an image's logits depend on the rest of its batch.
@@ -120,9 +120,9 @@ def refuse_batch_dependence(
     spread, minimum and maximum, and values on both sides of [0, 1].
 
     Args:
-        network: float32 pixels (B, C, H, W) -> logits (B, m).
-        shape: (C, H, W).
-        device: where the network is.
+        network: Network: pixels, float32 (B, C, H, W) -> logits (B, m).
+        shape: Shape of an image; (C, H, W).
+        device: Device of the network.
 
     Raises:
         UserError: the logits differ by more than the rounding of their type.

@@ -43,8 +43,8 @@ def from_published(path: str, content: Any, *, ema: bool = False) -> Contents | 
     """Recognises a checkpoint of others' code that says which network it is of.
 
     Args:
-        path: Where it is, for messages.
-        content: What `read_file` gave.
+        path: Location of the file, for messages.
+        content: Content that `read_file` returned.
         ema: Take the moving average of the weights.
 
     Returns:
@@ -106,8 +106,8 @@ def settings_of_timm(path: str, content: Any, arch: str) -> dict[str, Any]:
     """What timm's train.py says of a network beside its weights: fields of `Contents`, none where it says nothing.
 
     Args:
-        path: Where it is, for messages.
-        content: What `read_file` gave.
+        path: Location of the file, for messages.
+        content: Content that `read_file` returned.
         arch: The network's timm name.
 
     Raises:

@@ -51,7 +51,7 @@ class Preprocessing:
         input_size: Height and width after the crop, in pixels.
         interpolation: Interpolation by timm's name: "bilinear", "bicubic", "nearest", ...
         crop_pct: Share of the resized image's side that the crop keeps, in (0, 1].
-        crop_mode: timm's crop mode: "center", "squash" or "border".
+        crop_mode: Crop mode by timm's name: "center", "squash" or "border".
     """
 
     input_size: tuple[int, int]

@@ -42,16 +42,16 @@ class Contents:
     """What a file says of a base classifier; None is what timm's configuration of the architecture says.
 
     Attributes:
-        path: Where it is, for messages.
+        path: Location of the file, for messages.
         arch: The network's timm name.
-        weights: Its state, under names that may still have wrappers around them.
+        weights: State of the network, under names that may still have wrappers around them.
         args: The network's further arguments, as in `timm.create_model`.
         num_classes: Number of classes; None is what the head has.
-        preprocessing: How images become the pixels it takes.
+        preprocessing: Preprocessing that turns images into the pixels it takes.
         mean: Per-channel mean that is subtracted.
         std: Per-channel standard deviation that is divided by.
         class_names: Names of the classes in order, where known.
-        training_info: How it was trained, where known.
+        training_info: Facts about its training, where known.
         rules: Decision rules that were tuned for it.
     """
 
@@ -122,8 +122,8 @@ def weights_in(path: str, content: Any, *, ema: bool) -> Weights:
     """Finds a network's weights in what a trainer wrote: a bare state, or one entry of a dict.
 
     Args:
-        path: Where it is, for messages.
-        content: What `read_file` gave.
+        path: Location of the file, for messages.
+        content: Content that `read_file` returned.
         ema: Take the moving average of the weights (an entry such as state_dict_ema), not the last ones.
 
     Raises:
@@ -163,8 +163,8 @@ def unwrapped(weights: Weights, names: Collection[str]) -> Weights:
     most of the network's names comes off, and tensors of anything else keep theirs, so they are seen.
 
     Args:
-        weights: As a file has them.
-        names: Of the network's state.
+        weights: Weights as a file has them.
+        names: Names of the network's state.
     """
     if not any(name.split(".")[0] in _WRAPPERS for name in names):
         weights = without_wrappers(weights)
@@ -194,10 +194,10 @@ def load_weights(
     """Gives a network all of its weights from a file.
 
     Args:
-        path: Where they are from, for messages.
+        path: Location of the weights, for messages.
         arch: The network's name, for messages.
         network: The network.
-        weights: By the network's names.
+        weights: Weights by the network's names.
         heads: Modules that may stay as they are where the file's have another shape.
 
     Returns:

@@ -17,9 +17,9 @@ def read_words(words: Sequence[str], hints: Hints, positional: Sequence[str] = (
     counts.
 
     Args:
-        words: options, their values, and positionals.
-        hints: the options there are: name -> annotation.
-        positional: those that are given without their name, in order.
+        words: Options, their values, and positionals.
+        hints: The options there are: name -> annotation.
+        positional: Names of the options that are given without their names, in order.
 
     Returns:
         The options as nested dicts.

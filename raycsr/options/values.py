@@ -51,9 +51,9 @@ def as_hinted(hint: Any, value: Any, name: str) -> Any:
     """A value of YAML or of a program as an annotation asks for it.
 
     Args:
-        hint: the annotation.
-        value: what was given: a mapping for a group, a list or what it may be written as for a list.
-        name: of the option, for messages.
+        hint: The annotation.
+        value: Value that was given: a mapping for a group, a list, or what may be written for a list.
+        name: Name of the option, for messages.
 
     Raises:
         UserError: the value is of another type; an option of a group is unknown.

@@ -34,16 +34,16 @@ class CertificateSet:
     """One set.
 
     Attributes:
-        name: of its folder.
+        name: Name of the set's folder.
     """
 
     def __init__(self, run: Store, name: str, sigma: float) -> None:
         """Opens a set; nothing is read yet.
 
         Args:
-            run: the run's folder.
-            name: as `certificate_set` gives it.
-            sigma: of the run.
+            run: The run's folder.
+            name: Name of the set, as `certificate_set` returns it.
+            sigma: Noise level of the run, in [0, 1] pixel units.
         """
         self.name, self._run, self._sigma = name, run, sigma
         self._votes = Parts(run.at("votes"), VOTES)

@@ -25,9 +25,10 @@ def collect_certificates(
     """Reads the stored certificates of all runs under a location into one table.
 
     Args:
-        results: a results folder, an experiment's folder, a run, or `s3://bucket/prefix`.
-        costs: only those of this cost matrix, or of what is stored under this spec; of a CSV the file's name is enough.
-        rule: only those of this decision rule, by its id or as a person writes it.
+        results: A results folder, an experiment's folder, a run, or `s3://bucket/prefix`.
+        costs: Cost matrix, or its spec as it is stored, whose certificates are read; of a CSV the file's name is
+            enough. By default all.
+        rule: Decision rule whose certificates are read, by its id or as a person writes it; by default all.
 
     Returns:
         One row a run, costs, alpha, image and rule: run_id, experiment, model, sigma, costs (the spec), then the
@@ -83,7 +84,7 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
     """Reads the trials of all sweeps under a location that have ended at least once.
 
     Args:
-        results: a results folder, an experiment's folder, or `s3://bucket/prefix`.
+        results: A results folder, an experiment's folder, or `s3://bucket/prefix`.
 
     Returns:
         One row a trial: experiment, sweep, then the columns of `trials.parquet`: trial, state, error, sigma, costs,

@@ -31,7 +31,7 @@ class ImageSet:
 
     Attributes:
         listing: Identity of the whole listing (`Listing.identity`), which these images are all or a part of.
-        num_images: How many they are.
+        num_images: Number of the images.
         hashes: uint64, ascending.
     """
 
@@ -98,7 +98,7 @@ def known_sets(training_info: Mapping[str, Any], rules: Iterable[tuple[str, str]
     """What is known of the images that a model was trained on, and some of its rules tuned on.
 
     Args:
-        training_info: Of its checkpoint; earlier versions noted no images, of which nothing is known then.
+        training_info: Facts of its checkpoint; earlier versions noted no images, so that nothing is known of theirs.
         rules: Id of each rule, and how a person writes it.
 
     Returns:
@@ -125,9 +125,9 @@ def seen_images(
     """Says which images of a listing are in known sets.
 
     Args:
-        known: As `known_sets` returns them.
+        known: Known sets, as `known_sets` returns them.
         images: Gives rows of the listing, image_id and size; asked only where something is known.
-        listing: Its identity.
+        listing: Identity of the listing.
 
     Returns:
         A line for each set that has some of the images, or is of the same listing.

@@ -32,8 +32,8 @@ class Joined:
     """What came to a run by joining another to it.
 
     Attributes:
-        images: that it had not listed.
-        parts: of votes.
+        images: Number of images that the run had not listed.
+        parts: Number of votes parts.
     """
 
     images: int
@@ -48,8 +48,8 @@ def join_runs(source: Run, target: Run) -> Joined:
     from the votes. What stops midway goes on when repeated, and repeating what is done changes nothing.
 
     Args:
-        source: the run that is read; of one that is being sampled, what is committed by now.
-        target: the run that grows.
+        source: The run that is read; of one that is being sampled, what is committed by now.
+        target: The run that grows.
 
     Raises:
         UserError: where the two are of different identities, or of images that changed between them; where they have

@@ -16,16 +16,16 @@ class Relisted:
     """A listing of a source, or of a part of it, beside the one that a run has.
 
     Attributes:
-        touched: ids of the images that were listed before with another size or version: copied, touched or replaced.
+        touched: Ids of the images that were listed before with another size or version: copied, touched or replaced.
     """
 
     def __init__(self, before: pd.DataFrame, images: pd.DataFrame, run_id: str) -> None:
         """Compares the two.
 
         Args:
-            before: the listing of the run.
-            images: the listing now.
-            run_id: of the run.
+            before: The listing of the run.
+            images: The listing now.
+            run_id: Id of the run.
 
         Raises:
             UserError: where an image has another label than before.

@@ -17,8 +17,8 @@ def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataF
     """Reads a run's votes.
 
     Args:
-        run: its folder, a unique prefix of it, or `s3://...`.
-        rule: a decision rule, by its id or as a person writes it, or None for all of them.
+        run: Run to read: its folder, a unique prefix of it, or `s3://...`.
+        rule: Decision rule to read, by its id or as a person writes it; None for all.
 
     Returns:
         One row an (image_id, rule), with the columns of `raycsr.results.schema.VOTES`, among them `sampling`, how their
@@ -43,9 +43,9 @@ def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001)
     """Certifies votes as `load_votes` returns them, or a selection of its rows, by the bounds of their own design.
 
     Args:
-        votes: rows of one run, or of several at one sigma and of one design.
-        costs: the cost matrix (m, m).
-        alpha: failure probability of one image's certificate.
+        votes: Rows of one run, or of several at one sigma and of one design.
+        costs: Cost matrix; (m, m).
+        alpha: Failure probability of one image's certificate.
 
     Returns:
         The rows that `raycsr.certify_counts` describes; and `group` where the votes have it.
@@ -87,10 +87,10 @@ def load_certificates(
     """Reads a run's certificates, or makes them from its votes where none are stored.
 
     Args:
-        run: its folder, a unique prefix of it, or `s3://...`.
-        costs: a cost matrix, a spec such as `seed:cat`, or None for the only stored set.
-        alpha: failure probability of one image's certificate; by default 0.001, or that of the stored set.
-        rule: a decision rule, by its id or as a person writes it, or None for all of them.
+        run: Run to read: its folder, a unique prefix of it, or `s3://...`.
+        costs: Cost matrix, or a spec such as `seed:cat`; None for the only stored set.
+        alpha: Failure probability of one image's certificate; by default 0.001, or that of the stored set.
+        rule: Decision rule to read, by its id or as a person writes it; None for all.
 
     Returns:
         The rows that `raycsr.certify_counts` describes; and where the data has groups, a column `group`, by which

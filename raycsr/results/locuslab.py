@@ -22,8 +22,8 @@ def write_locuslab_tsv(certificates: pd.DataFrame, seconds: ArrayLike | None = N
     """Standard certificates -> a table as locuslab/smoothing's certify.py writes it, for the code that reads those.
 
     Args:
-        certificates: of one decision rule; `image_id` is what becomes idx, so let it be the image's number.
-        seconds: (N,) that each image took; 0 where absent.
+        certificates: Certificates of one decision rule; `image_id` becomes idx, so it should be the image's number.
+        seconds: Seconds that each image took; 0 by default; (N,).
 
     Returns:
         The table, tab-separated: idx, label, predict, radius, correct, time, and a line an image, in order. predict
@@ -56,8 +56,8 @@ def read_locuslab_tsv(path: str, alpha: float | None = None) -> pd.DataFrame:
     """Reads a table of locuslab/smoothing's certify.py (idx, label, predict, radius, correct, time).
 
     Args:
-        path: the table, local or s3://; `predict` is -1 where the smoothed classifier abstained.
-        alpha: failure probability of one image's certificate, which such a table does not say (certify.py's default,
+        path: The table, local or s3://; `predict` is -1 where the smoothed classifier abstained.
+        alpha: Failure probability of one image's certificate, which such a table does not say (certify.py's default,
             and that of the published tables, is 0.001: Cohen et al. 2019, section 4).
 
     Returns:

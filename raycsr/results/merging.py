@@ -38,9 +38,9 @@ def missing_images(images: pd.DataFrame, committed: pa.Table, rules: Iterable[st
     """The listing less the images that have a committed row for every rule.
 
     Args:
-        images: the listing, each image once.
+        images: The listing, each image once.
         committed: image_id and rule of each committed row; doubles and images that are not listed do no harm.
-        rules: ids of the wanted rules.
+        rules: Ids of the wanted rules.
 
     Returns:
         Rows of the listing, with `rules`: the ids of those that the image lacks, with a space between.
@@ -72,7 +72,7 @@ def deduplicated(table: pa.Table) -> pa.Table:
     """Keeps one row a key, by the rules at the top of this module, in the order of the table.
 
     Args:
-        table: rows in the order of their parts' names, with rule, image_id, error, n, continues, device, batch_size and
+        table: Rows in the order of their parts' names, with rule, image_id, error, n, continues, device, batch_size and
             part.
 
     Raises:

@@ -20,11 +20,11 @@ def read_note(store: Store, name: str, fields: Mapping[str, Check], fix: str, op
     """A JSON object.
 
     Args:
-        store: where it is.
-        name: of the file.
-        fields: the values that it must have -> what tells good ones.
-        fix: what to do about a damaged one.
-        optional: those of the fields that may be left out.
+        store: Store that the file is in.
+        name: Name of the file.
+        fields: Required fields -> what tells good values.
+        fix: What to do about a damaged file.
+        optional: Names of the fields that may be left out.
 
     Raises:
         DamagedFile: it is no JSON object, or a field is not as it must be.

@@ -31,15 +31,15 @@ class Ownership:
     owner that sees a higher number has been replaced and stops.
 
     Attributes:
-        number: k of this owner, from 1.
+        number: Number k of this owner, from 1.
     """
 
     def __init__(self, store: Store, what: str | None = None) -> None:
         """Claims what is in this store.
 
         Args:
-            store: its folder, in which there are the owner files, too.
-            what: it is called in messages; by default a run.
+            store: Folder of what is owned, in which the owner files lie, too.
+            what: Name of what is owned, in messages; by default a run.
 
         Raises:
             UserError: where a living driver owns it; the message says which.

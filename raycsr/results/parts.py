@@ -19,8 +19,8 @@ class Parts:
     """The parts of one folder.
 
     Attributes:
-        store: the folder.
-        schema: of the parts; a file of another one is no part.
+        store: Folder of the parts.
+        schema: Schema of the parts; a file of another schema is no part.
     """
 
     def __init__(self, store: Store, schema: pa.Schema) -> None:
@@ -46,8 +46,8 @@ class Parts:
         """Rows of all parts in the order of their names; warns of a part that cannot be read.
 
         Args:
-            columns: of the schema, and `part`: the part's name.
-            rule: the one whose rows are wanted, by its id; by default all.
+            columns: Columns of the schema to read, and `part`, the part's name.
+            rule: Id of the decision rule whose rows are wanted; by default all.
         """
         schema = self.schema.append(pa.field("part", pa.string()))
         empty = pa.schema([schema.field(column) for column in columns]).empty_table()

@@ -28,9 +28,9 @@ class RunRule(NamedTuple):
     """What a run says of a decision rule, to those who need no torch to apply it.
 
     Attributes:
-        id: as in votes and certificates.
-        kind: argmax, offset or expected_cost.
-        spec: how a person writes it.
+        id: Id of the rule, as in votes and certificates.
+        kind: Kind of the rule: argmax, offset or expected_cost.
+        spec: Spec of the rule, as a person writes it.
     """
 
     id: str
@@ -42,10 +42,10 @@ class ImageCounts(NamedTuple):
     """How far a run is: each listed image is done, missing or errored.
 
     Attributes:
-        images: that are listed.
-        done: have votes under every rule.
-        missing: lack a row of some rule; `raycsr sample` draws it.
-        errored: lack none, but under some rule the row says why it has no votes.
+        images: Number of listed images.
+        done: Number of images that have votes under every rule.
+        missing: Number of images that lack a row of some rule, which `raycsr sample` draws.
+        errored: Number of images that lack no row, but have an error instead of votes under some rule.
     """
 
     images: int
@@ -58,7 +58,7 @@ class Run:
     """One run: the votes of one base classifier at one noise level, growing as images are added.
 
     Attributes:
-        store: the run's folder.
+        store: The run's folder.
     """
 
     def __init__(self, store: Store) -> None:
@@ -82,7 +82,7 @@ class Run:
         """What was settled when the run began.
 
         Args:
-            any_schema: also of a run that this version of raycsr cannot read further.
+            any_schema: Whether to read the manifest of a run, too, that this version of raycsr cannot read further.
 
         Raises:
             UserError: where the folder holds no run, or one of another schema.
@@ -156,7 +156,7 @@ class Run:
 
         Args:
             images: image_id, label, size and version, and where the data has groups, group.
-            replaced: given rows of image_id and image_sha, of images that have votes, returns the ids of those whose
+            replaced: Given rows of image_id and image_sha, of images that have votes, returns the ids of those whose
                 pixels have another digest now; without it all count as replaced.
 
         Raises:
@@ -214,9 +214,9 @@ class Run:
         """Columns of some votes parts, several read side by side; one that cannot be read is warned of and left out.
 
         Args:
-            names: of the parts.
-            columns: of VOTES, and `part`: the part's name.
-            then: what is made of each part as it is read, so that all of them need not be held.
+            names: Names of the parts.
+            columns: Columns of VOTES to read, and `part`, the part's name.
+            then: Function that each part is passed to as it is read, so that all of them need not be held.
         """
         return self._votes.each(names, columns, then=then)
 

@@ -99,8 +99,8 @@ def refuse_other_schema(facts: Mapping[str, Any], where: str) -> None:
     """Refuses what another version of raycsr wrote of a sweep or a training in another way.
 
     Args:
-        facts: what its file says.
-        where: the file.
+        facts: Facts that its file states.
+        where: Location of the file.
 
     Raises:
         UserError: naming the file and its version.

@@ -18,8 +18,8 @@ class RunState:
     Attributes:
         word: `running` where a driver holds the run; else `finished`; `died` where the driver that held it last never
             released it and is gone, or has been silent for a minute, on a shared folder for eleven; else `stopped`.
-        owner: the driver that holds the run, or that died; else empty.
-        since: when that driver claimed it, ISO 8601 in UTC; empty where its file does not say.
+        owner: Driver that holds the run, or that died; else empty.
+        since: Time at which that driver claimed it, ISO 8601 in UTC; empty where its file does not say.
     """
 
     word: str
@@ -38,8 +38,8 @@ def run_state(run: Run, finished: bool) -> RunState:
     """Tells what becomes of a run, without reading its parts.
 
     Args:
-        run: the run.
-        finished: whether every listed image has been sampled under every rule (`Run.finished`).
+        run: The run.
+        finished: Whether every listed image has been sampled under every rule (`Run.finished`).
     """
     try:
         last = last_owner(run.store)

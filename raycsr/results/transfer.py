@@ -28,8 +28,8 @@ class RunFiles:
     """What lies in a run's folder.
 
     Attributes:
-        sizes: name of each file of the run -> its bytes; hidden ones, which a writer that was killed left, too.
-        foreign: names of files that are not the run's.
+        sizes: Name of each file of the run -> its size in bytes; among them hidden files that a killed writer left.
+        foreign: Names of files that are not the run's.
     """
 
     sizes: dict[str, int]
@@ -137,8 +137,8 @@ def copy_run(run: Run, to: Store) -> int:
     Of a run that is being sampled, what is committed by now is copied.
 
     Args:
-        run: what to copy.
-        to: the folder of the copy.
+        run: Run to copy.
+        to: Folder of the copy.
 
     Returns:
         How many files were written; 0 where the copy was there.
@@ -181,10 +181,10 @@ def copy_each(source: Store, to: Store, names: Mapping[str, str], there: Mapping
     """Copies files and reads each back.
 
     Args:
-        source: where they are.
-        to: where they go.
-        names: of the files -> of their copies.
-        there: names of the copies that may be there already -> their bytes.
+        source: Store to copy from.
+        to: Store to copy to.
+        names: Names of the files -> names of their copies.
+        there: Names of the copies that may be there already -> their sizes in bytes.
 
     Returns:
         How many were written; not those of which the same bytes were there.

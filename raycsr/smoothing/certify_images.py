@@ -35,10 +35,10 @@ def certify_images(
 
     Args:
         base_classifier: The base classifier.
-        images: N image ids -> pixels, uint8 (H, W, 3).
-        labels: int (N,), in the order of the images.
+        images: Ids of N images -> their pixels; uint8 (H, W, 3).
+        labels: Classes in the order of the images; int (N,).
         draws: The noisy copies of an image; radii (L2) are in the units of its sigma.
-        costs: The cost matrix (m, m).
+        costs: Cost matrix; (m, m).
         alpha: Failure probability of one image's certificate.
         rules: Decision rules, or how a person writes them; one forward pass serves them all.
         progress: Called after each image with 1, as the `update` of a tqdm bar is.

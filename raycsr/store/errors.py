@@ -23,7 +23,7 @@ class FileTooLarge(UserError):
     """A file has more bytes than were to be read.
 
     Attributes:
-        size: its bytes.
+        size: Size of the file, in bytes.
     """
 
     def __init__(self, message: str, size: int = 0) -> None:

@@ -15,9 +15,9 @@ class File(NamedTuple):
     """A file or a folder, as it was listed.
 
     Attributes:
-        path: relative to where the listing began; a folder ends with a slash.
+        path: Relative to where the listing began; a folder ends with a slash.
         size: bytes.
-        version: changes with the file: the etag on S3, or the mtime in ns.
+        version: Changes with the file: the etag on S3, or the mtime in ns.
     """
 
     path: str

@@ -33,18 +33,18 @@ class Store:
     sends no keys, for buckets that are public. A store pickles: it is its location and its patience.
 
     Attributes:
-        location: a local folder or file (made absolute) or an `s3://bucket/prefix`, without a trailing slash.
-        remote: whether it is on S3.
-        patience: seconds for which an operation is tried again while the storage does not answer.
-        retries: how often that happened to this store.
+        location: A local folder or file (made absolute) or an `s3://bucket/prefix`, without a trailing slash.
+        remote: Whether the location is on S3.
+        patience: Seconds for which an operation is tried again while the storage does not answer.
+        retries: Number of times that an operation of this store was tried again.
     """
 
     def __init__(self, location: str | os.PathLike[str], patience: float | None = None) -> None:
         """Opens a location, which need not exist yet; asks nobody.
 
         Args:
-            location: where the files are.
-            patience: by default what RAYCSR_PATIENCE says, or PATIENCE.
+            location: Location of the files.
+            patience: Seconds of patience; by default those of RAYCSR_PATIENCE, or PATIENCE.
 
         Raises:
             UserError: the location has a scheme other than s3://, credentials or settings, no bucket, or a name that S3
@@ -139,8 +139,8 @@ class Store:
         """The bytes of a file, of the location itself without a name.
 
         Args:
-            name: of the file.
-            fits: is asked with its size, before it is read and again after a failure, whether it should be.
+            name: Name of the file.
+            fits: Function of the file's size, asked before it is read and again after a failure: whether to read it.
 
         Raises:
             FileMissing: there is none of this name.
@@ -241,7 +241,7 @@ class SeekableFile(io.RawIOBase):
     """A file of a store, open to read parts of it; what it raises is a UserError, never OSError.
 
     Attributes:
-        file: what is read; where another version of it has taken its place, reading refuses.
+        file: File that is read; where another version has taken its place, reading is refused.
     """
 
     def __init__(self, store: Store, file: File) -> None:

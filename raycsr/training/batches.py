@@ -16,8 +16,8 @@ class Batch(NamedTuple):
     """Images to take one step on.
 
     Attributes:
-        images: uint8 (B, 3, H, W); they become float32 in [0,1] on the device.
-        labels: int64 (B,).
+        images: Images, which become float32 in [0, 1] on the device; uint8 (B, 3, H, W).
+        labels: Classes of the images; int64 (B,).
         image_ids: B names, to say which images a step concerned.
     """
 
@@ -52,8 +52,8 @@ class InMemoryBatches:
         """Keeps the images as they are, without a copy.
 
         Args:
-            images: uint8 (N, H, W, 3).
-            labels: integers (N,).
+            images: Images; uint8 (N, H, W, 3).
+            labels: Classes of the images; int (N,).
             batch_size: Images a batch, over all workers; fewer where N is smaller.
             generator: CPU generator of the order and the augmentation; its state is all there is to resume.
             image_ids: N names; by default the indices.

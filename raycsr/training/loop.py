@@ -120,9 +120,9 @@ class Trainer:
             model: The base classifier.
             batches: The images.
             objective: The loss of a batch.
-            sigma: Noise level in [0,1] pixel units.
+            sigma: Noise level in [0, 1] pixel units.
             generator: Source of the noise, on the model's device.
-            costs: Cost matrix (m, m) on the model's device, for objectives that use one.
+            costs: Cost matrix on the model's device, for objectives that use one; (m, m).
             options: Optimiser, schedule, precision.
 
         Raises:

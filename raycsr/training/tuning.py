@@ -33,8 +33,8 @@ class Budget:
     a loss of 0.022 the worst class lost 0.12.
 
     Attributes:
-        accuracy: Share of the data's images.
-        recall: Of any one class that at least LEAST_IMAGES images were drawn of.
+        accuracy: Accuracy that may be lost, as a share of all images.
+        recall: Recall that any one class may lose of which at least LEAST_IMAGES images were drawn.
     """
 
     accuracy: float = 0.02
@@ -58,12 +58,12 @@ def draw_images(
     images is taken whole.
 
     Args:
-        labels: int (N,), of the data.
+        labels: Labels of the data; int (N,).
         costs: The cost matrix.
-        images: How many to draw.
-        seed: Of the draw.
-        groups: int (N,), equal for images that must stay together, such as those of one patient; by default each
-            image stands alone. Groups are drawn whole, so it may be a few images more.
+        images: Number of images to draw.
+        seed: Seed of the draw.
+        groups: Groups, equal for images that must stay together, such as those of one patient; int (N,). By default
+            each image stands alone. Groups are drawn whole, so it may be a few images more.
 
     Returns:
         Positions in `labels`, ascending.
@@ -90,8 +90,8 @@ def weights_of(drawn: np.ndarray, labels: np.ndarray, costs: CostMatrix) -> np.n
     """How many of the data's images each drawn one stands for, so that weighted shares estimate the data's own.
 
     Args:
-        drawn: int (D,), labels of the drawn images.
-        labels: int (N,), labels of the data.
+        drawn: Labels of the drawn images; int (D,).
+        labels: Labels of the data; int (N,).
         costs: The cost matrix they were drawn for.
 
     Returns:
@@ -113,8 +113,8 @@ def compare_rules(certificates: pd.DataFrame, *, costs: CostMatrix, radius: floa
     Args:
         certificates: Rows of `certify_images`: the same N images under each rule, argmax first.
         costs: The cost matrix they were made with.
-        radius: L2 radius of rob_cs, in [0,1] pixel units.
-        weights: (N,) of the images, as `weights_of` gives them.
+        radius: L2 radius of rob_cs, in [0, 1] pixel units.
+        weights: Weights of the images, as `weights_of` returns them; (N,).
 
     Returns:
         One row a rule, argmax first: rule (id), accuracy and target_recall (weighted), rob_cs, rob_cost, seed_recall,
@@ -160,8 +160,8 @@ def choose_rule(table: pd.DataFrame, budget: Budget, metric: str = "rob_cs") -> 
     """Picks the rule that is best at a metric within the budget; of equal ones the one that loses least.
 
     Args:
-        table: As `compare_rules` returns it.
-        budget: What may be lost.
+        table: Table that `compare_rules` returned.
+        budget: What may be lost against argmax.
         metric: rob_cs, or rob_cost, of which less is better.
 
     Returns:
@@ -204,9 +204,9 @@ def rule_grid(
 
     Args:
         costs: The cost matrix.
-        spec: How a person writes it.
+        spec: Spec of the costs, as a person writes it.
         class_names: Names of its classes.
-        strengths: In units of logits.
+        strengths: Strengths in units of logits.
 
     Returns:
         Each rule and its strength. No offsets where every class is as costly to answer as any other.
@@ -226,7 +226,7 @@ class Tuned:
         rules: All that were compared, argmax first.
         table: Their rows, as `compare_rules` returns them.
         chosen: Position of the chosen one in both.
-        metric: What it was chosen by.
+        metric: Metric that the rule was chosen by.
     """
 
     rules: list[Rule]
@@ -257,11 +257,11 @@ def tune(
         certify: Rules -> the rows of `certify_images` on images that are not to be certified; the same images
             and the same noise at each call.
         costs: The cost matrix.
-        spec: How a person writes it.
+        spec: Spec of the costs, as a person writes it.
         class_names: Names of its classes.
-        radius: L2 radius of the metric, in [0,1] pixel units.
-        weights: Of the images, as `weights_of` gives them.
-        budget: What may be lost.
+        radius: L2 radius of the metric, in [0, 1] pixel units.
+        weights: Weights of the images, as `weights_of` returns them.
+        budget: What may be lost against argmax.
         strengths: The first grid, positive, in units of logits.
 
     Returns:

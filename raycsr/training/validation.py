@@ -62,11 +62,11 @@ def hold_out(
     """Draws the images to hold out: always the same ones of the same labels, costs, options and groups.
 
     Args:
-        labels: int (N,), of the data.
+        labels: Labels of the data; int (N,).
         costs: The cost matrix.
-        options: How many.
-        groups: int (N,), equal for images that must stay on one side, such as those of one patient; by default each
-            image stands alone. Groups are held out whole, so it may be a few images more.
+        options: Numbers of images to hold out.
+        groups: Groups, equal for images that must stay on one side, such as those of one patient; int (N,). By default
+            each image stands alone. Groups are held out whole, so it may be a few images more.
 
     Raises:
         UserError: Over half of the images, or of those of seed classes, would be held out.
@@ -103,8 +103,8 @@ def first_whole(groups: IntArray, number: int) -> int:
     """How many images to take from the front, at least `number` where there are as many, so that no group is cut.
 
     Args:
-        groups: int (N,), of the images in their order; those of one group come one after the other.
-        number: Of images.
+        groups: Groups of the images in their order, in which those of one group are neighbours; int (N,).
+        number: Smallest number of images to take.
     """
     ends = np.flatnonzero(np.diff(groups, append=-1)) + 1  # where a group ends
     return int(ends[min(int(np.searchsorted(ends, number)), len(ends) - 1)]) if number > 0 and len(ends) else 0
@@ -124,12 +124,12 @@ def certified_metrics(
     """Certifies held-out images, each worker its shard, and sums the certificates up.
 
     Args:
-        base_classifier: Whose smoothed version is judged; left as it is.
+        base_classifier: Base classifier whose smoothed version is judged; it is not changed.
         pixels: Images, those of `HeldOut.random` first, then those of `HeldOut.seed_class`; uint8 (N, H, W, 3).
-        labels: int (N,).
+        labels: Classes of the images; int (N,).
         num_random: Number of images of `HeldOut.random`.
         costs: The cost matrix.
-        sigma: Noise level in [0,1] pixel units.
+        sigma: Noise level in [0, 1] pixel units.
         options: Samples, alpha and radius.
         progress: Called after each image with 1.
 

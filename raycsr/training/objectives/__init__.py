@@ -36,7 +36,7 @@ class Objective(Protocol):
         progress: float,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """Returns the loss of images (N, 3, H, W) in [0,1] with labels (N,); progress is in [0,1]."""
+        """Returns the loss of images (N, 3, H, W) in [0, 1] with labels (N,); progress is in [0, 1]."""
 
 
 _WRITTEN: dict[str, Objective] = {

@@ -29,15 +29,15 @@ def attack(
 
     Args:
         model: The base classifier.
-        images: float32 pixels (N, 3, H, W) in [0,1].
-        labels: int64 (N,).
-        noise: (N, k, 3, H, W), the same in each step; the mean is over the k copies.
+        images: Pixels in [0, 1]; float32 (N, 3, H, W).
+        labels: Classes of the images; int64 (N,).
+        noise: Noise of k copies, over which the mean is taken, the same in each step; (N, k, 3, H, W).
         steps: Gradient steps, each a forward and a backward pass of N * k rows.
-        step: L2 length of a step, in [0,1] pixel units.
+        step: L2 length of a step, in [0, 1] pixel units.
         radius: L2 distance from the image that is not left; None sets no bound.
 
     Returns:
-        (N, 3, H, W) in [0,1], without a graph.
+        (N, 3, H, W) in [0, 1], without a graph.
     """
     moved = images
     with _eval_mode(model):

@@ -22,10 +22,10 @@ def gaussian(
 
     Args:
         model: The base classifier.
-        images: float32 pixels (N, 3, H, W) in [0,1].
-        labels: int64 (N,).
-        sigma: Noise level in [0,1] pixel units.
-        costs: Cost matrix (m, m); this objective does not use it.
+        images: Pixels in [0, 1]; float32 (N, 3, H, W).
+        labels: Classes of the images; int64 (N,).
+        sigma: Noise level in [0, 1] pixel units.
+        costs: Cost matrix, which this objective does not use; (m, m).
         progress: Share of the training that is done; this objective does not use it.
         generator: Source of the noise, on the device of the images.
         reduction: "mean" for the loss of the batch, "none" for that of each image.

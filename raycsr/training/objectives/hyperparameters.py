@@ -10,8 +10,8 @@ def check_hyperparameter(label: str, value: object, kind: Any) -> None:
     """Refuses a value that is not of the annotated kind.
 
     Args:
-        label: How the message names it, such as "k of margin_cs".
-        value: What the user gave.
+        label: Name of the hyper-parameter in the message, such as "k of margin_cs".
+        value: Value that the user gave.
         kind: int, a number of things: at least 1; float, a weight or a width: finite and not negative;
             bool or str; or a Literal of names. What has another kind, or none, is the objective's own to check.
 

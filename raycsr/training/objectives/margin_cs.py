@@ -36,10 +36,10 @@ def margin_cs(
 
     Args:
         model: The base classifier.
-        images: float32 pixels (N, 3, H, W) in [0,1].
-        labels: int64 (N,).
-        sigma: Noise level in [0,1] pixel units.
-        costs: Cost matrix (m, m).
+        images: Pixels in [0, 1]; float32 (N, 3, H, W).
+        labels: Classes of the images; int64 (N,).
+        sigma: Noise level in [0, 1] pixel units.
+        costs: Cost matrix; (m, m).
         progress: Share of the training that is done; this objective does not use it.
         generator: Source of the noise, on the device of the images.
         k: Noisy copies an image; a forward pass has N * k rows.
@@ -88,9 +88,9 @@ def margin_terms(
     gradient, where the top class is the costly one. The conditions carry no gradient.
 
     Args:
-        logits: (N, k, m) of k noisy copies.
-        labels: int64 (N,).
-        costs: Cost matrix (m, m).
+        logits: Logits of k noisy copies; (N, k, m).
+        labels: Classes of the images; int64 (N,).
+        costs: Cost matrix; (m, m).
         beta: Inverse temperature of the softmax.
         gamma_n: Margin for images of classes without costs.
         gamma_s: Margin for images of seed classes.

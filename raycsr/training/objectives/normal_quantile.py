@@ -36,7 +36,7 @@ def mean_class_quantiles(logits: torch.Tensor, beta: float) -> torch.Tensor:
     1 - h is taken by its logarithm. (Zhai et al., ICLR 2020, MACER, clamp h there and so lose the gradient.)
 
     Args:
-        logits: (N, k, m) of k noisy copies, m >= 2.
+        logits: Logits of k noisy copies, m >= 2; (N, k, m).
         beta: Inverse temperature of the softmax.
 
     Returns:

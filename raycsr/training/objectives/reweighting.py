@@ -33,7 +33,7 @@ class Reweighted:
     """NAME_cs: an objective in which the images of costly classes count more (the baseline of Xin et al. 2023).
 
     Attributes:
-        name: What it is called in messages, such as "gaussian_cs".
+        name: Name of the objective in messages, such as "gaussian_cs".
         objective: The objective, which takes `reduction`.
     """
 
@@ -68,10 +68,10 @@ class Reweighted:
 
         Args:
             model: The base classifier.
-            images: float32 pixels (N, 3, H, W) in [0,1].
-            labels: int64 (N,).
-            sigma: Noise level in [0,1] pixel units.
-            costs: Cost matrix (m, m).
+            images: Pixels in [0, 1]; float32 (N, 3, H, W).
+            labels: Classes of the images; int64 (N,).
+            sigma: Noise level in [0, 1] pixel units.
+            costs: Cost matrix; (m, m).
             progress: Share of the training that is done.
             generator: Source of the noise, on the device of the images.
             weight: Weight of the sensitive images' mean.

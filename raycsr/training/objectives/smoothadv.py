@@ -30,15 +30,15 @@ def smoothadv(
 
     Args:
         model: The base classifier.
-        images: float32 pixels (N, 3, H, W) in [0,1].
-        labels: int64 (N,).
-        sigma: Noise level in [0,1] pixel units.
-        costs: Cost matrix (m, m); this objective does not use it.
+        images: Pixels in [0, 1]; float32 (N, 3, H, W).
+        labels: Classes of the images; int64 (N,).
+        sigma: Noise level in [0, 1] pixel units.
+        costs: Cost matrix, which this objective does not use; (m, m).
         progress: Share of the training that is done.
         generator: Source of the noise, on the device of the images.
         k: Noisy copies an image, the same noise in the attack and in the loss: N * k rows a forward pass.
         steps: Gradient steps of the attack, of 2 * radius / steps each.
-        radius: L2 distance that the attack moves an image at most, in [0,1] pixel units.
+        radius: L2 distance that the attack moves an image at most, in [0, 1] pixel units.
         warmup: Share of the training over which the radius grows from 0.
         reduction: "mean" for the loss of the batch, "none" for that of each image.
 
