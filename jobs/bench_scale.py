@@ -27,14 +27,14 @@ from raycsr.distributed.certify_run import certify_run
 from raycsr.distributed.cluster import connect
 from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import Probe
+from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.job import Job, open_run
 from raycsr.distributed.sampling.remaining import Remaining
-from raycsr.distributed.sampling.stream import stream
+from raycsr.distributed.sampling.stream import Work, stream
 from raycsr.distributed.sampling.voter import Voter
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.prepare import Precision
 from raycsr.models.rules import ARGMAX, Rule
 from raycsr.models.spec import ModelOptions
 from raycsr.results import SCHEMA_VERSION, Ownership, Run, histograms, missing_images, votes_table
@@ -47,6 +47,7 @@ CLASSES = 10
 N0, N = 100, 1000
 RULES = ("argmax", "offset-0123456789", "expected_cost-0123456789")
 ALPHA = 0.001
+MODEL = ModelOptions("cifar_resnet8", num_classes=1000, input_size=32)
 FIXED, SEQUENTIAL = "fixed", "sequential"
 MOST = 100_032  # estimation samples of a sequential run's image, at most
 _WRITERS = 8
@@ -157,16 +158,8 @@ class _Idle(Sampler):
 class _IdleVoter(Voter):
     """The actor without its engine: what is left is the pipeline's own work."""
 
-    def _open_sampler(
-        self,
-        base_classifier: BaseClassifier,
-        sigma: float,
-        sampling: SamplingOptions,
-        precision: Precision,
-        batch_size: int,
-        rules: tuple[Rule, ...],
-    ) -> Sampler:
-        return _Idle(rules, base_classifier.num_classes)
+    def _open_sampler(self, base_classifier: BaseClassifier) -> Sampler:
+        return _Idle(self._spec.rules, base_classifier.num_classes)
 
 
 def pipeline(folder: str, images: int, parts: int) -> list[dict]:
@@ -184,23 +177,13 @@ def _flow(folder: str, images: int, pool: PoolOptions, gpus: int) -> dict:
     connect()
     ids = [f"{i % 1000}/{i}" for i in range(images)]
     listed = frame(ids, 0, 1, "1")
-    base_classifier = load_base_classifier(ModelOptions("cifar_resnet8", num_classes=1000, input_size=32))
+    base_classifier = load_base_classifier(MODEL)
     sampling = SamplingOptions(sigma=0.5, n0=N0, n=N, precision="fp32")
     listing = Listing(listed, [str(label) for label in range(1000)], {"source": "grey", "images": str(images)})
-    job = Job(
-        base_classifier,
-        "grey",
-        0.5,
-        sampling,
-        _Grey(DataOptions("digits")),
-        listing,
-        (ARGMAX,),
-        {},
-        None,
-        ALPHA,
-        "e",
-        folder,
+    asked = SampleArguments(
+        data=DataOptions("digits"), model=MODEL, sampling=sampling, pool=pool, results=folder, experiment="e"
     )
+    job = Job(asked, base_classifier, "grey", 0.5, _Grey(asked.data), listing, (ARGMAX,), {}, None)
     found = Probe("fp32", "none", 64, 1e9)
     run = open_run(job, found)
     start, began = time.perf_counter(), time.time()
@@ -208,7 +191,7 @@ def _flow(folder: str, images: int, pool: PoolOptions, gpus: int) -> dict:
         missing = missing_images(run.add_images(listed), run.committed(), ["argmax"])
         missing = missing.assign(continues="", batch_size=0)
         listing_seconds = time.perf_counter() - start
-        stream(job, run, found, pool, owner, missing, _IdleVoter)
+        stream(Work(job, run, found, owner, missing), _IdleVoter)
     seconds = time.perf_counter() - start
     committed = run.committed()["image_id"].to_pylist()
     if len(committed) != images or set(committed) != set(ids):

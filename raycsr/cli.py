@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser
 
 from raycsr.credentials import without_credentials
 from raycsr.errors import ClusterLostError, UserError, printable
-from raycsr.options import forms_of, hints_of, read_words
+from raycsr.options import arguments_of, forms_of, hints_of, read_words
 from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
 
 # verb -> module and function, and what it does; a module is imported only when its verb is asked for
@@ -140,9 +140,11 @@ def parser(name: str, function: Callable, *groups: type) -> ArgumentParser:
         action="config",
         help="YAML file of options; the command line takes precedence over it, wherever it stands",
     )
-    made.add_function_arguments(function, as_group=False, as_positional=bool(_positionals(function)), fail_untyped=True)
-    for group in groups:
-        made.add_class_arguments(group, as_group=False)
+    for one in (arguments_of(function), *groups):
+        if isinstance(one, type):
+            made.add_class_arguments(one, as_group=False, fail_untyped=True)
+        else:
+            made.add_function_arguments(one, as_group=False, as_positional=bool(_positionals(one)), fail_untyped=True)
     for action in made._actions:
         forms = forms_of(hints_of(function).get(action.dest))
         if forms is not None:
@@ -220,7 +222,8 @@ def _validation(validate: Callable, rest: list[str]) -> functools.partial:
         raise UserError(f"validate what? give one of {', '.join(VALIDATED)}, and its options")
     verb = rest[len(before)]
     given = arguments(f"raycsr validate {verb}", _function(verb), [*before, *rest[len(before) + 1 :]], planning)
-    return functools.partial(validate, verb, given, planning(**{name: given.pop(name) for name in names}))
+    of_plan = planning(**{name: given.pop(name) for name in names})
+    return functools.partial(validate, verb, arguments_of(_function(verb))(**given), of_plan)
 
 
 def _name(word: str) -> str:

@@ -10,7 +10,7 @@ import yaml
 from raycsr.cli import arguments
 from raycsr.costs import CostMatrix
 from raycsr.distributed.search.space import at_point, corner_points
-from raycsr.distributed.training.plan import TrainConfig
+from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import parse_rules
 from raycsr.models.spec import ModelOptions

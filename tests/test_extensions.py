@@ -15,7 +15,7 @@ from raycsr.data.memory import read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source, source_names
 from raycsr.distributed.options import ObjectiveOptions
-from raycsr.distributed.training.plan import TrainConfig
+from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions, Preprocessing

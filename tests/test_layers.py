@@ -96,3 +96,28 @@ def test_every_module_says_what_it_is_and_public_names_resolve():
     assert all(getattr(raycsr, name) for name in raycsr.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         raycsr.nothing  # noqa: B018
+
+
+MANY = 8  # parameters: what has more takes a dataclass, which travels whole
+PUBLIC = {"certify_counts", "certify_votes", "_targets", "count_votes", "BaseClassifier.__init__"}
+
+
+def test_no_function_has_many_parameters():
+    """But for public ones: verbs and objectives are called by their options. A kernel takes no dataclass."""
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        methods = {
+            method: f"{one.name}.{method.name}" for one in classes for method in one.body if _is_function(method)
+        }
+        for node in filter(_is_function, ast.walk(tree)):
+            options = path.parent.name == "objectives" or (path.parent.name == "verbs" and path.stem == node.name)
+            kernel = any("jit" in ast.unparse(decorator) for decorator in node.decorator_list)
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            many = len([one for one in given if one.arg not in ("self", "cls")]) > MANY
+            name = methods.get(node, node.name)
+            assert not many or options or kernel or name in PUBLIC, f"{path}: {name} has more than {MANY} parameters"
+
+
+def _is_function(node):
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)

@@ -30,11 +30,11 @@ _BATCHES = 4  # timed, after one that is not
 
 def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice]:
     """What a fixed and a sequential design would take, by the engine's speed here; each once it is known."""
-    found, device = probe_here(job.base_classifier, job.sampling, torch.get_num_threads()), worker_device()
+    found, device = probe_here(job.base_classifier, job.asked.sampling, torch.get_num_threads()), worker_device()
     sampler = functools.partial(
         Sampler,
         prepare_for_inference(
-            job.base_classifier, precision=found.precision, device=device, compile=job.sampling.compile
+            job.base_classifier, precision=found.precision, device=device, compile=job.asked.sampling.compile
         ),
         rules=job.rules,
         device=device,
@@ -43,13 +43,13 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
     rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, _PILOT_IMAGES).astype(int)]
     pixels = read_pixels(job.source, rows.drop_duplicates("image_id"), job.base_classifier.preprocessing)
     images = [torch.from_numpy(image).permute(2, 0, 1) for image in pixels.images]
-    draws = job.sampling.draws(job.sigma, found.batch_size)
+    draws = job.asked.sampling.draws(job.sigma, found.batch_size)
     timed = sampler(replace(draws, n=_BATCHES * max(found.batch_size, CHUNK)))
     timed.count(images[0], "warm-up")
     start = time.perf_counter()
     timed.count(images[0], "timed")
     speed = (timed.n0 + timed.n) / (time.perf_counter() - start)
-    total, fixed = len(job.listing.images), job.sampling.n0 + job.sampling.n
+    total, fixed = len(job.listing.images), job.asked.sampling.n0 + job.asked.sampling.n
 
     def price_of(design: str, samples: float, radii: tuple[float, ...] = (), pilot_images: int = 0) -> SamplingPrice:
         seconds = total * samples / speed
@@ -59,12 +59,12 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
     n = int(np.clip(_PILOT_SECONDS * speed / len(images), *_PILOT_SAMPLES)) // CHUNK * CHUNK
     requests = (Request(image, image_id) for image, image_id in zip(images, pixels.image_ids, strict=True))
     counted = list(sampler(replace(draws, n=n)).sample(requests))
-    radii = job.sampling.radii or [job.sigma]
+    radii = job.asked.sampling.radii or [job.sigma]
     statements = job.statements or Statements(
-        job.costs.values(), radii, sigma=job.sigma, alpha=job.alpha, n=job.sampling.max_samples
+        job.costs.values(), radii, sigma=job.sigma, alpha=job.asked.alpha, n=job.asked.sampling.max_samples
     )
     votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
-    sequential = job.sampling.n0 + expected_samples(votes, pixels.labels, statements, n0=job.sampling.n0)
+    sequential = job.asked.sampling.n0 + expected_samples(votes, pixels.labels, statements, n0=job.asked.sampling.n0)
     yield price_of("sequential", sequential, statements.radii, len(images))
 
 

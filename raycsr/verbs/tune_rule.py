@@ -1,5 +1,6 @@
 """Tuning a decision rule: training images -> the strength that is worth its loss, stored in the checkpoint."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 from raycsr.models.rules import ARGMAX, Rule
 from raycsr.models.spec import ModelOptions
-from raycsr.options import listed
+from raycsr.options import listed, takes
 from raycsr.progress import Progress
 from raycsr.reports.comparison import metric_in_words
 from raycsr.reports.document import Column, Table
@@ -26,33 +27,11 @@ if TYPE_CHECKING:
 ALPHA = 0.001  # of the certificates that rules are compared by; what `raycsr certify` takes by default
 
 
-def tune_rule(
-    *,
-    model: str | ModelOptions,
-    costs: CostSpec,
-    budget: float = 0.02,
-    recall_budget: float = 0.15,
-    radius: float | None = None,
-    data: DataOptions | None = None,
-    sigma: float | None = None,
-    images: int = 1000,
-    n0: int = 64,
-    n: int = 512,
-    batch_size: int = 64,
-    strengths: list[float] | None = None,
-    seed: int = 0,
-    out: str | None = None,
-    allow_test_images: bool = False,
-) -> Rule:
-    """Tunes a decision rule on training images and stores it in the checkpoint, so that `--rules tuned` certifies it.
+@dataclass(frozen=True, kw_only=True)
+class TuneRuleArguments:
+    """The options of `raycsr tune-rule`.
 
-    A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass, and a finer grid around
-    the best rule follows. The rule of the largest rob_cs at the radius is chosen among those within both budgets; where
-    costs differ in size it is that of the smallest rob_cost. The rule is fixed before any image is seen that it is
-    certified on, so that its certificates hold at their alpha. The budgets are kept on the images that the rule is
-    tuned on. On others its losses are similar but not bounded; `raycsr report` shows them.
-
-    Args:
+    Attributes:
         model: The base classifier: a checkpoint, or the name of a timm model.
         costs: Cost matrix.
         budget: Accuracy that the rule may lose against argmax, as a share of all images.
@@ -70,6 +49,37 @@ def tune_rule(
         seed: Seed of the draw of images and of the noise.
         out: Checkpoint to write; by default the model's own file, where it is a checkpoint of raycsr.
         allow_test_images: Whether to take images of which a folder, split or shard is named test, val or validation.
+    """
+
+    model: str | ModelOptions
+    costs: CostSpec
+    budget: float = 0.02
+    recall_budget: float = 0.15
+    radius: float | None = None
+    data: DataOptions | None = None
+    sigma: float | None = None
+    images: int = 1000
+    n0: int = 64
+    n: int = 512
+    batch_size: int = 64
+    strengths: list[float] | None = None
+    seed: int = 0
+    out: str | None = None
+    allow_test_images: bool = False
+
+
+@takes(TuneRuleArguments)
+def tune_rule(asked: TuneRuleArguments) -> Rule:
+    """Tunes a decision rule on training images and stores it in the checkpoint, so that `--rules tuned` certifies it.
+
+    A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass, and a finer grid around
+    the best rule follows. The rule of the largest rob_cs at the radius is chosen among those within both budgets; where
+    costs differ in size it is that of the smallest rob_cost. The rule is fixed before any image is seen that it is
+    certified on, so that its certificates hold at their alpha. The budgets are kept on the images that the rule is
+    tuned on. On others its losses are similar but not bounded; `raycsr report` shows them.
+
+    Args:
+        asked: What to tune: the keyword arguments are its fields.
 
     Returns:
         The rule; argmax, which is not stored, where no other within the budgets is better.
@@ -87,34 +97,36 @@ def tune_rule(
     from raycsr.smoothing.options import Draws
     from raycsr.training.tuning import STRENGTHS, Budget, draw_images, tune, weights_of
 
-    allowed = Budget(budget, recall_budget)
-    options = ModelOptions(model) if isinstance(model, str) else model
+    allowed, costs = Budget(asked.budget, asked.recall_budget), asked.costs
+    options = ModelOptions(asked.model) if isinstance(asked.model, str) else asked.model
     load_base_classifier(options)  # what is wrong with it is told first
-    path = _path(options, out)
+    path = _path(options, asked.out)
     with own_checkpoint(path):
         base_classifier = load_base_classifier(options, device=worker_device())  # with what another has just stored
-        sigma = _sigma(base_classifier, options.name, sigma)
-        radius = _radius(radius, sigma, n)
-        grid = STRENGTHS if strengths is None else listed(strengths)
+        sigma = _sigma(base_classifier, options.name, asked.sigma)
+        radius = _radius(asked.radius, sigma, asked.n)
+        draws = Draws(sigma, asked.n0, asked.n, asked.seed, asked.batch_size)
+        grid = STRENGTHS if asked.strengths is None else listed(asked.strengths)
         if not grid or not all(np.isfinite(s) and s > 0 for s in grid):
             raise UserError(f"strengths must be positive numbers, got {grid}")
-        source = open_source(with_split(_data(base_classifier, options.name, data), "train"))
+        source = open_source(with_split(_data(base_classifier, options.name, asked.data), "train"))
         listing = source.list()
-        refuse_test_images(source.options, listing, allowed=allow_test_images)
+        refuse_test_images(source.options, listing, allowed=asked.allow_test_images)
         check_classes(listing, base_classifier, options.name)
         matrix = CostMatrix.from_spec(costs, base_classifier.num_classes, listing.class_names)
         if not matrix.sensitive.any():
             raise UserError(f"costs {costs!r} have no costly mistake, so no rule can avoid one; give a positive cost")
 
         labels = listing.images["label"].to_numpy(np.int64)
-        drawn = listing.images.iloc[draw_images(labels, matrix, images, seed, group_column(listing.images))]
+        drawn = listing.images.iloc[draw_images(labels, matrix, asked.images, asked.seed, group_column(listing.images))]
         pixels = read_pixels(source, drawn, base_classifier.preprocessing)
         of_seeds = int(matrix.sensitive[pixels.labels].sum())
         print(
             f"tune      {options.name} for costs {costs} under sigma {sigma:g}\n"
             f"by        {metric_in_words(metric_of(matrix))} at radius {radius:g}\n"
             f"data      {source}\n"
-            f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {n0:,} + {n:,} samples an image, twice",
+            f"images    {len(pixels):,}, of which {of_seeds:,} of seed classes; {draws.n0:,} + {draws.n:,} samples an "
+            "image, twice",
             *listing.notes,
             *classes_by_position(listing, base_classifier),
             sep="\n",
@@ -126,7 +138,7 @@ def tune_rule(
                     base_classifier,
                     {str(i): image for i, image in enumerate(pixels.images)},
                     pixels.labels,
-                    Draws(sigma, n0, n, seed, batch_size),
+                    draws,
                     costs=matrix,
                     alpha=ALPHA,
                     rules=rules,
@@ -147,7 +159,8 @@ def tune_rule(
         if tuned.rule == ARGMAX:
             print(f"argmax stays, and nothing is stored: no rule within the budgets has a better {tuned.metric}")
             return tuned.rule
-        facts = {"costs": costs, "radius": radius, "sigma": sigma, "budget": budget, "recall_budget": recall_budget}
+        facts = {"costs": costs, "radius": radius, "sigma": sigma}
+        facts |= {"budget": asked.budget, "recall_budget": asked.recall_budget}
         _store(base_classifier, options.name, path, tuned, facts, ImageSet.of(drawn, listing.identity))
         print(f"stored {tuned.rule.spec} in {path}; certify it on other images by `raycsr sample ... --rules tuned`")
         return tuned.rule

@@ -3,13 +3,15 @@
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from raycsr.distributed.options import PlanOptions
 from raycsr.distributed.plans import Price, SamplingPlan, SweepPlan, TrainingPlan, as_json
+from raycsr.distributed.sampling.arguments import SampleArguments
+from raycsr.distributed.search.arguments import SweepArguments
+from raycsr.distributed.training.arguments import TrainArguments
 from raycsr.errors import UserError
 from raycsr.store import Store
 
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
 Planned = tuple[SamplingPlan | TrainingPlan | SweepPlan, Iterable[Price]]
 
 
-def validate(verb: str, options: Mapping[str, Any], planning: PlanOptions) -> None:
+def validate(verb: str, asked: Any, planning: PlanOptions) -> None:
     """Checks what a verb would do, without a cluster, and prints the plan.
 
     Args:
         verb: The verb: sample, train or sweep.
-        options: The options of that verb.
+        asked: The options of that verb: SampleArguments, TrainArguments or SweepArguments.
         planning: How the plan is priced and printed.
 
     Raises:
@@ -35,7 +37,9 @@ def validate(verb: str, options: Mapping[str, Any], planning: PlanOptions) -> No
             f"a price for {planning.devices} devices at {planning.hourly_price:g} an hour cannot be told; give devices "
             "of 1 or more, and an hourly_price of 0 or more"
         )
-    plans = {"sample": _sample, "train": _train, "sweep": _sweep}[verb](options, planning)
+    plan_of_verb: dict[str, Callable[[Any, PlanOptions], Iterator[Planned]]]
+    plan_of_verb = {"sample": _sample, "train": _train, "sweep": _sweep}
+    plans = plan_of_verb[verb](asked, planning)
     if planning.json:
         with redirect_stdout(sys.stderr):  # whatever a library prints: the document stands alone on stdout
             content = {"verb": verb, "plans": [as_json(plan, list(prices)) for plan, prices in plans]}
@@ -50,28 +54,17 @@ def validate(verb: str, options: Mapping[str, Any], planning: PlanOptions) -> No
 # Certification --------------------------------------------------------------------------------------------
 
 
-def _sample(options: Mapping[str, Any], planning: PlanOptions) -> Iterator[Planned]:
+def _sample(asked: SampleArguments, planning: PlanOptions) -> Iterator[Planned]:
     from raycsr.distributed.pool import check_pool_options, device_name, worker_device
     from raycsr.distributed.prices import prices_of_sampling
     from raycsr.distributed.sampling.job import check, plan_of
     from raycsr.models.prepare import resolve_precision
 
-    check_pool_options(options["pool"])
-    names = [options["model"].name, *(options["further_models"] or [])]
-    models = [replace(options["model"], name=name) for name in names]
-    jobs = check(
-        options["data"],
-        models,
-        options["sampling"],
-        options["costs"] or [],
-        options["alpha"],
-        options["experiment"],
-        options["results"],
-        options["rules"] or [],
-    )
+    check_pool_options(asked.pool)
+    jobs = check(asked)
     device = worker_device()
     for job in jobs:
-        precision, images = resolve_precision(job.sampling.precision, device), job.listing.images["image_id"]
+        precision, images = resolve_precision(asked.sampling.precision, device), job.listing.images["image_id"]
         plan = plan_of(job, precision=precision, device=device_name(device), to_sample=images)
         yield plan, prices_of_sampling(job, planning) if planning.time_one_batch else ()
 
@@ -79,33 +72,32 @@ def _sample(options: Mapping[str, Any], planning: PlanOptions) -> Iterator[Plann
 # Training -------------------------------------------------------------------------------------------------
 
 
-def _train(options: Mapping[str, Any], planning: PlanOptions) -> Iterator[Planned]:
+def _train(asked: TrainArguments, planning: PlanOptions) -> Iterator[Planned]:
     from raycsr.distributed.cluster import check_location
     from raycsr.distributed.training.job import default_name, plan_of
-    from raycsr.distributed.training.plan import config_of, prepare
+    from raycsr.distributed.training.plan import prepare
     from raycsr.distributed.training.ray_train import check_workers
 
-    config = config_of(options)
-    check_workers(options["workers"], config.training.batch_size)
-    check_location(options["results"])
+    config = asked.config
+    check_workers(asked.workers, config.training.batch_size)
+    check_location(asked.results)
     plan = prepare(config)
-    folder = Store(options["results"]).at(f"{options['experiment']}/checkpoints").location
-    shown = plan_of(plan, f"{folder}/{options['name'] or default_name(config)}.pt", options["workers"])
+    folder = Store(asked.results).at(f"{asked.experiment}/checkpoints").location
+    shown = plan_of(plan, f"{folder}/{asked.name or default_name(config)}.pt", asked.workers)
     yield shown, _timed(planning, [plan], 1)
 
 
-def _sweep(options: Mapping[str, Any], planning: PlanOptions) -> Iterator[Planned]:
+def _sweep(asked: SweepArguments, planning: PlanOptions) -> Iterator[Planned]:
     from raycsr.distributed.cluster import check_location
-    from raycsr.distributed.search.job import check_evaluation, check_sweep, metrics_of, plan_of
-    from raycsr.distributed.training.plan import config_of, prepare
+    from raycsr.distributed.search.job import check_evaluation, check_sweep, plan_of
+    from raycsr.distributed.training.plan import prepare
 
-    config, space, search = config_of(options), options["space"], options["search"]
-    check_location(options["results"])
-    folder = Store(options["results"]).at(f"{options['experiment']}/sweeps/{options['name']}")
-    corners, listing = check_sweep(config, space, search)
-    check_evaluation(options["test"], options["sampling"], options["pool"], corners)
-    plan = plan_of(config, listing, space, search, folder, metrics_of(corners, listing, search))
-    plans = [prepare(corner, listing) for corner in corners]
+    check_location(asked.results)
+    folder = Store(asked.results).at(f"{asked.experiment}/sweeps/{asked.name}")
+    sweep = check_sweep(asked.config, asked.space, asked.search)
+    check_evaluation(asked, sweep)
+    plan = plan_of(sweep, folder)
+    plans = [prepare(corner, sweep.listing) for corner in sweep.corners]
     yield plan, _timed(planning, plans, plan.num_trials)
 
 

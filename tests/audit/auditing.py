@@ -45,7 +45,9 @@ class Audit:
 
     def ask(self, ask: Ask, network: nn.Module | None = None, retry_errors: bool = False) -> Outcome:
         """Samples what is asked for, and looks at all that the run holds then."""
-        outcome = self.here.sample(job(ask, self.pictures, self.alpha, self.results, network), retry_errors)
+        outcome = self.here.sample(
+            job(ask, self.pictures, self.alpha, self.results, network, retry_errors=retry_errors)
+        )
         self.look(outcome.run, ask)
         return outcome
 

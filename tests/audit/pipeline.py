@@ -5,20 +5,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
 import pytest
 import slabs
 import torch
 
 from raycsr.certification import Statements
 from raycsr.data.decode import Decode
+from raycsr.data.options import DataOptions
 from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import Probe, device_name, worker_device
+from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.job import Job
 from raycsr.distributed.sampling.run import sample_run
-from raycsr.distributed.sampling.stream import blocks_of, voter_arguments
+from raycsr.distributed.sampling.stream import Work, blocks_of, spec_of
 from raycsr.distributed.sampling.voter import Voter
-from raycsr.results import Ownership, Run
+from raycsr.models.spec import ModelOptions
 from raycsr.results.outcome import Outcome
 from raycsr.smoothing.options import SamplingOptions
 
@@ -45,16 +46,34 @@ class Ask:
     images: int | None = None
 
 
-def job(ask: Ask, pictures: slabs.Pictures, alpha: float, results: str, network: torch.nn.Module | None = None) -> Job:
+def job(
+    ask: Ask,
+    pictures: slabs.Pictures,
+    alpha: float,
+    results: str,
+    network: torch.nn.Module | None = None,
+    pool: PoolOptions = POOL,
+    retry_errors: bool = False,
+) -> Job:
     """What `raycsr sample` would make of it."""
     radii = None if ask.radii is None else list(ask.radii)
     matrices = {spec: slabs.costs(spec) for spec in ask.costs}
     sampling = SamplingOptions(slabs.SIGMA, pictures.n0, ask.n, radii, seed=slabs.SEED, precision="fp32")
+    asked = SampleArguments(
+        data=DataOptions("digits"),  # which are not read: the job's source is the slabs
+        model=ModelOptions("slabs"),
+        sampling=sampling,
+        pool=pool,
+        results=results,
+        experiment="audit",
+        alpha=alpha,
+        retry_errors=retry_errors,
+    )
     return Job(
+        asked=asked,
         base_classifier=slabs.base_classifier(network),
         name="slabs",
         sigma=slabs.SIGMA,
-        sampling=sampling,
         source=pictures,
         listing=pictures.list(ask.images),
         rules=tuple(slabs.rules(ask.rules)),
@@ -62,9 +81,6 @@ def job(ask: Ask, pictures: slabs.Pictures, alpha: float, results: str, network:
         statements=None
         if radii is None
         else Statements(matrices.values(), radii, sigma=slabs.SIGMA, alpha=alpha, n=sampling.max_samples),
-        alpha=alpha,
-        experiment="audit",
-        results=results,
     )
 
 
@@ -94,22 +110,21 @@ class Here:
     driver_dies_at: int | None = None
     late: list[tuple[Voter, dict]] = field(default_factory=list)
 
-    def stream(
-        self, job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, missing: pd.DataFrame
-    ) -> None:
-        arguments = voter_arguments(job, run, found, pool, owner, lambda: job.base_classifier)
-        decode, voter = Decode(job.source, job.base_classifier.preprocessing), Voter(**arguments)
-        for i, block in enumerate(blocks_of(job, found, pool, missing)):
+    def stream(self, work: Work) -> None:
+        job = work.job
+        spec = spec_of(work, lambda: job.base_classifier)
+        decode, voter = Decode(job.source, job.base_classifier.preprocessing), Voter(spec)
+        for i, block in enumerate(blocks_of(work)):
             decoded = decode({name: block[name].to_numpy() for name in block.column_names})
             if i == self.driver_dies_at:
                 self.late.append((voter, decoded))
                 raise Died
             if i in self.actor_dies_at:
                 with pytest.raises(Died):
-                    _DiesAfterItsVotes(**arguments)(decoded)
-                voter = Voter(**arguments)
+                    _DiesAfterItsVotes(spec)(decoded)
+                voter = Voter(spec)
             voter(decoded)
-            owner.check()
+            work.owner.check()
 
     def commit_late(self) -> None:
         while self.late:
@@ -125,6 +140,6 @@ class Here:
             patched.setattr("raycsr.distributed.certify_run.FEW_PARTS", 10**6)  # all in this process
             yield
 
-    def sample(self, job: Job, retry_errors: bool = False) -> Outcome:
+    def sample(self, job: Job) -> Outcome:
         with self.instead_of_ray():
-            return sample_run(job, POOL, retry_errors, begin_anew=False)
+            return sample_run(job)

@@ -166,8 +166,8 @@ def test_the_same_on_ray(slabs_on_workers, tmp_path):
     audit = Audit(pictures, 0.05, str(tmp_path))
     connect()
     for ask in (Ask(RADII[:1], 192, SEED, OFFSET), Ask(RADII, N, SEED, OFFSET)):
-        asked = job(ask, pictures, audit.alpha, audit.results)
-        outcome = sample_run(asked, PoolOptions(actors=2, cpus_per_actor=0.5), retry_errors=False, begin_anew=False)
+        pool = PoolOptions(actors=2, cpus_per_actor=0.5)
+        outcome = sample_run(job(ask, pictures, audit.alpha, audit.results, pool=pool))
         assert outcome.sampled and outcome.run.finished()
         audit.look(outcome.run, ask)
     assert audit.violations() == {}

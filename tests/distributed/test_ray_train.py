@@ -9,7 +9,7 @@ import pytest
 
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
-from raycsr.distributed.options import ObjectiveOptions, WorkerOptions
+from raycsr.distributed.options import ObjectiveOptions, SearchOptions, WorkerOptions
 from raycsr.distributed.training import fit as module
 from raycsr.distributed.training.fit import load_history
 from raycsr.distributed.training.ray_train import check_workers
@@ -18,7 +18,7 @@ from raycsr.models.checkpoints import load_training_state
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
 from raycsr.training.options import TrainingOptions, ValidationOptions
-from raycsr.verbs.sweep import SearchOptions, sweep
+from raycsr.verbs.sweep import sweep
 from raycsr.verbs.train import train
 
 TWO = WorkerOptions(2, cpus=1)

@@ -3,11 +3,11 @@ import pytest
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions
 from raycsr.distributed.search.space import at_point, corner_points, first_difference, param_space
-from raycsr.distributed.training.plan import TrainConfig
+from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
 from raycsr.models.spec import ModelOptions
 
-BASE = TrainConfig(DataOptions("digits", split="train"), ModelOptions("cifar_resnet8"), 0.25)
+BASE = TrainConfig(data=DataOptions("digits", split="train"), model=ModelOptions("cifar_resnet8"), sigma=0.25)
 
 
 def test_the_corners_hold_every_choice_and_both_ends_of_every_range():

@@ -4,13 +4,13 @@ import pytest
 from ray import tune
 
 from raycsr.data.options import DataOptions
-from raycsr.distributed.options import TrackingOptions
+from raycsr.distributed.options import SearchOptions, TrackingOptions
 from raycsr.distributed.search import tracking
 from raycsr.distributed.search.tracking import _Follower, trackers
 from raycsr.errors import UserError
 from raycsr.models.spec import ModelOptions
 from raycsr.training.options import TrainingOptions, ValidationOptions
-from raycsr.verbs.sweep import SearchOptions, sweep
+from raycsr.verbs.sweep import sweep
 
 
 @pytest.mark.ray

@@ -12,9 +12,9 @@ from ray.tune.experiment import Experiment
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import SearchOptions
 from raycsr.distributed.search import trials as module
-from raycsr.distributed.search.job import check_sweep, metrics_of, pixels_of_each_backbone
+from raycsr.distributed.search.job import check_sweep, pixels_of_each_backbone
 from raycsr.distributed.search.trials import run_trials
-from raycsr.distributed.training.plan import TrainConfig
+from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
 from raycsr.results import Ownership
@@ -37,10 +37,10 @@ class Killed(BaseException):
 def sweep(tmp_path, monkeypatch):
     """`sweep(kill_after=5)` runs the trials until there were so many reports in all; they are in `sweep.told`."""
     config = TrainConfig(
-        DataOptions("digits", split="train"),
-        ModelOptions("cifar_resnet8", input_size=8),
-        0.25,
-        "seed:4",
+        data=DataOptions("digits", split="train"),
+        model=ModelOptions("cifar_resnet8", input_size=8),
+        sigma=0.25,
+        costs="seed:4",
         training=TrainingOptions(epochs=3, batch_size=64),
         validation=ValidationOptions(images=20, sensitive=10, n0=8, n=64),
     )
@@ -100,12 +100,10 @@ def sweep(tmp_path, monkeypatch):
 
     def run(search=SearchOptions(), *, space=SPACE, kill_after=None, kill_before_noted=None):
         run.told, run.kill_after, run.kill_before_noted = [], kill_after, kill_before_noted
-        corners, listing = check_sweep(config, space, search)
-        pixels = pixels_of_each_backbone(corners, listing)
-        metrics = metrics_of(corners, listing, search)
+        checked = check_sweep(config, space, search)
+        pixels = pixels_of_each_backbone(checked)
         with Ownership(store) as owner:
-            facts = {"longest": 3, "concurrent": 1, "trackers": [], "metrics": metrics, "listing": listing}
-            return run_trials(store, PREFIX, config, space, search, pixels=pixels, owner=owner, **facts)
+            return run_trials(checked, store, PREFIX, concurrent=1, trackers=[], pixels=pixels, owner=owner)
 
     run.folder = tmp_path
     return run

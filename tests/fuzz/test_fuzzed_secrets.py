@@ -13,10 +13,12 @@ from fuzzing import answer, each_block, randomness
 
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
-from raycsr.distributed.options import ObjectiveOptions, TrackingOptions
+from raycsr.distributed.options import ObjectiveOptions, PoolOptions, TrackingOptions
+from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.job import check
 from raycsr.distributed.search.tracking import trackers
-from raycsr.distributed.training.plan import TrainConfig, prepare
+from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.plan import prepare
 from raycsr.models.spec import ModelOptions
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
@@ -115,7 +117,8 @@ def library_calls(text, folder):
     sampling = SamplingOptions(sigma=0.5, n0=32, n=128)
 
     def sampled(data=digits, model=network, costs=("uniform",), experiment="default", results=folder, rules=()):
-        return lambda: check(data, [model], sampling, list(costs), 0.001, experiment, results, list(rules))
+        asked = {"data": data, "model": model, "sampling": sampling, "costs": list(costs), "rules": list(rules)}
+        return lambda: check(SampleArguments(**asked, pool=PoolOptions(), experiment=experiment, results=results))
 
     for source in ("imagefolder", "parquet", "csv", "webdataset", "cifar10", text):
         yield sampled(data=DataOptions(source, text))
@@ -130,8 +133,8 @@ def library_calls(text, folder):
     yield lambda: Store(folder).at(text)
     yield lambda: trackers(TrackingOptions(mlflow=text), "sweep")
     yield lambda: trackers(TrackingOptions(wandb=text), "sweep")
-    yield lambda: prepare(TrainConfig(digits, ModelOptions(text), 0.25))
-    yield lambda: prepare(TrainConfig(digits, network, 0.25, objective=ObjectiveOptions(text)))
+    yield lambda: prepare(TrainConfig(data=digits, model=ModelOptions(text), sigma=0.25))
+    yield lambda: prepare(TrainConfig(data=digits, model=network, sigma=0.25, objective=ObjectiveOptions(text)))
 
 
 @each_block

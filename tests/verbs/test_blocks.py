@@ -6,8 +6,9 @@ import pytest
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import Probe
+from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.job import check
-from raycsr.distributed.sampling.stream import blocks_of
+from raycsr.distributed.sampling.stream import Work, blocks_of
 from raycsr.models.spec import ModelOptions
 from raycsr.smoothing.options import SamplingOptions
 
@@ -16,13 +17,14 @@ from raycsr.smoothing.options import SamplingOptions
 def blocks(tmp_path):
     """`blocks(groups, actors)`: the blocks of so many images that go on from each of some parts."""
     model = ModelOptions("cifar_resnet8", num_classes=10, input_size=8)
-    (job,) = check(DataOptions("digits"), [model], SamplingOptions(), [], 0.001, "e", str(tmp_path))
+    asked = {"data": DataOptions("digits"), "model": model, "sampling": SamplingOptions(), "results": str(tmp_path)}
 
     def make(groups, actors):
         parts = [part for part, images in enumerate(groups) for _ in range(images)]
         missing = pd.DataFrame({"image_id": [str(i) for i in range(len(parts))], "label": 0, "rules": "argmax"})
         missing = missing.assign(continues=[f"{part}.parquet" for part in parts], batch_size=64)
-        return blocks_of(job, Probe("fp32", "cpu", 64, 1e9), PoolOptions(actors=actors), missing)
+        (job,) = check(SampleArguments(**asked, pool=PoolOptions(actors=actors)))
+        return blocks_of(Work(job, None, Probe("fp32", "cpu", 64, 1e9), None, missing))
 
     return make
 

@@ -10,7 +10,9 @@ from PIL import Image
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source
+from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import Probe
+from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.classes import check_classes
 from raycsr.distributed.sampling.job import check, open_run, plan_of
 from raycsr.errors import UserError
@@ -34,7 +36,8 @@ def lesions(tmp_path):
 
 def job_of(data, results, model=MODEL, **more):
     sampling = SamplingOptions(sigma=0.5, n0=32, n=128, precision="fp32", batch_size=64)
-    (job,) = check(data, [model], sampling, more.pop("costs", []), 0.001, "default", str(results), **more)
+    pool = PoolOptions(actors=0)
+    (job,) = check(SampleArguments(data=data, model=model, sampling=sampling, pool=pool, results=str(results), **more))
     return job
 
 

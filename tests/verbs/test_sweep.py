@@ -17,10 +17,10 @@ from ray import cloudpickle
 from raycsr.certification import METRICS
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
-from raycsr.distributed.options import ObjectiveOptions, PoolOptions
-from raycsr.distributed.search.job import check_sweep, claim, concurrent_trials, keep_best, metrics_of, plan_of
+from raycsr.distributed.options import ObjectiveOptions, PoolOptions, SearchOptions
+from raycsr.distributed.search.job import check_sweep, claim, concurrent_trials, keep_best, plan_of
 from raycsr.distributed.search.trials import TrialProgress
-from raycsr.distributed.training.plan import TrainConfig
+from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import load_training_state, save_checkpoint
 from raycsr.models.loading import load_base_classifier
@@ -31,7 +31,7 @@ from raycsr.reports.leaderboard import leaderboard
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
 from raycsr.training.options import TrainingOptions, ValidationOptions
-from raycsr.verbs.sweep import SearchOptions, sweep
+from raycsr.verbs.sweep import sweep
 
 
 def options(results, **change):
@@ -63,9 +63,9 @@ def test_trials_compete_in_the_metric_of_their_costs_unless_one_is_named(tmp_pat
     space = {"costs": {"grid": ["seed:4", dear]}}
     for named, metrics in ((None, {"seed:4": "rob_cs", dear: "rob_cost"}), ("acr", {"seed:4": "acr", dear: "acr"})):
         search = SearchOptions(metric=named)
-        corners, listing = check_sweep(TrainConfig(**facts), space, search)
-        assert metrics_of(corners, listing, search) == metrics
-        judged = str(plan_of(TrainConfig(**facts), listing, space, search, Store(tmp_path), metrics)).splitlines()[-1]
+        sweep = check_sweep(TrainConfig(**facts), space, search)
+        assert sweep.metrics == metrics
+        judged = str(plan_of(sweep, Store(tmp_path))).splitlines()[-1]
         by = "acr" if named else f"rob_cs (seed:4), rob_cost ({dear})"
         assert judged == f"judged by {by} on held-out images"
 
@@ -293,22 +293,22 @@ def test_the_best_is_one_whose_checkpoint_can_be_read(tmp_path):
 def test_a_sweep_of_an_earlier_version_is_refused_by_name(tmp_path):
     """Tune's pickles are all that it could go on from."""
     facts = {name: value for name, value in options(tmp_path).items() if name not in ("space", "search", "results")}
-    config, space, search = TrainConfig(**facts), {"training.lr": {"grid": [0.1]}}, SearchOptions()
+    sweep = check_sweep(TrainConfig(**facts), {"training.lr": {"grid": [0.1]}}, SearchOptions())
     folder = Store(tmp_path)
-    prefix = claim(folder, config, space, search)
-    assert claim(folder, config, space, search) == prefix
+    prefix = claim(folder, sweep)
+    assert claim(folder, sweep) == prefix
     begun = json.loads(folder.read("sweep.json"))
     del begun["trials"]
     folder.write("sweep.json", json.dumps(begun).encode())
     with pytest.raises(UserError, match="was begun by an earlier raycsr.*give another --name"):
-        claim(folder, config, space, search)
+        claim(folder, sweep)
     folder.write("sweep.json", json.dumps({**begun, "schema_version": 99}).encode())
     with pytest.raises(UserError, match="sweep.json has schema_version 99"):
-        claim(folder, config, space, search)
+        claim(folder, sweep)
     for damaged in (b"", b"[1]", b"{}", b'{"config": 1}', b"[" * 100_000):
         folder.write("sweep.json", damaged)
         with pytest.raises(UserError, match="sweep.json is damaged"):
-            claim(folder, config, space, search)
+            claim(folder, sweep)
 
 
 @pytest.mark.ray

@@ -10,7 +10,8 @@ from raycsr.data.memory import read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source
 from raycsr.distributed.options import PoolOptions
-from raycsr.distributed.training.plan import TrainConfig, prepare
+from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.plan import prepare
 from raycsr.models.checkpoints import load_checkpoint
 from raycsr.models.spec import ModelOptions
 from raycsr.reports.photographs import read_pictures
@@ -57,7 +58,7 @@ def trained(lesions, tmp_path_factory) -> str:
 
 def test_no_lesion_is_both_trained_on_and_held_out(lesions, trained):
     options = ValidationOptions(every=4, images=12, sensitive=9, n0=8, n=64)
-    plan = prepare(TrainConfig(lesions, MODEL, 0.25, "seed:mel", validation=options))
+    plan = prepare(TrainConfig(data=lesions, model=MODEL, sigma=0.25, costs="seed:mel", validation=options))
     groups, held = plan.listing.images["group"], np.concatenate([plan.held_out.random, plan.held_out.seed_class])
     assert not set(groups.iloc[held]) & set(groups.iloc[plan.held_out.left])
     assert (groups.iloc[held].value_counts() == 3).all() and len(held) + len(plan.held_out.left) == 96

@@ -15,11 +15,12 @@ import torch
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source
-from raycsr.distributed.options import ObjectiveOptions
+from raycsr.distributed.options import ObjectiveOptions, SearchOptions
 from raycsr.distributed.search.job import check_sweep
 from raycsr.distributed.training import fit as module
 from raycsr.distributed.training import plan as planning
-from raycsr.distributed.training.plan import TrainConfig, prepare
+from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.plan import prepare
 from raycsr.distributed.training.streamed_batches import StreamedBatches
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import load_training_state, save_checkpoint
@@ -28,7 +29,6 @@ from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions
 from raycsr.results import ImageSet, Ownership, own_checkpoint
 from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
-from raycsr.verbs.sweep import SearchOptions
 from raycsr.verbs.train import train
 
 
@@ -225,7 +225,7 @@ def test_test_images_are_refused_and_taken_only_where_they_are_allowed(options, 
     train(**test, allow_test_images=True)
     assert "data      digits, split test" in capsys.readouterr().out
     with pytest.raises(UserError, match="data.split is 'test'"):
-        check_sweep(TrainConfig(test["data"], options["model"], 0.25), {}, SearchOptions())
+        check_sweep(TrainConfig(data=test["data"], model=options["model"], sigma=0.25), {}, SearchOptions())
 
 
 def test_the_images_of_a_training_and_of_what_it_started_from_are_known(options):

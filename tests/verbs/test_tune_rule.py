@@ -12,6 +12,8 @@ from raycsr.cli import main
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import digits_arrays
 from raycsr.data.sources import open_source
+from raycsr.distributed.options import PoolOptions
+from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.job import check
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import load_checkpoint, load_training_state, save_checkpoint
@@ -185,7 +187,12 @@ def test_sampling_warns_of_images_that_the_model_and_its_rules_have_seen(checkpo
     def warned(data, rules=()):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            check(data, [ModelOptions(checkpoint)], SamplingOptions(), [], 0.001, "e", str(tmp_path), rules)
+            model, pool = ModelOptions(checkpoint), PoolOptions(actors=0)
+            check(
+                SampleArguments(
+                    data=data, model=model, sampling=SamplingOptions(), pool=pool, results=str(tmp_path), rules=rules
+                )
+            )
         return [str(one.message) for one in caught]
 
     (of_model,) = warned(TRAIN)

@@ -5,7 +5,7 @@ import json
 import math
 import platform
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,7 +14,6 @@ import pandas as pd
 
 from raycsr.certification import Statements, check_alpha, largest_radius
 from raycsr.costs import CostMatrix
-from raycsr.data.options import DataOptions
 from raycsr.data.sources import Listing, Source, open_source
 from raycsr.distributed.cluster import check_location
 from raycsr.distributed.plans import SamplingPlan
@@ -22,12 +21,14 @@ from raycsr.distributed.pool import (
     Probe,
     device_kind,
 )
+from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.classes import check_classes, check_same_names, classes_by_position
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import has_weights, load_base_classifier
 from raycsr.models.rules import Rule, parse_rules
 from raycsr.models.spec import ModelOptions
+from raycsr.options import listed
 from raycsr.results import (
     SCHEMA_VERSION,
     Run,
@@ -40,82 +41,72 @@ from raycsr.store import Store
 
 @dataclass(frozen=True)
 class Job:
-    """One run to sample, with everything checked that can be checked without the cluster."""
+    """One run to sample, with everything checked that can be checked without the cluster.
 
+    Attributes:
+        asked: What the user said, of this run and of those beside it.
+        base_classifier: The base classifier.
+        name: Name of the model, as `ModelOptions.label` writes it.
+        sigma: Noise level.
+        source: Where the images are.
+        listing: Which images there are.
+        rules: Decision rules, argmax first.
+        costs: Spec -> cost matrix to certify under.
+        statements: What a sequential run decides about each image; None where n alone ends its sampling.
+    """
+
+    asked: SampleArguments
     base_classifier: BaseClassifier
-    name: str  # of the model, as `ModelOptions.label` writes it
+    name: str
     sigma: float
-    sampling: SamplingOptions
     source: Source
     listing: Listing
     rules: tuple[Rule, ...]
     costs: dict[str, CostMatrix]
-    statements: Statements | None  # what a sequential run decides about each image
-    alpha: float
-    experiment: str
-    results: str
+    statements: Statements | None
 
 
-def check(
-    data: DataOptions,
-    models: list[ModelOptions],
-    sampling: SamplingOptions,
-    costs: Sequence[str],
-    alpha: float,
-    experiment: str,
-    results: str,
-    rules: Sequence[str] = (),
-) -> list[Job]:
+def check(asked: SampleArguments) -> list[Job]:
     """Checks all that can be checked without the cluster, and returns a job for each model and sigma.
 
     Raises:
         UserError: naming what is wrong.
     """
-    sigmas = sampling.sigma if isinstance(sampling.sigma, list) else [sampling.sigma]
-    check_votes(sampling, sigmas, alpha)
-    check_location(results)
-    source = open_source(data)
+    check_votes(asked.sampling, asked.sigmas, asked.alpha)
+    check_location(asked.results)
+    source = open_source(asked.data)
     listing = source.list()
-    jobs = []
-    for model in models:
-        base_classifier = load_base_classifier(model)
-        check_classes(listing, base_classifier, model.name)
-        _warn_of_random_weights(model)
-        matrices = {
-            spec: CostMatrix.from_spec(spec, base_classifier.num_classes, listing.class_names) for spec in costs
-        }
-        parsed = parse_rules(
-            ["argmax", *rules],
-            num_classes=base_classifier.num_classes,
-            class_names=listing.class_names,
-            stored=base_classifier.rules,
-        )
-        for line in seen_images(image_sets_of(base_classifier, parsed), lambda: listing.images, listing.identity):
-            warnings.warn(f"model {model.name!r}: {line}", stacklevel=2)
-        for sigma in sigmas:
-            statements = None
-            if sampling.radii is not None:
-                statements = Statements(
-                    matrices.values(), sampling.radii, sigma=float(sigma), alpha=alpha, n=sampling.max_samples
-                )
-            _warn_of_training_sigma(base_classifier, model.name, sigma)
-            jobs.append(
-                Job(
-                    base_classifier,
-                    model.label,
-                    float(sigma),
-                    sampling,
-                    source,
-                    listing,
-                    tuple(parsed),
-                    matrices,
-                    statements,
-                    alpha,
-                    experiment,
-                    results,
-                )
+    return [job for model in asked.models for job in _check_model(asked, model, source, listing)]
+
+
+def _check_model(asked: SampleArguments, model: ModelOptions, source: Source, listing: Listing) -> Iterator[Job]:
+    sampling, base_classifier = asked.sampling, load_base_classifier(model)
+    check_classes(listing, base_classifier, model.name)
+    _warn_of_random_weights(model)
+    num_classes, names = base_classifier.num_classes, listing.class_names
+    matrices = {spec: CostMatrix.from_spec(spec, num_classes, names) for spec in listed(asked.costs or [])}
+    specs = ["argmax", *listed(asked.rules or [])]
+    rules = parse_rules(specs, num_classes=num_classes, class_names=names, stored=base_classifier.rules)
+    for line in seen_images(image_sets_of(base_classifier, rules), lambda: listing.images, listing.identity):
+        warnings.warn(f"model {model.name!r}: {line}", stacklevel=2)
+    for sigma in asked.sigmas:
+        statements = None
+        if sampling.radii is not None:
+            statements = Statements(
+                matrices.values(), sampling.radii, sigma=sigma, alpha=asked.alpha, n=sampling.max_samples
             )
-    return jobs
+        _warn_of_training_sigma(base_classifier, model.name, sigma)
+        yield Job(
+            asked=asked,
+            base_classifier=base_classifier,
+            name=model.label,
+            sigma=sigma,
+            source=source,
+            listing=listing,
+            rules=tuple(rules),
+            costs=matrices,
+            statements=statements,
+        )
 
 
 def image_sets_of(base_classifier: BaseClassifier, rules: Iterable[Rule]) -> list[dict]:
@@ -175,38 +166,38 @@ def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: f
         )
 
 
-def identity(job: Job, found: Probe, begin_anew: bool = False) -> dict:
+def identity(job: Job, found: Probe) -> dict:
     """What determines the votes of an image; its digest is the run's id."""
-    anew = {"device": device_kind(found.device), "batch_size": job.sampling.batch_size, "schema": SCHEMA_VERSION}
+    anew = {"device": device_kind(found.device), "batch_size": job.asked.sampling.batch_size, "schema": SCHEMA_VERSION}
     return {
-        **({"begun_anew": anew} if begin_anew else {}),
+        **({"begun_anew": anew} if job.asked.begin_anew else {}),
         "preprocessing": job.base_classifier.preprocessing.to_dict(),
         "components": job.base_classifier.components,
         "sigma": job.sigma,
-        "seed": job.sampling.seed,
+        "seed": job.asked.sampling.seed,
         "precision": found.precision,
-        "compile": job.sampling.compile,
+        "compile": job.asked.sampling.compile,
         "noise_scheme": NOISE_SCHEME,
-        "n0": job.sampling.n0,
-        "n": job.sampling.n if job.statements is None else None,  # votes say when to stop, and may go on
-        "sampling": job.sampling.design,
+        "n0": job.asked.sampling.n0,
+        "n": job.asked.sampling.n if job.statements is None else None,  # votes say when to stop, and may go on
+        "sampling": job.asked.sampling.design,
         "data": job.listing.identity,
     }
 
 
-def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
+def open_run(job: Job, found: Probe) -> Run:
     """The job's run, whose manifest is written where there is none.
 
     Raises:
         UserError: the run was begun by an earlier version of raycsr, or with other names of its classes.
     """
-    facts = identity(job, found, begin_anew)
+    facts = identity(job, found)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    run = Run(Store(job.results).at(f"{job.experiment}/runs/{digest[:16]}"))
+    run = Run(Store(job.asked.results).at(f"{job.asked.experiment}/runs/{digest[:16]}"))
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
-        "experiment": job.experiment,
+        "experiment": job.asked.experiment,
         "model": job.name,
         "num_classes": job.base_classifier.num_classes,
         "class_names": job.listing.class_names,
@@ -214,7 +205,7 @@ def open_run(job: Job, found: Probe, begin_anew: bool = False) -> Run:
         "batch_size": found.batch_size,
         "config": {
             "data": {**asdict(job.source.options), "split": job.listing.split},
-            "sampling": asdict(job.sampling),
+            "sampling": asdict(job.asked.sampling),
         },
         "versions": {
             **{name: version(name) for name in ("raycsr", "torch", "timm", "numpy", "ray")},
@@ -245,7 +236,7 @@ def plan_of(
         seconds: Expected duration, where the speed is known.
         actors: Number of actors; 0 samples in this process.
     """
-    sampling = job.sampling
+    sampling = job.asked.sampling
     return SamplingPlan(
         model=job.name,
         num_classes=job.base_classifier.num_classes,
@@ -261,8 +252,8 @@ def plan_of(
         n=sampling.max_samples,
         design=sampling.design,
         forward_passes=len(to_sample) * (sampling.n0 + sampling.max_samples),
-        alpha=job.alpha,
-        largest_radius=largest_radius(sampling.max_samples, job.alpha, job.sigma, sampling.design),
+        alpha=job.asked.alpha,
+        largest_radius=largest_radius(sampling.max_samples, job.asked.alpha, job.sigma, sampling.design),
         decides=None if job.statements is None else str(job.statements),
         notes=(*job.listing.notes, *classes_by_position(job.listing, job.base_classifier)),
         seconds=seconds,

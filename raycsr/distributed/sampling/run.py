@@ -8,22 +8,22 @@ import pandas as pd
 
 from raycsr.distributed.certify_run import certify_run
 from raycsr.distributed.cluster import user_errors_of_workers
-from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import Probe, device_kind, probe
 from raycsr.distributed.sampling.job import Job, image_sets_of, open_run, plan_of
 from raycsr.distributed.sampling.remaining import Remaining
 from raycsr.distributed.sampling.rereading import replaced, with_sampled_pixels
-from raycsr.distributed.sampling.stream import stream
+from raycsr.distributed.sampling.stream import Work, stream
 from raycsr.errors import UserError
 from raycsr.results import Ownership, note_known_sets
 from raycsr.results.outcome import Outcome
 
 
-def sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: bool) -> Outcome:
+def sample_run(job: Job) -> Outcome:
     """Samples what is missing of a job's run, and certifies it under the job's costs."""
-    found = probe(job.base_classifier, job.sampling, pool)
-    run = open_run(job, found, begin_anew)
-    if job.sampling.batch_size is None:
+    asked, pool = job.asked, job.asked.pool
+    found = probe(job.base_classifier, asked.sampling, pool)
+    run = open_run(job, found)
+    if asked.sampling.batch_size is None:
         found = replace(found, batch_size=run.manifest()["batch_size"])  # votes are bit-equal at equal batches only
     with Ownership(run.store) as owner:
         same = functools.partial(replaced, job.source, job.base_classifier.preprocessing)
@@ -32,13 +32,13 @@ def sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: bool
         run.add_rules(rule.to_dict() for rule in job.rules)
         note_known_sets(run, image_sets_of(job.base_classifier, job.rules))
         ids = [rule.id for rule in job.rules]
-        remaining = Remaining(run, job.statements, job.sampling.max_samples)
-        missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=retry_errors), ids)
-        _refuse_elsewhere(missing, found, job.sampling.batch_size)
+        remaining = Remaining(run, job.statements, asked.sampling.max_samples)
+        missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=asked.retry_errors), ids)
+        _refuse_elsewhere(missing, found, asked.sampling.batch_size)
         before = run.vote_parts()
         for spec, matrix in job.costs.items():
-            certify_run(run, spec, matrix, job.alpha, before)  # what is there; actors add theirs as they commit
-        samples = len(missing) * (job.sampling.n0 + job.sampling.max_samples)
+            certify_run(run, spec, matrix, asked.alpha, before)  # what is there; actors add theirs as they commit
+        samples = len(missing) * (asked.sampling.n0 + asked.sampling.max_samples)
         seconds = samples / found.samples_per_second / max(pool.actors, 1)
         print(f"run       {run.location}")
         to_sample = missing["image_id"]
@@ -55,11 +55,11 @@ def sample_run(job: Job, pool: PoolOptions, retry_errors: bool, begin_anew: bool
         start = time.monotonic()
         if len(missing):
             with user_errors_of_workers(pool.needs, seconds=pool.patience):
-                stream(job, run, found, pool, owner, missing)
+                stream(Work(job, run, found, owner, missing))
             remaining.read()
         new = sorted(set(run.vote_parts()) - set(before))
         for spec, matrix in job.costs.items():
-            certify_run(run, spec, matrix, job.alpha, new)  # parts whose actor died before it certified them
+            certify_run(run, spec, matrix, asked.alpha, new)  # parts whose actor died before it certified them
         outcome = Outcome(run, len(wanted), missing["image_id"].nunique(), remaining.errors(wanted, ids))
         rules = list(run.rules())
         unfinished = len(missing) > 0 or not run.finished()

@@ -2,9 +2,9 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,11 @@ import ray
 import torch
 
 from raycsr.data.decode import Decode
-from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import Probe, alive_actors
 from raycsr.distributed.sampling.deaths import SharedDeaths
 from raycsr.distributed.sampling.decoding import SurvivingDecode
 from raycsr.distributed.sampling.job import Job
-from raycsr.distributed.sampling.voter import Voter
+from raycsr.distributed.sampling.voter import Voter, VoterSpec
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.progress import Progress, Speed
@@ -35,33 +34,39 @@ _BLOCKS_PER_ACTOR = 4  # at least, so that actors finish together
 _EXPECTED_SHARE = 1 / 16  # of n that an image of a sequential run takes on average, at most
 
 
-def stream(
-    job: Job,
-    run: Run,
-    found: Probe,
-    pool: PoolOptions,
-    owner: Ownership,
-    missing: pd.DataFrame,
-    voter: type[Voter] = Voter,
-) -> None:
+@dataclass(frozen=True)
+class Work:
+    """A run that is open, and what of it is to be sampled now.
+
+    Attributes:
+        job: What was asked.
+        run: Its run.
+        found: What a worker of the pool can do.
+        owner: The hold on the run.
+        missing: The images to sample: image_id, label, rules, continues and batch_size, as `Voter` takes them; and
+            where it is known from which pixels their other votes were drawn, sampled, as `Decode` does.
+    """
+
+    job: Job
+    run: Run
+    found: Probe
+    owner: Ownership
+    missing: pd.DataFrame
+
+
+def stream(work: Work, voter: type[Voter] = Voter) -> None:
     """Decodes ahead of the actors on CPU tasks, samples on the actors, and follows what comes out.
 
     A pool of no actors is this process: it decodes and samples a block after the other.
 
     Args:
-        job: what to sample.
-        run: its run.
-        found: what a worker of the pool can do.
-        pool: the actors.
-        owner: of the run.
-        missing: the images to sample: image_id, label, rules, continues and batch_size, as `Voter` takes them; and
-            where it is known from which pixels their other votes were drawn, sampled, as `Decode` does.
+        work: what to sample.
         voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
     """
-    blocks, decode = blocks_of(job, found, pool, missing), Decode(job.source, job.base_classifier.preprocessing)
+    job, pool = work.job, work.job.asked.pool
+    blocks, decode = blocks_of(work), Decode(job.source, job.base_classifier.preprocessing)
     if not pool.actors:
-        arguments = voter_arguments(job, run, found, pool, owner, lambda: job.base_classifier)
-        _follow(_sampled_here(blocks, decode, voter, arguments), owner, len(missing), found.batch_size)
+        _follow(_sampled_here(blocks, decode, lambda: voter(spec_of(work, lambda: job.base_classifier))), work)
         return
     deaths, model = SharedDeaths(), functools.partial(ray.get, ray.put(job.base_classifier))
     votes = (
@@ -73,7 +78,7 @@ def stream(
         )
         .map_batches_internal(  # map_batches refuses whole blocks on GPUs; a batch size would merge blocks
             voter,
-            fn_constructor_kwargs={**voter_arguments(job, run, found, pool, owner, model), "deaths": deaths},
+            fn_constructor_args=(spec_of(work, model), deaths),
             batch_size=None,
             # All actors at once: those that find no place yet are what an autoscaler brings nodes for, and the others
             # begin. One block in flight: a queue at one actor while another has none makes the tail twice as long.
@@ -82,72 +87,65 @@ def stream(
         )
     )
     sampled = votes.iter_batches(batch_size=None, batch_format="pandas")
-    _follow(sampled, owner, len(missing), found.batch_size, lambda: f"{alive_actors()} actors alive")
+    _follow(sampled, work, lambda: f"{alive_actors()} actors alive")
 
 
 def _sampled_here(
-    blocks: Sequence[pa.Table], decode: Decode, voter: type[Voter], arguments: Mapping[str, Any]
+    blocks: Sequence[pa.Table], decode: Decode, make_voter: Callable[[], Voter]
 ) -> Iterator[pd.DataFrame]:
     threads = torch.get_num_threads()
     try:
-        sampler = voter(**arguments)
+        voter = make_voter()
         for block in blocks:
             decoded = decode({name: block[name].to_numpy() for name in block.column_names})
-            yield pd.DataFrame(sampler(decoded))
+            yield pd.DataFrame(voter(decoded))
     finally:
         torch.set_num_threads(threads)
 
 
-def blocks_of(job: Job, found: Probe, pool: PoolOptions, missing: pd.DataFrame) -> list[pa.Table]:
+def blocks_of(work: Work) -> list[pa.Table]:
     """What an actor samples and commits at once: images that lack the same rules, and go on from one part as drawn."""
     alike = ["rules", "continues", "batch_size"]
-    size = _block_size(job, found, pool, len(missing))
+    missing, actors, size = work.missing, work.job.asked.pool.actors, _block_size(work)
     blocks: list[pa.Table] = []
     known = missing.columns.intersection(["sampled"])
     for _, rows in missing[["image_id", "label", *known, *alike]].groupby(alike, sort=False):
-        single = min(max(pool.actors - len(blocks), 0), len(rows))  # each actor's first holds one image, to see it soon
+        single = min(max(actors - len(blocks), 0), len(rows))  # each actor's first holds one image, to see it soon
         edges = [*range(single), *range(single, len(rows), size), len(rows)]
         blocks += [pa.Table.from_pandas(rows[start:stop], preserve_index=False) for start, stop in pairwise(edges)]
     return blocks
 
 
-def voter_arguments(
-    job: Job, run: Run, found: Probe, pool: PoolOptions, owner: Ownership, model: Callable[[], BaseClassifier]
-) -> dict[str, Any]:
-    """What the pool's actors are made with; `model` gives the base classifier."""
-    return {
-        "model": model,
-        "sigma": job.sigma,
-        "sampling": job.sampling,
-        "precision": found.precision,
-        "batch_size": found.batch_size,
-        "rules": job.rules,
-        "threads": pool.threads,
-        "run": run.location,
-        "owner": owner.number,
-        "costs": job.costs,
-        "statements": job.statements,
-        "alpha": job.alpha,
-    }
+def spec_of(work: Work, model: Callable[[], BaseClassifier]) -> VoterSpec:
+    """What the pool's actors are told; `model` gives the base classifier."""
+    job, asked, found = work.job, work.job.asked, work.found
+    return VoterSpec(
+        model=model,
+        precision=found.precision,
+        compile=asked.sampling.compile,
+        threads=asked.pool.threads,
+        run=work.run.location,
+        owner=work.owner.number,
+        draws=asked.sampling.draws(job.sigma, found.batch_size),
+        design=asked.sampling.design,
+        rules=job.rules,
+        costs=job.costs,
+        statements=job.statements,
+        alpha=asked.alpha,
+    )
 
 
-def _follow(
-    votes: Iterable[pd.DataFrame],
-    owner: Ownership,
-    images: int,
-    batch_size: int,
-    workers: Callable[[], str] = lambda: "",
-) -> None:
+def _follow(votes: Iterable[pd.DataFrame], work: Work, workers: Callable[[], str] = lambda: "") -> None:
     """Shows images done, samples a second, workers and what time is left, and warns of what is wrong on the way."""
-    samples, seen = Speed(), False
+    samples, seen, batch_size = Speed(), False, work.found.batch_size
 
     def note() -> str:
         speed = samples.per_second()
         return ", ".join(filter(None, ["" if speed is None else f"{speed:,.0f} samples/s", workers()]))
 
-    with Progress(images, "sample", "images", note) as progress:
+    with Progress(len(work.missing), "sample", "images", note) as progress:
         for block in votes:
-            owner.check()
+            work.owner.check()
             _stop_if_broken(block, seen)
             seen = True
             samples.add(int(block["samples"].sum()))
@@ -157,11 +155,13 @@ def _follow(
             progress.update(len(block))
 
 
-def _block_size(job: Job, found: Probe, pool: PoolOptions, images: int) -> int:
-    """Images of a block at most, of so many images in all."""
-    chunks = -(-job.sampling.n0 // CHUNK) + -(-job.sampling.n // CHUNK)
-    seconds = chunks * CHUNK / found.samples_per_second * (1 if job.statements is None else _EXPECTED_SHARE)
-    fair = -(-images // (_BLOCKS_PER_ACTOR * max(pool.actors, 1)))
+def _block_size(work: Work) -> int:
+    """Images of a block at most."""
+    sampling, actors = work.job.asked.sampling, max(work.job.asked.pool.actors, 1)
+    chunks = -(-sampling.n0 // CHUNK) + -(-sampling.n // CHUNK)
+    share = 1 if work.job.statements is None else _EXPECTED_SHARE
+    seconds = chunks * CHUNK / work.found.samples_per_second * share
+    fair = -(-len(work.missing) // (_BLOCKS_PER_ACTOR * actors))
     return int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
 
 

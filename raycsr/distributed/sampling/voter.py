@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
@@ -21,8 +22,41 @@ from raycsr.models.prepare import Precision, prepare_for_inference
 from raycsr.models.rules import Rule
 from raycsr.results import CertificateSet, Run, certificate_set, certify_table, histograms, sparse_votes, votes_table
 from raycsr.smoothing.engine import Request, Sampler
-from raycsr.smoothing.options import CHUNK, SamplingOptions
+from raycsr.smoothing.options import CHUNK, Draws
 from raycsr.store import Store
+
+
+@dataclass(frozen=True)
+class VoterSpec:
+    """All that an actor is told about a run, by the driver that checked and opened it.
+
+    Attributes:
+        model: Gives the base classifier; on a cluster from the object store.
+        precision: As resolved by the probe.
+        compile: Whether the network is compiled.
+        threads: Torch threads.
+        run: Location of the run.
+        owner: Number of the driver that owns the run; part of the parts' names.
+        draws: The noisy copies of an image.
+        design: Sampling design of the votes.
+        rules: Decision rules to count votes for.
+        costs: Spec -> matrix to certify under at once.
+        statements: What ends the sampling of an image; None where n alone does.
+        alpha: Failure probability of an image's certificate.
+    """
+
+    model: Callable[[], BaseClassifier]
+    precision: Precision
+    compile: bool
+    threads: int
+    run: str
+    owner: int
+    draws: Draws
+    design: str
+    rules: tuple[Rule, ...]
+    costs: dict[str, CostMatrix]
+    statements: Statements | None
+    alpha: float
 
 
 class Voter:
@@ -31,84 +65,48 @@ class Voter:
     With costs, the part's certificates are committed right behind it, so they appear while sampling goes on.
     """
 
-    def __init__(
-        self,
-        *,
-        model: Callable[[], BaseClassifier],
-        sigma: float,
-        sampling: SamplingOptions,
-        precision: Precision,
-        batch_size: int,
-        rules: tuple[Rule, ...],
-        threads: int,
-        run: str,
-        owner: int,
-        costs: dict[str, CostMatrix],
-        statements: Statements | None,
-        alpha: float,
-        deaths: SharedDeaths | None = None,
-    ) -> None:
+    def __init__(self, spec: VoterSpec, deaths: SharedDeaths | None = None) -> None:
         """Prepares the network on this worker's device.
 
         Args:
-            model: gives the base classifier; on a cluster from the object store.
-            sigma: the run's noise level.
-            sampling: n0, n, seed and compilation.
-            precision: as resolved by the probe.
-            batch_size: rows of a forward pass.
-            rules: decision rules to count votes for.
-            threads: torch threads.
-            run: location of the run.
-            owner: number of the driver that owns the run; part of the parts' names.
-            costs: spec -> matrix to certify under at once.
-            statements: what ends the sampling of an image; None where n alone does.
-            alpha: failure probability of an image's certificate.
+            spec: the run.
             deaths: where those of the stream's processes are counted; None where this process alone samples.
         """
-        torch.set_num_threads(threads)
-        self._deaths = deaths
-        self._run = Run(Store(run))
+        torch.set_num_threads(spec.threads)
+        self._spec, self._deaths = spec, deaths
+        self._run = Run(Store(spec.run))
         if not self._run.store.exists("manifest.json"):
-            raise UserError(f"node {socket.gethostname()} does not see {run}; give --results s3://, or a shared folder")
+            node = socket.gethostname()
+            raise UserError(f"node {node} does not see {spec.run}; give --results s3://, or a shared folder")
         self._device = worker_device()
         self._device_name = device_name(self._device)
-        self._statements, self._design = statements, sampling.design
         self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
-        self._batch_size = batch_size  # of images that are new; less, once memory ran out
+        self._batch_size = spec.draws.batch_size  # of images that are new; less, once memory ran out
         with starting(deaths):
-            base_classifier = model()
-            self._sampler = self._open_sampler(base_classifier, sigma, sampling, precision, batch_size, rules)
+            base_classifier = spec.model()
+            self._sampler = self._open_sampler(base_classifier)
         self._num_classes = base_classifier.num_classes
         self._metrics = Metrics(self._run.run_id)
-        self._owner = owner
-        self._sigma, self._alpha, self._costs = sigma, alpha, tuple(costs.values())
-        names = [certificate_set(spec, matrix, alpha, sampling.design) for spec, matrix in costs.items()]
-        self._sets = [CertificateSet(self._run.store, name, sigma) for name in names]
+        names = [certificate_set(name, matrix, spec.alpha, spec.design) for name, matrix in spec.costs.items()]
+        self._sets = [CertificateSet(self._run.store, name, spec.draws.sigma) for name in names]
 
-    def _open_sampler(
-        self,
-        base_classifier: BaseClassifier,
-        sigma: float,
-        sampling: SamplingOptions,
-        precision: Precision,
-        batch_size: int,
-        rules: tuple[Rule, ...],
-    ) -> Sampler:
+    def _open_sampler(self, base_classifier: BaseClassifier) -> Sampler:
+        spec = self._spec
         network = prepare_for_inference(
-            base_classifier, precision=precision, device=self._device, compile=sampling.compile
+            base_classifier, precision=spec.precision, device=self._device, compile=spec.compile
         )
         return Sampler(
             network,
-            sampling.draws(sigma, batch_size),
-            rules=rules,
+            spec.draws,
+            rules=spec.rules,
             device=self._device,
-            checks=looks(sampling.max_samples, CHUNK) if self._statements is not None else (),
-            enough=None if self._statements is None else self._decided,
+            checks=looks(spec.draws.n, CHUNK) if spec.statements is not None else (),
+            enough=None if spec.statements is None else self._decided,
         )
 
     def _decided(self, counts0: np.ndarray, counts: np.ndarray, label: int) -> bool:
-        assert self._statements is not None
-        return self._statements.decided(counts0[self._wanted], counts[self._wanted], label)
+        assert self._spec.statements is not None
+        return self._spec.statements.decided(counts0[self._wanted], counts[self._wanted], label)
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples one block.
@@ -132,7 +130,7 @@ class Voter:
         if batch_size != self._sampler.batch_size:  # it gives up the buffers of the other shape
             self._sampler.set_batch_size(batch_size)
         out_of_memory = self._sampler.out_of_memory
-        part = part_name(self._owner, [*block["image_id"], rules, continues])
+        part = part_name(self._spec.owner, [*block["image_id"], rules, continues])
         if self._run.store.exists(f"votes/{part}"):  # by a process that died behind its commit, or at an image after it
             votes, samples = self._run.store.read_table(f"votes/{part}"), np.zeros(len(block["image_id"]), np.int64)
         else:
@@ -192,7 +190,7 @@ class Voter:
                     "estimation": histograms(counts[1, r]),
                     "n0": counts[0, r].sum(axis=1),
                     "n": counts[1, r].sum(axis=1),
-                    "sampling": [self._design] * images,
+                    "sampling": [self._spec.design] * images,
                     "decided": self._digests(counts[:, self._wanted], block["label"], counted_rows),
                     "continues": [continues or None] * images,
                     "image_sha": _texts(block["image_sha"]),
@@ -236,18 +234,19 @@ class Voter:
 
     def _digests(self, counts: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> list[str | None]:
         """The statements' digest for each image whose sampling they ended, given its votes (2, rules, N, m)."""
-        if self._statements is None:
+        if self._spec.statements is None:
             return [None] * len(labels)
         decided = [
-            counted[i] and self._statements.decided(counts[0, :, i], counts[1, :, i], int(label))
+            counted[i] and self._spec.statements.decided(counts[0, :, i], counts[1, :, i], int(label))
             for i, label in enumerate(labels)
         ]
-        return [self._statements.digest if one else None for one in decided]
+        return [self._spec.statements.digest if one else None for one in decided]
 
     def _commit(self, part: str, votes: pa.Table) -> None:
         digest = self._run.write_votes(part, votes)
-        for certificates, matrix in zip(self._sets, self._costs, strict=True):
-            certificates.write(part, certify_table(votes, matrix, self._sigma, self._alpha), digest)
+        sigma, alpha = self._spec.draws.sigma, self._spec.alpha
+        for certificates, matrix in zip(self._sets, self._spec.costs.values(), strict=True):
+            certificates.write(part, certify_table(votes, matrix, sigma, alpha), digest)
 
 
 def _texts(column: np.ndarray) -> list[str | None]:

@@ -13,15 +13,16 @@ import ray
 from raycsr.certification import METRICS, metric_of
 from raycsr.costs import CostMatrix
 from raycsr.data.memory import Pixels, read_pixels
-from raycsr.data.options import DataOptions
 from raycsr.data.sources import Listing, open_source
-from raycsr.distributed.options import PoolOptions, SearchOptions, Space
+from raycsr.distributed.options import SearchOptions, Space
 from raycsr.distributed.plans import SweepPlan
 from raycsr.distributed.pool import check_pool_options
 from raycsr.distributed.sampling.job import check_votes
+from raycsr.distributed.search.arguments import SweepArguments
 from raycsr.distributed.search.space import at_point, corner_points, first_difference
-from raycsr.distributed.search.trials import num_trials
-from raycsr.distributed.training.plan import TrainConfig, check, prepare
+from raycsr.distributed.search.trials import Sweep
+from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.plan import check, prepare
 from raycsr.distributed.training.ray_train import check_workers
 from raycsr.errors import UserError, nearest
 from raycsr.models.base_classifier import BaseClassifier
@@ -30,17 +31,13 @@ from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.reports.comparison import rank_trials
 from raycsr.results import SCHEMA_VERSION, own_checkpoint, refuse_other_schema
-from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
 
 ALPHA = 0.001  # of the certificates of the winners
 
 
-def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> tuple[list[TrainConfig], Listing]:
+def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> Sweep:
     """Checks all that can be checked without the cluster and without a model.
-
-    Returns:
-        The trainings at the corners of the space, and the listing of their data.
 
     Raises:
         UserError: naming what is wrong.
@@ -51,21 +48,19 @@ def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> tup
     for corner in corners:
         check(corner, listing)
         check_workers(search.workers, corner.training.batch_size)
-    return corners, listing
+    return Sweep(config, space, search, corners, listing, _metrics_of(corners, listing, search))
 
 
-def check_evaluation(
-    test: DataOptions | None, sampling: SamplingOptions, pool: PoolOptions, corners: list[TrainConfig]
-) -> None:
+def check_evaluation(asked: SweepArguments, sweep: Sweep) -> None:
     """Checks the evaluation of the winners, where one is asked for, before their trials are paid for.
 
     Raises:
         UserError: naming what is wrong.
     """
-    if test is not None:
-        check_pool_options(pool)
-        check_votes(sampling, list({corner.sigma for corner in corners}), ALPHA)
-        open_source(test).list()
+    if asked.test is not None:
+        check_pool_options(asked.pool)
+        check_votes(asked.sampling, list({corner.sigma for corner in sweep.corners}), ALPHA)
+        open_source(asked.test).list()
 
 
 def _check_search(search: SearchOptions) -> None:
@@ -75,14 +70,14 @@ def _check_search(search: SearchOptions) -> None:
         raise UserError(f"search.samples is {search.samples}: give 1 or more, or -1 with search.max_hours")
 
 
-def metrics_of(corners: list[TrainConfig], listing: Listing, search: SearchOptions) -> dict[str, str]:
+def _metrics_of(corners: list[TrainConfig], listing: Listing, search: SearchOptions) -> dict[str, str]:
     """Cost spec -> the metric that its trials compete in: the one that the user named, else that of the costs."""
     m, names = len(listing.class_names), listing.class_names
     specs = dict.fromkeys(corner.costs for corner in corners)
     return {spec: search.metric or metric_of(CostMatrix.from_spec(spec, m, names)) for spec in specs}
 
 
-def pixels_of_each_backbone(corners: list[TrainConfig], listing: Listing) -> dict[Preprocessing, Pixels]:
+def pixels_of_each_backbone(sweep: Sweep) -> dict[Preprocessing, Pixels]:
     """Creates each backbone once, which checks it, and decodes the images once for each kind of input.
 
     Returns:
@@ -90,23 +85,24 @@ def pixels_of_each_backbone(corners: list[TrainConfig], listing: Listing) -> dic
     """
     pixels: dict[Preprocessing, Pixels] = {}
     seen: list[ModelOptions] = []
-    for one in corners:
+    for one in sweep.corners:
         if one.model not in seen:
             seen.append(one.model)
-            plan = prepare(one, listing)
+            plan = prepare(one, sweep.listing)
             preprocessing = plan.model.preprocessing
             if not plan.stream and preprocessing not in pixels:
-                pixels[preprocessing] = read_pixels(plan.source, listing.images, preprocessing)
+                pixels[preprocessing] = read_pixels(plan.source, sweep.listing.images, preprocessing)
     return pixels
 
 
-def claim(folder: Store, config: TrainConfig, space: dict, search: SearchOptions) -> str:
+def claim(folder: Store, sweep: Sweep) -> str:
     """Writes down what the sweep is; refuses to go on with one that was another.
 
     Returns:
         The prefix of its trials' ids.
     """
-    facts = {"config": asdict(config), "space": space, "samples": search.samples, "seed": search.seed}
+    samples, seed = sweep.search.samples, sweep.search.seed
+    facts = {"config": asdict(sweep.config), "space": sweep.space, "samples": samples, "seed": seed}
     prefix = uuid.uuid4().hex[:5]
     if folder.create(
         "sweep.json", json.dumps({"schema_version": SCHEMA_VERSION, **facts, "trials": prefix}, indent=1).encode()
@@ -187,26 +183,19 @@ def _holds(path: str, model: BaseClassifier) -> bool:
         return False
 
 
-def plan_of(
-    config: TrainConfig,
-    listing: Listing,
-    space: Space,
-    search: SearchOptions,
-    folder: Store,
-    metrics: dict[str, str],
-    concurrent: int | None = None,
-) -> SweepPlan:
+def plan_of(sweep: Sweep, folder: Store, concurrent: int | None = None) -> SweepPlan:
     """The plan of a sweep; `concurrent` is the number of trials at a time, where the cluster is known."""
+    search = sweep.search
     return SweepPlan(
         folder=folder.location,
-        data=str(open_source(config.data)),
-        space=space,
-        num_trials=num_trials(space, search),
+        data=str(open_source(sweep.config.data)),
+        space=sweep.space,
+        num_trials=sweep.num_trials,
         concurrent=concurrent,
         cpus_per_trial=search.cpus_per_trial,
         gpus_per_trial=search.gpus_per_trial,
         scheduler=search.scheduler,
         max_hours=search.max_hours,
-        metrics=metrics,
-        notes=listing.notes,
+        metrics=sweep.metrics,
+        notes=sweep.listing.notes,
     )

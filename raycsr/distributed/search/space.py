@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from ray import tune
 
 from raycsr.distributed.options import Space
-from raycsr.distributed.training.plan import TrainConfig
+from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError, nearest
 from raycsr.options import as_hinted
 

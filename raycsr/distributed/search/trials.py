@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,8 +36,9 @@ from raycsr.distributed.search.trial_records import (
     seconds_spent,
     write_record,
 )
+from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.fit import entry_of, load_history, save
-from raycsr.distributed.training.plan import Plan, TrainConfig, prepare
+from raycsr.distributed.training.plan import Plan, prepare
 from raycsr.distributed.training.ray_train import fit
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
@@ -50,18 +52,40 @@ from raycsr.training.validation import Metrics
 _WAITING = 0.001  # CPUs of a trial whose workers train: Tune refuses none
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep with everything checked that can be checked without the cluster and without a model.
+
+    Attributes:
+        config: The training that trials differ from.
+        space: How they differ.
+        search: How the space is searched.
+        corners: The trainings at the corners of the space.
+        listing: The listing of the data.
+        metrics: Cost spec -> the metric that its trials compete in.
+    """
+
+    config: TrainConfig
+    space: Space
+    search: SearchOptions
+    corners: list[TrainConfig]
+    listing: Listing
+    metrics: dict[str, str]
+
+    @property
+    def num_trials(self) -> int | None:
+        """How many trials there will be; None where they go on until the time is up."""
+        grid = math.prod(len(domain["grid"]) for domain in self.space.values() if "grid" in domain)
+        return grid * self.search.samples if self.search.samples > 0 else None
+
+
 def run_trials(
+    sweep: Sweep,
     folder: Store,
     prefix: str,
-    config: TrainConfig,
-    space: Space,
-    search: SearchOptions,
     *,
-    longest: int,
     concurrent: int,
     trackers: list[tune.Callback],
-    metrics: dict[str, str],
-    listing: Listing,
     pixels: dict[Preprocessing, Pixels],
     owner: Ownership,
 ) -> pd.DataFrame:
@@ -71,39 +95,35 @@ def run_trials(
     `trial_records`.
 
     Args:
+        sweep: What to search, and how.
         folder: Of the sweep.
         prefix: Of the trials' ids.
-        config: The training that trials differ from.
-        space: How they differ.
-        search: How the space is searched.
-        longest: Epochs of the longest trial.
         concurrent: Trials at a time.
         trackers: Callbacks of trackers.
-        metrics: Cost spec -> the metric that its trials compete in.
-        listing: Of the data.
         pixels: Preprocessing -> all images; without those that are streamed.
         owner: The hold on the sweep.
 
     Returns:
         One row a trial, as `_rows` has them.
     """
+    config, search, metrics = sweep.config, sweep.search, sweep.metrics
     records = read_records(folder, prefix)
     for record in records.values():
         _settle(record, config)  # the driver may have died before it wrote that the last epoch was the last
     ended = sum(record.ended for record in records.values())
     keeper = Keeper(folder, records, owner, seconds_spent(folder))
     budget = math.inf if search.max_hours is None else search.max_hours * 3600
-    total = num_trials(space, search)
+    total = sweep.num_trials
     if records:
         print("going on with the sweep that is there")
     if ended != total and keeper.spent < budget:
         scheduler = None
         if search.scheduler == "asha":
-            scheduler = _asha(config, search, metrics, longest)
+            scheduler = _asha(sweep)
             for record in records.values():
                 scheduler.recall(SimpleNamespace(trial_id=record.trial, config=record.point), record.results)
         trainable = tune.with_parameters(
-            _trial, config=config, listing=listing, pixels=pixels, workers=search.workers, folder=folder
+            _trial, config=config, listing=sweep.listing, pixels=pixels, workers=search.workers, folder=folder
         )
         alone = search.workers_per_trial == 1  # else the trial only waits for its workers, which reserve their own
         resources = {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial} if alone else {"cpu": _WAITING}
@@ -113,7 +133,7 @@ def run_trials(
         with tempfile.TemporaryDirectory(prefix="raycsr-sweep-", ignore_cleanup_errors=True) as scratch:
             grid = Tuner(
                 tune.with_resources(trainable, resources),
-                param_space=param_space(space),
+                param_space=param_space(sweep.space),
                 tune_config=TuneConfig(
                     num_samples=search.samples,
                     search_alg=TrialsLeft(prefix, records, max_concurrent=concurrent, seed=search.seed),
@@ -143,27 +163,23 @@ def run_trials(
     return _rows(folder, records, config, metrics, out_of_time=keeper.spent >= budget)
 
 
-def num_trials(space: Space, search: SearchOptions) -> int | None:
-    """How many trials there will be; None where they go on until the time is up."""
-    grid = math.prod(len(domain["grid"]) for domain in space.values() if "grid" in domain)
-    return grid * search.samples if search.samples > 0 else None
-
-
 def _settle(record: TrialRecord, config: TrainConfig) -> None:
     """Notes that a trial whose last epoch is recorded is finished, whatever became of it then."""
     if at_point(config, record.point).training.epochs in record.epochs:
         record.ended, record.error = True, None
 
 
-def _asha(config: TrainConfig, search: SearchOptions, metrics: dict[str, str], longest: int) -> AshaByGroup:
+def _asha(sweep: Sweep) -> AshaByGroup:
+    config, search = sweep.config, sweep.search
+
     def costs_of(trial: Trial) -> str:
         return trial.config.get("costs", config.costs)
 
     return AshaByGroup(
         group=lambda trial: (trial.config.get("sigma", config.sigma), costs_of(trial)),
-        metric=lambda trial: metrics[costs_of(trial)],
+        metric=lambda trial: sweep.metrics[costs_of(trial)],
         time_attr="epoch",
-        max_t=longest,
+        max_t=max(corner.training.epochs for corner in sweep.corners),
         grace_period=search.grace_epochs,
         reduction_factor=search.reduction,
         stop_last_trials=False,

@@ -9,7 +9,8 @@ from raycsr.distributed.options import WorkerOptions
 from raycsr.distributed.plans import TrainingPlan
 from raycsr.distributed.pool import worker_device
 from raycsr.distributed.search.space import first_difference
-from raycsr.distributed.training.plan import Plan, TrainConfig
+from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.plan import Plan
 from raycsr.errors import UserError
 from raycsr.models.prepare import resolve_precision
 from raycsr.results import SCHEMA_VERSION, refuse_other_schema

@@ -1,68 +1,29 @@
 """A training as it is planned: its options, checked against its data before anything is paid for."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from raycsr.certification import group_column
-from raycsr.costs import CostMatrix, CostSpec
+from raycsr.costs import CostMatrix
 from raycsr.data.memory import num_bytes
-from raycsr.data.options import DataOptions
-from raycsr.data.sources import Listing, Source, open_source, with_split
+from raycsr.data.sources import Listing, Source, open_source
 from raycsr.data.splits import refuse_test_images
-from raycsr.distributed.options import ObjectiveOptions
 from raycsr.distributed.sampling.classes import check_classes
+from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.spec import ModelOptions
 from raycsr.results import ImageSet, trained_on
 from raycsr.training.augmentation import augmentation
 from raycsr.training.loop import check_training
 from raycsr.training.objectives import Objective, resolve_objective
-from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
 from raycsr.training.validation import HeldOut, check_validation, hold_out
 
 _MEMORY_SHARE = 0.25  # of the machine's memory that decoded images may take
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """All that determines a training.
-
-    Attributes:
-        data: The images to train on; some are held out for validation.
-        model: The architecture, or a checkpoint to fine-tune.
-        sigma: Noise level in [0, 1] pixel units.
-        costs: Cost matrix.
-        objective: The loss.
-        training: Optimiser and schedule.
-        augmentation: What is done to an image before the noise.
-        validation: What the training is judged by.
-        seed: Of the order, the augmentation, the noise and the network's own randomness.
-        stream: Read the images anew each epoch, through Ray Data; by default where they do not fit in memory.
-        allow_test_images: Take images although a folder, split or shard of them is named test, val or validation.
-    """
-
-    data: DataOptions
-    model: ModelOptions
-    sigma: float
-    costs: CostSpec = "uniform"
-    objective: ObjectiveOptions = ObjectiveOptions()
-    training: TrainingOptions = TrainingOptions()
-    augmentation: AugmentationOptions = AugmentationOptions()
-    validation: ValidationOptions = ValidationOptions()
-    seed: int = 0
-    stream: bool | None = None
-    allow_test_images: bool = False
-
-    def __post_init__(self) -> None:
-        """Settles the split, so that it is what is shown, stored and part of a training's name."""
-        object.__setattr__(self, "data", with_split(self.data, "train"))
 
 
 @dataclass(frozen=True)
@@ -124,8 +85,3 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     objective = resolve_objective(config.objective.name, config.objective.args, costs=costs)
     labels = listing.images["label"].to_numpy(np.int64)
     return costs, objective, hold_out(labels, costs, config.validation, group_column(listing.images))
-
-
-def config_of(options: Mapping[str, Any]) -> TrainConfig:
-    """The options of a training among those of a verb."""
-    return TrainConfig(**{field.name: options[field.name] for field in fields(TrainConfig)})
