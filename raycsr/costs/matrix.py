@@ -183,7 +183,7 @@ class CostMatrix:
         return np.array_equal(self.values, other.values)
 
     def __hash__(self) -> int:
-        """Of the values."""
+        """The hash of the values."""
         return hash(self.digest)
 
     def __repr__(self) -> str:

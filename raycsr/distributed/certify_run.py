@@ -18,11 +18,11 @@ def certify_run(run: Run, spec: str, matrix: CostMatrix, alpha: float, among: Se
     """Certifies each votes part that has no valid certificates yet: few in this process, many on Ray Data.
 
     Args:
-        run: the run.
-        spec: the cost matrix as a person writes it.
-        matrix: its values.
-        alpha: failure probability of one image's certificate.
-        among: names of the votes parts to look at; by default all.
+        run: Run to certify.
+        spec: Cost matrix as a person writes it.
+        matrix: Values of the cost matrix.
+        alpha: Failure probability of one image's certificate.
+        among: Names of the votes parts to look at; by default all.
 
     Returns:
         The name of the certificate set.

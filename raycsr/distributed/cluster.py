@@ -170,8 +170,8 @@ def check_location(results: str, option: str = "results") -> None:
     """Refuses results that would be lost, before anything is paid for.
 
     Args:
-        results: Where they are to be.
-        option: That says so.
+        results: Location of the results to be.
+        option: Option that names the location, for messages.
 
     Raises:
         UserError: where it is a relative path within a submitted job, which runs in an unpacked copy, or a place
@@ -199,7 +199,7 @@ def user_errors_of_workers(
 
     Args:
         needs: Ray's resources of tasks and actors, for each of which a node must be there.
-        seconds: that the work waits for such a node when there is none any more.
+        seconds: Seconds for which the work waits for such a node when there is none any more.
 
     Raises:
         UserError: with the worker's own words, of which Ray keeps the text alone; or what is wrong with the cluster.
@@ -240,7 +240,7 @@ class _Watch:
     """Looks after the cluster beside a thread that waits for it, and interrupts that where waiting is in vain.
 
     Attributes:
-        lost: Why waiting is in vain; empty while it is not.
+        lost: Reason why waiting is in vain; empty while it is not.
     """
 
     def __init__(self, needs: Sequence[Mapping[str, float]], seconds: float) -> None:
@@ -299,9 +299,9 @@ class _Absence:
     """How long something is away that has been there, in lines that count up.
 
     Attributes:
-        what: What is waited for, in words.
-        there: Whether it was when last looked at.
-        looks: How often it was.
+        what: Name of what is waited for.
+        there: Whether it was there when last looked at.
+        looks: Number of looks.
     """
 
     def __init__(self, what: str, seconds: float, *, seen: bool = False) -> None:

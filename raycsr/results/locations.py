@@ -22,14 +22,24 @@ _READERS = 16  # runs looked at side by side; it waits for the network
 
 
 def find_experiments(location: str | os.PathLike[str]) -> list[Store]:
-    """The experiments' folders in a results folder, or the one that the location is; sorted by location."""
+    """The experiments' folders in a results folder, or the one that the location is; sorted by location.
+
+    Example:
+        >>> [experiment.location.rsplit("/", 1)[-1] for experiment in find_experiments(results)]
+        ['hand']
+    """
     store = Store(location)
     children = store.names("")
     return [store] if _FOLDERS & set(children) else [store.at(name) for name in children]
 
 
 def find_runs(location: str | os.PathLike[str]) -> list[Run]:
-    """All runs at or under a location: a run, an experiment, or a results folder; sorted by location."""
+    """All runs at or under a location: a run, an experiment, or a results folder; sorted by location.
+
+    Example:
+        >>> [found.run_id for found in find_runs(results)]
+        ['0000000000000000']
+    """
     store = Store(location)
     if store.exists("manifest.json"):
         return [Run(store)]
@@ -39,7 +49,12 @@ def find_runs(location: str | os.PathLike[str]) -> list[Run]:
 
 
 def runs_at(locations: str | Iterable[str]) -> list[str]:
-    """The locations of all runs in each folder, each once; what is no folder of runs (a prefix, a table) as it is."""
+    """The locations of all runs in each folder, each once; what is no folder of runs (a prefix, a table) as it is.
+
+    Example:
+        >>> runs_at(results) == [run]
+        True
+    """
     found: list[str] = []
     for location in listed(locations):
         runs = [] if os.path.isfile(location) else find_runs(location)
@@ -52,6 +67,12 @@ def resolve_run(location: str | os.PathLike[str]) -> Run:
 
     Raises:
         UserError: where it means none or several; the message lists them.
+
+    Example:
+        >>> resolve_run(run).run_id
+        '0000000000000000'
+        >>> resolve_run(results).location == run  # the only one there
+        True
     """
     location = os.fspath(location)
     runs = find_runs(location)

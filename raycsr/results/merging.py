@@ -44,6 +44,13 @@ def missing_images(images: pd.DataFrame, committed: pa.Table, rules: Iterable[st
 
     Returns:
         Rows of the listing, with `rules`: the ids of those that the image lacks, with a space between.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a.png", "b.png"], "label": [0, 1]})
+        >>> committed = pa.table({"image_id": ["a.png"], "rule": ["argmax"]})
+        >>> missing_images(images, committed, ["argmax"])
+          image_id  label   rules
+        0    b.png      1  argmax
     """
     wanted = list(rules)
     rows = rows_of(committed["image_id"], images)
@@ -56,14 +63,24 @@ def missing_images(images: pd.DataFrame, committed: pa.Table, rules: Iterable[st
 
 
 def texts_of_rules(chosen: np.ndarray, rules: Sequence[str]) -> np.ndarray:
-    """Rows of flags, bool (N, rules) -> the ids of the flagged rules of each row, with a space between, (N,)."""
+    """Rows of flags, bool (N, rules) -> the ids of the flagged rules of each row, with a space between, (N,).
+
+    Example:
+        >>> texts_of_rules(np.array([[True, False], [True, True]]), ["argmax", "offset-1"]).tolist()
+        ['argmax', 'argmax offset-1']
+    """
     patterns, which = np.unique(chosen, axis=0, return_inverse=True)  # few: rules are added one by one
     texts = [" ".join(rule for rule, flag in zip(rules, pattern, strict=True) if flag) for pattern in patterns]
     return np.array(texts, object)[which.reshape(-1)]
 
 
 def rows_of(image_ids: pa.Array | pa.ChunkedArray, images: pd.DataFrame) -> np.ndarray:
-    """The row of the listing that each image has, -1 where it is not listed."""
+    """The row of the listing that each image has, -1 where it is not listed.
+
+    Example:
+        >>> rows_of(pa.array(["b.png", "c.png"]), pd.DataFrame({"image_id": ["a.png", "b.png"]}))
+        array([ 1, -1], dtype=int32)
+    """
     rows = pc.index_in(image_ids, value_set=pa.array(images["image_id"], pa.string()))
     return pc.fill_null(rows, -1).to_numpy(zero_copy_only=False)
 

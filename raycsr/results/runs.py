@@ -59,6 +59,11 @@ class Run:
 
     Attributes:
         store: The run's folder.
+
+    Example:
+        >>> stored = Run(Store(run))
+        >>> stored.manifest()["sigma"], stored.num_images(), stored.finished()
+        (0.5, 6, False)
     """
 
     def __init__(self, store: Store) -> None:

@@ -104,6 +104,11 @@ def refuse_other_schema(facts: Mapping[str, Any], where: str) -> None:
 
     Raises:
         UserError: naming the file and its version.
+
+    Example:
+        >>> refuse_other_schema({"schema_version": 99}, "sweep.json")
+        Traceback (most recent call last):
+        raycsr.errors.UserError: sweep.json has schema_version 99, and this raycsr reads 3; use the one that wrote it
     """
     version = facts.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:

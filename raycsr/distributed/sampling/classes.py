@@ -15,9 +15,9 @@ def check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) 
     """Refuses data whose classes are not those of the model, as far as both are named.
 
     Args:
-        listing: of the data.
-        base_classifier: the model; one that raycsr trained knows the names of its classes.
-        name: of the model, as the user wrote it.
+        listing: Listing of the data.
+        base_classifier: Base classifier; one that raycsr trained knows the names of its classes.
+        name: Name of the model, as the user wrote it.
 
     Raises:
         UserError: they have different numbers of classes, or a name that both have is another class in each.

@@ -109,12 +109,12 @@ def survive(
     """Calls a function on a block; where that has killed three processes, on each image alone.
 
     Args:
-        deaths: of the stream; None where there is no Ray to start a process again.
-        how: what is done to an image: decoded, sampled.
-        block: columns by name, among them image_id; also rules and continues where images are in several blocks.
-        call: block -> a row for each of its images.
-        give_up: a block of one image, and why it is given up -> its row; called where that image alone has killed
-            three processes.
+        deaths: Deaths of the stream's processes; None where there is no Ray to start a process again.
+        how: Participle of what is done to an image: decoded, sampled.
+        block: Columns by name, among them image_id; also rules and continues where images are in several blocks.
+        call: Function: block -> a row for each of its images.
+        give_up: Function: a block of one image, and why it is given up -> its row; called where that image alone has
+            killed three processes.
 
     Returns:
         What the calls gave, in the order of the block.

@@ -33,9 +33,9 @@ class Metrics:
         """Shows the speed of an image that was just sampled; Ray forgets a gauge after half a minute of silence.
 
         Args:
-            samples: drawn for it.
-            seconds: that drawing them took.
-            batch_size: rows of a forward pass by now.
+            samples: Number of samples drawn for the image.
+            seconds: Seconds that drawing them took.
+            batch_size: Number of rows of a forward pass by now.
         """
         self._gauges["raycsr_samples_per_second"].set(samples / seconds)
         self._gauges["raycsr_batch_size"].set(batch_size)
@@ -47,10 +47,10 @@ class Metrics:
         """Adds a block that was committed.
 
         Args:
-            images: of the block.
-            errored: those of them that could not be sampled.
-            samples: drawn for the block.
-            retries: of the store since the actor began.
+            images: Number of images of the block.
+            errored: Number of those that could not be sampled.
+            samples: Number of samples drawn for the block.
+            retries: Number of retries of the store since the actor began.
         """
         added = {
             "raycsr_images": images,

@@ -24,9 +24,10 @@ def replaced(source: Source, preprocessing: Preprocessing, sampled: pd.DataFrame
     looks changed is read again, few images in this process, many in tasks on Ray.
 
     Args:
-        source: where the images are.
-        preprocessing: of the base classifier; digests are of decoded pixels.
-        sampled: image_id and image_sha (`Run.sampled_pixels`); an image that has several digests is none of them.
+        source: Source of the images.
+        preprocessing: Preprocessing of the base classifier; digests are of decoded pixels.
+        sampled: Columns image_id and image_sha (`Run.sampled_pixels`); an image of several digests matches none of
+            them.
 
     Returns:
         Their ids; an image that cannot be read any more is among them.
@@ -48,9 +49,9 @@ def with_sampled_pixels(run: Run, to_sample: pd.DataFrame, rules: list[str]) -> 
     """Adds what pixels the votes were drawn from that an image has under other rules, so that it gets none from others.
 
     Args:
-        run: the run.
-        to_sample: image_id and rules (with a space between), as `Remaining.to_sample` returns them.
-        rules: ids of all rules that are wanted; an image that lacks them all has no votes.
+        run: Run of the images.
+        to_sample: Columns image_id and rules (with a space between), as `Remaining.to_sample` returns them.
+        rules: Ids of all wanted rules; an image that lacks them all has no votes.
 
     Returns:
         The rows with `sampled`: the digest; "" of an image without votes.

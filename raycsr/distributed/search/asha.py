@@ -20,8 +20,8 @@ class AshaByGroup(FIFOScheduler):
         """Makes no scheduler yet: groups appear with their first trial.
 
         Args:
-            group: Trial -> what it shares with those it may be compared with.
-            metric: Trial -> the one of `METRICS` that it and its group compete in.
+            group: Function: trial -> what it shares with those it may be compared with.
+            metric: Function: trial -> metric of `METRICS` that it and its group compete in.
             **asha: Other arguments of Ray Tune's scheduler.
         """
         super().__init__()
@@ -58,8 +58,8 @@ class AshaByGroup(FIFOScheduler):
         """Takes up what a trial reported to an earlier scheduler: with all of them it is what that one was.
 
         Args:
-            trial: With the trial_id and the config of the trial.
-            results: Its results, in their order.
+            trial: Trial with its trial_id and config.
+            results: Results of the trial, in their order.
         """
         self.on_trial_add(None, trial)
         for result in results:

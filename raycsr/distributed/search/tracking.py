@@ -16,8 +16,8 @@ def trackers(options: TrackingOptions, sweep: str) -> list[tune.Callback]:
     """Returns Tune's callbacks for the trackers that are asked for.
 
     Args:
-        options: The trackers.
-        sweep: What the sweep is called there.
+        options: Options of the trackers.
+        sweep: Name of the sweep in the trackers.
 
     Raises:
         UserError: A tracker's package is not installed, or its address carries a password.

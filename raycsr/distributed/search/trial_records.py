@@ -31,11 +31,12 @@ class TrialRecord:
     """A trial, as its file trial.json has it.
 
     Attributes:
-        trial: its id, which is the name of its folder.
-        point: of the space.
-        results: one a validation: `epoch`, the certified metrics, `loss`, `images_per_second`, `precision`, `seconds`.
-        ended: nothing is left to do: it is finished, it was stopped, or the user has to mend something.
-        error: why it failed; where it has not ended, the next command tries it again.
+        trial: Id of the trial, which is the name of its folder.
+        point: Point of the space.
+        results: Result of each validation: `epoch`, the certified metrics, `loss`, `images_per_second`, `precision`,
+            `seconds`.
+        ended: Whether nothing is left to do: it is finished, it was stopped, or the user has to mend something.
+        error: Reason why it failed; where it has not ended, the next command tries it again.
     """
 
     trial: str
@@ -74,8 +75,8 @@ def read_record(folder: Store, trial: str) -> TrialRecord | None:
     """Reads what is known of a trial; None where nothing is.
 
     Args:
-        folder: of the sweep.
-        trial: its id.
+        folder: Folder of the sweep.
+        trial: Id of the trial.
 
     Raises:
         UserError: where the file is damaged.
@@ -111,8 +112,8 @@ def read_records(folder: Store, prefix: str) -> dict[str, TrialRecord]:
     """Reads what is known of all trials, by their ids.
 
     Args:
-        folder: of the sweep.
-        prefix: that the ids have.
+        folder: Folder of the sweep.
+        prefix: Prefix of the trials' ids.
 
     Raises:
         UserError: where a file is damaged.
@@ -138,10 +139,10 @@ class TrialsLeft(BasicVariantGenerator):
         """Begins with the first.
 
         Args:
-            prefix: That the ids have.
-            records: What is known of trials, by id; those that begin are added.
-            max_concurrent: Trials at a time.
-            seed: Of the random hyper-parameters.
+            prefix: Prefix of the trials' ids.
+            records: Records of trials by id; those that begin are added.
+            max_concurrent: Number of trials at a time.
+            seed: Seed of the random hyper-parameters.
         """
         super().__init__(max_concurrent=max_concurrent, random_state=seed)
         self._uuid_prefix = f"{prefix}_"
@@ -174,9 +175,9 @@ class Keeper(tune.Callback):
         """Keeps nothing yet.
 
         Args:
-            folder: Of the sweep.
-            records: What is known of trials, by id.
-            owner: The hold on the sweep.
+            folder: Folder of the sweep.
+            records: Records of trials by id.
+            owner: Ownership of the sweep.
             spent: Seconds that earlier commands took.
         """
         self._folder, self._records, self._owner = folder, records, owner

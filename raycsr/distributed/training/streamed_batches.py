@@ -32,11 +32,11 @@ class Augmented:
     """Reads, decodes and augments a block of images: a function for `Dataset.map_batches`.
 
     Attributes:
-        source: Where the images are read from.
-        preprocessing: The size of the base classifier's input.
-        options: The augmentation.
-        seed: Of this epoch; with a block's first image it determines the block's randomness.
-        deaths: Where those of the processes are counted; None in this process alone.
+        source: Source that the images are read from.
+        preprocessing: Preprocessing of the base classifier, whose input size is used.
+        options: Options of the augmentation.
+        seed: Seed of this epoch; with a block's first image it determines the block's randomness.
+        deaths: Deaths of the stream's processes; None in this process alone.
     """
 
     source: Source
@@ -98,12 +98,12 @@ class StreamedBatches:
         """Reads nothing yet.
 
         Args:
-            source: Where the images are.
+            source: Source of the images.
             images: Rows of its listing: image_id, label.
-            preprocessing: The base classifier's.
-            batch_size: Images a batch, over all workers.
-            generator: Of the order and the augmentation.
-            options: The augmentation.
+            preprocessing: Preprocessing of the base classifier.
+            batch_size: Number of images of a batch, over all workers.
+            generator: Generator of the order and the augmentation.
+            options: Options of the augmentation.
         """
         self.generator = generator
         self._source, self._preprocessing, self._options = source, preprocessing, options
