@@ -1,9 +1,11 @@
 """What a user's own package adds: found by entry points, in this process and in Ray's."""
 
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,18 +16,23 @@ from raycsr.costs import CostMatrix
 from raycsr.data.memory import read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source, source_names
-from raycsr.distributed.options import ObjectiveOptions
+from raycsr.distributed.options import ObjectiveOptions, PoolOptions
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
+from raycsr.models.decisions import Decisions
 from raycsr.models.loading import load_base_classifier
+from raycsr.models.rules import parse_rules, rule_of_dict
 from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.options import hints_of, read_words
+from raycsr.smoothing.options import SamplingOptions
 from raycsr.training.objectives import OBJECTIVES, objective_names, resolve_objective
 from raycsr.training.options import TrainingOptions, ValidationOptions
 from raycsr.verbs.certify import certify
+from raycsr.verbs.sample import sample
 from raycsr.verbs.train import train
 
-# What a user writes: an objective, which gives the loss of each image, a source of images, and a kind of costs.
+# What a user writes: an objective, which gives the loss of each image, a source of images, a kind of costs, and one of
+# decision rules.
 OBJECTIVE = """
 from __future__ import annotations
 import torch
@@ -72,6 +79,28 @@ def values(text, num_classes, class_names):
 
 UNDER = CostKind("under:mild,worse", values)
 """
+RULE = """
+from dataclasses import dataclass
+from typing import ClassVar
+from raycsr.class_names import read_classes
+from raycsr.models.rules import Rule
+
+@dataclass(frozen=True)
+class Cautious(Rule):
+    lead: float
+    otherwise: int
+    kind: ClassVar[str] = "cautious"
+    forms: ClassVar[tuple] = ("cautious:0.5/cat",)
+
+    @classmethod
+    def parse(cls, spec, num_classes, class_names):
+        lead, _, name = spec.partition(":")[2].partition("/")
+        return [cls(float(lead), read_classes(name, num_classes, class_names)[0], spec=spec)]
+
+    def decide(self, logits):
+        first, second = logits.topk(2, -1).values.unbind(-1)
+        return logits.argmax(-1).where(first - second >= self.lead, self.otherwise)
+"""
 
 
 @pytest.fixture
@@ -102,11 +131,12 @@ def install(tmp_path, monkeypatch):
 def acme(install):
     return install(
         "acme",
-        OBJECTIVE + SOURCE + COSTS,
+        OBJECTIVE + SOURCE + COSTS + RULE,
         metadata=False,
         objectives=["focal = acme:focal"],
         sources=["stripes = acme:STRIPES"],
         costs=["under = acme:UNDER"],
+        rules=["cautious = acme:Cautious"],
     )
 
 
@@ -205,11 +235,13 @@ def test_a_broken_package_is_named_and_breaks_no_other_name(acme, install, text)
         objectives=["sharp = broken:sharp"],
         sources=["dots = broken:DOTS"],
         costs=["over = broken:OVER"],
+        rules=["bold = broken:Bold"],
     )
     for what, find in (
         ("objective 'sharp'", lambda: resolve_objective("sharp", costs=None)),
         ("source 'dots'", lambda: open_source(DataOptions("dots"))),
         ("cost spec 'over'", lambda: CostMatrix.from_spec("over:0", 2)),
+        ("kind of rule 'bold'", lambda: parse_rules(["bold:1"], num_classes=2)),
     ):
         with pytest.raises(UserError) as error:
             find()
@@ -309,6 +341,60 @@ def test_costs_that_have_the_name_of_raycsrs_own_are_refused(install):
         CostMatrix.from_spec("seed:0", 2)
 
 
+def test_a_rule_of_a_package_decides_beside_others_and_is_stored(acme):
+    cautious, offset = parse_rules(["cautious:0.5/cat", "offset:dog=-1"], num_classes=2, class_names=["cat", "dog"])
+    logits = torch.tensor([[0.0, 0.4], [0.0, 0.6], [0.0, 2.0]])
+    assert cautious(logits).tolist() == [0, 1, 1]
+    assert Decisions([offset, cautious], "cpu")(logits).tolist() == [[0, 0], [0, 1], [1, 1]]
+    back = rule_of_dict(json.loads(json.dumps(cautious.to_dict())))
+    assert back == cautious and (back.id, back.spec) == (cautious.id, "cautious:0.5/cat")
+    assert cautious.id.startswith("cautious-") and cautious.id != replace(cautious, lead=0.6).id
+    assert "cautious:0.5/cat, or tuned" in " ".join(parser("raycsr sample", sample).format_help().split())
+    with pytest.raises(UserError, match="rule 'cautios:1/cat' not understood: did you mean cautious:0.5/cat"):
+        parse_rules(["cautios:1/cat"], num_classes=2)
+    with pytest.raises(UserError, match="rule 'cautious' not understood"):
+        parse_rules(["cautious"], num_classes=2)
+
+
+def test_a_rule_of_a_package_is_sampled_into_a_run(acme, tmp_path):
+    (outcome,) = sample(
+        data=DataOptions("stripes", limit=4),
+        model=ModelOptions("cifar_resnet8", input_size=8, num_classes=2),
+        sampling=SamplingOptions(sigma=0.25, n0=8, n=64),
+        pool=PoolOptions(actors=0),
+        rules=["cautious:1e9/steep"],
+        costs=["under:flat,steep"],
+        results=str(tmp_path),
+    )
+    (rule,) = [rule for rule in outcome.run.rules().values() if rule.id != "argmax"]
+    assert (rule.kind, rule.spec) == ("cautious", "cautious:1e9/steep")
+    certificates = outcome.run.certificates(*outcome.run.certificate_sets())
+    assert certificates[certificates["rule"] == rule.id]["prediction"].tolist() == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("(Rule)", ""), "no subclass of raycsr.models.rules.Rule"),
+        (("@dataclass(frozen=True)", ""), "it lacks @dataclass"),
+        (("def decide", "def conclude"), "it lacks decide"),
+        (("forms", "examples"), "it lacks forms"),
+        (('"cautious"', '"bold"'), "calls itself 'bold'"),
+    ],
+)
+def test_what_is_no_rule_is_refused(install, change, why):
+    install("acme", RULE.replace(*change), rules=["cautious = acme:Cautious"])
+    with pytest.raises(UserError, match=f"kind of rule 'cautious'.* {why}"):
+        parse_rules(["cautious:1/0"], num_classes=2)
+
+
+@pytest.mark.parametrize("name", ["argmax", "offset", "tuned"])
+def test_a_rule_that_has_the_name_of_one_of_raycsrs_own_is_refused(install, name):
+    install("acme", RULE, rules=[f"{name} = acme:Cautious"])
+    with pytest.raises(UserError, match=f"kind of rule '{name}' of package acme has the name of one of raycsr's own"):
+        parse_rules([f"{name}:1/0"], num_classes=2)
+
+
 def test_a_source_that_lists_an_image_twice_is_refused(install):
     install("acme", SOURCE.replace("/{i}", "/{i // 2}"), sources=["stripes = acme:STRIPES"])
     with pytest.raises(UserError, match="source stripes lists image 'flat/0' twice"):
@@ -338,8 +424,10 @@ found = sweep(
     data=DataOptions("stripes", limit=8), model=ModelOptions(found.best[0.25, "seed:flat"]),
     sampling=SamplingOptions(sigma=0.25, n0=8, n=64, precision="fp32"),
     pool=PoolOptions(actors=1, cpus_per_actor=0.5), results=sys.argv[1],
+    rules=["cautious:0.5/flat"], costs=["under:flat,steep"],
 )
-print(json.dumps({"failures": found.failures, "errors": outcome.errors, "images": outcome.run.num_images()}))
+rules = [rule.spec for rule in outcome.run.rules().values()]
+print(json.dumps([found.failures, outcome.errors, outcome.run.num_images(), rules]))
 """
 
 
@@ -356,4 +444,4 @@ def test_actors_and_trials_find_them_as_well(acme, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1] == '{"failures": {}, "errors": {}, "images": 8}'
+    assert done.stdout.splitlines()[-1] == '[{}, {}, 8, ["argmax", "cautious:0.5/flat"]]'

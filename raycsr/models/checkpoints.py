@@ -14,7 +14,7 @@ import torch
 from raycsr.errors import UserError, shown
 from raycsr.models.base_classifier import BaseClassifier, create_base_classifier, heads_of
 from raycsr.models.published import from_published
-from raycsr.models.rules import Rule
+from raycsr.models.rules import rule_of_dict
 from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.models.weights import (
     THE_WAY_IN,
@@ -196,7 +196,7 @@ def _check(contents: Contents) -> None:
         f"class_names {contents.class_names}": contents.class_names is not None
         and not (len(contents.class_names) == classes and all(isinstance(name, str) for name in contents.class_names)),
         "rules for another number of classes": any(
-            len(of_rule) != classes for rule in contents.rules for of_rule in (rule.offsets, rule.costs) if of_rule
+            rule.num_classes is not None and rule.num_classes != classes for rule in contents.rules
         ),
     }
     for fault, found in faults.items():
@@ -275,7 +275,7 @@ def _of_raycsr(path: str, content: dict[str, Any]) -> Contents:
             std=tuple(content["std"]),
             class_names=None if content["class_names"] is None else tuple(content["class_names"]),
             training_info=_of_type(content["training"], dict),
-            rules=tuple(Rule.from_dict(rule) for rule in content.get("rules", ())),
+            rules=tuple(rule_of_dict(rule) for rule in content.get("rules", ())),
         )
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]

@@ -21,22 +21,12 @@ class Decisions:
         if len(sizes) > 1:
             raise UserError(f"rules for {sizes[0]} and for {sizes[1]} classes cannot decide on the same logits")
         self.num_classes = sizes[0] if sizes else None
-        m = self.num_classes or 1  # a single 0 is broadcast
-        added = [rule for rule in rules if rule.kind != "expected_cost"]
-        offsets = [rule.offsets or (0.0,) * m for rule in added]
-        self._offsets = torch.tensor(offsets, dtype=torch.float32, device=device)  # (R, m)
-        self._expected_costs = []
-        weighed: list[Rule] = []
-        for costs in dict.fromkeys(rule.costs for rule in rules if rule.kind == "expected_cost"):
-            alike = [rule for rule in rules if rule.kind == "expected_cost" and rule.costs == costs]
-            taus = torch.tensor([[rule.tau] for rule in alike], dtype=torch.float32, device=device)  # (R, 1)
-            values = torch.tensor(costs, dtype=torch.float32, device=device)
-            # What is taken from a whole row changes no decision. Taking the median leaves few entries that are not
-            # 0, so classes that cost the same come out the same to the last bit, and ties stay ties.
-            self._expected_costs.append((taus, values - values.median(dim=1, keepdim=True).values))
-            weighed += alike
-        computed = [*added, *weighed]
-        self._order = torch.tensor([computed.index(rule) for rule in rules], device=device)
+        of_kinds: dict[type[Rule], list[int]] = {}
+        for r, rule in enumerate(rules):
+            of_kinds.setdefault(type(rule), []).append(r)
+        self._deciders = [kind.decider([rules[r] for r in those], device) for kind, those in of_kinds.items()]
+        place = [r for those in of_kinds.values() for r in those]
+        self._order = torch.tensor([place.index(r) for r in range(len(rules))], device=device)
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
         """Decides: logits (..., m) -> classes, int64 (..., rules).
@@ -47,12 +37,4 @@ class Decisions:
         if self.num_classes not in (None, logits.shape[-1]):
             raise UserError(f"a rule is for {self.num_classes} classes and the classifier has {logits.shape[-1]}")
         z = logits.float()
-        classes = [(z.unsqueeze(-2) + self._offsets).argmax(-1)] if len(self._offsets) else []
-        below = z - z.amax(-1, keepdim=True)
-        for taus, costs in self._expected_costs:
-            # The expected cost less a constant, divided by the largest probability. expm1 keeps classes apart
-            # that are nearly equal, so that tau = 0 is argmax exactly.
-            loss = -torch.expm1(below)  # (..., m)
-            harm = below.exp() @ costs  # (..., m)
-            classes.append((loss.unsqueeze(-2) + taus * harm.unsqueeze(-2)).argmin(-1))
-        return torch.cat(classes, -1).index_select(-1, self._order)
+        return torch.cat([decide(z) for decide in self._deciders], -1).index_select(-1, self._order)

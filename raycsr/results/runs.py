@@ -29,7 +29,7 @@ class RunRule(NamedTuple):
 
     Attributes:
         id: Id of the rule, as in votes and certificates.
-        kind: Kind of the rule: argmax, offset or expected_cost.
+        kind: Kind of the rule, such as argmax or offset (`raycsr.models.rules.KINDS`).
         spec: Spec of the rule, as a person writes it.
     """
 

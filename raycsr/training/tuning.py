@@ -11,7 +11,7 @@ from raycsr.certification import METRICS, collapse_in_words, collapsed_classes, 
 from raycsr.certification.bounds import IntArray
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
-from raycsr.models.rules import ARGMAX, Rule, parse_rules
+from raycsr.models.rules import ARGMAX, KINDS, Rule, parse_rules
 from raycsr.training.validation import first_whole, shuffled
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
@@ -197,10 +197,9 @@ def finer_strengths(strengths: Sequence[float], best: float) -> list[float]:
 def rule_grid(
     costs: CostMatrix, spec: str, class_names: Sequence[str], strengths: Sequence[float]
 ) -> list[tuple[Rule, float]]:
-    """Rules of both kinds that weigh the costs by each strength.
+    """Rules of all kinds that can weigh the costs by a strength (`Rule.grid`), each by each strength.
 
-    `offset` with strength s lowers the costliest answer by s; `expected_cost` has tau = (e^s - 1) / largest cost.
-    For one seed class the two are the same rule, so their strengths s reach as far.
+    For one seed class an offset and an expected cost of one strength are the same rule, so they reach as far.
 
     Args:
         costs: The cost matrix.
@@ -211,9 +210,7 @@ def rule_grid(
     Returns:
         Each rule and its strength. No offsets where every class is as costly to answer as any other.
     """
-    sums = costs.values.sum(axis=0)
-    specs = {} if np.allclose(sums, sums[0]) else {f"offset:{s:.4g}*{spec}": s for s in strengths}
-    specs |= {f"expected_cost:{math.expm1(s) / costs.values.max():.4g}*{spec}": s for s in strengths}
+    specs = {one: s for kind in KINDS.values() for one, s in kind.grid(costs, spec, strengths).items()}
     rules = parse_rules(list(specs), num_classes=costs.num_classes, class_names=class_names)
     return list(zip(rules, specs.values(), strict=True))
 

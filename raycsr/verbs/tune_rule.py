@@ -224,7 +224,7 @@ def _shown(tuned: "Tuned", class_names: list[str]) -> str:
 
 
 def _order(rule: Rule) -> tuple[str, float]:
-    return rule.kind, rule.tau - min(rule.offsets, default=0.0)
+    return rule.kind, rule.strength
 
 
 def _store(

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.models.decisions import Decisions
-from raycsr.models.rules import ARGMAX, Rule, parse_rules
+from raycsr.models.rules import ARGMAX, ExpectedCost, Offset, parse_rules, rule_of_dict
 
 NAMES = ["cat", "dog", "owl"]
 PAIR = ((0.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))  # a cat taken for a dog costs 1
@@ -30,29 +30,29 @@ def test_argmax_takes_the_first_of_equal_logits():
 
 def test_an_offset_is_added_to_the_logits():
     # z + b: (1, .5, 0), (3, 1, 1), (0, -1.5, -1)
-    rule = Rule("offset", (0.0, -1.5, 0.0))
+    rule = Offset((0.0, -1.5, 0.0))
     assert rule(LOGITS).tolist() == [0, 0, 0]
-    assert Rule("offset", (0.0, -1.0, 0.0))(LOGITS).tolist() == [0, 0, 0]  # 1 against 1: the lowest class
-    assert Rule("offset", (0.0, -0.9, 0.0))(LOGITS).tolist() == [1, 0, 0]
+    assert Offset((0.0, -1.0, 0.0))(LOGITS).tolist() == [0, 0, 0]  # 1 against 1: the lowest class
+    assert Offset((0.0, -0.9, 0.0))(LOGITS).tolist() == [1, 0, 0]
 
 
 def test_the_expected_cost_weighs_mistakes_by_their_probability():
     # p = (.3, .6, .1): the expected cost of cat is .7, of dog .4 + .3 tau, of owl .9
     logits = torch.tensor([0.3, 0.6, 0.1]).log()
-    assert Rule("expected_cost", tau=0.9, costs=PAIR)(logits).item() == 1  # dog: .67
-    assert Rule("expected_cost", tau=1.1, costs=PAIR)(logits).item() == 0  # dog: .73
+    assert ExpectedCost(tau=0.9, costs=PAIR)(logits).item() == 1  # dog: .67
+    assert ExpectedCost(tau=1.1, costs=PAIR)(logits).item() == 0  # dog: .73
     # a dearer matrix: cat -> dog costs 4, owl -> cat costs 30; cat .7 + 30 * .1 tau, dog .4 + 4 * .3 tau
     dear = ((0.0, 4.0, 0.0), (0.0, 0.0, 0.0), (30.0, 0.0, 0.0))
-    assert Rule("expected_cost", tau=0.3, costs=dear)(logits).item() == 1  # cat 1.6, dog .76, owl .9
-    assert Rule("expected_cost", tau=0.5, costs=dear)(logits).item() == 2  # cat 2.2, dog 1.0, owl .9
+    assert ExpectedCost(tau=0.3, costs=dear)(logits).item() == 1  # cat 1.6, dog .76, owl .9
+    assert ExpectedCost(tau=0.5, costs=dear)(logits).item() == 2  # cat 2.2, dog 1.0, owl .9
 
 
 @pytest.mark.parametrize("seed", [0, 2])
 @pytest.mark.parametrize("tau", [0.5, 3.0])
 def test_for_one_seed_class_the_expected_cost_raises_it_by_log_1_plus_tau(seed, tau):
     logits = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
-    weighed = Rule("expected_cost", tau=tau, costs=tuple(map(tuple, CostMatrix.seedwise(3, [seed]).values.tolist())))
-    raised = Rule("offset", tuple(math.log1p(tau) * (k == seed) for k in range(3)))
+    weighed = ExpectedCost(tau=tau, costs=tuple(map(tuple, CostMatrix.seedwise(3, [seed]).values.tolist())))
+    raised = Offset(tuple(math.log1p(tau) * (k == seed) for k in range(3)))
     assert torch.equal(weighed(logits), raised(logits))
 
 
@@ -64,29 +64,29 @@ LOGIT_ARRAYS = arrays("float32", (5, 4), elements=st.floats(-1e4, 1e4, width=32)
 def test_no_offset_and_no_tau_are_argmax_to_the_last_bit(values):
     logits = torch.from_numpy(values)
     costs = tuple(map(tuple, CostMatrix.uniform(4).values.tolist()))
-    for rule in (Rule("offset", (2.5,) * 4), Rule("expected_cost", tau=0.0, costs=costs)):
+    for rule in (Offset((2.5,) * 4), ExpectedCost(tau=0.0, costs=costs)):
         assert torch.equal(rule(logits), logits.argmax(-1))
 
 
 @given(arrays("int8", (20, 6), elements=st.integers(0, 12)), st.sampled_from([0.3, 2.0, 50.0]))
 def test_ties_stay_ties_among_classes_that_cost_the_same(values, tau):
     logits = torch.from_numpy(values).bfloat16() / 4  # in bf16, logits are often equal
-    uniform = Rule("expected_cost", tau=tau, costs=tuple(map(tuple, CostMatrix.uniform(6).values.tolist())))
+    uniform = ExpectedCost(tau=tau, costs=tuple(map(tuple, CostMatrix.uniform(6).values.tolist())))
     assert torch.equal(uniform(logits), logits.argmax(-1))
-    pair = Rule("expected_cost", tau=tau, costs=tuple(map(tuple, CostMatrix.pairwise(6, {0: [5]}).values.tolist())))
+    pair = ExpectedCost(tau=tau, costs=tuple(map(tuple, CostMatrix.pairwise(6, {0: [5]}).values.tolist())))
     assert torch.equal(pair(logits[:, :3].repeat_interleave(2, 1)), logits[:, :3].argmax(-1) * 2)
 
 
 @given(LOGIT_ARRAYS, st.integers(-4096, 4096))
 def test_a_constant_shift_is_the_same_rule(values, shift):
     offsets = (0.5, -1.25, 0.0, 2.0)
-    rule, shifted = Rule("offset", offsets), Rule("offset", tuple(b + shift / 1024 for b in offsets))
+    rule, shifted = Offset(offsets), Offset(tuple(b + shift / 1024 for b in offsets))
     assert rule == shifted and rule.id == shifted.id
     assert torch.equal(rule(torch.from_numpy(values)), shifted(torch.from_numpy(values)))
 
 
 def test_a_shift_that_rounds_is_the_same_rule_too():
-    assert Rule("offset", (0.1, -0.7, 0.0)).id == Rule("offset", (0.1 + 0.3, -0.7 + 0.3, 0.3)).id
+    assert Offset((0.1, -0.7, 0.0)).id == Offset((0.1 + 0.3, -0.7 + 0.3, 0.3)).id
 
 
 @given(LOGIT_ARRAYS)
@@ -125,7 +125,7 @@ def test_the_ids_are_those_that_stored_votes_have():
 
 def test_a_rule_comes_back_from_json_and_pickle():
     for rule in parse("argmax", "offset:0.1*pair:cat/dog", "expected_cost:0.1*seed:cat"):
-        for back in (Rule.from_dict(rule.to_dict()), pickle.loads(pickle.dumps(rule))):
+        for back in (rule_of_dict(rule.to_dict()), pickle.loads(pickle.dumps(rule))):
             assert back == rule and (back.id, back.spec) == (rule.id, rule.spec)
 
 
@@ -182,27 +182,40 @@ def test_a_spec_that_is_not_understood_is_one_line_that_says_so(spec, message):
 
 
 @pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kind": "median"}, "unknown kind of rule 'median'"),
+        ({"kind": "ofset"}, "did you mean offset"),
+        ({"kind": "offset", "offsets": ()}, "give a finite one a class"),
+        ({"kind": "offset", "offsets": (0.0, math.inf)}, "give a finite one a class"),
+        ({"kind": "expected_cost", "tau": -0.1, "costs": PAIR}, "0 or more"),
+        ({"kind": "expected_cost", "tau": math.nan, "costs": PAIR}, "0 or more"),
+        ({"kind": "expected_cost", "tau": 1.0, "costs": ((0.0, -1.0), (0.0, 0.0))}, "must not be negative"),
+        ({"kind": "expected_cost", "tau": 1.0, "costs": ()}, "square"),
+    ],
+)
+def test_parameters_that_make_no_rule_are_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        rule_of_dict({"spec": "", **wrong})
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
-        {"kind": "median"},
         {"kind": "offset"},
-        {"kind": "offset", "offsets": (0.0, math.inf)},
         {"kind": "argmax", "offsets": (0.0, 1.0)},
         {"kind": "argmax", "tau": 1.0},
         {"kind": "offset", "offsets": (0.0, 1.0), "costs": PAIR},
-        {"kind": "expected_cost", "tau": -0.1, "costs": PAIR},
-        {"kind": "expected_cost", "tau": math.nan, "costs": PAIR},
-        {"kind": "expected_cost", "tau": 1.0, "costs": ((0.0, -1.0), (0.0, 0.0))},
         {"kind": "expected_cost", "tau": 1.0},
     ],
 )
-def test_parameters_that_make_no_rule_are_refused(wrong):
-    with pytest.raises(UserError):
-        Rule(**wrong)
+def test_parameters_of_another_kind_are_no_rule(wrong):
+    with pytest.raises(TypeError):
+        rule_of_dict({"spec": "", **wrong})
 
 
 def test_a_rule_for_another_number_of_classes_is_refused():
     with pytest.raises(UserError, match="a rule is for 3 classes and the classifier has 4"):
-        Rule("offset", (0.0, 1.0, 0.0))(torch.zeros(2, 4))
+        Offset((0.0, 1.0, 0.0))(torch.zeros(2, 4))
     with pytest.raises(UserError, match="rules for 2 and for 3 classes cannot decide on the same logits"):
-        Decisions([Rule("offset", (0.0, 1.0, 0.0)), Rule("offset", (0.0, 1.0))], "cpu")
+        Decisions([Offset((0.0, 1.0, 0.0)), Offset((0.0, 1.0))], "cpu")

@@ -24,7 +24,7 @@ from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import load_training_state, save_checkpoint
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.rules import Rule
+from raycsr.models.rules import Offset
 from raycsr.models.spec import ModelOptions
 from raycsr.reports import as_markdown
 from raycsr.reports.leaderboard import leaderboard
@@ -283,7 +283,7 @@ def test_the_best_is_one_whose_checkpoint_can_be_read(tmp_path):
     assert best == {(0.25, "seed:4"): f"{tmp_path}/best/sigma0.25-seed-4.pt"}
     kept = best[0.25, "seed:4"]
     assert load_base_classifier(kept).components == model.components
-    model.rules = (Rule("offset", offsets=(1.0, *[0.0] * 9), spec="offset:0=1"),)
+    model.rules = (Offset((1.0, *[0.0] * 9), spec="offset:0=1"),)
     save_checkpoint(kept, model, training_info={"sigma": 0.25})  # as `raycsr tune-rule` does
     keep_best(trials.iloc[[1]], Store(tmp_path), SearchOptions())
     assert load_base_classifier(kept).rules == model.rules  # the same weights again: it keeps what was tuned

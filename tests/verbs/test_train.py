@@ -25,7 +25,7 @@ from raycsr.distributed.training.streamed_batches import StreamedBatches
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import load_training_state, save_checkpoint
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.rules import Rule
+from raycsr.models.rules import Offset
 from raycsr.models.spec import ModelOptions
 from raycsr.results import ImageSet, Ownership, own_checkpoint
 from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
@@ -244,7 +244,7 @@ def test_the_images_of_a_training_and_of_what_it_started_from_are_known(options)
 def test_fine_tuning_starts_from_a_checkpoints_weights(options):
     first = train(**options, name="first")
     model = load_base_classifier(first.checkpoint)
-    model.rules = (Rule("offset", (0.0, -1.0) + (0.0,) * 8),)
+    model.rules = (Offset((0.0, -1.0) + (0.0,) * 8),)
     save_checkpoint(first.checkpoint, model)
     tuned = {**options, "model": ModelOptions(first.checkpoint), "training": TrainingOptions(epochs=1, lr=1e-9)}
     second = train(**tuned, objective=ObjectiveOptions("margin_cs", {"k": 2}), name="second")

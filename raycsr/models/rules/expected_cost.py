@@ -1,0 +1,100 @@
+"""`expected_cost:2*COSTS`: the class whose expected cost is the least."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from raycsr.costs import CostMatrix
+from raycsr.errors import UserError
+from raycsr.models.rules.rule import Rule
+from raycsr.models.rules.strengths import read_strengths
+
+if TYPE_CHECKING:
+    import torch
+
+    from raycsr.models.rules.rule import Decide
+
+
+@dataclass(frozen=True)
+class ExpectedCost(Rule):
+    """argmin_k sum_j softmax(z)_j * (1[j != k] + tau * C[j, k]), of equal ones the lowest class.
+
+    The Bayes rule of the cost matrix, blended with accuracy (Elkan, IJCAI 2001).
+
+    Attributes:
+        tau: 0 or more.
+        costs: C, m rows of m values; row = true class.
+
+    Raises:
+        UserError: tau is negative or not finite, or C is no cost matrix.
+    """
+
+    tau: float
+    costs: tuple[tuple[float, ...], ...]
+
+    kind: ClassVar[str] = "expected_cost"
+    forms: ClassVar[tuple[str, ...]] = ("expected_cost:1*COSTS",)
+
+    def __post_init__(self) -> None:
+        """Checks the parameters, and brings them to one form."""
+        if not (math.isfinite(self.tau) and self.tau >= 0):
+            raise UserError(f"rule expected_cost has tau {self.tau}; give a finite number, 0 or more")
+        CostMatrix(self.costs)  # refuses what is none
+        object.__setattr__(self, "tau", self.tau + 0.0)
+        object.__setattr__(self, "costs", tuple(tuple(row) for row in self.costs))
+        super().__post_init__()
+
+    @property
+    def num_classes(self) -> int:
+        """A row of costs a class."""
+        return len(self.costs)
+
+    @property
+    def strength(self) -> float:
+        """What a mistake's cost is weighed by against accuracy."""
+        return self.tau
+
+    @classmethod
+    def parse(cls, spec: str, num_classes: int, class_names: Sequence[str] | None) -> "Sequence[Rule]":
+        """Returns a rule a strength, which is its tau."""
+        strengths, costs_spec = read_strengths(spec)
+        values = CostMatrix.from_spec(costs_spec, num_classes, class_names).values.tolist()
+        costs = tuple(tuple(row) for row in values)  # one copy for all: a thousand classes are 1e6 values
+        return [cls(tau, costs, spec=f"expected_cost:{token}*{costs_spec}") for token, tau in strengths.items()]
+
+    @classmethod
+    def decider(cls, rules: "Sequence[ExpectedCost]", device: "torch.device | str") -> "Decide":
+        """Returns what weighs the probabilities by the costs; rules with the same costs share that."""
+        import torch
+
+        alike: dict[tuple, list[int]] = {}
+        for r, rule in enumerate(rules):
+            alike.setdefault(rule.costs, []).append(r)
+        weighing = []
+        for costs, those in alike.items():
+            taus = torch.tensor([[rules[r].tau] for r in those], dtype=torch.float32, device=device)  # (R, 1)
+            values = torch.tensor(costs, dtype=torch.float32, device=device)  # (m, m)
+            # What is taken from a whole row changes no decision. Taking the median leaves few entries that are not
+            # 0, so classes that cost the same come out the same to the last bit, and ties stay ties.
+            weighing.append((taus, values - values.median(dim=1, keepdim=True).values))
+        place = [r for those in alike.values() for r in those]
+        order = torch.tensor([place.index(r) for r in range(len(rules))], device=device)
+
+        def decide(z: "torch.Tensor") -> "torch.Tensor":
+            below = z - z.amax(-1, keepdim=True)
+            # The expected cost less a constant, divided by the largest probability. expm1 keeps classes apart that are
+            # nearly equal, so that tau = 0 is argmax exactly.
+            loss = -torch.expm1(below)  # (..., m)
+            classes = []
+            for taus, costs in weighing:
+                harm = below.exp() @ costs  # (..., m)
+                classes.append((loss.unsqueeze(-2) + taus * harm.unsqueeze(-2)).argmin(-1))
+            return torch.cat(classes, -1).index_select(-1, order)
+
+        return decide
+
+    @classmethod
+    def grid(cls, costs: CostMatrix, spec: str, strengths: Sequence[float]) -> dict[str, float]:
+        """Returns rules of tau = (e^s - 1) / largest cost: for one seed class that is the rule of an offset of s."""
+        return {f"expected_cost:{math.expm1(s) / costs.values.max():.4g}*{spec}": s for s in strengths}
