@@ -38,7 +38,7 @@ from raycsr.certification import certify_counts, summarize
 from raycsr.costs import CostMatrix
 from raycsr.distributed.options import SearchOptions
 from raycsr.reports.comparison import merits
-from raycsr.reports.tables import front_rows, ranking_rows, summary_rows
+from raycsr.reports.tables import front_table, ranking_table, summary_table
 
 costs = CostMatrix.seedwise(2, [1])
 counts = np.array([[0, 1000], [40, 960], [1000, 0], [900, 100]])
@@ -46,9 +46,10 @@ certificates = certify_counts(counts, counts, [1, 1, 1, 0], costs=costs, sigma=0
 summary = summarize(certificates, costs=costs, radii=[0.5, 1.0])
 print(summary["seed_certified"].tolist(), summary["seed_certified_guaranteed"].tolist())
 row = summary[:1].assign(run="a", costs="c", rule="argmax", rule_id="argmax", collapsed="", metric="rob_cs", best=True)
-print(summary_rows(row)[0][-2:], summary_rows(row)[1][-2][:7])
+titles = lambda table: [column.title for column in table.columns]
+print(titles(summary_table(row))[-2:], summary_table(row).rows[0][-2][:7])
 ranked = row.assign(within_budget=True, place=1)
-print("certified seeds" in front_rows(row)[0], "certified seeds" in ranking_rows(ranked)[0])
+print("certified seeds" in titles(front_table(row)), "certified seeds" in titles(ranking_table(ranked)))
 print(merits(row, "seed_certified").tolist(), "seed_certified" in SearchOptions.__doc__)
 """
 
