@@ -32,7 +32,7 @@ class SamplingPlan:
         forward_passes: Number of noisy copies to classify; of a sequential design the largest number of them.
         alpha: Failure probability of one image's certificate.
         largest_radius: L2 radius of an image whose votes all agree, in [0, 1] pixel units.
-        decides: What a sequential design decides about each image, in words; None of a fixed one.
+        decides: Statements that a sequential design decides about each image, in words; None of a fixed one.
         notes: Lines about the data and its classes.
         seconds: Expected duration on all actors, where the speed is known; of a sequential design the longest.
         actors: Number of actors that sample; 0 is this process.
@@ -91,7 +91,7 @@ class TrainingPlan:
         device: Device of this process; None where several workers train.
         workers: Number of workers that train together.
         objective: Name of the objective.
-        objective_args: Its hyper-parameters.
+        objective_args: Hyper-parameters of the objective.
         sigma: Noise level, in [0, 1] pixel units.
         costs: Spec of the cost matrix.
         data: Source of the images.

@@ -30,10 +30,10 @@ class Probe:
     """What a worker of the pool's kind can do.
 
     Attributes:
-        precision: what `auto` means there.
-        device: its name.
-        batch_size: that of the options, or the fastest.
-        samples_per_second: of one actor, uncompiled.
+        precision: Precision that `auto` means there.
+        device: Name of the device.
+        batch_size: Batch size of the options, or the fastest.
+        samples_per_second: Speed of one actor, uncompiled.
     """
 
     precision: Precision
@@ -166,8 +166,8 @@ def fastest_batch_size(rate: Callable[[int], float], max_samples: int) -> tuple[
     """Doubles the batch for as long as that is faster and fits in memory.
 
     Args:
-        rate: samples a second at a batch size.
-        max_samples: the number of samples to draw; a larger batch would never be full.
+        rate: Function: batch size -> samples per second.
+        max_samples: Number of samples to draw; a larger batch would never be full.
 
     Returns:
         The batch size, a power of two, and its rate.

@@ -72,10 +72,10 @@ def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statemen
     """Estimation samples that an image of a sequential run takes on average, by sampling a pilot's again on paper.
 
     Args:
-        votes: int (N, rules, m), of the pilot.
-        labels: int (N,).
-        statements: what is to be decided.
-        n0: selection samples an image.
+        votes: Votes of the pilot; int (N, rules, m).
+        labels: Classes of the images; int (N,).
+        statements: Statements to decide.
+        n0: Number of selection samples of an image.
     """
     generator = np.random.default_rng(0)
     steps = looks(statements.n, CHUNK)

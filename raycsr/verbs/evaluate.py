@@ -31,7 +31,7 @@ def evaluate(asked: EvaluateArguments) -> list[Outcome]:
     """Samples, certifies and reports, as three commands would.
 
     Args:
-        asked: What to evaluate: the keyword arguments are its fields.
+        asked: Options of the verb; a caller gives its fields as keyword arguments.
 
     Returns:
         The outcome of each run.

@@ -13,7 +13,7 @@ def sample(asked: SampleArguments) -> list[Outcome]:
     rules are asked for: each image counts once under each rule.
 
     Args:
-        asked: What to sample: the keyword arguments are its fields.
+        asked: Options of the verb; a caller gives its fields as keyword arguments.
 
     Returns:
         The outcome of each run.

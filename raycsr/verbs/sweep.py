@@ -46,7 +46,7 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
     best/<sigma>-<costs>.pt. While it runs, a second sweep of its name is refused.
 
     Args:
-        asked: What to search: the keyword arguments are its fields.
+        asked: Options of the verb; a caller gives its fields as keyword arguments.
 
     Returns:
         The trials, the best classifiers and the failures.

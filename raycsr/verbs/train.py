@@ -33,7 +33,7 @@ def train(asked: TrainArguments) -> Trained:
     one of the same checkpoint is refused.
 
     Args:
-        asked: What to train: the keyword arguments are its fields.
+        asked: Options of the verb; a caller gives its fields as keyword arguments.
 
     Returns:
         The checkpoint and its certified metrics.

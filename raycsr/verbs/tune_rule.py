@@ -79,7 +79,7 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
     tuned on. On others its losses are similar but not bounded; `raycsr report` shows them.
 
     Args:
-        asked: What to tune: the keyword arguments are its fields.
+        asked: Options of the verb; a caller gives its fields as keyword arguments.
 
     Returns:
         The rule; argmax, which is not stored, where no other within the budgets is better.

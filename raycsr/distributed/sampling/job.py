@@ -44,15 +44,15 @@ class Job:
     """One run to sample, with everything checked that can be checked without the cluster.
 
     Attributes:
-        asked: What the user said, of this run and of those beside it.
+        asked: Options of the user, for this run and those beside it.
         base_classifier: The base classifier.
         name: Name of the model, as `ModelOptions.label` writes it.
-        sigma: Noise level.
-        source: Where the images are.
-        listing: Which images there are.
+        sigma: Noise level, in [0, 1] pixel units.
+        source: Source of the images.
+        listing: Listing of the images.
         rules: Decision rules, argmax first.
         costs: Spec -> cost matrix to certify under.
-        statements: What a sequential run decides about each image; None where n alone ends its sampling.
+        statements: Statements that a sequential run decides about each image; None where n alone ends its sampling.
     """
 
     asked: SampleArguments

@@ -22,9 +22,9 @@ class Remaining:
         """Reads the parts that are committed.
 
         Args:
-            run: the run.
-            statements: what its votes are to decide; None where all images get the same number of samples.
-            max_samples: the number of estimation samples that an image may have at most.
+            run: Run to look at.
+            statements: Statements that its votes are to decide; None where all images get the same number of samples.
+            max_samples: Largest number of estimation samples of an image.
         """
         self._run, self._statements, self._max_samples = run, statements, max_samples
         self._num_classes = run.manifest()["num_classes"]
@@ -44,9 +44,9 @@ class Remaining:
         """What is to be drawn: images that lack rules' votes, and of a sequential run those that are to go on.
 
         Args:
-            wanted: rows of the listing: image_id and label.
-            rules: ids of the decision rules that are wanted.
-            retry_errors: whether to draw again what failed.
+            wanted: Rows of the listing: image_id and label.
+            rules: Ids of the wanted decision rules.
+            retry_errors: Whether to draw again what failed.
 
         Returns:
             image_id, label, rules (with a space between), continues (the part with the votes from before, or ""), and

@@ -75,9 +75,9 @@ def _refuse_elsewhere(to_sample: pd.DataFrame, found: Probe, batch_size: int | N
     To begin them again there would be no better: of two certificates of an image one is then the luckier.
 
     Args:
-        to_sample: as `Remaining.to_sample` returns it.
-        found: what a worker of the pool is.
-        batch_size: rows of a forward pass, where the user named them.
+        to_sample: Rows that `Remaining.to_sample` returned.
+        found: Kind of a worker of the pool, as the probe found it.
+        batch_size: Number of rows of a forward pass, where the user named it.
 
     Raises:
         UserError: naming both devices, or both batch sizes.

@@ -39,12 +39,12 @@ class Work:
     """A run that is open, and what of it is to be sampled now.
 
     Attributes:
-        job: What was asked.
-        run: Its run.
-        found: What a worker of the pool can do.
-        owner: The hold on the run.
-        missing: The images to sample: image_id, label, rules, continues and batch_size, as `Voter` takes them; and
-            where it is known from which pixels their other votes were drawn, sampled, as `Decode` does.
+        job: Job that was asked for.
+        run: Run of the job.
+        found: Speed and kind of a worker of the pool, as the probe found them.
+        owner: Ownership of the run.
+        missing: Images to sample: image_id, label, rules, continues and batch_size, as `Voter` takes them; and where it
+            is known from which pixels their other votes were drawn, sampled, as `Decode` does.
     """
 
     job: Job
@@ -60,8 +60,8 @@ def stream(work: Work, voter: type[Voter] = Voter) -> None:
     A pool of no actors is this process: it decodes and samples a block after the other.
 
     Args:
-        work: what to sample.
-        voter: the actors' class; a benchmark of the pipeline alone has one that does not sample.
+        work: Work to do.
+        voter: Class of the actors; a benchmark of the pipeline alone has one that does not sample.
     """
     job, pool = work.job, work.job.asked.pool
     blocks, decode = blocks_of(work), Decode(job.source, job.base_classifier.preprocessing)

@@ -31,17 +31,17 @@ class VoterSpec:
     """All that an actor is told about a run, by the driver that checked and opened it.
 
     Attributes:
-        model: Gives the base classifier; on a cluster from the object store.
-        precision: As resolved by the probe.
+        model: Function that returns the base classifier; on a cluster from the object store.
+        precision: Precision, as the probe resolved it.
         compile: Whether the network is compiled.
-        threads: Torch threads.
+        threads: Number of torch threads.
         run: Location of the run.
         owner: Number of the driver that owns the run; part of the parts' names.
-        draws: The noisy copies of an image.
+        draws: Numbers of noisy copies of an image.
         design: Sampling design of the votes.
-        rules: Decision rules to count votes for.
-        costs: Spec -> matrix to certify under at once.
-        statements: What ends the sampling of an image; None where n alone does.
+        rules: Decision rules to count votes under.
+        costs: Spec -> cost matrix to certify under at once.
+        statements: Statements whose decision ends the sampling of an image; None where n alone does.
         alpha: Failure probability of an image's certificate.
     """
 
@@ -69,8 +69,8 @@ class Voter:
         """Prepares the network on this worker's device.
 
         Args:
-            spec: the run.
-            deaths: where those of the stream's processes are counted; None where this process alone samples.
+            spec: Facts about the run.
+            deaths: Deaths of the stream's processes; None where this process alone samples.
         """
         torch.set_num_threads(spec.threads)
         self._spec, self._deaths = spec, deaths

@@ -57,12 +57,12 @@ class Sweep:
     """A sweep with everything checked that can be checked without the cluster and without a model.
 
     Attributes:
-        config: The training that trials differ from.
-        space: How they differ.
-        search: How the space is searched.
-        corners: The trainings at the corners of the space.
-        listing: The listing of the data.
-        metrics: Cost spec -> the metric that its trials compete in.
+        config: Training that trials differ from.
+        space: Search space of the trials.
+        search: Options of the search.
+        corners: Trainings at the corners of the space.
+        listing: Listing of the data.
+        metrics: Cost spec -> metric that its trials compete in.
     """
 
     config: TrainConfig
@@ -95,13 +95,13 @@ def run_trials(
     `trial_records`.
 
     Args:
-        sweep: What to search, and how.
-        folder: Of the sweep.
-        prefix: Of the trials' ids.
-        concurrent: Trials at a time.
+        sweep: Sweep to run.
+        folder: Folder of the sweep.
+        prefix: Prefix of the trials' ids.
+        concurrent: Number of trials at a time.
         trackers: Callbacks of trackers.
         pixels: Preprocessing -> all images; without those that are streamed.
-        owner: The hold on the sweep.
+        owner: Ownership of the sweep.
 
     Returns:
         One row a trial, as `_rows` has them.
@@ -257,9 +257,9 @@ class TrialProgress(tune.Callback):
         """Counts nothing yet.
 
         Args:
-            trials: How many there will be; None where they go on until the time is up.
-            costs: Of trials whose point names none.
-            metrics: Cost spec -> what its trials compete in.
+            trials: Number of trials; None where they go on until the time is up.
+            costs: Costs of trials whose point names none.
+            metrics: Cost spec -> metric that its trials compete in.
             before: Trials that had ended before.
         """
         self._trials = trials

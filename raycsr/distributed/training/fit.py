@@ -38,12 +38,12 @@ def fit_shard(
     """Trains the plan's model; where there are several workers, on this worker's shard of each batch.
 
     Args:
-        plan: What to train.
+        plan: Plan of the training.
         pixels: All images of the plan's listing that can be decoded; None streams them.
-        state: What to go on from, with the weights that the plan's model has.
-        device: Where to train.
-        after_epoch: Called after each epoch.
-        progress: Show progress.
+        state: State to continue from, with the weights that the plan's model has.
+        device: Device to train on.
+        after_epoch: Function that is called after each epoch.
+        progress: Whether to show progress.
     """
     config = plan.config
     torch.manual_seed(config.seed + rank())

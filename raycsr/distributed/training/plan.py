@@ -50,8 +50,8 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
     """Checks all that can be checked before training starts, and creates the model.
 
     Args:
-        config: The training.
-        listing: Of its data, where it has been listed before.
+        config: Options of the training.
+        listing: Listing of its data, where it has been listed before.
 
     Raises:
         UserError: naming what is wrong.

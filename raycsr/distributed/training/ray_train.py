@@ -59,12 +59,12 @@ def fit(
     """Trains the plan's model: in this process, or on several workers where they are asked for.
 
     Args:
-        plan: What to train.
+        plan: Plan of the training.
         pixels: All images of the plan's listing that can be decoded; None streams them.
-        resume: A checkpoint to go on from.
-        after_epoch: Called in this process after each epoch.
-        progress: Show progress.
-        workers: How many, and what each has.
+        resume: Checkpoint to continue from.
+        after_epoch: Function that is called in this process after each epoch.
+        progress: Whether to show progress.
+        workers: Number of workers, and the resources of each.
 
     Raises:
         UserError: The loss is not finite, or what else a user can mend.
