@@ -16,6 +16,7 @@ _HOMES = {
     "collect_trials": "raycsr.results",
     "count_votes": "raycsr.smoothing.engine",
     "list_runs": "raycsr.results",
+    "load_attacks": "raycsr.results",
     "load_base_classifier": "raycsr.models.loading",
     "load_certificates": "raycsr.results",
     "load_votes": "raycsr.results",

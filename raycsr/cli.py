@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,10 +35,11 @@ VERBS = {
     "train": ("raycsr.verbs.train:train", "images -> a base classifier, judged by certificates"),
     "sweep": ("raycsr.verbs.sweep:sweep", "trainings over a space, on Ray Tune; keeps those that certify best"),
     "tune-rule": ("raycsr.verbs.tune_rule:tune_rule", "training images -> a cost-sensitive decision rule"),
+    "attack": ("raycsr.verbs.attack:attack", "gradients against a run's certificates, and beyond them"),
     "evaluate": ("raycsr.verbs.evaluate:evaluate", "sample, certify and report"),
     "validate": (
         "raycsr.verbs.validate:validate",
-        "check a sample, train or sweep, and print its plan",
+        "check a sample, train, sweep or attack, and print its plan",
     ),
     "ls": ("raycsr.verbs.ls:ls", "what a results folder holds, and how far each run is: raycsr ls RESULTS"),
     "cp": ("raycsr.verbs.cp:cp", "copy runs to another place, local or S3; checks what it wrote"),
@@ -46,7 +47,7 @@ VERBS = {
     "rm": ("raycsr.verbs.rm:rm", "delete runs; says what it deletes, and asks first"),
 }
 
-VALIDATED = ("sample", "train", "sweep")
+VALIDATED = ("sample", "train", "sweep", "attack")
 
 _ORDER = (
     "Precedence: the command line goes before --config, wherever that stands; a later --config goes before an earlier "
@@ -236,20 +237,30 @@ def _report_errors(result: Any) -> int:
     if failures:
         shown = "; ".join(f"{trial}: {why}" for trial, why in failures.items())
         print(f"raycsr: {len(failures)} of {len(result.trials)} trials failed: {printable(shown)}", file=sys.stderr)
+    broken = getattr(result, "broken_guarantee", "")
+    if broken:
+        print(f"raycsr: {printable(broken)}", file=sys.stderr)
+    not_attacked = getattr(result, "errors", {})
+    if not_attacked:
+        print(f"raycsr: {len(not_attacked)} images could not be attacked: {_first(not_attacked)}", file=sys.stderr)
     result = getattr(result, "outcomes", result)
     outcomes = [one for one in result if hasattr(one, "errors")] if isinstance(result, list) else []
     errors = {image_id: why for outcome in outcomes for image_id, why in outcome.errors.items()}
     if errors:
-        shown = "; ".join(f"{image_id}: {why}" for image_id, why in list(errors.items())[:10])
-        more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
         print(
-            f"raycsr: {len(errors)} images could not be sampled and certify nothing: {printable(shown)}{more}; "
+            f"raycsr: {len(errors)} images could not be sampled and certify nothing: {_first(errors)}; "
             "--retry_errors true samples them again",
             file=sys.stderr,
         )
     for outcome in outcomes:
         print(outcome.run.location)
-    return 1 if errors or failures else 0
+    return 1 if errors or failures or broken or not_attacked else 0
+
+
+def _first(errors: Mapping[str, str]) -> str:
+    """The first of some images, and what is wrong with each."""
+    shown = "; ".join(f"{image_id}: {why}" for image_id, why in list(errors.items())[:10])
+    return printable(shown) + (f"; and {len(errors) - 10} more" if len(errors) > 10 else "")
 
 
 def _help() -> str:

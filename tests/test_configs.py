@@ -18,6 +18,7 @@ from raycsr.training.augmentation import augmentation
 from raycsr.training.loop import check_training
 from raycsr.training.objectives import resolve_objective
 from raycsr.training.validation import check_validation
+from raycsr.verbs.attack import attack
 from raycsr.verbs.sample import sample
 from raycsr.verbs.sweep import sweep
 from raycsr.verbs.train import train
@@ -30,7 +31,7 @@ CLASSES = {"data/ham10k/train": ["benign", "malignant"], "data/cifar10": CIFAR10
 
 def verb(path):
     keys = yaml.safe_load(path.read_text())
-    return sweep if "space" in keys else train if "training" in keys else sample
+    return sweep if "space" in keys else train if "training" in keys else attack if "noises" in keys else sample
 
 
 def parsed(path):

@@ -3,15 +3,27 @@
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from raycsr.certification.bounds import IntArray, binomial_lower
+from raycsr.certification.groups import group_column
+from raycsr.certification.intervals import wilson
+
+# The column of certificates that says within which radius no costly class is answered; null where none is costly.
+COST_SENSITIVE_RADIUS = "cost_sensitive_radius"
 
 # A verdict "the smoothed classifier answers this picture by a costly class" is false with probability at most this.
 VERDICT_LEVEL = 1e-6
 
 # Were each certificate false with its alpha, more of them would be found broken with probability at most this.
 CHANCE = 1e-6
+
+_SHARES = ["radius", "num_images"] + [
+    name
+    for lower, upper in (("rob_cs", "rob_cs_attacked"), ("certified_accuracy", "accuracy_attacked"))
+    for name in (lower, upper, f"{upper}_low", f"{upper}_high")
+]
 
 
 class Verdicts(NamedTuple):
@@ -74,3 +86,66 @@ def chance_of_broken(broken: int, certificates: int, alpha: float) -> float:
     from scipy.stats import binom
 
     return float(binom.sf(broken - 1, certificates, min(alpha + VERDICT_LEVEL, 1.0)))
+
+
+def broken_by(attacks: pd.DataFrame, image_ids: pd.Series, radius: float, what: str = "broken") -> NDArray[np.bool_]:
+    """Whether each of some images is proven to break within a radius: by any picture that lies no further, (N,).
+
+    Args:
+        attacks: rows of `raycsr.results.schema.ATTACKS` of one cost matrix and rule.
+        image_ids: (N,).
+        radius: in [0, 1] pixel units.
+        what: `broken`, where the smoothed classifier answers by a costly class, or `wrong`, by any but the label.
+    """
+    found = attacks["error"].isna() & (attacks["distance"] <= radius) & attacks[what].fillna(False).astype(bool)
+    return image_ids.isin(attacks["image_id"][found]).to_numpy()
+
+
+def attacked_shares(attacks: pd.DataFrame, certificates: pd.DataFrame) -> pd.DataFrame:
+    """Bounds from both sides on how robust images are, at each radius that was named in an attack.
+
+    The share of images that no attack within r is proven to break is an upper bound on the share that nothing breaks,
+    but for verdicts that are false (a probability of 1e-6 each); the certified share of the same images is a lower one.
+
+    Args:
+        attacks: rows of `raycsr.results.schema.ATTACKS` of one cost matrix and rule.
+        certificates: rows of `certify_counts` of the same, one an image.
+
+    Returns:
+        One row a radius, ascending: radius, num_images (that were attacked at it), rob_cs (certified), rob_cs_attacked
+        (the upper bound) with 95 % intervals over images, rob_cs_attacked_low and _high; and, where every class has
+        costly mistakes, certified_accuracy, accuracy_attacked, accuracy_attacked_low and _high alike, else NaN: what
+        was not attacked bounds nothing.
+    """
+    named = attacks[attacks["certified"].isna() & attacks["error"].isna()]
+    known = certificates.set_index("image_id", drop=False)
+    every = certificates[COST_SENSITIVE_RADIUS].notna()[certificates["error"].isna()].all()
+    groups = pd.Series(group_column(certificates), known.index) if "group" in certificates else None
+    rows = []
+    for radius in sorted(named["radius"].unique().tolist()):
+        ids = named["image_id"][named["radius"] == radius]
+        ids = ids[ids.isin(known.index)]
+        of_ids, numbers = known.loc[ids], None if groups is None else groups.loc[ids].to_numpy()
+        correct = (of_ids["prediction"] == of_ids["label"]).fillna(False) & ~of_ids["abstain"]
+        row = {"radius": radius, "num_images": len(ids)}
+        certified = _reaches(of_ids[COST_SENSITIVE_RADIUS], radius)
+        row |= _both_sides("rob_cs", "rob_cs_attacked", certified, broken_by(attacks, ids, radius), numbers)
+        if every:
+            certified = correct & _reaches(of_ids["standard_radius"], radius)
+            wrong = broken_by(attacks, ids, radius, "wrong")
+            row |= _both_sides("certified_accuracy", "accuracy_attacked", certified, wrong, numbers)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=_SHARES)
+
+
+def _both_sides(
+    lower: str, upper: str, certified: pd.Series, broken: NDArray[np.bool_], groups: IntArray | None
+) -> dict[str, float]:
+    """A certified share and the share that is left by an attack, under their names."""
+    low, high = wilson(~broken[:, None], groups)
+    shares = {lower: float(certified.mean()), upper: float((~broken).mean())}
+    return shares | {f"{upper}_low": float(low[0]), f"{upper}_high": float(high[0])}
+
+
+def _reaches(radii: pd.Series, radius: float) -> pd.Series:
+    return (radii > 0) & (radii >= radius)

@@ -188,6 +188,58 @@ class SweepPlan:
 
 
 @dataclass(frozen=True)
+class AttackPlan:
+    """What an attack of a run would do.
+
+    Attributes:
+        run: Location of the run.
+        attacks: Location of what is found.
+        costs: Spec of the cost matrix.
+        rule: Spec of the decision rule.
+        num_images: Number of images, those that were attacked before among them.
+        num_to_attack: Number of images that lack an attack.
+        num_attacks: Number of attacks that are lacking: one an image and radius.
+        radii: L2 radii of the attacks, in [0, 1] pixel units; none where each image has its own.
+        times: Multiple of each image's certified radius, where no radii are named.
+        steps: Gradient steps of an attack.
+        noises: Noisy copies of an image in each step.
+        n0: Votes of a verdict that choose its class.
+        n: Votes of a verdict that prove it.
+        notes: Lines about the data; none.
+    """
+
+    run: str
+    attacks: str
+    costs: str
+    rule: str
+    num_images: int
+    num_to_attack: int
+    num_attacks: int
+    radii: tuple[float, ...]
+    times: float | None
+    steps: int
+    noises: int
+    n0: int
+    n: int
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The plan in words."""
+        at = ", ".join(f"{radius:g}" for radius in self.radii)
+        where = f"radius {at}" if self.radii else f"{self.times:g} times its certified radius"
+        left = f", of which {self.num_to_attack:,} to attack" if self.num_attacks else ", all attacked"
+        passes, votes = self.num_attacks * self.steps * self.noises, self.num_attacks * (self.n0 + self.n)
+        return _lines(
+            f"run       {self.run}",
+            f"attacks   {self.attacks}",
+            f"costs     {self.costs}, rule {self.rule}",
+            f"images    {self.num_images:,}{left}, each at {where} (L2, [0, 1] pixel units)",
+            f"gradients {self.steps} steps of {self.noises} noisy copies: {passes:,} forward and backward passes",
+            f"verdicts  {self.n0:,} + {self.n:,} votes: {votes:,} forward passes",
+        )
+
+
+@dataclass(frozen=True)
 class Price:
     """What some work takes on devices such as this machine's, and what that costs.
 
@@ -255,7 +307,16 @@ class TrainingPrice(Price):
         return f"takes     {super().__str__()}{corners}"
 
 
-def as_json(plan: SamplingPlan | TrainingPlan | SweepPlan, prices: Sequence[Price]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class AttackPrice(Price):
+    """What an attack takes, by one of one image at one radius."""
+
+    def __str__(self) -> str:
+        """The price in words."""
+        return f"takes     {super().__str__()}"
+
+
+def as_json(plan: SamplingPlan | TrainingPlan | SweepPlan | AttackPlan, prices: Sequence[Price]) -> dict[str, Any]:
     """A plan and its prices as values for JSON: the fields of the records, and `prices`."""
     fields = asdict(plan)
     return {

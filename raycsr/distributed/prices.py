@@ -9,9 +9,12 @@ import numpy as np
 import torch
 
 from raycsr.certification import Statements, looks
+from raycsr.data.decode import Decode
 from raycsr.data.memory import read_pixels
+from raycsr.distributed.attack.attacker import Attacker, AttackerSpec
+from raycsr.distributed.attack.job import AttackJob
 from raycsr.distributed.options import PlanOptions
-from raycsr.distributed.plans import SamplingPrice, TrainingPrice
+from raycsr.distributed.plans import AttackPrice, SamplingPrice, TrainingPrice
 from raycsr.distributed.pool import probe_here, worker_device
 from raycsr.distributed.sampling.job import Job
 from raycsr.distributed.training.fit import trainer_of
@@ -116,6 +119,20 @@ def _seconds_of_training(plan: Plan) -> float:
         trainer.step(batch).item()
     steps = config.training.epochs * (len(plan.held_out.left) // config.training.batch_size)
     return steps * (time.perf_counter() - start) / _BATCHES
+
+
+def price_of_attack(job: AttackJob, number: int, options: PlanOptions) -> AttackPrice:
+    """What so many attacks take, each of one image at one radius with its verdict, by one of them."""
+    spec = AttackerSpec.of(job, owner=0, threads=torch.get_num_threads())
+    attacker = Attacker(model=lambda: job.base_classifier, spec=spec)
+    row = job.wanted.iloc[:1].assign(radii=lambda rows: rows["radius"].map(str))
+    decode = Decode(job.source, job.base_classifier.preprocessing)
+    decoded = decode({name: row[name].to_numpy() for name in row.columns.tolist()})
+    image = {name: column[0] for name, column in decoded.items()}
+    attacker.rows([image])  # warms up
+    start = time.perf_counter()
+    attacker.rows([image])
+    return AttackPrice(*_bill(number * (time.perf_counter() - start), options))
 
 
 def _bill(seconds: float, options: PlanOptions) -> tuple[float, int, float | None, float | None]:

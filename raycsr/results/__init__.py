@@ -1,5 +1,6 @@
 """Stored results: their schema, where they are, reading and writing them, tables and plots. Knows no Ray."""
 
+from raycsr.results.attacks import load_attacks
 from raycsr.results.certificate_sets import CertificateSet, certificate_set, certify_table
 from raycsr.results.collect import collect_certificates, collect_trials
 from raycsr.results.image_sets import ImageSet, known_sets, note_known_sets, seen_images, seen_images_of, trained_on
@@ -30,6 +31,7 @@ __all__ = [
     "histograms",
     "known_sets",
     "list_runs",
+    "load_attacks",
     "load_certificates",
     "load_votes",
     "missing_images",

@@ -169,9 +169,13 @@ def _facts(run: Store, name: str, *, aloud: bool = False) -> dict | None:
 
 def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str) -> str:
     """Names a certificate set: a legible slug, and a digest of what the certificates depend on."""
+    return f"{slug(spec)}-{_digest(costs.values, alpha, BOUNDS[sampling].name)}"
+
+
+def slug(spec: str) -> str:
+    """How the name of a set begins that is of a cost matrix: the spec in letters that any storage takes."""
     stem = PurePath(spec).stem if is_cost_file(spec) else spec
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]
-    return f"{slug}-{_digest(costs.values, alpha, BOUNDS[sampling].name)}"
+    return re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]
 
 
 def _digest(values: np.ndarray | list, alpha: float, bound: str) -> str:

@@ -1,6 +1,8 @@
-"""What became of a run that was sampled."""
+"""What became of a run that was sampled, or attacked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import pandas as pd
 
 from raycsr.results import Run
 
@@ -13,3 +15,22 @@ class Outcome:
     num_images: int
     sampled: int  # images, by this call
     errors: dict[str, str]  # image_id -> why it certifies nothing
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What became of an attack on a run.
+
+    Attributes:
+        run: whose images were attacked.
+        attacks: rows of `raycsr.results.schema.ATTACKS`, one an image and radius that was asked for.
+        errors: image_id -> why it could not be attacked.
+        broken_guarantee: one line, where more certificates broke than their alpha allows; else empty.
+        lines: what was found, in words.
+    """
+
+    run: Run
+    attacks: pd.DataFrame
+    errors: dict[str, str]
+    broken_guarantee: str = ""
+    lines: list[str] = field(default_factory=list)

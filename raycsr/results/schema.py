@@ -76,6 +76,29 @@ CERTIFICATES = pa.schema(
     ]
 )
 
+ATTACKS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("label", pa.int32()),
+        ("radius", pa.float64()),  # L2, [0, 1] pixel units: within it a picture was sought
+        ("certified", pa.float64()),  # the certificate's radius that it is a multiple of; null where it was named
+        ("alpha", pa.float64()),  # of that certificate
+        ("distance", pa.float64()),  # of the picture that was found from the image
+        ("target", pa.int32()),  # the costly class that the selection votes on the picture favour
+        ("target_votes", pa.int64()),  # its estimation votes
+        ("rival", pa.int32()),  # the harmless class with the most estimation votes
+        ("rival_votes", pa.int64()),  # those
+        ("n", pa.int64()),  # estimation votes in total; 0 where it is errored
+        ("broken", pa.bool_()),  # proven at 1e-6: the smoothed classifier answers the picture by a costly class
+        ("wrong", pa.bool_()),  # proven at 1e-6: it does not answer it by the label
+        ("image_sha", pa.string()),  # sha256 of the image's decoded pixels
+        ("picture_sha", pa.string()),  # of the picture's
+        ("device", pa.string()),  # what sought and judged it
+        ("seconds", pa.float64()),  # of both
+        ("error", pa.string()),  # null, or why there is no picture
+    ]
+)
+
 
 def refuse_other_schemas(manifests: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuses runs that another version of raycsr has written in another way.

@@ -4,7 +4,7 @@ What an attack finds is a candidate. Whether the smoothed classifier answers it 
 (`raycsr.certification.attacks`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def attack_images(
     sigma: float,
     steps: int,
     noises: int,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
 ) -> torch.Tensor:
     """Looks, within a ball around each image, for a picture that the smoothed classifier answers by a target class.
 
@@ -71,17 +71,17 @@ def attack_images(
         sigma: Standard deviation of the noise, in [0, 1] pixel units.
         steps: Gradient steps, each a forward and a backward pass of N * noises rows.
         noises: Noisy copies of an image in each step.
-        generator: Source of the noise, on that device.
+        generators: Source of the noise of each image, N of them on that device.
 
     Returns:
         uint8 (N, C, H, W), each within its radius of its image.
     """
     pixels = images.float() / 255  # (N, C, H, W)
     reach = torch.as_tensor(np.asarray(radii), dtype=torch.float32, device=images.device).view(-1, 1, 1, 1)
-    moved = pixels
+    moved, shape = pixels, (noises, *images.shape[1:])
     for _ in range(steps):
         moved = moved.detach().requires_grad_(True)
-        noise = torch.randn((len(images), noises, *images.shape[1:]), generator=generator, device=images.device)
+        noise = torch.stack([torch.randn(shape, generator=one, device=images.device) for one in generators])
         logits = network((moved[:, None] + sigma * noise).flatten(0, 1)).float()  # (N * noises, m)
         log_p = logits.log_softmax(dim=1).unflatten(0, noise.shape[:2]).logsumexp(dim=1)  # (N, m), but for log(noises)
         lead = log_p.masked_fill(~targets, -torch.inf).amax(dim=1) - log_p.masked_fill(targets, -torch.inf).amax(dim=1)

@@ -90,3 +90,32 @@ NOISE_SCHEME = "v1"
 """Name of the noise scheme, part of a run's identity: any change to the noise is a new scheme."""
 CHUNK = 64
 """Number of samples that are drawn under one key: a constant of the noise scheme, never the batch size."""
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """What is spent on an attack of one image at one radius, and on its verdict.
+
+    Attributes:
+        steps: Gradient steps.
+        noises: Noisy copies of the image in each step.
+        n: Votes of the verdict; more tell apart what is closer to the border.
+        seed: Seed of the draw of images, of the attack's noise and of the verdict's.
+    """
+
+    steps: int = 20
+    noises: int = 32
+    n: int = 1000
+    seed: int = 0
+
+
+def check_attack(options: AttackOptions) -> None:
+    """Refuses what cannot be attacked or judged with.
+
+    Raises:
+        UserError: naming the option and its value.
+    """
+    for name, value, least in (("steps", options.steps, 1), ("noises", options.noises, 1), ("n", options.n, 20)):
+        if not least <= value <= MOST_SAMPLES:
+            why = "; fewer votes prove nothing at 1e-6, even if all agree" if name == "n" else ""
+            raise UserError(f"{name} is {value}; give {least} or more{why}")

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from raycsr.distributed.attack.arguments import AttackArguments
 from raycsr.distributed.options import PlanOptions
-from raycsr.distributed.plans import Price, SamplingPlan, SweepPlan, TrainingPlan, as_json
+from raycsr.distributed.plans import AttackPlan, Price, SamplingPlan, SweepPlan, TrainingPlan, as_json
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.search.arguments import SweepArguments
 from raycsr.distributed.training.arguments import TrainArguments
@@ -18,15 +19,16 @@ from raycsr.store import Store
 if TYPE_CHECKING:
     from raycsr.distributed.training.plan import Plan
 
-Planned = tuple[SamplingPlan | TrainingPlan | SweepPlan, Iterable[Price]]
+Planned = tuple[SamplingPlan | TrainingPlan | SweepPlan | AttackPlan, Iterable[Price]]
 
 
 def validate(verb: str, asked: Any, planning: PlanOptions) -> None:
     """Checks what a verb would do, without a cluster, and prints the plan.
 
     Args:
-        verb: The verb: sample, train or sweep.
-        asked: The options of that verb: SampleArguments, TrainArguments or SweepArguments.
+        verb: The verb: sample, train, sweep or attack.
+        asked: The options of that verb: SampleArguments, TrainArguments, SweepArguments or
+            AttackArguments.
         planning: How the plan is priced and printed.
 
     Raises:
@@ -38,7 +40,7 @@ def validate(verb: str, asked: Any, planning: PlanOptions) -> None:
             "of 1 or more, and an hourly_price of 0 or more"
         )
     plan_of_verb: dict[str, Callable[[Any, PlanOptions], Iterator[Planned]]]
-    plan_of_verb = {"sample": _sample, "train": _train, "sweep": _sweep}
+    plan_of_verb = {"sample": _sample, "train": _train, "sweep": _sweep, "attack": _attack}
     plans = plan_of_verb[verb](asked, planning)
     if planning.json:
         with redirect_stdout(sys.stderr):  # whatever a library prints: the document stands alone on stdout
@@ -67,6 +69,18 @@ def _sample(asked: SampleArguments, planning: PlanOptions) -> Iterator[Planned]:
         precision, images = resolve_precision(asked.sampling.precision, device), job.listing.images["image_id"]
         plan = plan_of(job, precision=precision, device=device_name(device), to_sample=images)
         yield plan, prices_of_sampling(job, planning) if planning.time_one_batch else ()
+
+
+def _attack(asked: AttackArguments, planning: PlanOptions) -> Iterator[Planned]:
+    from raycsr.distributed.attack.job import check
+    from raycsr.distributed.pool import check_pool_options
+    from raycsr.distributed.prices import price_of_attack
+
+    check_pool_options(asked.pool)
+    job = check(asked)
+    plan = job.plan(job.attacks.lacking(job.wanted))
+    prices = (price_of_attack(job, one, planning) for one in [plan.num_attacks] if planning.time_one_batch and one)
+    yield plan, prices
 
 
 # Training -------------------------------------------------------------------------------------------------

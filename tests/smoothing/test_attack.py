@@ -29,10 +29,10 @@ class HalfSpace(nn.Module):
 
 
 def attacked(images, radii, *, steps=10, noises=8, targets=(False, True), network=None):
-    generator = torch.Generator().manual_seed(1)
+    generators = [torch.Generator().manual_seed(i) for i in range(len(images))]
     of_each = torch.tensor(targets).expand(len(images), -1)
     return attack_images(
-        network or HalfSpace(), images, of_each, radii, sigma=SIGMA, steps=steps, noises=noises, generator=generator
+        network or HalfSpace(), images, of_each, radii, sigma=SIGMA, steps=steps, noises=noises, generators=generators
     )
 
 

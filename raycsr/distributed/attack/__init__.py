@@ -1,0 +1,1 @@
+"""Attacking a run's images, on actors or in this process."""

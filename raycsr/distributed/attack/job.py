@@ -1,0 +1,199 @@
+"""An attack of a run: what is checked before it, which images at which radii, and what is still to be done."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from raycsr.certification import check_alpha
+from raycsr.certification.attacks import COST_SENSITIVE_RADIUS
+from raycsr.costs import CostMatrix
+from raycsr.data.options import DataOptions
+from raycsr.data.sources import Source, open_source, stored_options
+from raycsr.distributed.attack.arguments import AttackArguments
+from raycsr.distributed.plans import AttackPlan
+from raycsr.errors import UserError, shown
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.rules import ARGMAX, Rule
+from raycsr.models.spec import ModelOptions
+from raycsr.options import listed
+from raycsr.results import Run, load_certificates, resolve_run
+from raycsr.results.attacks import AttackSet, attack_set
+from raycsr.results.notes import read_rule
+from raycsr.smoothing.options import CHUNK, check_attack
+
+
+@dataclass(frozen=True)
+class AttackJob:
+    """An attack, with everything checked that can be checked without the cluster.
+
+    Attributes:
+        run: whose images are attacked.
+        manifest: of the run.
+        asked: what of it, and the budget.
+        base_classifier: that of the run.
+        source: where the images are.
+        rule: the decision rule.
+        matrix: the cost matrix.
+        certificates: of the run under them, a row an image.
+        wanted: a row an attack, in the order in which images are drawn: image_id, label, radius, certified and alpha
+            (NaN where the radius was named).
+    """
+
+    run: Run
+    manifest: dict[str, Any]
+    asked: AttackArguments
+    base_classifier: BaseClassifier
+    source: Source
+    rule: Rule
+    matrix: CostMatrix
+    certificates: pd.DataFrame
+    wanted: pd.DataFrame
+
+    @property
+    def attacks(self) -> AttackSet:
+        """Where what is found is kept."""
+        return AttackSet(self.run.store, attack_set(self.asked.costs, self.matrix, self.rule.id, self.asked.options))
+
+    @property
+    def audits(self) -> bool:
+        """Whether the guarantee says that nothing breaks, but for alpha."""
+        return self.asked.radii is None and self.asked.times < 1
+
+    def plan(self, missing: pd.DataFrame) -> AttackPlan:
+        """What there is to do, where these rows of `wanted` are missing."""
+        asked = self.asked
+        return AttackPlan(
+            run=self.run.location,
+            attacks=self.attacks.location,
+            costs=asked.costs,
+            rule=self.rule.spec,
+            num_images=self.wanted["image_id"].nunique(),
+            num_to_attack=missing["image_id"].nunique(),
+            num_attacks=len(missing),
+            radii=tuple(listed(asked.radii) or ()),
+            times=asked.times if asked.radii is None else None,
+            steps=asked.steps,
+            noises=asked.noises,
+            n0=CHUNK,
+            n=asked.n,
+        )
+
+
+def check(asked: AttackArguments) -> AttackJob:
+    """Checks all that can be checked without the cluster.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_alpha(asked.alpha)
+    check_attack(asked.options)
+    asked = replace(asked, radii=listed(asked.radii))
+    _check_aim(asked)
+    found = resolve_run(asked.run)
+    manifest = found.manifest()
+    rule_id = found.rule_id(asked.rule)
+    rule = ARGMAX if rule_id == ARGMAX.id else Rule.from_dict(read_rule(found.store, f"rules/{rule_id}.json"))
+    matrix = found.costs(asked.costs)
+    if not matrix.sensitive.any():
+        raise UserError(f"costs {asked.costs!r} have no costly mistake: there is nothing to attack")
+    certificates = load_certificates(found.location, asked.costs, asked.alpha, rule_id)
+    return AttackJob(
+        run=found,
+        manifest=manifest,
+        asked=asked,
+        base_classifier=_model(found, manifest, asked.model),
+        source=_source(found, manifest, asked.data),
+        rule=rule,
+        matrix=matrix,
+        certificates=certificates,
+        wanted=wanted_attacks(certificates, asked, found.run_id),
+    )
+
+
+def _check_aim(asked: AttackArguments) -> None:
+    if asked.images < 1:
+        raise UserError(f"images is {asked.images}; give 1 or more")
+    if not (np.isfinite(asked.times) and asked.times > 0):
+        raise UserError(f"times is {asked.times}; give a multiple of the certified radius above 0, such as 0.99")
+    if asked.radii is None:
+        return
+    if not asked.radii or not all(np.isfinite(radius) and radius > 0 for radius in asked.radii):
+        raise UserError(f"radii are {_listed(asked.radii)}; give L2 radii above 0, in [0, 1] pixel units")
+    if asked.times != AttackArguments.times:
+        raise UserError(
+            f"times is {asked.times:g} and radii are {_listed(asked.radii)}: times is of each certificate's own radius; "
+            "give one of the two"
+        )
+
+
+def _listed(radii: Sequence[float]) -> str:
+    return ", ".join(f"{radius:g}" for radius in radii) or "none"
+
+
+def wanted_attacks(certificates: pd.DataFrame, asked: AttackArguments, run_id: str) -> pd.DataFrame:
+    """A row an attack. Images are drawn by a digest of their ids: those of a larger budget are these, and more."""
+    radii = certificates[COST_SENSITIVE_RADIUS]
+    is_certified = asked.radii is None
+    some = certificates[certificates["error"].isna() & ((radii > 0) if is_certified else radii.notna())]
+    if some.empty:
+        what = "certified above 0" if is_certified else "of a class with costly mistakes"
+        raise UserError(
+            f"run {run_id} has {len(certificates)} images under costs {asked.costs!r}, and none is {what}; there is "
+            "nothing to attack"
+        )
+    order = some["image_id"].map(lambda one: hashlib.blake2b(f"{asked.seed} {one}".encode(), digest_size=8).digest())
+    some = some.loc[
+        order.sort_values(kind="stable").index[: asked.images], ["image_id", "label", COST_SENSITIVE_RADIUS]
+    ]
+    some = some.rename(columns={COST_SENSITIVE_RADIUS: "certified"})
+    if is_certified:
+        return some.assign(radius=asked.times * some["certified"], alpha=asked.alpha).reset_index(drop=True)
+    of_radii = [some.assign(radius=radius) for radius in dict.fromkeys(asked.radii or [])]
+    every = pd.concat(of_radii).sort_index(kind="stable").loc[some.index]
+    return every.assign(certified=np.nan, alpha=np.nan).reset_index(drop=True)
+
+
+def _model(run: Run, manifest: dict[str, Any], model: str | ModelOptions | None) -> BaseClassifier:
+    """The run's base classifier: that which is named, or the one that the manifest names.
+
+    Raises:
+        UserError: it is not the one that the run's votes are of.
+    """
+    if not {"preprocessing", "components"} <= manifest.keys():
+        raise UserError(f"run {run.run_id} does not say which weights its votes are of, so it cannot be attacked")
+    name = manifest["model"]
+    fix = "give its own by --model.name, as `raycsr sample` had it"
+    options = ModelOptions(name) if model is None else ModelOptions(model) if isinstance(model, str) else model
+    height, width = manifest["preprocessing"]["input_size"]
+    try:
+        found = load_base_classifier(options, num_classes=manifest["num_classes"])
+        if options.input_size is None and found.preprocessing.input_size != (height, width) and height == width:
+            options = replace(options, input_size=height)  # which the manifest says, not the model's name
+            found = load_base_classifier(options, num_classes=manifest["num_classes"])
+    except UserError as error:
+        if model is not None:
+            raise
+        raise UserError(f"the model of run {run.run_id}, {shown(name)}, cannot be loaded ({error}); {fix}") from error
+    for what, here, there in (
+        ("weights", found.components, manifest.get("components")),
+        ("preprocessing", found.preprocessing.to_dict(), manifest["preprocessing"]),
+    ):
+        if here != there:
+            raise UserError(
+                f"model {options.label!r} is not that of run {run.run_id} ({shown(name)}): its {what} differ; {fix}"
+            )
+    return found
+
+
+def _source(run: Run, manifest: dict[str, Any], data: DataOptions | None) -> Source:
+    if data is not None:
+        return open_source(data)
+    stored = manifest.get("config", {}).get("data")
+    if not stored:
+        raise UserError(f"run {run.run_id} does not say where its images are; give --data.source and --data.path")
+    return open_source(stored_options(stored))
