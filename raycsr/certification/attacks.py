@@ -123,7 +123,7 @@ def attacked_shares(attacks: pd.DataFrame, certificates: pd.DataFrame) -> pd.Dat
     groups = pd.Series(group_column(certificates), known.index) if "group" in certificates else None
     rows = []
     for radius in sorted(named["radius"].unique().tolist()):
-        ids = named["image_id"][named["radius"] == radius]
+        ids = named["image_id"][named["radius"] == radius].drop_duplicates()
         ids = ids[ids.isin(known.index)]
         of_ids, numbers = known.loc[ids], None if groups is None else groups.loc[ids].to_numpy()
         correct = (of_ids["prediction"] == of_ids["label"]).fillna(False) & ~of_ids["abstain"]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from raycsr.certification import class_recalls, costliest_images
 from raycsr.errors import UserError, first_of
+from raycsr.reports.attacked import attacked_table, audited, plot_attacked
 from raycsr.reports.certified import Certified, pairwise_tables
 from raycsr.reports.class_plots import captions, plot_pairwise, plot_recalls
 from raycsr.reports.comparison import (
@@ -72,6 +73,9 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Se
     if len(ranked) > 1:
         blocks.append(Details(lambda: [Section(f"Ranking {at}", _ranking(ranked))]))
     blocks.append(Details(lambda: [Section("Certified curves", _curves(found, costs))]))
+    attacked = _attacked(found, costs)
+    if attacked:
+        blocks.append(Section("Attacks", attacked))
     if len(ranked) > 1:
         blocks.append(Section(f"Front {at}", _front(found.compared[found.compared["costs"] == costs])))
     if len(ranked):
@@ -116,6 +120,24 @@ def _curves(found: Findings, costs: str) -> list[Block]:
     )
     picture = plot_curves({key: curve for key, curve in found.curves.items() if key[1] == costs})
     return [Paragraph(explained), Picture(picture, f"Certified curves under {costs}")]
+
+
+def _attacked(found: Findings, costs: str) -> list[Block]:
+    """What attacks found under one costs; nothing where there were none."""
+    blocks: list[Block] = [
+        Paragraph(line) for line in audited([one for one in found.sets if one.costs == costs], found.attacks)
+    ]
+    shares = found.attacked[found.attacked["costs"] == costs]
+    if shares.empty:
+        return blocks
+    explained = (
+        "Of the images that were attacked at a radius: rob_cs and certified accuracy, which are certified, are lower "
+        "bounds on the shares that are robust; not broken and not wrong, which attacks leave, are upper bounds, but "
+        "for verdicts that are false with probability 1e-6 each. Brackets: 95 % interval over images."
+    )
+    described = f"What is certified under {costs}, and above it what attacks leave"
+    picture = Details(lambda: [Picture(plot_attacked(shares, found.curves), described)])
+    return [*blocks, Paragraph(explained), picture, attacked_table(shares)]
 
 
 def _front(points: pd.DataFrame) -> list[Block]:

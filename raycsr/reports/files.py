@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from raycsr.errors import UserError
+from raycsr.reports.attacked import plot_attacked
 from raycsr.reports.certified import Certified
 from raycsr.reports.curves import plot_curves, plot_front
 from raycsr.reports.document import Document
@@ -34,6 +35,9 @@ def write_report(found: Findings, document: Document, store: Store) -> list[str]
     if len(found.compared):
         store.write("front.png", plot_front(found.compared))
         names.append("front.png")
+    if len(found.attacked):
+        store.write("attacked.png", plot_attacked(found.attacked, found.curves))
+        names.append("attacked.png")
     return [*names, *_write_locuslab_tables(found.sets, store)]
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from raycsr.reports.attacked import attacked_summaries, attacks_of
 from raycsr.reports.certified import Certified, certified_curves, default_radii, load_certified, summaries
 from raycsr.reports.comparison import legible
 from raycsr.reports.curves import Curves
@@ -42,6 +43,16 @@ class Findings:
     def drawn(self) -> list[Certified]:
         """The sets whose curves are drawn."""
         return legible(self.sets, self.points)
+
+    @cached_property
+    def attacks(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """Run, costs and rule of each set -> what attacks found on its images; no rows where there were none."""
+        return {one.key: attacks_of(one) for one in self.sets}
+
+    @cached_property
+    def attacked(self) -> pd.DataFrame:
+        """Bounds from both sides on robust shares, at the radii that attacks named."""
+        return attacked_summaries(self.sets, self.attacks)
 
     @cached_property
     def curves(self) -> Curves:

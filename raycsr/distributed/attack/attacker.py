@@ -87,7 +87,7 @@ class Attacker:
             self._sampler = self._open_sampler(base_classifier)
 
     def _open_sampler(self, base_classifier: BaseClassifier) -> Sampler:
-        manifest = self._spec.manifest
+        manifest, options = self._spec.manifest, self._spec.options
         prepared = prepare_for_inference(
             base_classifier,
             precision=manifest.get("precision", "fp32"),
@@ -96,13 +96,7 @@ class Attacker:
         )
         return Sampler(
             prepared,
-            Draws(
-                manifest["sigma"],
-                CHUNK,
-                self._spec.options.n,
-                self._spec.options.seed,
-                manifest.get("batch_size") or CHUNK,
-            ),
+            Draws(manifest["sigma"], CHUNK, options.n, options.seed, manifest.get("batch_size") or CHUNK),
             rules=[self._spec.rule],
             device=self._device,
             purpose="pilot",  # noise that no certificate stands on; a picture's name gives it its own

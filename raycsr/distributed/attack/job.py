@@ -126,8 +126,8 @@ def _check_aim(asked: AttackArguments) -> None:
         raise UserError(f"radii are {_listed(asked.radii)}; give L2 radii above 0, in [0, 1] pixel units")
     if asked.times != AttackArguments.times:
         raise UserError(
-            f"times is {asked.times:g} and radii are {_listed(asked.radii)}: times is of each certificate's own radius; "
-            "give one of the two"
+            f"times is {asked.times:g} and radii are {_listed(asked.radii)}: times is of each certificate's own "
+            "radius; give one of the two"
         )
 
 

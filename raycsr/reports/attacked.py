@@ -1,0 +1,137 @@
+"""Attacks beside certificates: the table of both bounds, the picture of both curves, and what audits found."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from raycsr.certification.attacks import attacked_shares
+from raycsr.costs import CostMatrix
+from raycsr.reports.certified import Certified
+from raycsr.reports.curves import STYLE, Curves, legend_below, png
+from raycsr.reports.document import Column, Table
+from raycsr.results.attacks import AttackSet, attack_sets
+
+Key = tuple[str, str, str]  # run, costs and rule, as people read them
+
+_OF_SET = ["run", "costs", "rule"]
+_PANELS = {
+    "rob_cs": ("rob_cs_attacked", "no perturbation within r makes a costly mistake"),
+    "certified_accuracy": ("accuracy_attacked", "right, and no perturbation within r changes it"),
+}
+
+
+def attacks_of(one: Certified) -> pd.DataFrame:
+    """The attacks of a run under the cost matrix and the rule of a set of certificates, of all budgets.
+
+    Returns:
+        Rows of `raycsr.results.schema.ATTACKS`; an image may have several at a radius.
+    """
+    found = {} if one.origin is None else attack_sets(one.origin)
+    names = [
+        name
+        for name, facts in found.items()
+        if facts["rule"] == one.rule_id and CostMatrix(np.array(facts["values"])).digest == one.matrix.digest
+    ]
+    frames = [AttackSet(one.origin.store, name).read() for name in names if one.origin is not None]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def attacked_summaries(sets: Sequence[Certified], attacks: Mapping[Key, pd.DataFrame]) -> pd.DataFrame:
+    """Bounds from both sides at the radii that attacks named.
+
+    Args:
+        sets: of certificates.
+        attacks: (run, costs, rule) of each -> what `attacks_of` returns.
+
+    Returns:
+        One row a set and radius: run, costs and rule, then the columns of
+        `raycsr.certification.attacks.attacked_shares`; no rows where nothing was attacked so.
+    """
+    frames = [pd.DataFrame(columns=_OF_SET)]
+    for one in sets:
+        if len(attacks[one.key]):
+            shares = attacked_shares(attacks[one.key], one.certificates)
+            of_set = pd.DataFrame(dict(zip(_OF_SET, one.key, strict=True)), shares.index)
+            frames.append(pd.concat([of_set, shares], axis=1))
+    return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
+
+
+def audited(sets: Sequence[Certified], attacks: Mapping[Key, pd.DataFrame]) -> list[str]:
+    """A sentence for each set whose certificates were attacked within their own radii."""
+    lines = []
+    for one in (one for one in sets if len(attacks[one.key])):
+        rows = attacks[one.key]
+        within = rows[rows["error"].isna() & (rows["radius"] < rows["certified"])]
+        if len(within):
+            broken = within.groupby("image_id")["broken"].any()
+            lines.append(
+                f"Of {len(broken):,} certificates of {one.label} under {one.costs} that were attacked within their "
+                f"radii, {int(broken.sum()):,} broke."
+            )
+    return lines
+
+
+def attacked_table(shares: pd.DataFrame) -> Table:
+    """Rows of `attacked_summaries`, of one costs; what was not attacked is left empty."""
+    columns = [Column("run"), Column("rule"), Column("radius", numeric=True), Column("images", numeric=True)]
+    columns += [Column(title, numeric=True) for title in ("rob_cs", "not broken", "certified accuracy", "not wrong")]
+    rows = [
+        [
+            row["run"],
+            row["rule"],
+            f"{row['radius']:.3g}",
+            f"{row['num_images']:,}",
+            _share(row, "rob_cs"),
+            _share(row, "rob_cs_attacked"),
+            _share(row, "certified_accuracy"),
+            _share(row, "accuracy_attacked"),
+        ]
+        for row in shares.to_dict("records")
+    ]
+    return Table(columns, rows)
+
+
+def _share(row: dict, name: str) -> str:
+    if np.isnan(row[name]):
+        return ""
+    interval = f" [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]" if f"{name}_low" in row else ""
+    return f"{row[name]:.3f}{interval}"
+
+
+def plot_attacked(shares: pd.DataFrame, curves: Curves) -> bytes:
+    """Draws what is certified and what attacks leave, over the radius: the truth lies between.
+
+    Args:
+        shares: rows of `attacked_summaries`.
+        curves: (run, costs, rule) -> a summary over many radii, as `plot_curves` takes them.
+
+    Returns:
+        A PNG: a panel each for rob_cs and certified accuracy. A colour a run, costs and rule: a line below, which is
+        certified, and points with 95 % intervals above, which are not broken.
+    """
+    legend: dict = {}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+        for axis, (lower, (upper, meaning)) in zip(figure.subplots(1, 2), _PANELS.items(), strict=True):
+            for i, (key, rows) in enumerate(shares.groupby(_OF_SET, sort=False)):
+                known = rows[rows[upper].notna()]
+                if known.empty:
+                    continue
+                label, look = " · ".join(map(str, key)), {"color": f"C{i % 10}"}
+                if key in curves:
+                    axis.plot(curves[key]["radius"], curves[key][lower], label=f"{label}: certified", **look)
+                around = [known[upper] - known[f"{upper}_low"], known[f"{upper}_high"] - known[upper]]
+                around = [one.clip(lower=0) for one in around]
+                axis.errorbar(
+                    known["radius"], known[upper], around, fmt="o--", label=f"{label}: not broken", linewidth=1, **look
+                )
+            axis.set(xlabel="L2 radius, [0, 1] pixel units", xlim=(0, None), ylim=(0, 1.02))
+            axis.set_title(f"{lower.replace('_acc', ' acc')}\n{meaning}")
+            axis.grid(alpha=0.25)
+            handles, labels = axis.get_legend_handles_labels()
+            legend |= dict(zip(labels, handles, strict=True))
+        legend_below(figure, list(legend.values()), list(legend))
+        return png(figure)
