@@ -18,7 +18,7 @@ from raycsr.distributed.plans import AttackPlan
 from raycsr.errors import UserError, shown
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.rules import ARGMAX, Rule
+from raycsr.models.rules import ARGMAX, Rule, rule_of_dict
 from raycsr.models.spec import ModelOptions
 from raycsr.options import listed
 from raycsr.results import Run, load_certificates, resolve_run
@@ -97,7 +97,7 @@ def check(asked: AttackArguments) -> AttackJob:
     found = resolve_run(asked.run)
     manifest = found.manifest()
     rule_id = found.rule_id(asked.rule)
-    rule = ARGMAX if rule_id == ARGMAX.id else Rule.from_dict(read_rule(found.store, f"rules/{rule_id}.json"))
+    rule = ARGMAX if rule_id == ARGMAX.id else rule_of_dict(read_rule(found.store, f"rules/{rule_id}.json"))
     matrix = found.costs(asked.costs)
     if not matrix.sensitive.any():
         raise UserError(f"costs {asked.costs!r} have no costly mistake: there is nothing to attack")
