@@ -7,7 +7,7 @@ import pandas as pd
 
 from raycsr.certification.bounds import FloatArray, IntArray
 from raycsr.certification.groups import group_column
-from raycsr.certification.intervals import wilson
+from raycsr.certification.intervals import score_interval, wilson
 from raycsr.certification.metrics.record import certified
 from raycsr.certification.summary import checked_radii, refuse_mixed, refuse_other_costs
 from raycsr.costs import CostMatrix, as_cost_matrix
@@ -89,14 +89,16 @@ def class_recalls(certificates: pd.DataFrame, num_classes: int) -> pd.DataFrame:
     prediction = certificates["prediction"].to_numpy(np.float64, na_value=np.nan)
     correct = (prediction == labels) & ~certificates["abstain"].to_numpy(bool)
     groups = group_column(certificates)
-    rows = []
-    for y in range(num_classes):
-        of_class = labels == y
-        hits = correct[of_class, None]
-        low, high = (limit[0] for limit in wilson(hits, None if groups is None else groups[of_class]))
-        rows.append((len(hits), hits.mean() if len(hits) else np.nan, low, high))
-    columns = ["num_images", "recall", "recall_low", "recall_high"]
-    return pd.DataFrame(rows, pd.RangeIndex(num_classes, name="class"), columns)
+    num_images = np.bincount(labels, minlength=num_classes)
+    recall = np.full(num_classes, np.nan)
+    np.divide(np.bincount(labels[correct], minlength=num_classes), num_images, out=recall, where=num_images > 0)
+    if groups is None:  # of all classes at once
+        low, high = score_interval(recall, np.maximum(num_images, 1.0))
+    else:
+        limits = [wilson(correct[labels == y, None], groups[labels == y]) for y in range(num_classes)]
+        low, high = np.concatenate(limits, axis=1)
+    columns = {"num_images": num_images, "recall": recall, "recall_low": low, "recall_high": high}
+    return pd.DataFrame(columns, pd.RangeIndex(num_classes, name="class"))
 
 
 def collapsed_classes(certificates: pd.DataFrame, num_classes: int, argmax: pd.DataFrame | None = None) -> pd.DataFrame:

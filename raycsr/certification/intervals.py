@@ -52,11 +52,16 @@ def wilson(hits: NDArray[np.bool_], groups: IntArray | None = None) -> Limits:
     """
     share, num_images = mean(hits), np.full(hits.shape[1], float(max(1, len(hits))))
     if groups is not None:
-        sizes = np.unique(groups, return_counts=True)[1]
+        sizes = group_sizes(groups)
         if len(sizes) < len(hits):
             if _kish(sizes) < FEWEST_GROUPS:
                 return np.zeros_like(share), np.ones_like(share)
             num_images = _effective(hits, groups, sizes)
+    return score_interval(share, num_images)
+
+
+def score_interval(share: FloatArray, num_images: FloatArray) -> Limits:
+    """The 95 % score interval of shares of so many independent images, (R,) each; NaN where a share is."""
     centre = share + Z_95**2 / (2 * num_images)
     half = Z_95 * np.sqrt(share * (1 - share) / num_images + Z_95**2 / (4 * num_images**2))
     scale = 1 + Z_95**2 / num_images
@@ -85,6 +90,13 @@ def _variance(values: NDArray[np.bool_] | FloatArray, groups: IntArray) -> Float
     return (len(starts) - 1) / len(starts) * ((sums / others[:, None]) ** 2).sum(axis=0)
 
 
+def group_sizes(groups: IntArray) -> IntArray:
+    """How many images each group has, (G,), by the groups' numbers: int (N,)."""
+    ordered = np.sort(groups)
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    return np.diff(starts, append=len(ordered))
+
+
 def _kish(sizes: IntArray) -> float:
     """How many groups of one size say as much as groups of these sizes, where all images of a group are alike."""
     return float(sizes.sum() ** 2 / (sizes**2).sum())
@@ -99,7 +111,7 @@ def mean_intervals(groups: IntArray, *values: FloatArray) -> list[Limits]:
 
     Few independent images are resampled; groups, which may be few, have Student's t. NaN where (nearly) all are of one.
     """
-    sizes = np.unique(groups, return_counts=True)[1]
+    sizes = group_sizes(groups)
     if len(sizes) == len(groups):
         if len(groups) < NORMAL_FROM:
             return _bootstrap(*values)

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from raycsr.certification.bounds import FloatArray, IntArray
 from raycsr.certification.groups import group_column, group_numbers
-from raycsr.certification.intervals import Limits, mean
+from raycsr.certification.intervals import Limits, group_sizes, mean
 from raycsr.certification.metrics import METRICS
 from raycsr.certification.metrics.record import IMAGES, Judged, Population, Values
 from raycsr.costs import CostMatrix, as_cost_matrix
@@ -83,7 +83,7 @@ def summarize(
         "num_images": len(certificates),
         "num_errors": certificates["error"].notna().sum(),
         **{one.count: len(those.rows) for one, those in judged.items() if one.count and one is not IMAGES},
-        "num_groups": len(np.unique(groups_of)),
+        "num_groups": len(group_sizes(groups_of)),
         **{name: mean(of_images) for name, of_images in values.items()},
     }
     if intervals:
@@ -137,7 +137,9 @@ def refuse_mixed(certificates: pd.DataFrame) -> None:
     if certificates.empty:
         raise UserError("there are 0 certificates to sum up; certify some images first")
     for column in certificates.columns.intersection(["run_id", "costs", "rule", "alpha"], sort=False):
-        values = certificates[column].unique()
+        if (certificates[column] == certificates[column].iloc[0]).all():
+            continue
+        values = certificates[column].unique()  # NaN, an alpha that nobody said, is not equal to itself
         if len(values) > 1:
             shown = ", ".join(str(value) for value in values)
             raise UserError(f"certificates of several values of {column} ({shown}); select one of them")
@@ -153,7 +155,8 @@ def refuse_other_costs(
     if not sensitive.any():  # standard certificates only, such as those of other programs
         return
     num_targets = np.count_nonzero(costs.values, axis=1)[labels]
-    num_radii = np.where(sensitive, certificates["pairwise_radius"].where(sensitive, "").map(len), 0)
+    num_radii = np.zeros(len(labels), np.int64)
+    num_radii[sensitive] = list(map(len, certificates["pairwise_radius"].to_numpy()[sensitive]))
     differs = num_radii != num_targets
     if differs.any():
         image = certificates["image_id"].to_numpy()[differs][0]

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -236,20 +237,29 @@ def _load(
             f"run {run.run_id} has no certificates{asked} (stored: {have}); "
             f"make them with `raycsr certify --run {run.location} --costs ...`"
         )
-    if not names:
+    if not names or not shown:
         return []
-    listed = run.images()["image_id"]
-    return [one for name in names for one in _load_set(run, name, stored[name], label, shown, listed, allow_missing)]
+    of_run = _OfRun(run, label, shown, run.manifest(), run.images())
+    return [one for name in names for one in _load_set(of_run, name, stored[name], allow_missing)]
 
 
-def _load_set(
-    run: Run, name: str, facts: dict, label: str, rules: dict[str, str], listed: pd.Series, allow_missing: bool
-) -> list[Certified]:
-    """One certificate set, rule by rule; a rule without any certificate is left out."""
-    manifest = run.manifest()
+class _OfRun(NamedTuple):
+    """What all certificate sets of a run have in common."""
+
+    run: Run
+    label: str
+    rules: dict[str, str]  # those to show: id -> as a person writes it
+    manifest: dict
+    listing: pd.DataFrame
+
+
+def _load_set(of_run: _OfRun, name: str, facts: dict, allow_missing: bool) -> list[Certified]:
+    """One certificate set, rule by rule; a rule without any certificate is left out, and others are not read."""
+    run, label, rules, manifest, listing = of_run
+    read = run.certificates(name, *dict.fromkeys(["argmax", *rules]))  # argmax, which others are compared with
     # one order whatever parts they are in: intervals that resample rows are then the same however a run was sampled
-    certificates = _of_listed(run, run.with_groups(run.certificates(name)), listed)
-    num_images, position = len(listed), pd.Series(listed.index, index=listed)
+    certificates = _of_listed(run, run.with_groups(read, listing), listing["image_id"])
+    num_images, position = len(listing), pd.Series(listing.index, index=listing["image_id"])
     spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
     matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
     size = tuple(manifest.get("preprocessing", {}).get("input_size", ())) or None
@@ -270,8 +280,8 @@ def _load_set(
             positions = rows["image_id"].map(position)
             plain = of_argmax if rule_id != "argmax" and len(of_argmax) else None
             collapsed = collapsed_classes(rows, matrix.num_classes, plain)
-            of_run = (missing, size, run, folder, positions)
-            sets.append(Certified(label, spec, rule, rule_id, run.location, matrix, rows, collapsed, *of_run))
+            rest = (missing, size, run, folder, positions)
+            sets.append(Certified(label, spec, rule, rule_id, run.location, matrix, rows, collapsed, *rest))
     return sets
 
 

@@ -16,7 +16,6 @@ from pathlib import PurePath
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raycsr.certification import BOUNDS, certify_votes
 from raycsr.costs import CostMatrix
@@ -85,40 +84,39 @@ class CertificateSet:
         with ThreadPoolExecutor(READERS) as pool:
             return [part for part in pool.map(certify, parts) if part is not None]
 
-    def read(self, rule: str | None = None) -> pa.Table:
-        """Certificates of all votes parts, of one rule, by its id, or of all; those that lack are made in memory.
+    def read(self, rules: Sequence[str] = ()) -> pa.Table:
+        """Certificates of all votes parts, of some rules, by their ids, or of all; those that lack are made in memory.
 
         Raises:
             UserError: naming a part whose votes cannot be certified.
         """
         names, columns = self._votes.names(), [*CERTIFICATES.names, "part"]
-        tables = self._valid(names, columns)
+        tables = self._valid(names, columns, rules)
         lacking = [name for name in names if name not in tables]
         if lacking:
-            tables |= self._in_memory(lacking)
+            tables |= self._in_memory(lacking, rules)
         schema = CERTIFICATES.append(pa.field("part", pa.string()))
         rows = [tables[name].replace_schema_metadata() for name in names if name in tables]
-        whole = pa.concat_tables([schema.empty_table(), *rows])
-        return whole if rule is None else whole.filter(pc.equal(whole["rule"], rule))
+        return pa.concat_tables([schema.empty_table(), *rows])
 
-    def _valid(self, parts: Sequence[str], columns: list[str]) -> dict[str, pa.Table]:
+    def _valid(self, parts: Sequence[str], columns: list[str], rules: Sequence[str] = ()) -> dict[str, pa.Table]:
         """Columns of the certificates, of some votes parts, that were made of the very bytes that are there."""
         there = set(self._parts.names())
         with ThreadPoolExecutor(READERS) as pool:
             names = [part for part in parts if part in there]
-            read = dict(zip(names, pool.map(lambda name: self._parts.one(name, columns), names), strict=True))
+            read = dict(zip(names, pool.map(lambda name: self._parts.one(name, columns, rules), names), strict=True))
         texts = {name: table.schema.metadata or {} for name, table in read.items() if table is not None}
         digests = {name: text[_MADE_OF.encode()].decode() for name, text in texts.items() if _MADE_OF.encode() in text}
         valid = self._votes.with_digests(digests) if digests else set()
         return {name: table for name, table in read.items() if name in valid}
 
-    def _in_memory(self, parts: Sequence[str]) -> dict[str, pa.Table]:
+    def _in_memory(self, parts: Sequence[str], rules: Sequence[str]) -> dict[str, pa.Table]:
         facts = _facts(self._run, self.name)
         if facts is None:
             raise UserError(f"{self._parts.store.location} is no set of certificates; make one with `raycsr certify`")
         costs, alpha = CostMatrix(np.array(facts["values"])), facts["alpha"]
         with ThreadPoolExecutor(READERS) as pool:
-            made = dict(zip(parts, pool.map(lambda part: self._made(part, costs, alpha), parts), strict=True))
+            made = dict(zip(parts, pool.map(lambda part: self._made(part, costs, alpha, rules), parts), strict=True))
         self._votes.warn([part for part, one in made.items() if one is None])
         tables = {part: certificates_table(one[0]) for part, one in made.items() if one is not None}
         if tables:
@@ -129,9 +127,11 @@ class CertificateSet:
             )
         return {part: table.append_column("part", pa.repeat(part, len(table))) for part, table in tables.items()}
 
-    def _made(self, part: str, costs: CostMatrix, alpha: float) -> tuple[pd.DataFrame, str] | None:
-        """The certificates of a votes part, and its digest; None where it cannot be read."""
-        votes, digest = self._votes.with_digest(part, VOTES.names)
+    def _made(
+        self, part: str, costs: CostMatrix, alpha: float, rules: Sequence[str] = ()
+    ) -> tuple[pd.DataFrame, str] | None:
+        """The certificates of a votes part, of some rules or of all, and its digest; None where it cannot be read."""
+        votes, digest = self._votes.with_digest(part, VOTES.names, rules)
         if votes is None:
             return None
         try:

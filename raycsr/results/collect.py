@@ -1,6 +1,7 @@
 """Tidy tables of everything under a location: the certificates of many runs, the trials of many sweeps. No Ray."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 
@@ -56,16 +57,15 @@ def collect_certificates(
         refuse_other_schemas({run.run_id: facts for run, facts in zip(runs, manifests, strict=True)})
         rule_ids = list(pool.map(lambda run: _rule_ids(run, rule), runs))
         sets = list(pool.map(lambda run: run.certificate_sets(), runs))
-        if not any(rule_ids):
+        if rule is not None and not any(rule_ids):
             specs = pool.map(lambda run: [one.spec for one in run.rules().values()], runs)
             known = dict.fromkeys(spec for of_run in specs for spec in of_run)
-            raise UserError(f"no run at {os.fspath(results)!r} has a rule {rule!r}; {nearest(str(rule), known)}")
+            raise UserError(f"no run at {os.fspath(results)!r} has a rule {rule!r}; {nearest(rule, known)}")
         wanted = [
-            (run, name, facts["spec"], rule_id)
+            (run, name, facts["spec"], ids)
             for run, ids, stored in zip(runs, rule_ids, sets, strict=True)
             for name, facts in stored.items()
-            if _is_of(facts, costs)
-            for rule_id in ids
+            if _is_of(facts, costs) and (ids or rule is None)
         ]
         if not wanted:
             have = ", ".join(dict.fromkeys(facts["spec"] for stored in sets for facts in stored.values())) or "none"
@@ -135,11 +135,9 @@ def _trials(sweep: Store) -> pa.Table:
     return sweep.read_table("trials.parquet")
 
 
-def _rule_ids(run: Run, rule: str | None) -> list[str | None]:
-    """The ids that a rule has in a run, [None] for all rules without a wish."""
-    if rule is None:
-        return [None]
-    return [one.id for one in run.rules().values() if rule in (one.id, one.spec)]
+def _rule_ids(run: Run, rule: str | None) -> list[str]:
+    """The ids that a rule has in a run; none without a wish."""
+    return [] if rule is None else [one.id for one in run.rules().values() if rule in (one.id, one.spec)]
 
 
 def _is_of(facts: dict, costs: CostMatrix | str | None) -> bool:
@@ -148,9 +146,9 @@ def _is_of(facts: dict, costs: CostMatrix | str | None) -> bool:
     return costs is None or costs in (facts["spec"], PurePath(facts["spec"]).name)
 
 
-def _certificates(run: Run, name: str, spec: str, rule_id: str | None) -> pd.DataFrame:
+def _certificates(run: Run, name: str, spec: str, rules: Sequence[str]) -> pd.DataFrame:
     """One certificate set with the facts of its run in front."""
     manifest = run.manifest()
     facts = {"run_id": run.run_id, "costs": spec, **{key: manifest[key] for key in ("experiment", "model", "sigma")}}
-    certificates = run.with_groups(run.certificates(name, rule_id).assign(**facts))
+    certificates = run.with_groups(run.certificates(name, *rules).assign(**facts))
     return certificates[[*_OF_RUN, *CERTIFICATES.names, *certificates.columns.intersection(["group"])]]

@@ -35,7 +35,7 @@ def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataF
         1  a/1.png      0  argmax  1000    fixed    0.5
     """
     found = resolve_run(run)
-    votes = found.with_groups(found.votes(_rule_id(found, rule)).to_pandas())
+    votes = found.with_groups(found.votes(*_ids(found, rule)).to_pandas())
     return votes.assign(sigma=found.manifest()["sigma"])
 
 
@@ -107,7 +107,7 @@ def load_certificates(
         1  a/1.png      0           1              1.3
     """
     found = resolve_run(run)
-    rule = _rule_id(found, rule)
+    rules = _ids(found, rule)
     stored = found.certificate_sets()
     if costs is None:
         names = [name for name, facts in stored.items() if alpha in (None, facts["alpha"])]
@@ -115,16 +115,17 @@ def load_certificates(
             raise UserError(
                 f"run {found.run_id} has {len(names)} certificate sets ({', '.join(names)}); name one by costs=..."
             )
-        return found.with_groups(found.certificates(names[0], rule))
+        return found.with_groups(found.certificates(names[0], *rules))
     matrix = found.costs(costs) if isinstance(costs, str) else costs
     level = 0.001 if alpha is None else alpha
     spec, sampling = costs if isinstance(costs, str) else "", found.manifest()["sampling"]
     name = certificate_set(spec, matrix, level, sampling)
     same = [other for other in stored if other.rsplit("-", 1)[-1] == name.rsplit("-", 1)[-1]]
     if same:
-        return found.with_groups(found.certificates(same[0], rule))
-    return found.with_groups(certify_table(found.votes(rule), matrix, found.manifest()["sigma"], level))
+        return found.with_groups(found.certificates(same[0], *rules))
+    return found.with_groups(certify_table(found.votes(*rules), matrix, found.manifest()["sigma"], level))
 
 
-def _rule_id(run: Run, rule: str | None) -> str | None:
-    return None if rule is None else run.rule_id(rule)
+def _ids(run: Run, rule: str | None) -> list[str]:
+    """The id of the rule that is wanted; none where all are."""
+    return [] if rule is None else [run.rule_id(rule)]

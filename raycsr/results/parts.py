@@ -42,28 +42,28 @@ class Parts:
         self.store.write(name, data)
         return digest(data)
 
-    def read(self, columns: list[str], rule: str | None = None) -> pa.Table:
+    def read(self, columns: list[str], rules: Sequence[str] = ()) -> pa.Table:
         """Rows of all parts in the order of their names; warns of a part that cannot be read.
 
         Args:
             columns: Columns of the schema to read, and `part`, the part's name.
-            rule: Id of the decision rule whose rows are wanted; by default all.
+            rules: Ids of the decision rules whose rows are wanted; by default all.
         """
         schema = self.schema.append(pa.field("part", pa.string()))
         empty = pa.schema([schema.field(column) for column in columns]).empty_table()
-        return pa.concat_tables([empty, *self.each(self.names(), columns, rule).values()])
+        return pa.concat_tables([empty, *self.each(self.names(), columns, rules).values()])
 
     def each(
         self,
         names: Sequence[str],
         columns: list[str],
-        rule: str | None = None,
+        rules: Sequence[str] = (),
         then: Callable[[pa.Table], pa.Table] | None = None,
     ) -> dict[str, pa.Table]:
         """The readable ones of some parts by their names, each as `then` makes it; warns of the others."""
 
         def read(name: str) -> pa.Table | None:
-            table = self.one(name, columns, rule)
+            table = self.one(name, columns, rules)
             return table if table is None or then is None else then(table)
 
         with ThreadPoolExecutor(READERS) as pool:
@@ -71,24 +71,26 @@ class Parts:
         self.warn([name for name, table in tables.items() if table is None])
         return {name: table for name, table in tables.items() if table is not None}
 
-    def one(self, name: str, columns: list[str], rule: str | None = None) -> pa.Table | None:
-        """One part's rows, or None where it cannot be read."""
-        table = self.with_digest(name, [column for column in columns if column != "part"])[0]
+    def one(self, name: str, columns: list[str], rules: Sequence[str] = ()) -> pa.Table | None:
+        """One part's rows, of some rules or of all, or None where it cannot be read."""
+        table = self.with_digest(name, [column for column in columns if column != "part"], rules)[0]
         if table is None:
             return None
-        if rule is not None:  # here, not when all is read: a run of many rules is as many times as large
-            table = table.filter(pc.equal(table["rule"], rule))
         return table.append_column("part", pa.repeat(name, len(table))).select(columns) if "part" in columns else table
 
-    def with_digest(self, name: str, columns: list[str]) -> tuple[pa.Table | None, str]:
-        """Columns of a part, None where it cannot be read, and the digest of its bytes."""
+    def with_digest(self, name: str, columns: list[str], rules: Sequence[str] = ()) -> tuple[pa.Table | None, str]:
+        """Columns of a part, of some rules or of all, None where it cannot be read, and the digest of its bytes."""
         data = self.store.read(name)
         try:
             table = sealed.from_bytes(data, columns)
         except sealed.Damaged:
             return None, digest(data)
         is_ours = all(table.schema.field(column).type == self.schema.field(column).type for column in columns)
-        return table if is_ours else None, digest(data)
+        if not is_ours:
+            return None, digest(data)
+        if rules:  # here, not when all is read: a run of many rules is as many times as large
+            table = table.filter(pc.is_in(table["rule"], value_set=pa.array(rules, pa.string())))
+        return table, digest(data)
 
     def with_digests(self, digests: dict[str, str]) -> set[str]:
         """The parts that are there and have the given digests.

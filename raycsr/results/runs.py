@@ -190,11 +190,17 @@ class Run:
         voted = rows.filter(pc.and_(wanted, rows["error"].is_null())).select(["image_id", "image_sha"])
         return image_ids.to_frame("image_id").merge(voted.to_pandas().drop_duplicates())  # in the listing's order
 
-    def with_groups(self, certificates: pd.DataFrame) -> pd.DataFrame:
-        """Certificates, or other rows with image_id, with the column `group` where the listing has groups."""
-        if not self.store.exists("images.parquet"):
-            return certificates
-        listed = self.images()
+    def with_groups(self, certificates: pd.DataFrame, listed: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Certificates, or other rows with image_id, with the column `group` where the listing has groups.
+
+        Args:
+            certificates: The rows.
+            listed: The listing, where it is at hand; else it is read.
+        """
+        if listed is None:
+            if not self.store.exists("images.parquet"):
+                return certificates
+            listed = self.images()
         if "group" not in listed or listed["group"].isna().all():
             return certificates
         return certificates.assign(group=certificates["image_id"].map(listed.set_index("image_id")["group"]))
@@ -248,14 +254,14 @@ class Run:
         without_votes = len(missing_images(listing, committed.filter(committed["error"].is_null()), rules))
         return ImageCounts(images, images - without_votes, missing, without_votes - missing)
 
-    def votes(self, rule: str | None = None) -> pa.Table:
-        """All votes, each (image_id, rule) once, of one rule, by its id, or of all.
+    def votes(self, *rules: str) -> pa.Table:
+        """All votes, each (image_id, rule) once, of some rules, by their ids, or of all.
 
         Raises:
             UserError: where two parts hold different votes for one key, or raycsr 0.1 counted votes twice.
         """
         self._refuse_doubled()
-        return deduplicated(self._votes.read([*VOTES.names, "part"], rule))
+        return deduplicated(self._votes.read([*VOTES.names, "part"], rules))
 
     # Certificates ---------------------------------------------------------------------------------------
 
@@ -301,8 +307,8 @@ class Run:
         """
         return self.certificate_set(name).certify(parts, costs, alpha)
 
-    def certificates(self, name: str, rule: str | None = None) -> pd.DataFrame:
-        """A certificate set, each (image_id, rule) once, of one rule, by its id, or of all.
+    def certificates(self, name: str, *rules: str) -> pd.DataFrame:
+        """A certificate set, each (image_id, rule) once, of some rules, by their ids, or of all.
 
         What is not stored, or is of other votes than there are, is made from the votes.
 
@@ -310,7 +316,7 @@ class Run:
             UserError: naming a part whose votes cannot be certified.
         """
         self._refuse_doubled()
-        return deduplicated(self.certificate_set(name).read(rule)).to_pandas()
+        return deduplicated(self.certificate_set(name).read(rules)).to_pandas()
 
     def missing(self, certificates: pd.DataFrame) -> list[str]:
         """Listed images that lack a row of a rule that others have a row of."""

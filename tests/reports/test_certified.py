@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from handmade import NEVER_B, NO_B, PLAIN, write_run
 
-from raycsr import CostMatrix, UserError
+from raycsr import CostMatrix, UserError, collect_certificates, load_certificates
 from raycsr.reports import (
     certified_curves,
     default_radii,
@@ -19,7 +19,9 @@ from raycsr.reports import (
     reference_and_best,
     summaries,
 )
-from raycsr.results import runs_at
+from raycsr.results import certificate_sets, runs, runs_at
+from raycsr.results.certificate_sets import certify_table
+from raycsr.results.merging import deduplicated
 
 
 def test_an_entry_is_a_run_costs_and_rule(store):
@@ -127,6 +129,31 @@ def test_a_selection_of_rules_without_argmax_is_still_compared_with_it(tmp_path)
     run = write_run(tmp_path, "m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NEVER_B}, times=2)
     ((one,), _) = load_certified([run.location], rules=["offset:1*pair:a/b"])
     assert one.collapse == "b 0 of 4 right (argmax 1.000)"
+
+
+def test_rows_of_other_rules_are_not_read_nor_certified(tmp_path, monkeypatch):
+    answers = {"argmax": PLAIN, "offset:1*pair:a/b": NO_B, "offset:2*pair:a/b": NEVER_B, "offset:4*pair:a/b": NEVER_B}
+    run = write_run(tmp_path, "m.pt", answers)
+    stored = run.certificates(*run.certificate_sets())
+    read, certified = [], []
+    monkeypatch.setattr(runs, "deduplicated", lambda table: read.append(table) or deduplicated(table))
+    monkeypatch.setattr(
+        certificate_sets, "certify_table", lambda votes, *rest: certified.append(votes) or certify_table(votes, *rest)
+    )
+    asked = ["offset:2*pair:a/b"]
+    (one,), _ = load_certified([run.location], rules=asked)
+    assert set(read[0]["rule"].to_pylist()) == {"argmax", one.rule_id} and certified == []  # argmax, to compare with
+    of_rule = load_certificates(run.location, rule=asked[0])
+    everywhere = collect_certificates(tmp_path, rule=asked[0])
+    assert {*read[1]["rule"].to_pylist(), *read[2]["rule"].to_pylist()} == {one.rule_id} and len(read) == 3
+    expected = stored[stored["rule"] == one.rule_id]["standard_radius"].tolist()
+    assert of_rule["standard_radius"].tolist() == everywhere["standard_radius"].tolist() == expected
+    for part in Path(one.folder.location).glob("*.parquet"):
+        part.unlink()
+    with pytest.warns(UserWarning, match="made in memory"):
+        (again,), _ = load_certified([run.location], rules=asked)
+    assert {rule for votes in certified for rule in votes["rule"].to_pylist()} == {"argmax", one.rule_id}
+    assert again.certificates["standard_radius"].tolist() == expected
 
 
 def test_a_cheap_rule_is_best_where_costs_differ_in_size(tmp_path):

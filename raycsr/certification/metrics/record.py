@@ -15,9 +15,6 @@ from raycsr.costs import CostMatrix
 # A value an image, at each radius or at any; (N, R) or (N, 1)
 Values = NDArray[np.bool_] | FloatArray
 
-# Pair-wise radii are gathered for this many images at a time.
-BLOCK_IMAGES = 1024
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -62,24 +59,25 @@ class Judged:
         """Of images with pair-wise radii: sum and maximum of C[y, j] over the targets j not certified; (N, R) each.
 
         As r grows a target is lost once and for good: it is entered where that happens, and the entries are then
-        accumulated over r. The work is one look-up a target, however many radii there are.
+        accumulated over r. The work is one look-up a target, however many radii there are. The images of a class,
+        which have the same targets, are taken together.
         """
+        radius_of = self.certificates["pairwise_radius"].to_numpy()[self.rows]
         order = np.argsort(self.radii)
         steps = len(self.radii) + 1  # at the last one, beyond all radii, enter the targets never lost
         sums, maxima = np.empty((len(self.rows), len(order))), np.empty((len(self.rows), len(order)))
-        for start in range(0, len(self.rows), BLOCK_IMAGES):
-            block = slice(start, start + BLOCK_IMAGES)
-            cost_rows = self.costs.values[self.labels[block]]
-            image, target = np.nonzero(cost_rows)
-            cost = cost_rows[image, target]
-            radius = np.concatenate(self.certificates["pairwise_radius"].iloc[self.rows[block]].to_list())
+        for y in np.unique(self.labels):
+            images = np.flatnonzero(self.labels == y)
+            cost = self.costs.values[y, self.costs.targets(y)]
+            radius = np.concatenate(radius_of[images]).reshape(len(images), len(cost))
             lost_at = np.where(radius > 0, np.searchsorted(self.radii[order], radius, side="right"), 0)
-            cell = image * steps + lost_at
-            entered_sum = np.bincount(cell, cost, minlength=len(cost_rows) * steps).reshape(-1, steps)
-            entered_max = np.zeros(len(cost_rows) * steps)
-            np.maximum.at(entered_max, cell, cost)
-            sums[block, order] = np.cumsum(entered_sum, axis=1)[:, :-1]
-            maxima[block, order] = np.maximum.accumulate(entered_max.reshape(-1, steps), axis=1)[:, :-1]
+            cell = (np.arange(len(images))[:, None] * steps + lost_at).ravel()
+            entered = np.tile(cost, len(images))
+            entered_sum = np.bincount(cell, entered, minlength=len(images) * steps).reshape(-1, steps)
+            entered_max = np.zeros(len(images) * steps)
+            np.maximum.at(entered_max, cell, entered)
+            sums[images[:, None], order] = np.cumsum(entered_sum, axis=1)[:, :-1]
+            maxima[images[:, None], order] = np.maximum.accumulate(entered_max.reshape(-1, steps), axis=1)[:, :-1]
         return sums, maxima
 
 
