@@ -33,6 +33,7 @@ from raycsr.models.spec import ModelOptions
 from raycsr.reports import Column, Table, as_text
 from raycsr.results import load_votes
 from raycsr.smoothing.engine import Sampler
+from raycsr.smoothing.noise import Copies, Noise, noise_scheme
 from raycsr.smoothing.options import CHUNK, Draws, SamplingOptions
 from raycsr.training.augmentation import augmentation
 from raycsr.training.batches import InMemoryBatches
@@ -66,12 +67,12 @@ def engine() -> list[dict]:
     n, usual_batch, batch_sizes = (8192, 512, (256, 512)) if device.type == "cuda" else (128, 64, (64, 16, 8))
     base_classifier = load_base_classifier(MODEL).to(device)
     precision = resolve_precision("auto", device)
-    image = torch.rand((3, 224, 224), generator=torch.Generator().manual_seed(0)).to(device)
+    image = _picture().to(device)
 
     baseline = f"usual loop, fp32, batch {usual_batch}"
     contenders: dict[str, Callable[[], object]] = {}
     for batch_size in sorted({usual_batch, *batch_sizes}, reverse=True):
-        loop = functools.partial(usual_loop, base_classifier, image, n, batch_size)
+        loop = functools.partial(usual_loop, base_classifier, image / 255, n, batch_size)
         contenders[f"usual loop, fp32, batch {batch_size}"] = loop
         if device.type == "cuda":
             contenders[f"usual loop, TF32 convolutions (PyTorch's default), batch {batch_size}"] = loop
@@ -99,6 +100,10 @@ def engine() -> list[dict]:
     return rows
 
 
+def _picture(side: int = 224) -> torch.Tensor:
+    return torch.randint(256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
 def _matrix_rate(device: torch.device, samples_per_second: float) -> dict:
     """Share of the device's measured bf16 matrix rate; resnet50 at 224 px has 4.09 G multiply-adds (timm)."""
     a, b = (torch.randn((8192, 8192), device=device, dtype=torch.bfloat16) for _ in range(2))
@@ -113,6 +118,39 @@ def _matrix_rate(device: torch.device, samples_per_second: float) -> dict:
     return {"what": "share of the bf16 matrix rate", "ratio": samples_per_second * 2 * 4.09e9 / rate}
 
 
+def noise() -> list[dict]:
+    """Noisy copies of an image: the lattice noise against the float32 noise of before it, in turns."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = []
+    for side in (32, 224):
+        pixels = _picture(side).float().permute(1, 2, 0)[None].to(device)
+        copies = [Copies(0, key, 0) for key in range(16 if side < 224 else 2)]
+        out = torch.empty((len(copies) * CHUNK, *pixels.shape[1:]), device=device)
+        for sigma in (0.25, 1.0):
+            seconds: dict[Noise, list[float]] = {"float32": [], "lattice": []}
+            schemes = {name: noise_scheme(name, sigma, CHUNK, device) for name in seconds}
+            for turn in range(ROUNDS + 1):  # the first round warms up
+                for name, scheme in schemes.items():
+                    start = _clock(device)
+                    scheme.add(pixels, copies, out)
+                    if turn:
+                        seconds[name].append(_clock(device) - start)
+            each = {name: statistics.median(times) / out.numel() * 1e9 for name, times in seconds.items()}
+            rows += [
+                {"what": f"{name}, sigma {sigma:g}, {side} px", "ns_per_element": ns, "ratio": ns / each["float32"]}
+                for name, ns in each.items()
+            ]
+    return rows
+
+
+def _clock(device: torch.device) -> float:
+    """CPU seconds, which a busy machine does not stretch; of a GPU, seconds."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def pipeline() -> list[dict]:
     """Ray pipeline against the bare engine at the same total threads, start of the actors included."""
     threads = torch.get_num_threads()
@@ -123,7 +161,7 @@ def pipeline() -> list[dict]:
         precision = resolve_precision("auto", "cpu")
         network = prepare_for_inference(base_classifier, precision=precision, device="cpu")
         sampler = Sampler(network, Draws(SIGMA, 32, n, batch_size=16))
-        pixels = torch.rand((3, 224, 224))
+        pixels = _picture()
         sampler.count(pixels, "warm")
         start = time.perf_counter()
         for i in range(few):
@@ -264,7 +302,7 @@ def _peak_memory(n: int) -> tuple[float, float]:
     network = prepare_for_inference(load_base_classifier(MODEL), precision="bf16", device="cpu")
     before = _resident()
     sampler = Sampler(network, Draws(SIGMA, 64, n))
-    sampler.count(torch.rand((3, 224, 224)), "image")
+    sampler.count(_picture(), "image")
     return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -301,6 +339,7 @@ def _write_photographs(folder: Path, count: int) -> None:
 
 BENCHMARKS = {
     "engine": engine,
+    "noise": noise,
     "pipeline": pipeline,
     "trainer": trainer,
     "start": start,
@@ -313,7 +352,7 @@ def bench(*, only: str | None = None, out: str | None = None) -> None:
     """Runs the benchmarks one after the other and prints a table.
 
     Args:
-        only: One of engine, pipeline, trainer, start, memory, certify; by default all.
+        only: One of engine, noise, pipeline, trainer, start, memory, certify; by default all.
         out: JSON file to write.
     """
     if only not in (None, *BENCHMARKS):

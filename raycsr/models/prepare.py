@@ -51,7 +51,7 @@ def prepare_for_inference(
 ) -> BaseClassifier:
     """Returns a copy of a base classifier that computes the same logits faster.
 
-    The pixels still come in as float32, since x + sigma * eps must be a sum in float32, and so does the
+    The pixels still come in as float32, which holds whole grey levels over 255 apart, and so does the
     normalisation; the cast to the network's dtype comes after it.
 
     Args:

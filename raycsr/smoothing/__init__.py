@@ -1,1 +1,1 @@
-"""Randomized smoothing's sampling: seeded noise, and the engine that counts votes on the device."""
+"""Randomized smoothing's sampling: the exact, seeded noise, and the engine that counts votes on the device."""

@@ -9,9 +9,8 @@ import torch
 
 from raycsr.errors import UserError
 from raycsr.models.decisions import Decisions
-from raycsr.models.prepare import refuse_batch_dependence
 from raycsr.models.rules import Rule, parse_rules
-from raycsr.smoothing.noise import PHASES, Purpose, fill_noise
+from raycsr.smoothing.noise import PHASES, Copies, Noise, Purpose, noise_key, noise_scheme
 from raycsr.smoothing.options import CHUNK, Draws
 
 NOT_FINITE = "the logits are not finite"
@@ -24,35 +23,11 @@ Enough = Callable[[np.ndarray, np.ndarray, int], bool]
 
 
 @dataclass(frozen=True)
-class Votes:
-    """Votes of the base classifier on noisy copies of N images.
-
-    Attributes:
-        counts0: int64 (N, rules, m), the selection votes.
-        counts: int64 (N, rules, m), the estimation votes, drawn from other noise.
-        image_ids: the N images' ids.
-        rules: the decision rules' ids, in the order of the second axis.
-        errors: per image None, or why its votes are all zero.
-
-    Example:
-        >>> one = np.array([[[5, 1]]])  # one image, one rule, two classes
-        >>> Votes(counts0=one, counts=2 * one, image_ids=("a.png",), rules=("argmax",), errors=(None,)).counts.shape
-        (1, 1, 2)
-    """
-
-    counts0: np.ndarray
-    counts: np.ndarray
-    image_ids: tuple[str, ...]
-    rules: tuple[str, ...]
-    errors: tuple[str | None, ...]
-
-
-@dataclass(frozen=True)
 class Request:
     """An image to sample.
 
     Attributes:
-        image: (C, H, W), uint8 in 0..255 or floating point in [0, 1], on any device.
+        image: (C, H, W), uint8 in 0..255 or floating point in [0, 1] of whole grey levels, on any device.
         image_id: names its noise.
         label: its class, where votes are drawn until they are enough for it.
         counts0: selection votes that were drawn for it before, int64 (rules, m); None where it is new. A rule that does
@@ -133,8 +108,8 @@ class _InFlightImage:
 class Sampler:
     """Counts the votes of noisy copies of images, several of them in one forward pass.
 
-    Noise is drawn and added in float32 and never clipped (methods: "Precision"); whatever the network does
-    then is the base classifier. Forward passes have one fixed shape, whose rows belong to the images that are next:
+    Noise is added exactly and never clipped (`lattice`); whatever the network does then is the base classifier.
+    Forward passes have one fixed shape, whose rows belong to the images that are next:
     as one has its votes, another takes its place, and only the last pass is padded. An image's votes depend neither on
     its company nor on when it came. Votes stay on the device until there is something to decide, and then the
     device goes on with other images.
@@ -156,6 +131,7 @@ class Sampler:
         checks: Sequence[int] = (),
         enough: Enough | None = None,
         purpose: Purpose = "certification",
+        noise: Noise = "lattice",
     ) -> None:
         """Plans the forward passes of an image.
 
@@ -168,6 +144,7 @@ class Sampler:
             checks: numbers of estimation samples, multiples of CHUNK, after which `enough` is asked.
             enough: whether an image has votes enough before it has n; never, where it is None.
             purpose: what the votes are for; noise is shared by none of them (`PHASES`).
+            noise: its scheme; `float32` takes any floating point pixels, and has no theorem.
 
         Raises:
             UserError: where a rule is unknown.
@@ -179,7 +156,7 @@ class Sampler:
         self.out_of_memory = 0
         self._checks = [*sorted(check for check in checks if check < self.n and enough is not None), self.n]
         self._enough = enough
-        self._phases = PHASES[purpose]
+        self._phases, self._scheme = PHASES[purpose], noise
         self._decide = Decisions(self.rules, self.device)
         self.set_batch_size(draws.batch_size)
 
@@ -189,6 +166,7 @@ class Sampler:
         self._rows = min(batch_size, CHUNK)  # of a micro-batch
         self._num_micro_batches = batch_size // self._rows  # of a forward pass
         self._num_slots = 2 * self._num_micro_batches  # a pass of images, and one of those whose votes are on their way
+        self._noise = noise_scheme(self._scheme, self.sigma, self._rows, self.device)
         self._pixels = torch.empty(0)
         self._votes = torch.empty(0)
 
@@ -196,7 +174,7 @@ class Sampler:
         """Counts the votes of one image.
 
         Args:
-            image: (C, H, W), uint8 in 0..255 or floating point in [0, 1], on any device.
+            image: (C, H, W), uint8 in 0..255 or floating point in [0, 1] of whole grey levels, on any device.
             image_id: names the image's noise.
 
         Returns:
@@ -275,13 +253,10 @@ class Sampler:
             in_flight.append(self._admitted(position, request, slot))
 
     def _admitted(self, position: int, request: Request, slot: int) -> _InFlightImage:
-        pixels = request.image.to(self.device).permute(1, 2, 0)  # H W C
-        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        pixels = self._noise.pixels(request.image.to(self.device))  # H W C
         if self._pixels.shape[1:] != pixels.shape:
             self._pixels = torch.empty((self._num_slots, *pixels.shape), device=self.device)  # slots H W C
-            self._noise = torch.zeros((CHUNK, *pixels.shape), device=self.device)
             self._noisy = torch.zeros((self.batch_size, *pixels.shape), device=self.device)  # rows H W C
-            self._drawn: tuple[str, int, int] | None = None
         self._pixels[slot] = pixels
         if len(self._votes):
             self._votes_of(slot).zero_()
@@ -304,12 +279,14 @@ class Sampler:
 
     def _forward(self, batch: list[tuple[_InFlightImage, _MicroBatch]]) -> None:
         """Adds the votes of one forward pass."""
-        targets = np.full(self.batch_size, _PADDING)
+        targets, copies = np.full(self.batch_size, _PADDING), []
         for i, (image, micro_batch) in enumerate(batch):
             rows = slice(i * self._rows, (i + 1) * self._rows)
-            self._add_noise(image, micro_batch, self._noisy[rows])
+            key = noise_key(self.seed, image.request.image_id, self._phases[micro_batch.kind], micro_batch.chunk)
+            copies.append(Copies(image.slot, key, micro_batch.offset))
             targets[rows][: micro_batch.valid] = image.slot * (_PADDING + 1) + micro_batch.kind
             image.drawn += micro_batch.valid
+        self._noise.add(self._pixels, copies, self._noisy)
         logits = self.network(self._noisy.permute(0, 3, 1, 2))  # B C H W in, B m out
         num_rules, num_classes = len(self.rules), logits.shape[1]
         width = num_classes + 1  # the last column counts rows whose logits are not finite
@@ -321,19 +298,6 @@ class Sampler:
         classes = torch.where(finite, self._decide(logits), num_classes)  # B rules
         first = torch.from_numpy(targets).to(self.device, non_blocking=True) * width
         self._votes.scatter_add_(1, first + classes.T, self._ones)
-
-    def _add_noise(self, image: _InFlightImage, micro_batch: _MicroBatch, out: torch.Tensor) -> None:
-        image_id, phase = image.request.image_id, self._phases[micro_batch.kind]
-        if self._rows == CHUNK:
-            fill_noise(out, self.seed, image_id, phase, micro_batch.chunk)
-            noise = out
-        else:
-            key = (image_id, micro_batch.kind, micro_batch.chunk)
-            if key != self._drawn:
-                fill_noise(self._noise, self.seed, image_id, phase, micro_batch.chunk)
-                self._drawn = key
-            noise = self._noise[micro_batch.offset : micro_batch.offset + self._rows]
-        torch.add(self._pixels[image.slot], noise, alpha=self.sigma, out=out)
 
     def _votes_of(self, slot: int) -> torch.Tensor:
         return self._votes.unflatten(1, (self._num_slots, -1))[:, slot]
@@ -382,65 +346,6 @@ def _micro_batches(kind: int, start: int, stop: int, rows: int) -> Iterator[_Mic
         valid = min(CHUNK, stop - chunk * CHUNK)
         for offset in range(0, valid, rows):
             yield _MicroBatch(kind, chunk, offset, min(rows, valid - offset))
-
-
-def count_votes(
-    base_classifier: torch.nn.Module,
-    images: torch.Tensor,
-    *,
-    sigma: float,
-    n0: int,
-    n: int,
-    seed: int,
-    image_ids: Sequence[str],
-    rules: Sequence[Rule | str] = ("argmax",),
-    batch_size: int = 64,
-) -> Votes:
-    """Counts the votes of a base classifier on noisy copies of images (Cohen et al. 2019, SampleUnderNoise).
-
-    Args:
-        base_classifier: pixels in [0, 1] -> logits; used as it is, on the device of its parameters.
-        images: float (N, C, H, W) in [0, 1].
-        sigma: standard deviation of the noise, in [0, 1] pixel units.
-        n0: selection samples an image.
-        n: estimation samples an image.
-        seed: of the noise.
-        image_ids: N distinct names; an image's noise depends on (seed, image_id) and on nothing else.
-        rules: decision rules, or how a person writes them: `argmax`, `offset:1.5*pair:3/5`, ...
-        batch_size: rows of a forward pass, a power of two.
-
-    Returns:
-        The votes; an image with a non-finite logit has zero votes and an error.
-
-    Raises:
-        UserError: where an argument cannot be sampled with, or an image's logits depend on the rest of its batch.
-
-    Example:
-        >>> network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
-        >>> votes = count_votes(network, torch.rand(2, 3, 8, 8), sigma=0.25, n0=10, n=100, seed=0, image_ids=["a", "b"])
-        >>> votes.counts.shape, votes.counts.sum(axis=2).tolist()  # (images, rules, classes)
-        ((2, 1, 2), [[100], [100]])
-    """
-    ids = tuple(image_ids)
-    if len(ids) != len(images) or len(set(ids)) != len(ids):
-        raise UserError(f"image_ids must name each of the {len(images)} images once, got {len(ids)} ids")
-    draws = Draws(sigma, n0, n, seed, batch_size)
-    parameter = next(base_classifier.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    base_classifier.eval()
-    if len(images):
-        refuse_batch_dependence(base_classifier, images.shape[1:], device)
-    sampler = Sampler(base_classifier, draws, rules=rules, device=device)
-    requests = (Request(image, image_id) for image, image_id in zip(images, ids, strict=True))
-    counted = sorted(sampler.sample(requests), key=lambda one: one.position)
-    none = np.zeros((0, len(sampler.rules), 1), np.int64)
-    return Votes(
-        counts0=np.stack([one.counts0 for one in counted]) if counted else none,
-        counts=np.stack([one.counts for one in counted]) if counted else none,
-        image_ids=ids,
-        rules=tuple(rule.id for rule in sampler.rules),
-        errors=tuple(one.error for one in counted),
-    )
 
 
 def _resolved(rules: Sequence[Rule | str], network: object) -> tuple[Rule, ...]:

@@ -7,6 +7,9 @@ from typing import Literal
 from raycsr.certification import MOST_SAMPLES
 from raycsr.errors import UserError
 
+MOST_SIGMA = 14
+"""Noise of 3,570 grey levels, beside which no image is seen; its table has 73,000 edges."""
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -34,6 +37,8 @@ class Draws:
         """
         if not (math.isfinite(self.sigma) and self.sigma > 0):
             raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {self.sigma}")
+        if self.sigma > MOST_SIGMA:
+            raise UserError(f"sigma is {self.sigma:g} in [0, 1] pixel units; give {MOST_SIGMA} at most")
         if self.n0 < 1 or self.n < 1:
             raise UserError(f"n0 and n must be at least 1, got n0={self.n0}, n={self.n}")
         if max(self.n0, self.n) > MOST_SAMPLES:
@@ -58,7 +63,7 @@ class SamplingOptions:
         batch_size: Number of rows of a forward pass, a power of two; by default a short search finds the fastest. It is
             halved where memory runs out.
         precision: Precision of the network; `auto` is bf16 where the workers' device is fast at it, else fp32.
-            Noise is always drawn and added in fp32.
+            Noise is whole grey levels, added exactly, whatever the precision.
         compile: Whether to compile the network by torch.compile, which is slower to start and faster after.
     """
 
@@ -86,7 +91,7 @@ class SamplingOptions:
         return self.n if self.radii is None else -(-self.n // CHUNK) * CHUNK
 
 
-NOISE_SCHEME = "v1"
+NOISE_SCHEME = "v2"
 """Name of the noise scheme, part of a run's identity: any change to the noise is a new scheme."""
 CHUNK = 64
 """Number of samples that are drawn under one key: a constant of the noise scheme, never the batch size."""

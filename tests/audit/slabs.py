@@ -25,7 +25,8 @@ from raycsr.data.sources import Listing, Source
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.rules import ARGMAX, Rule, parse_rules
 from raycsr.models.spec import Preprocessing
-from raycsr.smoothing.noise import fill_noise
+from raycsr.smoothing.lattice import lattice_table
+from raycsr.smoothing.noise import noise_key
 from raycsr.smoothing.options import CHUNK
 
 SIGMA = 0.25
@@ -196,13 +197,13 @@ def trails(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
     The noise is drawn again, image by image, and added outside of the engine.
     """
     selection, estimation = (np.empty((len(pictures), n), np.uint8) for n in (pictures.n0, pictures.n))
-    noise = torch.empty((CHUNK, HEIGHT, WIDTH, 3))
+    noise, table = np.empty((CHUNK, HEIGHT, WIDTH, 3), np.float32), lattice_table(SIGMA)
     direction, edges = (torch.from_numpy(values).double() for values in (DIRECTION, EDGES))
-    for i, image in enumerate(torch.from_numpy(pictures.pixels).float() / 255):
+    for i, image in enumerate(pictures.pixels):
         for phase, trail in (("selection", selection[i]), ("estimation", estimation[i])):
             for start in range(0, len(trail), CHUNK):
-                fill_noise(noise, SEED, str(i), phase, start // CHUNK)
-                noisy = (image + SIGMA * noise).permute(0, 3, 1, 2)
+                table.fill(noise.reshape(-1), noise_key(SEED, str(i), phase, start // CHUNK), 0)
+                noisy = torch.from_numpy((image + noise) / np.float32(255)).permute(0, 3, 1, 2)
                 found = torch.bucketize((noisy.double().flatten(1) * direction).sum(1), edges, right=True)
                 trail[start : start + CHUNK] = found.numpy()[: len(trail) - start]
     return selection, estimation

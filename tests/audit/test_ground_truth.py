@@ -24,7 +24,7 @@ from raycsr.distributed.sampling.run import sample_run
 from raycsr.results import certificate_sets
 from raycsr.smoothing import engine
 from raycsr.smoothing.engine import Request
-from raycsr.smoothing.noise import fill_noise
+from raycsr.smoothing.noise import noise_key
 
 RADII = (0.1, 0.2, 0.3)
 N = 1280
@@ -182,7 +182,7 @@ def test_it_sees_votes_that_are_counted_twice(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Request, "samples_before", by_the_first_rule)
     (_, rule) = slabs.rules(OFFSET)
-    pictures = slabs.pictures_that_argmax_has_wrong(1200, RADII[0], rule, n=960)
+    pictures = slabs.pictures_that_argmax_has_wrong(2400, RADII[0], rule, n=960)
     audit = Audit(pictures, 0.001, str(tmp_path))
     for n in (64, 128, 256, 512):
         audit.ask(Ask(RADII[:1], n, SEED, OFFSET))
@@ -236,10 +236,10 @@ def test_it_sees_phases_that_share_their_noise(tmp_path, monkeypatch):
     pictures = slabs.pictures_of_ties(2000, n0=128, n=128)
     assert _of_ties(pictures, str(tmp_path / "as it is")) == {}
 
-    def estimation_alone(out, seed, image_id, phase, chunk):
-        fill_noise(out, seed, image_id, "estimation", chunk)
+    def estimation_alone(seed, image_id, phase, chunk):
+        return noise_key(seed, image_id, "estimation", chunk)
 
-    monkeypatch.setattr(engine, "fill_noise", estimation_alone)
+    monkeypatch.setattr(engine, "noise_key", estimation_alone)
     found = _of_ties(pictures, str(tmp_path / "shared"))
     assert any("argmax, standard" in finding for finding in found["certificates"])
 

@@ -4,7 +4,7 @@ import torch
 from scipy.stats import binom, norm
 from torch import nn
 
-from raycsr import UserError, count_votes
+from raycsr import UserError, certify_counts, count_votes
 from raycsr.models.rules import parse_rules
 from raycsr.smoothing.engine import Request, Sampler
 from raycsr.smoothing.options import Draws
@@ -26,7 +26,8 @@ class Halfspace(nn.Module):
         return torch.stack([-score, score], dim=1)
 
     def p1(self, image, sigma):
-        return norm.cdf((image.mean().item() - self.threshold) / (sigma / np.sqrt(image.numel())))
+        mean, steps = image.double().mean().item() / 255, 1 / (255 * np.sqrt(12))  # whole grey levels: rounded noise
+        return norm.cdf((mean - self.threshold) / (np.hypot(sigma, steps) / np.sqrt(image.numel())))
 
 
 def votes(images, classifier=None, *, ids=None, **options):
@@ -37,7 +38,7 @@ def votes(images, classifier=None, *, ids=None, **options):
 
 @pytest.fixture
 def images():
-    return torch.rand((4, *SHAPE), generator=torch.Generator().manual_seed(0))
+    return random_images(4, seed=0)
 
 
 def test_each_phase_casts_exactly_its_votes(images):
@@ -80,7 +81,7 @@ def test_every_pass_has_one_shape_and_no_noise_twice(images):
 
 def test_noisy_pixels_are_not_clipped():
     classifier = Halfspace()
-    sampler(classifier).count(torch.ones(SHAPE), "0")
+    sampler(classifier).count(torch.full(SHAPE, 255, dtype=torch.uint8), "0")
     noise = torch.cat(classifier.seen) - 1
     assert noise.max() > 1 and noise.min() < -1
     assert noise.std().item() == pytest.approx(0.5, rel=0.02)
@@ -93,13 +94,50 @@ def test_uint8_and_float_pixels_are_the_same_image():
     assert all((a == b).all() for a, b in zip(from_bytes, from_floats, strict=True))
 
 
+def test_float_pixels_between_grey_levels_have_float32_noise_alone_and_their_votes_say_so(images):
+    floats = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UserError, match="no k / 255"):
+        votes(floats)
+    counted = votes(floats[:3], ids=["a", "b", "c"], n0=100, n=1000, noise="float32")
+    assert counted.noise == "float32" and votes(images).noise == "lattice"
+    assert counted.counts[:, 0].tolist() == [[719, 281], [341, 659], [558, 442]]  # what they were before the lattice
+
+
+class ReadsLowBits(nn.Module):
+    """Answers 0 where a pixel has bits that no sum with 1/255 has: what an adversary may do with float32 noise."""
+
+    def forward(self, pixels):
+        small = pixels.abs() < 2**-10
+        fine = torch.remainder(pixels.double() * 2.0**32, 1) != 0  # 1/255 is a multiple of 2^-31, so are sums with it
+        black = (small & fine).any(dim=(1, 2, 3)).double()
+        return torch.stack([black, 1 - black], dim=1)
+
+
+def radius_and_answer(image, noise):
+    """What is certified of the answer to an image at sigma 0.25, and the answer."""
+    counted = count_votes(ReadsLowBits(), image[None], sigma=0.25, n0=64, n=1000, seed=0, image_ids=["a"], noise=noise)
+    row = certify_counts(
+        counted.counts0[:, 0], counted.counts[:, 0], [0], costs="uniform", sigma=0.25, sampling="fixed"
+    ).iloc[0]
+    return row["standard_radius"], row["prediction"]
+
+
+def test_bits_that_tell_what_was_added_break_certificates_of_float32_noise_and_none_of_the_lattice():
+    black = torch.zeros((3, 32, 32), dtype=torch.uint8)
+    distance = (3 * 32 * 32) ** 0.5 / 255  # to where every pixel is one grey level
+    (radius, answer), (_, beside) = (radius_and_answer(image, "float32") for image in (black, black + 1))
+    assert radius > 2 * distance and answer != beside  # certified, and false
+    (radius, answer), (_, beside) = (radius_and_answer(image, "lattice") for image in (black, black + 1))
+    assert radius > 2 * distance and answer == beside
+
+
 def test_a_non_finite_logit_voids_its_image_and_no_other(images):
     class Poisoned(Halfspace):
         def forward(self, pixels):
             logits = super().forward(pixels)
-            return torch.where(pixels.mean(dim=(1, 2, 3))[:, None] > 50, torch.nan, logits)
+            return torch.where(pixels.mean(dim=(1, 2, 3))[:, None] > 0.9, torch.nan, logits)
 
-    images[1] = 100.0
+    images[1] = 255
     counted = votes(images, Poisoned())
     assert counted.errors == (None, "the logits are not finite", None, None)
     assert counted.counts[1].sum() == 0
@@ -133,6 +171,8 @@ def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory(images):
     [
         ({"sigma": 0.0}, "sigma must be a positive number.*got 0.0"),
         ({"sigma": float("nan")}, "sigma must be a positive number.*got nan"),
+        ({"sigma": 14.5}, "sigma is 14.5.*give 14 at most"),
+        ({"noise": "gaussian"}, "noise is 'gaussian'"),
         ({"n": 0}, "n0 and n must be at least 1, got n0=50, n=0"),
         ({"batch_size": 48}, "batch_size must be a power of two, got 48"),
         ({"rules": ("argmx",)}, "rule 'argmx' not understood: did you mean argmax"),
@@ -182,8 +222,8 @@ def test_a_rule_that_is_given_twice_votes_once(images):
     assert votes(images[:1], Named(), rules=("offset:light=-0.2", rule)).rules == (rule.id,)
 
 
-def random_images(count):
-    return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(3))
+def random_images(count, seed=3):
+    return torch.randint(256, (count, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 def sampler(classifier=None, **options):
@@ -288,7 +328,9 @@ def test_votes_for_one_purpose_share_no_noise_with_those_for_another():
     seen = {}
     for purpose in ("certification", "pilot", "tuning"):
         classifier = Halfspace()
-        sampler(classifier, n0=64, n=64, batch_size=64, purpose=purpose).count(torch.zeros(SHAPE), "a")
+        sampler(classifier, n0=64, n=64, batch_size=64, purpose=purpose).count(
+            torch.zeros(SHAPE, dtype=torch.uint8), "a"
+        )
         seen[purpose] = torch.cat(classifier.seen).flatten(1)
     rows = torch.cat(list(seen.values()))
     assert len(rows) == 6 * 64 == len(rows.unique(dim=0))
@@ -326,10 +368,10 @@ def test_a_broken_image_among_others_voids_itself_alone():
     class Poisoned(Halfspace):
         def forward(self, pixels):
             logits = super().forward(pixels)
-            return torch.where(pixels.mean(dim=(1, 2, 3))[:, None] > 50, torch.nan, logits)
+            return torch.where(pixels.mean(dim=(1, 2, 3))[:, None] > 0.9, torch.nan, logits)
 
     images = random_images(4)
-    images[2] = 100.0
+    images[2] = 255
     counted = as_rows(sampler(Poisoned()).sample(Request(image, str(i)) for i, image in enumerate(images)))
     assert [counted[i][3] for i in range(4)] == [None, None, "the logits are not finite", None]
     assert np.sum(counted[2][1]) == 0

@@ -35,6 +35,7 @@ from raycsr.results import (
     known_sets,
     seen_images,
 )
+from raycsr.smoothing.lattice import lattice_table
 from raycsr.smoothing.options import CHUNK, NOISE_SCHEME, Draws, SamplingOptions
 from raycsr.store import Store
 
@@ -192,8 +193,11 @@ def open_run(job: Job, found: Probe) -> Run:
         UserError: the run was begun by an earlier version of raycsr, or with other names of its classes.
     """
     facts = identity(job, found)
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    run = Run(Store(job.asked.results).at(f"{job.asked.experiment}/runs/{digest[:16]}"))
+    run = _run_of(job, facts)
+    if not job.asked.begin_anew:
+        _refuse_beside_float_noise(run, _run_of(job, {**facts, "noise_scheme": "v1"}))
+    table = lattice_table(job.sigma)
+    height, width = job.base_classifier.preprocessing.input_size
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -202,6 +206,10 @@ def open_run(job: Job, found: Probe) -> Run:
         "num_classes": job.base_classifier.num_classes,
         "class_names": job.listing.class_names,
         **facts,
+        "noise": {
+            "table": table.digest,  # voters whose own is another one refuse
+            "total_variation": 3 * height * width * table.total_variation,  # of a sample, from rounded Gaussian noise
+        },
         "batch_size": found.batch_size,
         "config": {
             "data": {**asdict(job.source.options), "split": job.listing.split},
@@ -221,6 +229,28 @@ def open_run(job: Job, found: Probe) -> Run:
             )
         check_same_names(begun["class_names"], job.listing.class_names, run.run_id)
     return run
+
+
+def _run_of(job: Job, facts: dict) -> Run:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return Run(Store(job.asked.results).at(f"{job.asked.experiment}/runs/{digest[:16]}"))
+
+
+def _refuse_beside_float_noise(run: Run, older: Run) -> None:
+    """Refuses to begin a run where one of the same options has votes under the noise of before.
+
+    Those votes are not gone on with: their certificates hold but for what float32 leaks, and more samples would make
+    them no better. Nor is all that was paid for drawn again unasked.
+
+    Raises:
+        UserError: naming the older run.
+    """
+    if not run.store.exists("manifest.json") and older.store.exists("manifest.json"):
+        raise UserError(
+            f"run {older.location} of the same options was begun under noise scheme v1, added in float32. It is read, "
+            "certified and reported, but goes on under the raycsr that began it alone; give another --experiment or "
+            f"--results, or --begin_anew true, to sample all images again under {NOISE_SCHEME}, which is exact"
+        )
 
 
 def plan_of(

@@ -22,6 +22,7 @@ from raycsr.models.prepare import Precision, prepare_for_inference
 from raycsr.models.rules import Rule
 from raycsr.results import CertificateSet, Run, certificate_set, certify_table, histograms, sparse_votes, votes_table
 from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.lattice import lattice_table
 from raycsr.smoothing.options import CHUNK, Draws
 from raycsr.store import Store
 
@@ -82,6 +83,7 @@ class Voter:
         self._device_name = device_name(self._device)
         self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
         self._batch_size = spec.draws.batch_size  # of images that are new; less, once memory ran out
+        self._refuse_other_noise(spec.draws.sigma)
         with starting(deaths):
             base_classifier = spec.model()
             self._sampler = self._open_sampler(base_classifier)
@@ -89,6 +91,15 @@ class Voter:
         self._metrics = Metrics(self._run.run_id)
         names = [certificate_set(name, matrix, spec.alpha, spec.design) for name, matrix in spec.costs.items()]
         self._sets = [CertificateSet(self._run.store, name, spec.draws.sigma) for name in names]
+
+    def _refuse_other_noise(self, sigma: float) -> None:
+        """Refuses a node whose noise would not be the run's: the table is worked out wherever it is needed."""
+        here, of_run = lattice_table(sigma).digest, self._run.manifest().get("noise", {}).get("table")
+        if here != of_run:
+            raise UserError(
+                f"the noise table of sigma {sigma:g} is {here} on node {socket.gethostname()} and {of_run} in "
+                f"{self._run.location}; give the node the mpmath and the raycsr of the others"
+            )
 
     def _open_sampler(self, base_classifier: BaseClassifier) -> Sampler:
         spec = self._spec
