@@ -28,7 +28,6 @@ os.environ["RAY_ADDRESS"] = "local"  # or commands would join the cluster of sev
 os.environ.setdefault("RAYCSR_PATIENCE", "2")  # seconds; what is away in a test stays so
 hypothesis.settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("no deadline")
-SERVERS = {"cluster", "nodes", "ceph"}  # fixtures of the session that hold gigabytes and processes
 torch.set_num_threads(1)  # the networks of the tests are tiny: threads would wait longer than they work
 
 
@@ -41,21 +40,23 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under pytest-xdist one worker runs all that starts Ray or Ceph, so that there is one of each.
-
-    Of the others a file stays whole, for what it prepares once; long ones go wherever there is time.
-    """
+    """Says which tests are one worker's under pytest-xdist."""
     if config.pluginmanager.has_plugin("xdist"):
         for item in items:
-            if starts_ray(item):
-                item.add_marker(pytest.mark.xdist_group("ray"))
-            elif item.get_closest_marker("long") is None:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            if group := shared_by(item):
+                item.add_marker(pytest.mark.xdist_group(group))
 
 
-def starts_ray(item: pytest.Item) -> bool:
-    """Whether a test starts or uses Ray, or the S3 server on a disk."""
-    return item.get_closest_marker("ray") is not None or not SERVERS.isdisjoint(item.fixturenames)
+def shared_by(item: pytest.Item) -> str | None:
+    """What a test shares with others: processes that hold gigabytes, of which there is one each, or else its file.
+
+    A file stays whole for what it prepares once; a long test goes wherever there is time.
+    """
+    if not {"nodes", "ceph"}.isdisjoint(item.fixturenames):
+        return "nodes"
+    if "cluster" in item.fixturenames or item.get_closest_marker("ray") is not None:
+        return "ray"
+    return None if item.get_closest_marker("long") else item.path.stem
 
 
 @dataclass(frozen=True)

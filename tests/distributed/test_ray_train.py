@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from nodes import pids_below
 
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
@@ -25,13 +26,12 @@ TWO = WorkerOptions(2, cpus=1)
 ADAMW = {"batch_size": 32, "optimizer": "adamw", "lr": 2e-3, "precision": "fp32"}  # losses are compared
 
 
-@pytest.fixture
-def options(tmp_path):
+def options_in(folder):
     return {
         "data": DataOptions(source="digits", split="train", limit=300),
         "model": ModelOptions("test_convnext", input_size=32),  # without batch norm, which would see a worker's share
         "sigma": 1e-4,  # so little that it does not matter which worker draws it
-        "results": str(tmp_path / "results"),
+        "results": str(folder / "results"),
         "costs": "seed:4",
         "objective": ObjectiveOptions("gaussian_cs"),
         "training": TrainingOptions(**ADAMW, epochs=3, weight_decay=0.05, ema=0.5),
@@ -40,22 +40,26 @@ def options(tmp_path):
 
 
 @pytest.fixture
-def two(options, cluster):
-    """A training on two workers: its options and its checkpoint."""
-    return options, train(**options, workers=TWO, name="two").checkpoint
+def options(tmp_path):
+    return options_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def two(cluster, tmp_path_factory):
+    """The checkpoint of a training on two workers."""
+    return train(**options_in(tmp_path_factory.mktemp("two")), workers=TWO, name="two").checkpoint
 
 
 @pytest.mark.ray
-def test_two_workers_come_to_what_one_comes_to(two):
-    options, checkpoint = two
+def test_two_workers_come_to_what_one_comes_to(two, options):
     alone = train(**options, name="one", threads=1)
-    ours, theirs = load_history(checkpoint), load_history(alone.checkpoint)
+    ours, theirs = load_history(two), load_history(alone.checkpoint)
     assert [epoch["loss"] for epoch in ours] == pytest.approx([epoch["loss"] for epoch in theirs], rel=1e-3)
     assert ours[2]["loss"] < 0.9 * ours[0]["loss"]
     assert [epoch["metrics"] is None for epoch in ours] == [True, False, False]
     assert ours[2]["metrics"]["accuracy"] == pytest.approx(theirs[2]["metrics"]["accuracy"], abs=0.1)
-    assert load_training_state(checkpoint) is None
-    beside = json.loads(Path(checkpoint).with_suffix(".json").read_text())
+    assert load_training_state(two) is None
+    beside = json.loads(Path(two).with_suffix(".json").read_text())
     assert beside["history"] == ours
 
 
@@ -70,21 +74,18 @@ def test_workers_stream_their_shares_of_each_batch(options, cluster):
 
 
 @pytest.mark.ray
-def test_a_worker_that_is_lost_costs_the_epoch_it_was_in(two, monkeypatch, capfd):
-    options, checkpoint = two
+def test_a_worker_that_is_lost_costs_the_epoch_it_was_in(two, options, monkeypatch, capfd):
     save = module.save
 
     def save_and_kill(plan, model, state, history, path):
         save(plan, model, state, history, path)
         if len(history) == 1:
-            names = Path("/proc").glob("[0-9]*/cmdline")
-            workers = [int(name.parent.name) for name in names if b"RayTrainWorker" in name.read_bytes()]
-            os.kill(max(workers), signal.SIGKILL)
+            os.kill(max(pids_below("RayTrainWorker")), signal.SIGKILL)
 
     monkeypatch.setattr(module, "save", save_and_kill)
     again = train(**options, workers=TWO, name="killed")
     assert "a worker was lost; going on after the last epoch" in capfd.readouterr().out
-    assert load_base_classifier(again.checkpoint).components == load_base_classifier(checkpoint).components
+    assert load_base_classifier(again.checkpoint).components == load_base_classifier(two).components
 
 
 @pytest.mark.ray
