@@ -37,7 +37,7 @@ space: {sigma: {grid: [0.25, 0.5]}}
 search: {cpus_per_trial: 0.5, gpus_per_trial: 0.5}
 test: {source: digits, limit: 40}
 sampling: {n0: 64, n: 256, precision: fp32}
-pool: {actors: 1, gpus_per_actor: 0.5}
+pool: {actors: 0}
 radii: [0.1]
 """
 

@@ -57,8 +57,9 @@ def with_sampled_pixels(run: Run, to_sample: pd.DataFrame, rules: list[str]) -> 
         The rows with `sampled`: the digest; "" of an image without votes.
     """
     some = to_sample["image_id"][to_sample["rules"] != " ".join(rules)].drop_duplicates()
-    pixels = run.sampled_pixels(some).drop_duplicates("image_id").set_index("image_id")["image_sha"]
-    return to_sample.assign(sampled=to_sample["image_id"].map(pixels).fillna("").astype(object))
+    known = run.sampled_pixels(some).drop_duplicates("image_id")
+    pixels = dict(zip(known["image_id"], known["image_sha"], strict=True))
+    return to_sample.assign(sampled=np.array([pixels.get(one, "") for one in to_sample["image_id"]], object))
 
 
 def _digests(decode: Decode, blocks: list[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
