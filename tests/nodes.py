@@ -128,7 +128,7 @@ class Nodes:
         if left.exists() and left.read_text().endswith(self.address.rsplit(":")[-1]):
             left.unlink()
 
-    def submit(self, *entrypoint: str, wait: bool = True, limit: float = 300) -> subprocess.CompletedProcess:
+    def submit(self, *entrypoint: str, wait: bool = True, limit: float = 900) -> subprocess.CompletedProcess:
         """`ray job submit` from the checkout."""
         options = ["--working-dir", str(CHECKOUT), *([] if wait else ["--no-wait"])]
         return self.ray("job", "submit", *options, "--", *entrypoint, limit=limit)
