@@ -79,6 +79,14 @@ def decode_images(
         `image`: uint8 (N, H, W, 3), zeros where the image has an error.
         `image_sha`: (N,) first 16 hex digits of the sha256 of the image's pixels, None where it has an error.
         `error`: (N,) None, or one line: the kind of the error and its reason.
+
+    Example:
+        >>> grey = np.full((10, 10), 128, np.uint8)
+        >>> decoded = decode_images([grey, b"no image"], Preprocessing((8, 8), "bilinear", 1.0, "center"))
+        >>> decoded["image"].shape, decoded["image"][:, 0, 0].tolist()  # (images, height, width, RGB)
+        ((2, 8, 8, 3), [[128, 128, 128], [0, 0, 0]])
+        >>> decoded["error"][0] is None, decoded["error"][1] is None
+        (True, False)
     """
     check(preprocessing)
     image = np.zeros((len(encoded), *preprocessing.input_size, 3), dtype=np.uint8)

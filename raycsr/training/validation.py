@@ -70,6 +70,12 @@ def hold_out(
 
     Raises:
         UserError: Over half of the images, or of those of seed classes, would be held out.
+
+    Example:
+        >>> costs, options = CostMatrix.seedwise(4, [0]), ValidationOptions(images=10, sensitive=6)
+        >>> held_out = hold_out(np.arange(100) % 4, costs, options)
+        >>> len(held_out.random), len(held_out.seed_class), len(held_out.left)  # of 100, 25 of each class
+        (10, 1, 89)
     """
     groups = np.arange(len(labels)) if groups is None else groups
     order = shuffled(groups, np.random.default_rng(0))

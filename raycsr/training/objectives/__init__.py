@@ -107,6 +107,15 @@ def resolve_objective(name: str, args: Mapping[str, Any] | None = None, *, costs
     Raises:
         UserError: There is no such objective or hyper-parameter, a value is of the wrong type or out of range,
             the package that adds the objective is broken, or the objective needs a seed class and the costs have none.
+
+    Example:
+        >>> objective = resolve_objective("gaussian", costs=None)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
+        >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
+        >>> noise = {"sigma": 0.25, "generator": torch.Generator()}
+        >>> loss = objective(model, images, labels, costs=None, progress=0.0, **noise)
+        >>> loss.shape  # a scalar: the mean over the batch
+        torch.Size([])
     """
     objective = _find(name)
     kinds = _hyperparameters(objective)
