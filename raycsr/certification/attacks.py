@@ -30,11 +30,11 @@ class Verdicts(NamedTuple):
     """What the votes on N pictures prove.
 
     Attributes:
-        target: (N,) the class of a set that the selection votes favour.
-        target_votes: (N,) its estimation votes.
-        rival: (N,) the class outside the set with the most estimation votes.
-        rival_votes: (N,) those.
-        proven: (N,) whether the smoothed classifier answers a class of the set, at the level.
+        target: The class of a set that the selection votes favour; (N,).
+        target_votes: Estimation votes of the target class; (N,).
+        rival: The class outside the set with the most estimation votes; (N,).
+        rival_votes: Estimation votes of the rival class; (N,).
+        proven: Whether it is proven, at the level, that the smoothed classifier answers a class of the set; (N,).
     """
 
     target: IntArray
@@ -54,10 +54,10 @@ def verdicts(counts0: IntArray, counts: IntArray, wanted: NDArray[np.bool_], lev
     decides.
 
     Args:
-        counts0: int64 (N, m), the selection votes.
-        counts: int64 (N, m), the estimation votes, whose number was fixed before the first, from other noise.
+        counts0: The selection votes; int64 (N, m).
+        counts: The estimation votes, whose number was fixed before the first, from other noise; int64 (N, m).
         wanted: bool (N, m), the set of each picture; neither none nor all classes.
-        level: probability at most with which a verdict is false.
+        level: Probability at most with which a verdict is false.
     """
     target = np.where(wanted, counts0, -1).argmax(axis=1)
     rival = np.where(wanted, -1, counts).argmax(axis=1)
@@ -73,8 +73,8 @@ def most_broken(certificates: int, alpha: float) -> int:
     images is independent, so the number is at most binomial.
 
     Args:
-        certificates: how many were attacked, each of another image.
-        alpha: failure probability of each.
+        certificates: Number of certificates that were attacked, each of another image.
+        alpha: Failure probability of each certificate.
     """
     from scipy.stats import binom  # half a second to import, for those alone who ask
 
@@ -92,9 +92,9 @@ def broken_by(attacks: pd.DataFrame, image_ids: pd.Series, radius: float, what: 
     """Whether each of some images is proven to break within a radius: by any picture that lies no further, (N,).
 
     Args:
-        attacks: rows of `raycsr.results.schema.ATTACKS` of one cost matrix and rule.
+        attacks: Rows of `raycsr.results.schema.ATTACKS` of one cost matrix and rule.
         image_ids: (N,).
-        radius: in [0, 1] pixel units.
+        radius: L2 radius, in [0, 1] pixel units.
         what: `broken`, where the smoothed classifier answers by a costly class, or `wrong`, by any but the label.
     """
     found = attacks["error"].isna() & (attacks["distance"] <= radius) & attacks[what].fillna(False).astype(bool)
@@ -108,8 +108,8 @@ def attacked_shares(attacks: pd.DataFrame, certificates: pd.DataFrame) -> pd.Dat
     but for verdicts that are false (a probability of 1e-6 each); the certified share of the same images is a lower one.
 
     Args:
-        attacks: rows of `raycsr.results.schema.ATTACKS` of one cost matrix and rule.
-        certificates: rows of `certify_counts` of the same, one an image.
+        attacks: Rows of `raycsr.results.schema.ATTACKS` of one cost matrix and rule.
+        certificates: Rows of `certify_counts` of the same, one an image.
 
     Returns:
         One row a radius, ascending: radius, num_images (that were attacked at it), rob_cs (certified), rob_cs_attacked

@@ -44,7 +44,7 @@ def wilson(hits: NDArray[np.bool_], groups: IntArray | None = None) -> Limits:
     spread. A share of 0 or 1 has no spread to see: there all images of a group count as one, by Kish's number again.
 
     Args:
-        hits: (N, R), a column a share.
+        hits: Hits, 0 or 1, in a column for each share; (N, R).
         groups: int (N,), equal where images are not independent; by default all are.
 
     Returns:

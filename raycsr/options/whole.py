@@ -15,7 +15,7 @@ def takes(arguments: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P,
     """Lets a function of one dataclass be called by the dataclass's fields, as a program and a command line do.
 
     Args:
-        arguments: the dataclass, with the function's options as its fields.
+        arguments: The dataclass, with the function's options as its fields.
 
     Returns:
         A decorator of the function.

@@ -43,7 +43,7 @@ def attacked_summaries(sets: Sequence[Certified], attacks: Mapping[Key, pd.DataF
     """Bounds from both sides at the radii that attacks named.
 
     Args:
-        sets: of certificates.
+        sets: Sets of certificates.
         attacks: (run, costs, rule) of each -> what `attacks_of` returns.
 
     Returns:
@@ -105,7 +105,7 @@ def plot_attacked(shares: pd.DataFrame, curves: Curves) -> bytes:
     """Draws what is certified and what attacks leave, over the radius: the truth lies between.
 
     Args:
-        shares: rows of `attacked_summaries`.
+        shares: Rows of `attacked_summaries`.
         curves: (run, costs, rule) -> a summary over many radii, as `plot_curves` takes them.
 
     Returns:

@@ -38,19 +38,19 @@ class Certified:
     """The certificates of one run, cost matrix and decision rule.
 
     Attributes:
-        run: its label, unlike those of the others.
-        costs: as a person writes them.
-        rule: as a person writes it.
-        rule_id: as the certificates have it.
-        location: of the run, or of the published table.
-        matrix: the cost matrix, with the class names of the data.
-        certificates: the rows of this rule, as `raycsr.load_certificates` returns them.
-        collapsed: the classes that collapsed, as `raycsr.certification.collapsed_classes` returns them.
-        missing: how many listed images have none.
-        input_size: height and width in px at which radii are measured; None for a published table.
-        origin: the run; None for a published table.
-        folder: of the certificate set.
-        positions: of each certificate's image in the run's listing.
+        run: Label of the run, unlike those of the others.
+        costs: Cost matrix as a person writes it.
+        rule: Decision rule as a person writes it.
+        rule_id: Id of the rule, as the certificates have it.
+        location: Location of the run, or of the published table.
+        matrix: The cost matrix, with the class names of the data.
+        certificates: The rows of this rule, as `raycsr.load_certificates` returns them.
+        collapsed: The classes that collapsed, as `raycsr.certification.collapsed_classes` returns them.
+        missing: Number of listed images that have no certificate.
+        input_size: Height and width in px at which radii are measured; None for a published table.
+        origin: The run; None for a published table.
+        folder: Folder of the certificate set.
+        positions: Position of each certificate's image in the run's listing.
     """
 
     run: str
@@ -99,12 +99,12 @@ def load_certified(
     """Reads the stored certificates of some runs: one entry a run, cost matrix and decision rule.
 
     Args:
-        runs: folders, `s3://bucket/prefix`, or unique prefixes; folders of runs, for all in them; or files with
-            tables of locuslab/smoothing.
-        costs: only these certificate sets, by their specs; by default all that are stored.
-        rules: only these decision rules, as they were written or by their ids; by default all that the runs have.
-        allow_missing: whether to take what is there where listed images have no certificate yet.
-        table_alpha: alpha of the tables, which do not say it; NaN by default.
+        runs: Folders, `s3://bucket/prefix`, or unique prefixes; folders of runs, for all in them; or files with tables
+            of locuslab/smoothing.
+        costs: Only these certificate sets, by their specs; by default all that are stored.
+        rules: Only these decision rules, as they were written or by their ids; by default all that the runs have.
+        allow_missing: Whether to take what is there where listed images have no certificate yet.
+        table_alpha: Alpha of the tables, which do not say it; NaN by default.
 
     Returns:
         The entries, and the labels of the runs that have none of these costs and rules.
@@ -325,8 +325,8 @@ def distinct_labels(runs: Sequence[tuple[str, str, str]]) -> list[str]:
     """A short label for each run, and no two alike.
 
     Args:
-        runs: for each the path or name of its model, what to write after it, and its id. The label is the file's
-            name; where that is not enough, with the nearest folders that differ, then with the id's beginning.
+        runs: For each the path or name of its model, what to write after it, and its id. The label is the file's name;
+            where that is not enough, with the nearest folders that differ, then with the id's beginning.
     """
     labels = [path.rsplit("/", 1)[-1] + after for path, after, _ in runs]
     for same in _alike(labels):

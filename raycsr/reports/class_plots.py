@@ -25,9 +25,9 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "") -
     """Draws `raycsr.certification.pairwise_robustness` as a heat map, dark where a pair is safe.
 
     Args:
-        robustness: seed class x target class, or any other rows: such as one a run where there is one seed class.
+        robustness: Seed class x target class, or any other rows: such as one a run where there is one seed class.
         radius: L2, at which the pairs were certified.
-        title: what is shown, above the meaning of the numbers.
+        title: Title of the picture, above the meaning of the numbers.
 
     Returns:
         A PNG. Rows and columns without a number are left out, unless all are; a cell without one is hatched. Numbers
@@ -83,8 +83,8 @@ def plot_recalls(recalls: Mapping[str, pd.DataFrame], class_names: Sequence[str]
     """Draws `raycsr.certification.class_recalls` of one or several runs or decision rules side by side.
 
     Args:
-        recalls: label -> recalls by class; all of the same classes.
-        class_names: their names; by default their numbers.
+        recalls: Label -> recalls by class; all of the same classes.
+        class_names: Names of the classes; by default their numbers.
 
     Returns:
         A PNG: a group of bars a class, with 95 % intervals. Where classes are too many for that, a line of the first
@@ -129,8 +129,8 @@ def plot_images(images: Sequence[NDArray[np.uint8] | str], captions: Sequence[st
     """Draws images in a grid, each with its caption below.
 
     Args:
-        images: for each its pixels, uint8 (H, W, 3), or one line that says why there are none.
-        captions: one each; lines are broken where they are long.
+        images: For each its pixels, uint8 (H, W, 3), or one line that says why there are none.
+        captions: Caption of each image; lines are broken where they are long.
 
     Returns:
         A PNG.

@@ -16,9 +16,9 @@ def rank_trials(trials: pd.DataFrame, metric: str | None = None, budget: float =
     """Trials with metrics, best first within each sigma and costs; those that lose too much accuracy come after.
 
     Args:
-        trials: rows of `trials.parquet`, or of `raycsr.collect_trials`.
-        metric: what they compete in; by default what their sweep judged them by (`metric`).
-        budget: how far their accuracy may be below that of the most accurate one.
+        trials: Rows of `trials.parquet`, or of `raycsr.collect_trials`.
+        metric: Metric that trials compete in; by default the one that their sweep judged them by (`metric`).
+        budget: Accuracy that may be lost against the most accurate trial.
 
     Returns:
         Those rows, with within_budget (bool).
@@ -32,9 +32,9 @@ def rank_points(points: pd.DataFrame, metric: str | None = None, budget: float =
     rob_cs alone is won by a model that answers with seed classes only.
 
     Args:
-        points: rows of `summaries` at one radius.
-        metric: what they compete in; by default the metric of their costs (`metric`).
-        budget: how far their accuracy may be below that of the most accurate one.
+        points: Rows of `summaries` at one radius.
+        metric: Metric that points compete in; by default the metric of their costs (`metric`).
+        budget: Accuracy that may be lost against the most accurate point.
 
     Returns:
         Those rows that have the metric, with within_budget (bool) and place (from 1 within each costs).
@@ -52,8 +52,8 @@ def merits(rows: pd.DataFrame, metric: str | None = None) -> pd.Series:
     """How good each row is at its metric, so that more is better: of costs, which are the better the less, -1 times.
 
     Args:
-        rows: with `metric`, the name of the metric that each competes in, and a column of each metric.
-        metric: one that all compete in instead.
+        rows: With `metric`, the name of the metric that each competes in, and a column of each metric.
+        metric: One that all compete in instead.
     """
     names = np.array(rows["metric"] if metric is None else [metric] * len(rows), str)
     found = np.full(len(rows), np.nan)
@@ -79,7 +79,7 @@ def non_dominated(accuracy: ArrayLike, merit: ArrayLike) -> NDArray[np.bool_]:
 
     Args:
         accuracy: (N,).
-        merit: (N,) such as rob_cs, of which more is better (`merits`).
+        merit: Such as rob_cs, of which more is better (`merits`); (N,).
     """
     a, r = np.asarray(accuracy, float), np.asarray(merit, float)
     as_good = (a[:, None] >= a) & (r[:, None] >= r)  # (N, N): row against column
@@ -91,7 +91,7 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
     """The points that no other of the same run and costs beats in accuracy and the metric, the most accurate first.
 
     Args:
-        points: rows of `summaries` at one radius.
+        points: Rows of `summaries` at one radius.
 
     Returns:
         Those rows, by costs and run, with `best` beside: whether no point of any run beats it.
@@ -114,8 +114,8 @@ def at_equal_accuracy(points: pd.DataFrame, losses: Sequence[float] = LOSSES) ->
     whose plain argmax is the most accurate.
 
     Args:
-        points: rows of `summaries` at one radius.
-        losses: of accuracy, as shares of images.
+        points: Rows of `summaries` at one radius.
+        losses: Losses of accuracy, as shares of images.
 
     Returns:
         For each costs, run and loss the row of that rule, with reference (bool) and loss; where no rule keeps the
@@ -147,8 +147,8 @@ def legible(sets: Sequence[Certified], points: pd.DataFrame) -> list[Certified]:
     accuracy against argmax; where all lose more, the most accurate on the front.
 
     Args:
-        sets: of any runs, costs and rules.
-        points: their summaries at one radius.
+        sets: Sets of any runs, costs and rules.
+        points: Summaries of the sets at one radius.
     """
     kept = set()
     for (run, costs), rules in points.groupby(["run", "costs"], sort=False):
@@ -171,9 +171,9 @@ def reference_and_best(
     """Of each costs what to look at closely: the most accurate argmax, and the first in the ranking if that is another.
 
     Args:
-        sets: of any runs, costs and rules.
-        points: their summaries at one radius.
-        budget: how far the accuracy of the best may be below that of the most accurate one.
+        sets: Sets of any runs, costs and rules.
+        points: Summaries of the sets at one radius.
+        budget: Accuracy that the best may lose against the most accurate one.
     """
     by_key = {(one.costs, one.run, one.rule_id): one for one in sets}
     chosen = {}

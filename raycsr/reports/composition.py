@@ -46,7 +46,7 @@ def compose(found: Findings) -> Document:
     """Composes a report; what only its page has room for is made where that is rendered.
 
     Args:
-        found: what is reported on.
+        found: Findings to report on.
     """
     looked_at = reference_and_best(found.sets, found.points)
     return Document(
@@ -64,9 +64,9 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Se
     """Everything about one cost matrix; what there is nothing to say of is left out.
 
     Args:
-        found: what is reported on.
-        costs: the matrix.
-        looked_at: the sets whose classes and images are shown.
+        found: Findings to report on.
+        costs: The matrix.
+        looked_at: The sets whose classes and images are shown.
     """
     at, ranked = f"at radius {found.radius:g}", rank_points(found.points[found.points["costs"] == costs])
     blocks: list[Block] = [Paragraph(_mistakes(looked_at[0]))]

@@ -93,7 +93,7 @@ def plot_front(points: pd.DataFrame) -> bytes:
     """Draws accuracy against the metric over the decision rules of several runs, with the recalls beside.
 
     Args:
-        points: rows of `summaries` at one radius.
+        points: Rows of `summaries` at one radius.
 
     Returns:
         A PNG: a row a cost matrix. Left a point a rule, a colour a run, its argmax larger and outlined, its

@@ -28,8 +28,8 @@ class Column:
     """What a column of a table holds.
 
     Attributes:
-        title: its header.
-        numeric: whether its cells are numbers, which stand to the right.
+        title: Header of the column.
+        numeric: Whether its cells are numbers, which stand to the right.
     """
 
     title: str
@@ -41,9 +41,9 @@ class Table:
     """Rows of cells.
 
     Attributes:
-        columns: one each for the cells of a row.
-        rows: the cells, as they are read.
-        marks: what marks in the cells mean, a line below; nothing where there are none.
+        columns: One each for the cells of a row.
+        rows: The cells, as they are read.
+        marks: Meaning of the marks in the cells, a line below the table; empty where there are none.
     """
 
     columns: Sequence[Column]
@@ -56,7 +56,7 @@ class Facts:
     """The same facts about several things.
 
     Attributes:
-        of: label of a thing -> name of a fact -> what it is, "" where that is not recorded.
+        of: Label of a thing -> name of a fact -> what it is, "" where that is not recorded.
     """
 
     of: Mapping[str, Mapping[str, str]]
@@ -96,7 +96,7 @@ class Details:
     """Blocks that only the page has room for: text and Markdown pass them over, and nobody makes them in vain.
 
     Attributes:
-        make: composes them; it may draw pictures and read photographs.
+        make: Composes them; it may draw pictures and read photographs.
     """
 
     make: Callable[[], Sequence["Block"]]

@@ -23,9 +23,9 @@ def write_report(found: Findings, document: Document, store: Store) -> list[str]
     """Writes all files of a report into a folder, and returns their names.
 
     Args:
-        found: what is reported on.
-        document: the report.
-        store: the folder.
+        found: Findings to report on.
+        document: The report.
+        store: The folder.
     """
     store.write_table("summary.parquet", pa.Table.from_pandas(found.table, preserve_index=False))
     store.write("report.md", as_markdown(document).encode())

@@ -17,10 +17,10 @@ class Findings:
     """What was found in some runs and published tables.
 
     Attributes:
-        sets: an entry a run, cost matrix and decision rule.
-        left_out: labels of the runs that have no such certificates.
-        table: the summaries of the sets at all radii.
-        radius: at which runs and rules are compared.
+        sets: Sets, one for each run, cost matrix and decision rule.
+        left_out: Labels of the runs that have no such certificates.
+        table: The summaries of the sets at all radii.
+        radius: Radius at which runs and rules are compared.
     """
 
     sets: list[Certified]
@@ -72,8 +72,8 @@ def find(
     """Reads certificates and sums them up.
 
     Args:
-        runs: as `load_certified` takes them, and so costs, rules, allow_missing and table_alpha.
-        radii: of the table, L2 in [0, 1] pixel units; by default four up to the largest certified one. Runs and rules
+        runs: As `load_certified` takes them, and so costs, rules, allow_missing and table_alpha.
+        radii: Of the table, L2 in [0, 1] pixel units; by default four up to the largest certified one. Runs and rules
             are compared at the smallest that is not 0.
 
     Raises:

@@ -24,7 +24,7 @@ def as_html(document: Document) -> str:
     """A whole HTML document with a table of contents.
 
     Args:
-        document: of two levels of sections at most.
+        document: Document of two levels of sections at most.
 
     Returns:
         The text of a file. It asks no server for anything, which its content security policy forbids, too; it is

@@ -19,7 +19,7 @@ def leaderboard(trials: pd.DataFrame, keys: list[str], best: dict[tuple[float, s
         trials: One row a trial, as in trials.parquet; `metric` is what it competes in.
         keys: The space's options.
         best: (sigma, costs) -> where the best checkpoint was copied to; without those of which none can be read.
-        budget: How much accuracy the best may lose.
+        budget: Accuracy that the best trial may lose.
     """
     own = [key for key in keys if key not in ("sigma", "costs")]
     blocks: list[Block] = []

@@ -25,8 +25,8 @@ def read_pictures(run: Run, certificates: pd.DataFrame) -> list[NDArray[np.uint8
     An image is shown only where its pixels are those that were sampled: another image of the same name is not.
 
     Args:
-        run: whose certificates they are.
-        certificates: rows with image_id and part (which votes part they come from), such as
+        run: Run whose certificates they are.
+        certificates: Rows with image_id and part (which votes part they come from), such as
             `raycsr.certification.costliest_images` returns of what `Run.certificates` read.
 
     Returns:

@@ -18,7 +18,7 @@ def stands_on(sets: Sequence[Certified]) -> Facts:
     """Gathers what some sets of certificates stand on, run by run.
 
     Args:
-        sets: of any runs, costs and rules.
+        sets: Sets of any runs, costs and rules.
     """
     labels = dict.fromkeys(one.run for one in sets)
     today = datetime.now(UTC).date().isoformat()

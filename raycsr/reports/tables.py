@@ -122,8 +122,8 @@ def marks_line(rows: pd.DataFrame, label: Sequence[str] = ("run", "rule")) -> st
     """What the marks of a table mean, in one line; nothing where nothing is marked.
 
     Args:
-        rows: what is tabled, with `collapsed`: the classes that collapsed, in words.
-        label: columns that name a row; argmax goes without saying.
+        rows: Rows of the table, with `collapsed`: the classes that collapsed, in words.
+        label: Columns that name a row; argmax goes without saying.
     """
     marked = rows[rows["collapsed"] != ""]
     parts = [[row[key] for key in label if row[key] != "argmax"] for row in marked.to_dict("records")]

@@ -17,8 +17,8 @@ def table_lines(table: Table, written: Callable[[str], str]) -> list[str]:
     """A table whose columns line up, a line each for the header, the rule and the rows: Markdown reads it, too.
 
     Args:
-        table: what is shown; its marks are not.
-        written: makes of a cell what stands there.
+        table: Table to show, without its marks.
+        written: Makes of a cell what stands there.
     """
     rows = [[written(cell) for cell in row] for row in ([column.title for column in table.columns], *table.rows)]
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]

@@ -34,15 +34,15 @@ class AttackSet:
     """The attacks of one run under one cost matrix, decision rule and budget.
 
     Attributes:
-        name: of its folder.
+        name: Of its folder.
     """
 
     def __init__(self, run: Store, name: str) -> None:
         """Opens a set; nothing is read yet.
 
         Args:
-            run: the run's folder.
-            name: as `attack_set` gives it.
+            run: The run's folder.
+            name: As `attack_set` gives it.
         """
         self.name = name
         self._parts = Parts(run.at(f"attacks/{name}"), ATTACKS)
@@ -110,10 +110,10 @@ def attack_set(spec: str, costs: CostMatrix, rule: str, options: AttackOptions) 
     """Names a set: a legible slug, and a digest of what its attacks depend on.
 
     Args:
-        spec: the cost matrix as a person writes it.
-        costs: its values.
-        rule: id of the decision rule.
-        options: the budget.
+        spec: The cost matrix as a person writes it.
+        costs: Its values.
+        rule: Id of the decision rule.
+        options: The budget.
     """
     facts = json.dumps([_SCHEME, costs.digest, rule, *asdict(options).values()])
     return f"{slug(spec)}-{sha256(facts.encode()).hexdigest()[:10]}"
@@ -137,8 +137,8 @@ def load_attacks(run: str | os.PathLike[str], costs: CostMatrix | str | None = N
     """Reads what `raycsr attack` found on a run's images.
 
     Args:
-        run: its folder, a unique prefix of it, or `s3://...`.
-        costs: only those under this cost matrix, or a spec such as `seed:cat`; by default all.
+        run: Its folder, a unique prefix of it, or `s3://...`.
+        costs: Only those under this cost matrix, or a spec such as `seed:cat`; by default all.
 
     Returns:
         One row an attack: costs (the spec), rule (its id), steps, noises and seed, then the columns of

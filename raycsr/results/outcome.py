@@ -22,11 +22,11 @@ class Attacked:
     """What became of an attack on a run.
 
     Attributes:
-        run: whose images were attacked.
-        attacks: rows of `raycsr.results.schema.ATTACKS`, one an image and radius that was asked for.
+        run: Whose images were attacked.
+        attacks: Rows of `raycsr.results.schema.ATTACKS`, one an image and radius that was asked for.
         errors: image_id -> why it could not be attacked.
-        broken_guarantee: one line, where more certificates broke than their alpha allows; else empty.
-        lines: what was found, in words.
+        broken_guarantee: One line, where more certificates broke than their alpha allows; else empty.
+        lines: What was found, in words.
     """
 
     run: Run

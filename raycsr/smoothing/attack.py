@@ -26,8 +26,9 @@ def step_up(
 
     Args:
         images: Pixels (N, C, H, W) in [0, 1], the centres of the balls.
-        moved: Where the ascent stands, (N, C, H, W) in [0, 1].
-        gradient: Of what is to grow, at `moved`, (N, C, H, W). One with a norm below 1e-8 or not finite moves nothing.
+        moved: Present point of the ascent, in [0, 1]; (N, C, H, W).
+        gradient: Gradient at `moved` of what is to grow; one with a norm below 1e-8 or not finite moves nothing; (N, C,
+            H, W).
         length: L2 length of the step, for all images or for each, (N, 1, 1, 1).
         radius: L2 distance from the image that is not left, for all or for each, (N, 1, 1, 1); None sets no bound.
 
@@ -65,7 +66,7 @@ def attack_images(
 
     Args:
         network: float32 pixels (B, C, H, W), noise in them, so beyond [0, 1] too -> logits (B, m), with gradients.
-        images: uint8 (N, C, H, W), on the device of the network.
+        images: On the device of the network; uint8 (N, C, H, W).
         targets: bool (N, m), the costly classes of each image; neither none nor all.
         radii: (N,), above 0: the L2 distances that are not left, in [0, 1] pixel units.
         sigma: Standard deviation of the noise, in [0, 1] pixel units.

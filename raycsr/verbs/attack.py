@@ -17,7 +17,7 @@ def attack(asked: AttackArguments) -> Attacked:
     images or radii.
 
     Args:
-        asked: What to attack: the keyword arguments are its fields.
+        asked: Options of the verb; a caller gives its fields as keyword arguments.
 
     Returns:
         What became of it.

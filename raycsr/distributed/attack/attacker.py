@@ -35,14 +35,14 @@ class AttackerSpec:
     """What an actor attacks with; small, so it travels to each of them.
 
     Attributes:
-        run: location of the run.
-        name: of its set of attacks.
-        owner: number of the driver that owns the run; part of the parts' names.
-        manifest: of the run: sigma, precision, compile and batch_size.
-        rule: the decision rule whose smoothed classifier is attacked.
-        costly: bool (m, m), the costly classes (targets) of each label.
-        options: the budget.
-        threads: torch threads.
+        run: Location of the run.
+        name: Name of the set of attacks.
+        owner: Number of the driver that owns the run; part of the parts' names.
+        manifest: Facts of the run's manifest: sigma, precision, compile and batch_size.
+        rule: The decision rule whose smoothed classifier is attacked.
+        costly: The costly classes (targets) of each label; bool (m, m).
+        options: The budget.
+        threads: Torch threads.
     """
 
     run: str
@@ -73,9 +73,9 @@ class Attacker:
         """Prepares the network on this worker's device.
 
         Args:
-            model: gives the base classifier; on a cluster from the object store.
-            spec: all else.
-            deaths: where those of the stream's processes are counted; None where this process alone attacks.
+            model: Gives the base classifier; on a cluster from the object store.
+            spec: All else.
+            deaths: Deaths of the stream's processes; None where this process alone attacks.
         """
         torch.set_num_threads(spec.threads)
         self._spec, self._deaths = spec, deaths

@@ -32,14 +32,14 @@ class AttackJob:
     """An attack, with everything checked that can be checked without the cluster.
 
     Attributes:
-        run: whose images are attacked.
-        manifest: of the run.
-        asked: what of it, and the budget.
-        base_classifier: that of the run.
-        source: where the images are.
-        rule: the decision rule.
-        matrix: the cost matrix.
-        certificates: of the run under them, a row an image.
+        run: Run whose images are attacked.
+        manifest: Manifest of the run.
+        asked: Options of the user.
+        base_classifier: That of the run.
+        source: Source of the images.
+        rule: The decision rule.
+        matrix: The cost matrix.
+        certificates: Certificates of the run under the costs, one row for each image.
         wanted: a row an attack, in the order in which images are drawn: image_id, label, radius, certified and alpha
             (NaN where the radius was named).
     """

@@ -25,8 +25,8 @@ class Rule:
     them, which a kind checks and brings to one form in its `__post_init__`, for the id is taken of them.
 
     Attributes:
-        spec: How a person writes it; by default its id.
-        kind: What stands before the colon of a spec, and in the rule's id.
+        spec: Spec of the rule, as a person writes it; by default its id.
+        kind: Kind of the rule, which stands before the colon of a spec, and in the rule's id.
         forms: Examples of specs, for the help and for messages; each begins with the kind and a colon. COSTS stands for
             any spec of costs.
     """
@@ -89,8 +89,8 @@ class Rule:
 
         Args:
             costs: The cost matrix.
-            spec: How a person writes it.
-            strengths: In units of logits: how far the costliest answer is lowered, or what comes to it.
+            spec: Spec of the costs, as a person writes it.
+            strengths: Strengths in units of logits: how far the costliest answer is lowered, or what comes to it.
         """
         return {}
 
