@@ -146,6 +146,10 @@ def load_attacks(run: str | os.PathLike[str], costs: CostMatrix | str | None = N
 
     Raises:
         UserError: where there is no such run, or the spec is none of its classes.
+
+    Example:
+        >>> len(load_attacks(run))  # nobody attacked this run
+        0
     """
     found = resolve_run(run)
     matrix = found.costs(costs) if isinstance(costs, str) else costs
