@@ -23,20 +23,21 @@ _PANELS = {
 }
 
 
-def attacks_of(one: Certified) -> pd.DataFrame:
-    """The attacks of a run under the cost matrix and the rule of a set of certificates, of all budgets.
+def attacks_of(sets: Sequence[Certified]) -> dict[Key, pd.DataFrame]:
+    """The attacks on the images of some sets, under the cost matrix and the rule of each, of all budgets.
 
     Returns:
-        Rows of `raycsr.results.schema.ATTACKS`; an image may have several at a radius.
+        (run, costs, rule) -> rows of `raycsr.results.schema.ATTACKS`, of which an image may have several at a radius;
+        no rows where there were no attacks.
     """
-    found = {} if one.origin is None else attack_sets(one.origin)
-    names = [
-        name
-        for name, facts in found.items()
-        if facts["rule"] == one.rule_id and CostMatrix(np.array(facts["values"])).digest == one.matrix.digest
-    ]
-    frames = [AttackSet(one.origin.store, name).read() for name in names if one.origin is not None]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    runs = {one.origin.location: one.origin for one in sets if one.origin is not None}
+    stored: dict[tuple[str, str, str], list[pd.DataFrame]] = {}  # of each run, matrix and rule; many sets share a run
+    for location, run in runs.items():
+        for name, facts in attack_sets(run).items():
+            key = (location, CostMatrix(np.array(facts["values"])).digest, facts["rule"])
+            stored.setdefault(key, []).append(AttackSet(run.store, name).read())
+    found = {one.key: stored.get((one.location, one.matrix.digest, one.rule_id), []) for one in sets}
+    return {key: pd.concat(frames, ignore_index=True) if frames else pd.DataFrame() for key, frames in found.items()}
 
 
 def attacked_summaries(sets: Sequence[Certified], attacks: Mapping[Key, pd.DataFrame]) -> pd.DataFrame:

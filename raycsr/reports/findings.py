@@ -47,7 +47,7 @@ class Findings:
     @cached_property
     def attacks(self) -> dict[tuple[str, str, str], pd.DataFrame]:
         """Run, costs and rule of each set -> what attacks found on its images; no rows where there were none."""
-        return {one.key: attacks_of(one) for one in self.sets}
+        return attacks_of(self.sets)
 
     @cached_property
     def attacked(self) -> pd.DataFrame:

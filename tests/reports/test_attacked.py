@@ -11,7 +11,7 @@ from PIL import Image
 from raycsr import load_attacks
 from raycsr.costs import CostMatrix
 from raycsr.reports import as_markdown
-from raycsr.reports.attacked import attacked_summaries, attacks_of, audited
+from raycsr.reports.attacked import attacked_summaries, audited
 from raycsr.reports.composition import compose
 from raycsr.reports.files import write_report
 from raycsr.reports.findings import find
@@ -103,6 +103,22 @@ def test_a_report_has_both_curves_where_there_are_attacks_and_nothing_where_ther
     assert picture.width > picture.height > 100
 
 
+def test_each_run_and_rule_has_its_own_attacks_and_a_run_is_looked_at_once(run, tmp_path, monkeypatch):
+    rules = {"argmax": PLAIN, "offset:1*pair:a/b": PLAIN}
+    other = write_run(str(tmp_path / "results"), "other.pt", rules, certify_under=["pair:a/b", "uniform"])
+    write_attacks(run, "uniform", [(0, 1.0, 0.9, None)])
+    write_attacks(other, "uniform", [(0, 1.0, None, None), (1, 1.0, None, None)])
+    looked, names = [], Store.names
+    monkeypatch.setattr(Store, "names", lambda self, folder: looked.append(folder) or names(self, folder))
+    found = find([run.location, other.location])
+    looked.clear()
+    assert found.attacked[["run", "costs", "rule", "num_images", "rob_cs_attacked"]].values.tolist() == [
+        ["m.pt σ=0.5", "uniform", "argmax", 1, 0.0],
+        ["other.pt σ=0.5", "uniform", "argmax", 2, 1.0],
+    ]
+    assert looked.count("attacks") == 2  # of six sets
+
+
 def test_a_damaged_set_is_left_out_with_a_warning(run):
     write_attacks(run, "uniform", [(0, 1.0, None, None)])
     (name,) = run.store.names("attacks")
@@ -110,4 +126,4 @@ def test_a_damaged_set_is_left_out_with_a_warning(run):
     with pytest.warns(UserWarning, match=r"attacks are left out: .*attack\.json is damaged"):
         assert len(load_attacks(run.location)) == 0
     with pytest.warns(UserWarning, match="attacks are left out"):
-        assert not len(attacks_of(find([run.location], costs=["uniform"]).sets[0]))
+        assert all(rows.empty for rows in find([run.location], costs=["uniform"]).attacks.values())

@@ -1,7 +1,9 @@
 """`raycsr attack` on a sampled run: what it needs from the user, what it refuses in a line, where its results go."""
 
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -58,6 +60,17 @@ def test_a_rule_of_the_run_is_attacked_in_a_set_of_its_own(attack, run):
     assert attack("--radii", ".5", "--rule", "offset:1=0.5")[0] == 0
     rows = load_attacks(run)
     assert rows.loc[rows["rule"].str.startswith("offset-"), "radius"].tolist() == [0.5] * 4
+
+
+def test_actors_find_what_this_process_finds(cluster, attack, run, tmp_path):
+    copy = tmp_path / "runs" / Path(run).name
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("attacks"))
+    words = ["attack", "--run", str(copy), "--costs", "uniform", *SMALL, "--radii", ".375"]
+    assert main([*words, "--pool.actors", "1", "--pool.cpus_per_actor", "0.5"]) == 0
+    assert attack("--radii", ".375")[0] == 0
+    here = load_attacks(run)
+    here = here[(here["radius"] == 0.375) & (here["rule"] == "argmax")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(*(one.drop(columns=["seconds", "device"]) for one in (load_attacks(str(copy)), here)))
 
 
 def test_results_are_copied_and_deleted_with_their_run(attack, run, tmp_path):

@@ -37,7 +37,7 @@ def attack_run(job: AttackJob) -> Attacked:
             with user_errors_of_workers(pool.needs, seconds=pool.patience):
                 _stream(job, owner, missing)
     keys = job.wanted[["image_id", "radius", "alpha"]]
-    rows = keys.merge(attacks.read(), on=["image_id", "radius", "alpha"], how="left")
+    rows = keys.merge(attacks.read(), on=["image_id", "radius", "alpha"])  # what cannot be read proves nothing
     failed = rows[rows["error"].notna()].drop_duplicates("image_id")
     return summed_up(job, rows, dict(zip(failed["image_id"], failed["error"], strict=True)))
 
@@ -57,7 +57,7 @@ def summed_up(job: AttackJob, rows: pd.DataFrame, errors: dict[str, str]) -> Att
         return Attacked(job.run, rows, errors, lines=[line])
     first = good["image_id"][good["broken"]].iloc[0]
     failure = (
-        f"{words}, the first {first!r}: with alpha {alpha:g} more than {most:,} come with a probability of 1e-6, so "
+        f"{words}, the first {first!r}: with alpha {alpha:g} more than {most:,} come with probability 1e-6 at most, so "
         f"the guarantee of run {job.run.run_id} does not hold under costs {job.asked.costs!r}"
     )
     return Attacked(job.run, rows, errors, failure)
