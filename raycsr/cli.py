@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 
 from raycsr.credentials import without_credentials
-from raycsr.errors import ClusterLostError, UserError, printable
+from raycsr.errors import ClusterLostError, UserError, nearest, printable
 from raycsr.options import arguments_of, forms_of, hints_of, read_words
 from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
 
@@ -197,7 +197,7 @@ def command(verb: str, rest: list[str]) -> functools.partial:
         UserError: naming what is wrong with it.
     """
     if verb not in VERBS:
-        raise UserError(f"no such verb; use one of {', '.join(VERBS)}")
+        raise UserError(f"no such verb; {nearest(verb, VERBS)}")
     function = _function(verb)
     if verb == "validate":
         return _validation(function, rest)
@@ -264,7 +264,8 @@ def _first(errors: Mapping[str, str]) -> str:
 
 
 def _help() -> str:
-    lines = [f"  {verb:<11} {what}" for verb, (_, what) in VERBS.items()]
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {what}" for verb, (_, what) in VERBS.items()]
     return "\n".join(
         [
             "usage: raycsr VERB [options]",

@@ -21,7 +21,47 @@ def test_help_names_the_verbs(capsys):
 
 
 def test_an_unknown_verb_is_one_line(capsys):
-    assert run(capsys, "smaple") == (2, "", "raycsr smaple: no such verb; use one of " + ", ".join(VERBS) + "\n")
+    assert run(capsys, "smaple") == (2, "", "raycsr smaple: no such verb; did you mean sample?\n")
+    assert run(capsys, "zzz") == (2, "", "raycsr zzz: no such verb; choose from " + ", ".join(VERBS) + "\n")
+
+
+# What a module of verbs/ and a line of VERBS would say.
+ONE_MORE = '''
+"""Rolling dice."""
+
+from dataclasses import dataclass
+from raycsr.options import takes
+
+@dataclass(frozen=True)
+class DiceArguments:
+    """Dice.
+
+    Attributes:
+        sides: Numbers of sides of the dice.
+    """
+
+    sides: list[int]
+
+@takes(DiceArguments)
+def dice(asked: DiceArguments) -> None:
+    """Says how many numbers some dice can come to."""
+    print(sum(asked.sides) - len(asked.sides) + 1)
+'''
+
+
+def test_a_verb_more_is_a_module_and_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "rolling.py").write_text(ONE_MORE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(VERBS, "dice", ("rolling:dice", "dice -> how many numbers they can come to"))
+    assert "  dice        dice -> how many numbers they can come to\n" in run(capsys)[1]
+    assert run(capsys, "dice", "--sides", "6,6") == (0, "11\n", "")
+    (tmp_path / "dice.yaml").write_text("sides: [4, 8]")
+    assert run(capsys, "dice", "--config", str(tmp_path / "dice.yaml")) == (0, "11\n", "")
+    assert run(capsys, "dicee")[2] == "raycsr dicee: no such verb; did you mean dice?\n"
+    assert "did you mean --sides" in run(capsys, "dice", "--side", "6")[2]
+    with pytest.raises(SystemExit):
+        main(["dice", "--help"])
+    assert "Numbers of sides of the dice." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", VERBS)

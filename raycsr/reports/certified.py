@@ -25,9 +25,8 @@ from raycsr.reports.tables import MARK
 from raycsr.results.locations import resolve_run, runs_at
 from raycsr.results.locuslab import is_table, read_locuslab_tsv
 from raycsr.results.runs import Run
-from raycsr.store import Store
+from raycsr.store import READERS, Store
 
-_READERS = 16  # runs read side by side; it waits for the network
 _CURVE_POINTS = 101
 _EXPLAINED = 4  # sets in the title of a heat map
 _RADII = 4  # where the user names none
@@ -113,7 +112,7 @@ def load_certified(
         UserError: where a run has no certificates, or lacks images and may not; no run has a rule; there are none at
             all; or a run is of another schema.
     """
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         sources = list({source.location: source for source in pool.map(_open, runs_at(runs))}.values())
         ids = _rule_ids(rules, sources)
         labels = distinct_labels([(source.model, source.after, source.run_id) for source in sources])

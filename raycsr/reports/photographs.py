@@ -13,8 +13,8 @@ from raycsr.data.sources import open_source, stored_options
 from raycsr.errors import DamagedFile, UserError
 from raycsr.models.spec import Preprocessing
 from raycsr.results import Run
+from raycsr.store import READERS
 
-_READERS = 16  # votes parts read side by side
 _OF_IMAGE = ("image", "image_sha", "error")
 _LONGEST = 160  # px of a picture's longer side in a page
 
@@ -73,5 +73,5 @@ def _image_shas(run: Run, parts: list[str]) -> dict[str, str]:
         except DamagedFile:
             return []
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         return {row["image_id"]: row["image_sha"] for rows in pool.map(read, parts) for row in rows}

@@ -21,9 +21,9 @@ from raycsr.certification import BOUNDS, certify_votes
 from raycsr.costs import CostMatrix
 from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError
-from raycsr.results.parts import READERS, Parts
+from raycsr.results.parts import Parts
 from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, sparse_votes
-from raycsr.store import Store
+from raycsr.store import READERS, Store
 
 _MADE_OF = "raycsr.votes_md5"  # in a part: the digest of its votes part
 OF_VOTES = ["continues", "device", "batch_size"]  # of a row of votes, kept with its certificate

@@ -14,9 +14,8 @@ from raycsr.results.locations import find_experiments, find_runs, or_warn
 from raycsr.results.notes import read_note
 from raycsr.results.runs import Run
 from raycsr.results.schema import CERTIFICATES, refuse_other_schema, refuse_other_schemas
-from raycsr.store import Store
+from raycsr.store import READERS, Store
 
-_READERS = 16  # runs read side by side; it waits for the network
 _OF_RUN = ["run_id", "experiment", "model", "sigma", "costs"]
 
 
@@ -49,7 +48,7 @@ def collect_certificates(
     runs = find_runs(results)
     if not runs:
         raise UserError(f"no runs at {os.fspath(results)!r}; give the --results of `raycsr sample`, or a folder in it")
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(lambda run: or_warn(lambda: (run, run.manifest(any_schema=True), run.rules())), runs))
         runs, manifests = [one[0] for one in found if one], [one[1] for one in found if one]
         if not runs:
@@ -107,7 +106,7 @@ def collect_trials(results: str | os.PathLike[str]) -> pd.DataFrame:
     ]
     if not sweeps:
         raise UserError(f"no sweeps with trials at {os.fspath(results)!r}; give the --results of `raycsr sweep`")
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         tables = list(pool.map(lambda sweep: _trials(sweep[0].at(f"sweeps/{sweep[1]}")), sweeps))
     names = [(experiment.location.rsplit("/", 1)[-1], name) for experiment, name in sweeps]
     trials = pa.concat_tables(tables, promote_options="permissive").to_pandas()  # a column may be null in one sweep

@@ -12,10 +12,10 @@ from raycsr.errors import UserError, shown
 from raycsr.results.listing import Relisted
 from raycsr.results.merging import deduplicated
 from raycsr.results.owners import Ownership
-from raycsr.results.parts import READERS
 from raycsr.results.runs import Run
 from raycsr.results.schema import SCHEMA_VERSION, VOTES
 from raycsr.results.transfer import RunFiles, copy_each
+from raycsr.store import READERS
 
 IDENTITY = (
     *("preprocessing", "components", "sigma", "seed", "precision", "compile", "noise_scheme", "n0", "n", "sampling"),

@@ -13,12 +13,11 @@ from raycsr.options import listed
 from raycsr.results.runs import Run
 from raycsr.results.schema import READABLE_SCHEMAS
 from raycsr.results.state import RunState, run_state
-from raycsr.store import Store
+from raycsr.store import READERS, Store
 
 T = TypeVar("T")
 
 _FOLDERS = {"runs", "sweeps", "checkpoints"}  # of an experiment
-_READERS = 16  # runs looked at side by side; it waits for the network
 
 
 def find_experiments(location: str | os.PathLike[str]) -> list[Store]:
@@ -116,7 +115,7 @@ def list_runs(results: str | os.PathLike[str]) -> pd.DataFrame:
         "owner",
         "since",
     ]
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         rows = pool.map(lambda run: or_warn(lambda: _row(run)), find_runs(results))
         return pd.DataFrame([row for row in rows if row is not None], columns=columns)
 

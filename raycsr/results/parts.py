@@ -10,9 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raycsr import sealed
-from raycsr.store import Store
-
-READERS = 16  # parts read side by side; reading waits for the network
+from raycsr.store import READERS, Store
 
 
 class Parts:

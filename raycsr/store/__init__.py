@@ -6,6 +6,6 @@ errors, one atomic write, one resolution of endpoint, region, profile and creden
 
 from raycsr.store.errors import AccessDenied, FileMissing, FileTooLarge
 from raycsr.store.files import File
-from raycsr.store.store import PATIENCE, SeekableFile, Store
+from raycsr.store.store import PATIENCE, READERS, SeekableFile, Store
 
-__all__ = ["PATIENCE", "AccessDenied", "File", "FileMissing", "FileTooLarge", "SeekableFile", "Store"]
+__all__ = ["PATIENCE", "READERS", "AccessDenied", "File", "FileMissing", "FileTooLarge", "SeekableFile", "Store"]

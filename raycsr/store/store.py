@@ -20,6 +20,7 @@ from raycsr.store.s3 import S3Files, forget_client
 T = TypeVar("T")
 
 PATIENCE = 300.0  # seconds for which storage that does not answer is waited for; RAYCSR_PATIENCE gives others
+READERS = 16  # files, or folders, that are read side by side: reading waits for the network
 _DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt; the last one again and again
 _TAIL = 1 << 16  # bytes that hold nearly every footer
 _ANONYMOUS = "anonymous@"  # as Ray's and Arrow's URIs have it

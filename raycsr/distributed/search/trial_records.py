@@ -17,12 +17,11 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from raycsr.certification import METRICS
 from raycsr.errors import UserError
 from raycsr.results import Ownership
-from raycsr.store import Store
+from raycsr.store import READERS, Store
 
 CHECKPOINT = "checkpoint.pt"
 _RECORD = "trial.json"
 _CLOCK = "clock.json"
-_READERS = 16
 _EVENTS = "events.out.tfevents.*"  # TensorBoard's
 
 
@@ -119,7 +118,7 @@ def read_records(folder: Store, prefix: str) -> dict[str, TrialRecord]:
         UserError: where a file is damaged.
     """
     trials = [name for name in folder.names("") if re.fullmatch(rf"{prefix}_\d+", name)]
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(lambda trial: read_record(folder, trial), trials)
         return {record.trial: record for record in found if record is not None}
 
