@@ -228,4 +228,4 @@ def test_all_that_determines_votes_is_of_the_identity(monkeypatch):
             return self
 
     monkeypatch.setattr(sampling, "device_kind", lambda name: name)
-    assert set(sampling.identity(Anything(), Anything(), begin_anew=True)) <= set(IDENTITY)
+    assert set(sampling.identity(Anything(), Anything())) <= set(IDENTITY)
