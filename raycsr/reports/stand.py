@@ -44,12 +44,22 @@ def _facts(sets: Sequence[Certified]) -> dict[str, str]:
         "sigma": f"{manifest['sigma']:g}" if "sigma" in manifest else "",
         "n0": f"{manifest['n0']:,}" if "n0" in manifest else "",
         "n": _samples(sets, manifest.get("sampling", NOT_RECORDED)),
+        "noise": _noise(manifest),
         "alpha": _alphas(sets),
         "device": ", ".join([*devices, *filter(None, [manifest.get("precision")])]),
         "begun": manifest.get("begun", ""),
         "raycsr": manifest.get("versions", {}).get("raycsr", ""),
         "location": first.location,
     }
+
+
+def _noise(manifest: dict) -> str:
+    """The noise scheme, and what certificates of its votes do not hold for."""
+    scheme = manifest.get("noise_scheme", "")
+    if "noise" not in manifest:
+        return f"{scheme}, in float32: certificates hold but for what its low bits tell of an image" if scheme else ""
+    apart = manifest["noise"]["total_variation"]
+    return f"{scheme}, exact for whole grey levels (uint8); {apart:.1g} from the Gaussian, a sample, at most"
 
 
 def _images(sets: Sequence[Certified]) -> str:

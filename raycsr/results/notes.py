@@ -83,6 +83,10 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def _is_noise(value: Any) -> bool:
+    return _is_object(value) and is_text(value.get("table")) and _is_positive(value.get("total_variation"))
+
+
 _MANIFEST: dict[str, Check] = {
     "schema_version": lambda value: type(value) is int,
     "experiment": is_text,
@@ -92,7 +96,7 @@ _MANIFEST: dict[str, Check] = {
     "n": lambda value: value is None or is_count(value),
     "sampling": lambda value: is_text(value) and value in BOUNDS,
     "precision": is_text,
-    "noise": _is_object,
+    "noise": _is_noise,
     "num_classes": lambda value: is_count(value) and 0 < value <= _MOST_CLASSES,
     "class_names": lambda value: value is None or is_texts(value),
     "preprocessing": _is_preprocessing,

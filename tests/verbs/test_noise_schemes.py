@@ -8,6 +8,7 @@ from test_sample import comparable
 from raycsr import UserError, load_certificates, load_votes
 from raycsr.smoothing.lattice import lattice_table
 from raycsr.verbs.certify import certify
+from raycsr.verbs.report import report
 from raycsr.verbs.sample import sample
 
 
@@ -45,6 +46,16 @@ def test_a_run_of_float_noise_is_read_and_certified(older):
     assert len(load_votes(older.location)) == 3
     certify(run=older.location, costs=["seed:3"])
     assert len(load_certificates(older.location, costs="seed:3")) == 3
+
+
+def test_a_report_says_the_noise_of_each_run(older, job, tmp_path, capsys):
+    (exact,) = sample(**job(limit=3, costs=["seed:3"], results=str(tmp_path / "elsewhere")))
+    certify(run=older.location, costs=["seed:3"])
+    capsys.readouterr()
+    report(run=[older.location, exact.run.location])
+    out = capsys.readouterr().out
+    assert "noise v1, in float32" in out and "noise v2, exact for whole grey levels" in out
+    assert f"{exact.run.manifest()['noise']['total_variation']:.1g}" in out
 
 
 def test_beside_a_run_of_float_noise_none_of_its_options_begins_unasked(older, job, tmp_path):
