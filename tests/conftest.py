@@ -3,6 +3,7 @@
 import atexit
 import functools
 import os
+import signal
 import subprocess
 import urllib.request
 import uuid
@@ -28,6 +29,7 @@ os.environ["RAY_ADDRESS"] = "local"  # or commands would join the cluster of sev
 os.environ.setdefault("RAYCSR_PATIENCE", "2")  # seconds; what is away in a test stays so
 hypothesis.settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("no deadline")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and tests send it
 torch.set_num_threads(1)  # the networks of the tests are tiny: threads would wait longer than they work
 
 
