@@ -8,7 +8,7 @@ from handmade import NO_B, PLAIN, write_run
 from torch import nn
 
 from jobs import objectives
-from jobs.objectives import MATRICES, PASSES, RECIPES, compared, options_of, schedule, table_rows
+from jobs.objectives import MATRICES, PASSES, RECIPES, compared, options_of, schedule, table_of
 from raycsr.costs import CostMatrix
 from raycsr.training.objectives import OBJECTIVES, resolve_objective
 
@@ -54,8 +54,8 @@ def test_rows_are_named_by_objective(tmp_path, monkeypatch):
     monkeypatch.setattr(objectives, "seconds", len)
     points = compared("pair:a/b", checkpoints, "", "", radius=0.25)
     assert points["objective"].tolist() == ["gaussian", "gaussian", "margin_cs", "margin_cs"]
-    rows = table_rows(points.assign(tuned=points["rule_id"] != "argmax"))
-    assert [row[:4] for row in rows[1:]] == [
+    table = table_of(points.assign(tuned=points["rule_id"] != "argmax"))
+    assert [[*row[:3], row[3].split()[0]] for row in table.rows] == [  # rob_cs without its interval
         ["gaussian", "argmax", "0.833", "0.500"],
         ["gaussian", f"tuned: {rule}", "0.833", "1.000"],
         ["margin_cs", "argmax", "0.833", "1.000"],
