@@ -33,7 +33,6 @@ from raycsr.distributed.sampling.remaining import Remaining
 from raycsr.distributed.sampling.stream import Work, stream
 from raycsr.distributed.sampling.voter import Voter
 from raycsr.errors import UserError
-from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import ARGMAX, Rule
 from raycsr.models.spec import ModelOptions
@@ -158,8 +157,8 @@ class _Idle(Sampler):
 class _IdleVoter(Voter):
     """The actor without its engine: what is left is the pipeline's own work."""
 
-    def _open_sampler(self, base_classifier: BaseClassifier) -> Sampler:
-        return _Idle(self._spec.rules, base_classifier.num_classes)
+    def _open_sampler(self) -> Sampler:
+        return _Idle(self.spec.rules, self.network.num_classes)
 
 
 def pipeline(folder: str, images: int, parts: int) -> list[dict]:
@@ -191,7 +190,7 @@ def _flow(folder: str, images: int, pool: PoolOptions, gpus: int) -> dict:
         missing = missing_images(run.add_images(listed), run.committed(), ["argmax"])
         missing = missing.assign(continues="", batch_size=0)
         listing_seconds = time.perf_counter() - start
-        stream(Work(job, run, found, owner, missing), _IdleVoter)
+        list(stream([Work(job, run, found, owner, missing)], _IdleVoter))
     seconds = time.perf_counter() - start
     committed = run.committed()["image_id"].to_pylist()
     if len(committed) != images or set(committed) != set(ids):

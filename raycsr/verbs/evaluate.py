@@ -1,6 +1,6 @@
 """Evaluating: sample, certify and report in one go."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from raycsr.costs import CostSpec
 from raycsr.distributed.sampling.arguments import SampleArguments
@@ -8,7 +8,6 @@ from raycsr.errors import UserError
 from raycsr.options import takes
 from raycsr.results.outcome import Outcome
 from raycsr.verbs.report import report
-from raycsr.verbs.sample import sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +39,13 @@ def evaluate(asked: EvaluateArguments) -> list[Outcome]:
         UserError: Something is wrong that can be known before samples are paid for.
     """
     from raycsr.distributed.cluster import check_location
+    from raycsr.distributed.sampling.run import sample_all
 
     if not asked.costs:
         raise UserError("evaluate needs costs to certify under; give --costs uniform, or use `raycsr sample`")
     if asked.out is not None:
         check_location(asked.out, "out")
-    outcomes = sample(**{one.name: getattr(asked, one.name) for one in fields(SampleArguments)})
+    outcomes = sample_all(asked)
     report(
         run=[outcome.run.location for outcome in outcomes],
         costs=asked.costs,

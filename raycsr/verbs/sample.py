@@ -22,13 +22,6 @@ def sample(asked: SampleArguments) -> list[Outcome]:
         UserError: Something is wrong that can be known before samples are paid for; or a network's logits
             are not finite from the start.
     """
-    from raycsr.distributed.cluster import connect
-    from raycsr.distributed.pool import check_pool
-    from raycsr.distributed.sampling.job import check
-    from raycsr.distributed.sampling.run import sample_run
+    from raycsr.distributed.sampling.run import sample_all
 
-    jobs = check(asked)
-    if asked.pool.actors:
-        connect()
-    check_pool(asked.pool)
-    return [sample_run(job) for job in jobs]
+    return sample_all(asked)

@@ -1,6 +1,6 @@
 """Runs of the slabs through the pipeline's own code, Ray left out: the same blocks, voters, parts and certificates."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import Probe, device_name, worker_device
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.job import Job
-from raycsr.distributed.sampling.run import sample_run
+from raycsr.distributed.sampling.run import sample_runs
 from raycsr.distributed.sampling.stream import Work, blocks_of, spec_of
 from raycsr.distributed.sampling.voter import Voter
 from raycsr.models.spec import ModelOptions
@@ -110,7 +110,8 @@ class Here:
     driver_dies_at: int | None = None
     late: list[tuple[Voter, dict]] = field(default_factory=list)
 
-    def stream(self, work: Work) -> None:
+    def stream(self, works: Sequence[Work]) -> Iterator[Work]:
+        (work,) = works
         job = work.job
         spec = spec_of(work, lambda: job.base_classifier)
         decode, voter = Decode(job.source, job.base_classifier.preprocessing), Voter(spec)
@@ -125,6 +126,7 @@ class Here:
                 voter = Voter(spec)
             voter(decoded)
             work.owner.check()
+        yield work
 
     def commit_late(self) -> None:
         while self.late:
@@ -142,4 +144,5 @@ class Here:
 
     def sample(self, job: Job) -> Outcome:
         with self.instead_of_ray():
-            return sample_run(job)
+            (outcome,) = sample_runs([job])
+            return outcome

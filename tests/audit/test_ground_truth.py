@@ -20,7 +20,7 @@ from raycsr.certification import BOUNDS, certificates, statements
 from raycsr.distributed.cluster import connect
 from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.sampling import voter
-from raycsr.distributed.sampling.run import sample_run
+from raycsr.distributed.sampling.run import sample_runs
 from raycsr.results import certificate_sets
 from raycsr.smoothing import engine
 from raycsr.smoothing.engine import Request
@@ -167,7 +167,7 @@ def test_the_same_on_ray(slabs_on_workers, tmp_path):
     connect()
     for ask in (Ask(RADII[:1], 192, SEED, OFFSET), Ask(RADII, N, SEED, OFFSET)):
         pool = PoolOptions(actors=2, cpus_per_actor=0.5)
-        outcome = sample_run(job(ask, pictures, audit.alpha, audit.results, pool=pool))
+        (outcome,) = sample_runs([job(ask, pictures, audit.alpha, audit.results, pool=pool)])
         assert outcome.sampled and outcome.run.finished()
         audit.look(outcome.run, ask)
     assert audit.violations() == {}

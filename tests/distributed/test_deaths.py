@@ -187,7 +187,7 @@ def test_images_that_kill_their_process_are_errored_rows_and_all_others_are_samp
     options = job(actors=1, **photographs, costs=["uniform"])
     with monkeypatch.context() as patched:
         patched.setattr(job_module, "open_source", lambda data: DeadlySource(**vars(open_source(data))))
-        patched.setattr(run, "stream", lambda work: stream(work, DeadlyVoter))
+        patched.setattr(run, "stream", lambda works: stream(works, DeadlyVoter))
         (outcome,) = sample(**options)
     assert outcome.errors.keys() == {"cat/0.png", "dog/0.png", "dog/1.png"}
     assert outcome.errors["dog/0.png"] == "ChildProcessError: its process died 3 times while it was decoded"
@@ -213,9 +213,9 @@ class DeadVoter(Voter):
 @pytest.mark.ray
 @pytest.mark.long
 def test_a_network_that_every_image_kills_ends_by_name_after_few_deaths(job, sent, monkeypatch):
-    monkeypatch.setattr(run, "stream", lambda work: stream(work, DeadVoter))
+    monkeypatch.setattr(run, "stream", lambda works: stream(works, DeadVoter))
     options = job(limit=4, actors=1)
-    with pytest.raises(UserError, match=r"has sampled no image: its process died 3 times for each of 3, test#0"):
+    with pytest.raises(UserError, match=r"has sampled no image: its process died 3 times for each of 3, test#"):
         sample(**options)
     (deaths,) = Path(options["results"]).glob("default/runs/*/deaths")
     assert len(deaths.read_text()) <= 12
@@ -230,7 +230,7 @@ class DeadAtTheStart(Voter):
 
 @pytest.mark.ray
 def test_a_network_that_kills_its_process_when_it_is_loaded_ends_by_name(job, sent, monkeypatch):
-    monkeypatch.setattr(run, "stream", lambda work: stream(work, DeadAtTheStart))
+    monkeypatch.setattr(run, "stream", lambda works: stream(works, DeadAtTheStart))
     with pytest.raises(
         UserError, match="the process that loads the model died 3 times; check the model, and the memory of node"
     ):

@@ -13,7 +13,7 @@ import pytest
 
 from raycsr.store import Store
 
-WORKER = "MapWorker(MapBatches(Voter))"
+WORKER = "MapWorker(MapBatches(Voters))"
 
 
 def seconds_between_parts(sampling):

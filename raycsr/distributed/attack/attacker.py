@@ -81,7 +81,7 @@ class Attacker:
         self._spec, self._deaths = spec, deaths
         self._set = AttackSet(Store(spec.run), spec.name)
         self._device = worker_device()
-        with starting(deaths):
+        with starting(deaths, spec.run):
             base_classifier = model()
             self._network = base_classifier.to(self._device).eval().requires_grad_(False)
             self._sampler = self._open_sampler(base_classifier)

@@ -91,7 +91,7 @@ def _stream(job: AttackJob, owner: Ownership, missing: pd.DataFrame) -> None:
     attacked = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            SurvivingDecode(decode, deaths),
+            SurvivingDecode([decode], deaths),
             batch_size=None,
             num_cpus=0.9 if pool.resources == {"num_cpus": 1} else 1,  # equal resources: Ray would fuse the two
         )

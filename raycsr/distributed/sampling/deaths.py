@@ -21,6 +21,7 @@ MOST = 3  # deaths of one block, and then of one image
 _SAME_END = 3  # images that are given up on a node on which none was done: it is not the images
 
 Block = dict[str, np.ndarray]
+Kind = tuple[str, str]  # of work: what is done to an image, and for which of a stream's runs
 
 
 class Deaths:
@@ -29,8 +30,8 @@ class Deaths:
     def __init__(self) -> None:
         """Nothing has been begun."""
         self._begun: dict[str, list[str]] = {}  # work -> nodes of the processes that began it
-        self._given_up: dict[tuple[str, str], list[str]] = defaultdict(list)  # how, node -> images
-        self._lived: set[tuple[str, str]] = set()  # how, node: where something was ended
+        self._given_up: dict[tuple[Kind, str], list[str]] = defaultdict(list)  # kind, node -> images
+        self._lived: set[tuple[Kind, str]] = set()  # kind, node: where something was ended
 
     def begin(self, work: str, node: str) -> int:
         """Notes that a process begins some work.
@@ -43,20 +44,20 @@ class Deaths:
         before.append(node)
         return sum(one in alive for one in before[:-1])
 
-    def end(self, work: str, how: str, node: str) -> None:
+    def end(self, work: str, kind: Kind, node: str) -> None:
         """Notes that the work is done, as none is that was split or given up."""
         self._begun.pop(work, None)
-        self._lived.add((how, node))
+        self._lived.add((kind, node))
 
-    def give_up(self, image_id: str, how: str, node: str) -> list[str]:
+    def give_up(self, image_id: str, kind: Kind, node: str) -> list[str]:
         """Notes that an image is given up.
 
         Returns:
             All images that were given up on that node so far, where none was ever done there.
         """
-        if image_id not in (given_up := self._given_up[how, node]):
+        if image_id not in (given_up := self._given_up[kind, node]):
             given_up.append(image_id)
-        return [] if (how, node) in self._lived else given_up
+        return [] if (kind, node) in self._lived else given_up
 
 
 def nodes_alive() -> set[str]:
@@ -77,17 +78,17 @@ class SharedDeaths:
         """As `Deaths.begin`; it is noted when this returns."""
         return ray.get(self._actor.begin.remote(work, _node()))
 
-    def end(self, work: str, how: str) -> None:
+    def end(self, work: str, kind: Kind) -> None:
         """As `Deaths.end`."""
-        self._actor.end.remote(work, how, _node())  # nobody waits for it
+        self._actor.end.remote(work, kind, _node())  # nobody waits for it
 
-    def give_up(self, image_id: str, how: str) -> None:
+    def give_up(self, image_id: str, kind: Kind) -> None:
         """As `Deaths.give_up`.
 
         Raises:
             UserError: where several images died on this node, and none lived.
         """
-        given_up = ray.get(self._actor.give_up.remote(image_id, how, _node()))
+        given_up, (how, _) = ray.get(self._actor.give_up.remote(image_id, kind, _node())), kind
         if len(given_up) >= _SAME_END:
             raise UserError(
                 f"node {_node()[:12]} has {how} no image: its process died {MOST} times for each of {len(given_up)}, "
@@ -111,7 +112,8 @@ def survive(
     Args:
         deaths: Deaths of the stream's processes; None where there is no Ray to start a process again.
         how: Participle of what is done to an image: decoded, sampled.
-        block: Columns by name, among them image_id; also rules and continues where images are in several blocks.
+        block: Columns by name, among them image_id; also run, rules and continues where images are in several
+            blocks.
         call: Function: block -> a row for each of its images.
         give_up: Function: a block of one image, and why it is given up -> its row; called where that image alone has
             killed three processes.
@@ -124,15 +126,16 @@ def survive(
     """
     if deaths is None:
         return call(block)
-    what = [how, *block["image_id"], *(block[name][0] for name in ("rules", "continues") if name in block)]
+    kind = (how, str(block["run"][0]) if "run" in block else "")
+    what = [*kind, *block["image_id"], *(block[name][0] for name in ("rules", "continues") if name in block)]
     work = hashlib.sha256("\0".join(map(str, what)).encode()).hexdigest()
     if deaths.begin(work) < MOST:
         result = call(block)
-        deaths.end(work, how)
+        deaths.end(work, kind)
         return result
     images = len(block["image_id"])
     if images == 1:
-        deaths.give_up(str(block["image_id"][0]), how)
+        deaths.give_up(str(block["image_id"][0]), kind)
         with thrice(deaths, f"{work} given up", f"image {block['image_id'][0]!r} was given up and its process died"):
             return give_up(block, f"its process died {MOST} times while it was {how}")
     alone = [{name: column[i : i + 1] for name, column in block.items()} for i in range(images)]
@@ -150,12 +153,12 @@ def thrice(deaths: SharedDeaths, work: str, what: str) -> Iterator[None]:
     if deaths.begin(work) >= MOST:
         raise UserError(f"{what} {MOST} times; check the model, and the memory of node {_node()[:12]}")
     yield
-    deaths.end(work, "begun")
+    deaths.end(work, ("begun", ""))
 
 
 @contextmanager
-def starting(deaths: SharedDeaths | None) -> Iterator[None]:
-    """The start of an actor.
+def starting(deaths: SharedDeaths | None, run: str) -> Iterator[None]:
+    """The start of an actor's work for a run.
 
     Raises:
         UserError: where it killed three processes of this actor.
@@ -164,5 +167,5 @@ def starting(deaths: SharedDeaths | None) -> Iterator[None]:
         yield
         return
     actor = ray.get_runtime_context().get_actor_id()
-    with thrice(deaths, f"start {actor}", "the process that loads the model died"):
+    with thrice(deaths, f"start {actor} {run}", "the process that loads the model died"):
         yield

@@ -1,71 +1,156 @@
-"""Sampling one run: what is missing of it is drawn, certified and counted."""
+"""Sampling runs: what is missing of them is drawn, certified and counted."""
 
+import contextlib
 import functools
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from raycsr.distributed.certify_run import certify_run
-from raycsr.distributed.cluster import user_errors_of_workers
-from raycsr.distributed.pool import Probe, device_kind, probe
-from raycsr.distributed.sampling.job import Job, image_sets_of, open_run, plan_of
+from raycsr.distributed.cluster import connect, user_errors_of_workers
+from raycsr.distributed.pool import Probe, check_pool, device_kind, probe
+from raycsr.distributed.sampling.arguments import SampleArguments
+from raycsr.distributed.sampling.job import Job, check, image_sets_of, open_run, plan_of
 from raycsr.distributed.sampling.remaining import Remaining
 from raycsr.distributed.sampling.rereading import replaced, with_sampled_pixels
 from raycsr.distributed.sampling.stream import Work, stream
 from raycsr.errors import UserError
-from raycsr.results import Ownership, note_known_sets
+from raycsr.results import Ownership, Run, note_known_sets
 from raycsr.results.outcome import Outcome
 
 
-def sample_run(job: Job) -> Outcome:
-    """Samples what is missing of a job's run, and certifies it under the job's costs."""
+def sample_all(asked: SampleArguments) -> list[Outcome]:
+    """Samples all runs that are asked for, once everything is checked.
+
+    Raises:
+        UserError: Something is wrong that can be known before samples are paid for.
+    """
+    jobs = check(asked)
+    if asked.pool.actors:
+        connect()
+    check_pool(asked.pool)
+    return sample_runs(jobs)
+
+
+def sample_runs(jobs: Sequence[Job]) -> list[Outcome]:
+    """Samples what is missing of the jobs' runs, on one pool of actors, and certifies it under the jobs' costs.
+
+    All runs are opened and their plans are told before the first sample. Each is finished, and given free, as soon as
+    its last image is done.
+
+    Args:
+        jobs: of one command, which have their pool in common.
+
+    Returns:
+        The outcome of each job.
+    """
+    probes: dict[int, Probe] = {}
+    outcomes: dict[int, Outcome] = {}
+    begun: dict[str, tuple[int, _Begun]] = {}  # location of a run -> position of its job
+    with contextlib.ExitStack() as held:
+        for position, job in enumerate(jobs):
+            asked, model = job.asked, job.base_classifier
+            if id(model) not in probes:
+                probes[id(model)] = probe(model, asked.sampling, asked.pool)
+            run = open_run(job, probes[id(model)])
+            if run.location not in begun:
+                hold = held.enter_context(contextlib.ExitStack())
+                begun[run.location] = position, _begin(job, run, probes[id(model)], hold)
+        works = []
+        for position, one in begun.values():
+            if len(one.work.missing):
+                works.append(one.work)
+            else:
+                outcomes[position] = _end(one, 0.0)
+        if works:
+            pool, start = works[0].job.asked.pool, time.monotonic()
+            with (
+                user_errors_of_workers(pool.needs, seconds=pool.patience),
+                contextlib.closing(stream(works)) as done,
+            ):
+                for work in done:
+                    position, one = begun[work.run.location]
+                    now = time.monotonic()
+                    outcomes[position] = _end(one, now - start)
+                    start = now
+    for position, job in enumerate(jobs):
+        if position not in outcomes:  # its run is another job's run as well
+            (outcomes[position],) = sample_runs([job])
+    return [outcomes[position] for position in range(len(jobs))]
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run between its opening and its end.
+
+    Attributes:
+        work: What is to be sampled of it.
+        images: All images of the run.
+        wanted: Those of the job.
+        remaining: What the run lacks.
+        before: Names of the votes parts that it had.
+        hold: What gives the run free.
+    """
+
+    work: Work
+    images: pd.DataFrame
+    wanted: pd.DataFrame
+    remaining: Remaining
+    before: list[str]
+    hold: contextlib.ExitStack
+
+
+def _begin(job: Job, run: Run, found: Probe, hold: contextlib.ExitStack) -> _Begun:
+    """Takes a run, certifies what is there, and tells the plan."""
     asked, pool = job.asked, job.asked.pool
-    found = probe(job.base_classifier, asked.sampling, pool)
-    run = open_run(job, found)
     if asked.sampling.batch_size is None:
         found = replace(found, batch_size=run.manifest()["batch_size"])  # votes are bit-equal at equal batches only
-    with Ownership(run.store) as owner:
-        same = functools.partial(replaced, job.source, job.base_classifier.preprocessing)
-        images = run.add_images(job.listing.images, same)
-        wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
-        run.add_rules(rule.to_dict() for rule in job.rules)
-        note_known_sets(run, image_sets_of(job.base_classifier, job.rules))
-        ids = [rule.id for rule in job.rules]
-        remaining = Remaining(run, job.statements, asked.sampling.max_samples)
-        missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=asked.retry_errors), ids)
-        _refuse_elsewhere(missing, found, asked.sampling.batch_size)
-        before = run.vote_parts()
-        for spec, matrix in job.costs.items():
-            certify_run(run, spec, matrix, asked.alpha, before)  # what is there; actors add theirs as they commit
-        samples = len(missing) * (asked.sampling.n0 + asked.sampling.max_samples)
-        seconds = samples / found.samples_per_second / max(pool.actors, 1)
-        print(f"run       {run.location}")
-        to_sample = missing["image_id"]
-        print(
-            plan_of(
-                job,
-                precision=found.precision,
-                device=found.device,
-                to_sample=to_sample,
-                seconds=seconds,
-                actors=pool.actors,
-            )
+    owner = hold.enter_context(Ownership(run.store))
+    same = functools.partial(replaced, job.source, job.base_classifier.preprocessing)
+    images = run.add_images(job.listing.images, same)
+    wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
+    run.add_rules(rule.to_dict() for rule in job.rules)
+    note_known_sets(run, image_sets_of(job.base_classifier, job.rules))
+    ids = [rule.id for rule in job.rules]
+    remaining = Remaining(run, job.statements, asked.sampling.max_samples)
+    missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=asked.retry_errors), ids)
+    _refuse_elsewhere(missing, found, asked.sampling.batch_size)
+    before = run.vote_parts()
+    for spec, matrix in job.costs.items():
+        certify_run(run, spec, matrix, asked.alpha, before)  # what is there; actors add theirs as they commit
+    samples = len(missing) * (asked.sampling.n0 + asked.sampling.max_samples)
+    print(f"run       {run.location}")
+    print(
+        plan_of(
+            job,
+            precision=found.precision,
+            device=found.device,
+            to_sample=missing["image_id"],
+            seconds=samples / found.samples_per_second / max(pool.actors, 1),
+            actors=pool.actors,
         )
-        start = time.monotonic()
-        if len(missing):
-            with user_errors_of_workers(pool.needs, seconds=pool.patience):
-                stream(Work(job, run, found, owner, missing))
-            remaining.read()
-        new = sorted(set(run.vote_parts()) - set(before))
-        for spec, matrix in job.costs.items():
-            certify_run(run, spec, matrix, asked.alpha, new)  # parts whose actor died before it certified them
-        outcome = Outcome(run, len(wanted), missing["image_id"].nunique(), remaining.errors(wanted, ids))
-        rules = list(run.rules())
-        unfinished = len(missing) > 0 or not run.finished()
-        if unfinished and not len(remaining.to_sample(images, rules, retry_errors=False)):
-            errors = remaining.errors(images, rules)
-            run.finish(num_images=len(images), num_errors=len(errors), seconds=time.monotonic() - start)
+    )
+    return _Begun(Work(job, run, found, owner, missing), images, wanted, remaining, before, hold)
+
+
+def _end(begun: _Begun, seconds: float) -> Outcome:
+    """Certifies what is new, notes where the run is finished, and gives it free."""
+    job, run, missing, remaining = begun.work.job, begun.work.run, begun.work.missing, begun.remaining
+    if len(missing):
+        remaining.read()
+    new = sorted(set(run.vote_parts()) - set(begun.before))
+    for spec, matrix in job.costs.items():
+        certify_run(run, spec, matrix, job.asked.alpha, new)  # parts whose actor died before it certified them
+    errors = remaining.errors(begun.wanted, [rule.id for rule in job.rules])
+    outcome = Outcome(run, len(begun.wanted), missing["image_id"].nunique(), errors)
+    rules = list(run.rules())
+    unfinished = len(missing) > 0 or not run.finished()
+    if unfinished and not len(remaining.to_sample(begun.images, rules, retry_errors=False)):
+        errors = remaining.errors(begun.images, rules)
+        run.finish(num_images=len(begun.images), num_errors=len(errors), seconds=seconds)
+    begun.hold.close()
     return outcome
 
 

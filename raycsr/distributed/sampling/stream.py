@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ from raycsr.distributed.pool import Probe, alive_actors
 from raycsr.distributed.sampling.deaths import SharedDeaths
 from raycsr.distributed.sampling.decoding import SurvivingDecode
 from raycsr.distributed.sampling.job import Job
-from raycsr.distributed.sampling.voter import Voter, VoterSpec
+from raycsr.distributed.sampling.voter import Voter, Voters, VoterSpec
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.progress import Progress, Speed
@@ -54,31 +54,41 @@ class Work:
     missing: pd.DataFrame
 
 
-def stream(work: Work, voter: type[Voter] = Voter) -> None:
+def stream(works: Sequence[Work], voter: type[Voter] = Voter) -> Generator[Work, None, None]:
     """Decodes ahead of the actors on CPU tasks, samples on the actors, and follows what comes out.
 
-    A pool of no actors is this process: it decodes and samples a block after the other.
+    One pool of actors samples all runs, one after the other: an actor that is done with a run goes on with the next. A
+    pool of no actors is this process: it decodes and samples a block after the other.
 
     Args:
-        work: Work to do.
-        voter: Class of the actors; a benchmark of the pipeline alone has one that does not sample.
+        works: Works to do, of one pool.
+        voter: Class of what samples the blocks of a run; a benchmark of the pipeline alone has one that does not
+            sample.
+
+    Yields:
+        Each work, once all of its images are done.
     """
-    job, pool = work.job, work.job.asked.pool
-    blocks, decode = blocks_of(work), Decode(job.source, job.base_classifier.preprocessing)
+    pool = works[0].job.asked.pool
+    blocks = [_numbered(block, i) for i, work in enumerate(works) for block in blocks_of(work)]
+    decodes = [Decode(work.job.source, work.job.base_classifier.preprocessing) for work in works]
+    models = list({id(work.job.base_classifier): work.job.base_classifier for work in works}.values())
     if not pool.actors:
-        _follow(_sampled_here(blocks, decode, lambda: voter(spec_of(work, lambda: job.base_classifier))), work)
+        given = [functools.partial(_as_it_is, model) for model in models]
+        voters = Voters(_specs(works, models, given), voter=voter)
+        yield from _follow(_sampled_here(blocks, decodes, voters), works)
         return
-    deaths, model = SharedDeaths(), functools.partial(ray.get, ray.put(job.base_classifier))
+    given = [functools.partial(ray.get, ray.put(model)) for model in models]
+    deaths = SharedDeaths()
     votes = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            SurvivingDecode(decode, deaths),
+            SurvivingDecode(decodes, deaths),
             batch_size=None,
             num_cpus=0.9 if pool.resources == {"num_cpus": 1} else 1,  # equal resources: Ray would fuse the two
         )
         .map_batches_internal(  # map_batches refuses whole blocks on GPUs; a batch size would merge blocks
-            voter,
-            fn_constructor_args=(spec_of(work, model), deaths),
+            Voters,
+            fn_constructor_args=(_specs(works, models, given), deaths, voter),
             batch_size=None,
             # All actors at once: those that find no place yet are what an autoscaler brings nodes for, and the others
             # begin. One block in flight: a queue at one actor while another has none makes the tail twice as long.
@@ -87,18 +97,23 @@ def stream(work: Work, voter: type[Voter] = Voter) -> None:
         )
     )
     sampled = votes.iter_batches(batch_size=None, batch_format="pandas")
-    _follow(sampled, work, lambda: f"{alive_actors()} actors alive")
+    yield from _follow(sampled, works, lambda: f"{alive_actors()} actors alive")
 
 
-def _sampled_here(
-    blocks: Sequence[pa.Table], decode: Decode, make_voter: Callable[[], Voter]
-) -> Iterator[pd.DataFrame]:
+def _numbered(block: pa.Table, run: int) -> pa.Table:
+    return block.append_column("run", pa.array(np.full(len(block), run, np.int64)))
+
+
+def _as_it_is(model: BaseClassifier) -> BaseClassifier:
+    return model
+
+
+def _sampled_here(blocks: Sequence[pa.Table], decodes: Sequence[Decode], voters: Voters) -> Iterator[pd.DataFrame]:
     threads = torch.get_num_threads()
     try:
-        voter = make_voter()
         for block in blocks:
-            decoded = decode({name: block[name].to_numpy() for name in block.column_names})
-            yield pd.DataFrame(voter(decoded))
+            columns = {name: block[name].to_numpy() for name in block.column_names}
+            yield pd.DataFrame(voters(decodes[int(columns["run"][0])](columns)))
     finally:
         torch.set_num_threads(threads)
 
@@ -116,11 +131,20 @@ def blocks_of(work: Work) -> list[pa.Table]:
     return blocks
 
 
-def spec_of(work: Work, model: Callable[[], BaseClassifier]) -> VoterSpec:
-    """What the pool's actors are told; `model` gives the base classifier."""
+def _specs(
+    works: Sequence[Work], models: Sequence[BaseClassifier], given: Sequence[Callable[[], BaseClassifier]]
+) -> list[VoterSpec]:
+    """What the actors are told of each run; `given` gives each model."""
+    numbers = [next(i for i, model in enumerate(models) if model is work.job.base_classifier) for work in works]
+    return [spec_of(work, given[number], number) for work, number in zip(works, numbers, strict=True)]
+
+
+def spec_of(work: Work, model: Callable[[], BaseClassifier], network: int = 0) -> VoterSpec:
+    """What an actor is told of a run; `model` gives the base classifier, and `network` is its number."""
     job, asked, found = work.job, work.job.asked, work.found
     return VoterSpec(
         model=model,
+        network=network,
         precision=found.precision,
         compile=asked.sampling.compile,
         threads=asked.pool.threads,
@@ -135,24 +159,32 @@ def spec_of(work: Work, model: Callable[[], BaseClassifier]) -> VoterSpec:
     )
 
 
-def _follow(votes: Iterable[pd.DataFrame], work: Work, workers: Callable[[], str] = lambda: "") -> None:
+def _follow(
+    votes: Iterable[pd.DataFrame], works: Sequence[Work], workers: Callable[[], str] = lambda: ""
+) -> Iterator[Work]:
     """Shows images done, samples a second, workers and what time is left, and warns of what is wrong on the way."""
-    samples, seen, batch_size = Speed(), False, work.found.batch_size
+    samples, left = Speed(), [len(work.missing) for work in works]
+    batch_sizes, going_on = [work.found.batch_size for work in works], dict(enumerate(works))
 
     def note() -> str:
         speed = samples.per_second()
         return ", ".join(filter(None, ["" if speed is None else f"{speed:,.0f} samples/s", workers()]))
 
-    with Progress(len(work.missing), "sample", "images", note) as progress:
-        for block in votes:
-            work.owner.check()
-            _stop_if_broken(block, seen)
-            seen = True
-            samples.add(int(block["samples"].sum()))
-            if block["halved"].any() and (least := int(block["batch_size"].min())) < batch_size:
-                warnings.warn(f"out of memory: the batch was halved from {batch_size} to {least}", stacklevel=2)
-                batch_size = least
-            progress.update(len(block))
+    with Progress(sum(left), "sample", "images", note) as progress:
+        for batch in votes:
+            for run in batch["run"].unique().tolist():  # one, unless Ray Data merged blocks
+                block, work, most = batch[batch["run"] == run], works[run], batch_sizes[run]
+                work.owner.check()
+                _stop_if_broken(block, seen=left[run] < len(work.missing))
+                samples.add(int(block["samples"].sum()))
+                if block["halved"].any() and (least := int(block["batch_size"].min())) < most:
+                    warnings.warn(f"out of memory: the batch was halved from {most} to {least}", stacklevel=2)
+                    batch_sizes[run] = least
+                progress.update(len(block))
+                left[run] -= len(block)
+                if not left[run] and len(going_on) > 1:
+                    yield going_on.pop(run)
+    yield from going_on.values()  # the last one; its actors are gone
 
 
 def _block_size(work: Work) -> int:

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -33,6 +33,7 @@ class VoterSpec:
 
     Attributes:
         model: Function that returns the base classifier; on a cluster from the object store.
+        network: Number of that base classifier among those of the stream's runs, which may share it.
         precision: Precision, as the probe resolved it.
         compile: Whether the network is compiled.
         threads: Number of torch threads.
@@ -47,6 +48,7 @@ class VoterSpec:
     """
 
     model: Callable[[], BaseClassifier]
+    network: int
     precision: Precision
     compile: bool
     threads: int
@@ -66,15 +68,18 @@ class Voter:
     With costs, the part's certificates are committed right behind it, so they appear while sampling goes on.
     """
 
-    def __init__(self, spec: VoterSpec, deaths: SharedDeaths | None = None) -> None:
+    def __init__(
+        self, spec: VoterSpec, deaths: SharedDeaths | None = None, network: BaseClassifier | None = None
+    ) -> None:
         """Prepares the network on this worker's device.
 
         Args:
             spec: Facts about the run.
             deaths: Deaths of the stream's processes; None where this process alone samples.
+            network: Network of the run, where it is prepared already.
         """
         torch.set_num_threads(spec.threads)
-        self._spec, self._deaths = spec, deaths
+        self.spec, self._deaths = spec, deaths
         self._run = Run(Store(spec.run))
         if not self._run.store.exists("manifest.json"):
             node = socket.gethostname()
@@ -84,10 +89,12 @@ class Voter:
         self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
         self._batch_size = spec.draws.batch_size  # of images that are new; less, once memory ran out
         self._refuse_other_noise(spec.draws.sigma)
-        with starting(deaths):
-            base_classifier = spec.model()
-            self._sampler = self._open_sampler(base_classifier)
-        self._num_classes = base_classifier.num_classes
+        with starting(deaths, spec.run):
+            self.network = network or prepare_for_inference(
+                spec.model(), precision=spec.precision, device=self._device, compile=spec.compile
+            )
+            self._sampler = self._open_sampler()
+        self._num_classes = self.network.num_classes
         self._metrics = Metrics(self._run.run_id)
         names = [certificate_set(name, matrix, spec.alpha, spec.design) for name, matrix in spec.costs.items()]
         self._sets = [CertificateSet(self._run.store, name, spec.draws.sigma) for name in names]
@@ -101,13 +108,10 @@ class Voter:
                 f"{self._run.location}; give the node the mpmath and the raycsr of the others"
             )
 
-    def _open_sampler(self, base_classifier: BaseClassifier) -> Sampler:
-        spec = self._spec
-        network = prepare_for_inference(
-            base_classifier, precision=spec.precision, device=self._device, compile=spec.compile
-        )
+    def _open_sampler(self) -> Sampler:
+        spec = self.spec
         return Sampler(
-            network,
+            self.network,
             spec.draws,
             rules=spec.rules,
             device=self._device,
@@ -116,8 +120,8 @@ class Voter:
         )
 
     def _decided(self, counts0: np.ndarray, counts: np.ndarray, label: int) -> bool:
-        assert self._spec.statements is not None
-        return self._spec.statements.decided(counts0[self._wanted], counts[self._wanted], label)
+        assert self.spec.statements is not None
+        return self.spec.statements.decided(counts0[self._wanted], counts[self._wanted], label)
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples one block.
@@ -141,7 +145,7 @@ class Voter:
         if batch_size != self._sampler.batch_size:  # it gives up the buffers of the other shape
             self._sampler.set_batch_size(batch_size)
         out_of_memory = self._sampler.out_of_memory
-        part = part_name(self._spec.owner, [*block["image_id"], rules, continues])
+        part = part_name(self.spec.owner, [*block["image_id"], rules, continues])
         if self._run.store.exists(f"votes/{part}"):  # by a process that died behind its commit, or at an image after it
             votes, samples = self._run.store.read_table(f"votes/{part}"), np.zeros(len(block["image_id"]), np.int64)
         else:
@@ -201,7 +205,7 @@ class Voter:
                     "estimation": histograms(counts[1, r]),
                     "n0": counts[0, r].sum(axis=1),
                     "n": counts[1, r].sum(axis=1),
-                    "sampling": [self._spec.design] * images,
+                    "sampling": [self.spec.design] * images,
                     "decided": self._digests(counts[:, self._wanted], block["label"], counted_rows),
                     "continues": [continues or None] * images,
                     "image_sha": _texts(block["image_sha"]),
@@ -245,19 +249,46 @@ class Voter:
 
     def _digests(self, counts: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> list[str | None]:
         """The statements' digest for each image whose sampling they ended, given its votes (2, rules, N, m)."""
-        if self._spec.statements is None:
+        if self.spec.statements is None:
             return [None] * len(labels)
         decided = [
-            counted[i] and self._spec.statements.decided(counts[0, :, i], counts[1, :, i], int(label))
+            counted[i] and self.spec.statements.decided(counts[0, :, i], counts[1, :, i], int(label))
             for i, label in enumerate(labels)
         ]
-        return [self._spec.statements.digest if one else None for one in decided]
+        return [self.spec.statements.digest if one else None for one in decided]
 
     def _commit(self, part: str, votes: pa.Table) -> None:
         digest = self._run.write_votes(part, votes)
-        sigma, alpha = self._spec.draws.sigma, self._spec.alpha
-        for certificates, matrix in zip(self._sets, self._spec.costs.values(), strict=True):
+        sigma, alpha = self.spec.draws.sigma, self.spec.alpha
+        for certificates, matrix in zip(self._sets, self.spec.costs.values(), strict=True):
             certificates.write(part, certify_table(votes, matrix, sigma, alpha), digest)
+
+
+class Voters:
+    """The actor: it samples blocks of several runs, and has the voter of one run at a time."""
+
+    def __init__(
+        self, specs: Sequence[VoterSpec], deaths: SharedDeaths | None = None, voter: type[Voter] = Voter
+    ) -> None:
+        """Loads nothing yet: the first block says which run it is of.
+
+        Args:
+            specs: Facts about each run.
+            deaths: Deaths of the stream's processes, as `Voter` takes them.
+            voter: Class of what samples the blocks of a run.
+        """
+        self._specs, self._deaths, self._make = specs, deaths, voter
+        self._voter: Voter | None = None
+
+    def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Samples one block, as `Voter.__call__` does; `run` is the number of its run, in the result as well."""
+        spec = self._specs[int(block["run"][0])]
+        if self._voter is None or self._voter.spec is not spec:
+            before, self._voter = self._voter, None
+            network = before.network if before is not None and before.spec.network == spec.network else None
+            del before  # a device may hold one network, and not two
+            self._voter = self._make(spec, self._deaths, network)
+        return {**self._voter(block), "run": block["run"]}
 
 
 def _texts(column: np.ndarray) -> list[str | None]:
