@@ -8,7 +8,7 @@ versions wrote them, are read whole, by the checks that Parquet has.
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 
 import pyarrow as pa
@@ -47,12 +47,13 @@ def to_bytes(table: pa.Table, metadata: Mapping[str, str] | None = None) -> byte
     return before + _replaced(after, start + _HALF, _digest(after))
 
 
-def from_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+def from_bytes(data: bytes, columns: Sequence[str] | None = None, optional: Collection[str] = frozenset()) -> pa.Table:
     """The table in the bytes of a Parquet file.
 
     Args:
         data: All bytes of the file.
         columns: The wanted ones, by default all.
+        optional: Those of them that may be absent, and are left out then.
 
     Raises:
         Damaged: the bytes are not those of a whole file of plain columns, or of one that has these.
@@ -64,6 +65,8 @@ def from_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
         schema = file.schema_arrow  # made anew each time
         if any(_has_extension(field.type) for field in schema):
             raise Damaged("a column of an extension type, whose values could run code when they are read")
+        if columns is not None:
+            columns = [name for name in columns if name in schema.names or name not in optional]
         absent = [name for name in columns or [] if name not in schema.names]
         if absent:
             raise Damaged(f"there is no column {absent[0]!r}")

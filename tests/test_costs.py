@@ -280,7 +280,7 @@ def test_spec_of_a_csv_takes_the_names_of_the_data(csv):
     [
         ("sead:cat", "costs 'sead:cat' not understood; did you mean seed:cat,dog?"),
         ("uniform:cat", "costs 'uniform:cat' not understood; did you mean uniform?"),
-        ("zzz", "costs 'zzz' not understood; use uniform, seed:cat,dog, pair:cat/dog,3/8 or a path to a .csv"),
+        ("zzz", "use uniform, seed:cat,dog, pair:cat/dog,3/8, groups:superclasses.csv or a path to a .csv"),
         ("seed:cart", "unknown class 'cart'; nearest names: cat"),
         ("seed:zzz", "unknown class 'zzz'; nearest names: bird, cat, dog (or use 0 to 2)"),
         ("seed:3", "class 3 is not one of the 3 classes"),

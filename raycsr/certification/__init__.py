@@ -6,7 +6,6 @@ from raycsr.certification.bounds import (
     binomial_lower,
     binomial_upper,
     check_alpha,
-    largest_radius,
 )
 from raycsr.certification.by_class import (
     TELLING_IMAGES,
@@ -16,18 +15,23 @@ from raycsr.certification.by_class import (
     costliest_images,
     pairwise_robustness,
 )
-from raycsr.certification.certificates import SparseVotes, certify_counts, certify_votes
+from raycsr.certification.certificates import certify_counts, certify_votes
 from raycsr.certification.groups import group_column, group_numbers
+from raycsr.certification.methods import METHODS, NEWEST, Method, largest_radius, method_named
 from raycsr.certification.metrics import METRICS, metric_of
 from raycsr.certification.statements import FUTILITY_LEVEL, Statements, Tallies, looks
 from raycsr.certification.summary import summarize
+from raycsr.certification.votes import SparseVotes
 
 __all__ = [
     "BOUNDS",
     "FUTILITY_LEVEL",
+    "METHODS",
     "METRICS",
     "MOST_SAMPLES",
+    "NEWEST",
     "TELLING_IMAGES",
+    "Method",
     "SparseVotes",
     "Statements",
     "Tallies",
@@ -44,6 +48,7 @@ __all__ = [
     "group_numbers",
     "largest_radius",
     "looks",
+    "method_named",
     "metric_of",
     "pairwise_robustness",
     "summarize",

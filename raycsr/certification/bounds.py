@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize.elementwise import find_root
-from scipy.special import betainccinv, betaincinv, betaln, ndtri
+from scipy.special import betainccinv, betaincinv, betaln
 
 from raycsr.errors import UserError
 
@@ -155,24 +155,22 @@ def _checked(counts: ArrayLike, n: ArrayLike) -> tuple[IntArray, IntArray]:
 
 
 class Bounds(NamedTuple):
-    """One-sided bounds on a share that hold for a sampling design.
+    """One-sided bounds on a share.
 
     Attributes:
-        name: what certificates made with them are filed under.
         lower: (counts, n, level) -> lower bounds.
         upper: (counts, n, level) -> upper bounds.
     """
 
-    name: str
     lower: Callable[[ArrayLike, ArrayLike, ArrayLike], FloatArray]
     upper: Callable[[ArrayLike, ArrayLike, ArrayLike], FloatArray]
 
 
-# Sampling design -> its bounds: where n was fixed before the first vote, and where the votes themselves may have said
-# when to stop.
+# Bounds by name. The first hold where n was fixed before the first vote, the second where the votes themselves may have
+# said when to stop. What certificates are made with them, of which sampling design: `methods.py`.
 BOUNDS = {
-    "fixed": Bounds("clopper-pearson", binomial_lower, binomial_upper),
-    "sequential": Bounds("beta-binomial", sequence_lower, sequence_upper),
+    "clopper-pearson": Bounds(binomial_lower, binomial_upper),
+    "beta-binomial": Bounds(sequence_lower, sequence_upper),
 }
 
 
@@ -189,16 +187,3 @@ def check_alpha(alpha: float, name: str = "alpha") -> None:
     """
     if not 0 < alpha < 1:
         raise UserError(f"{name} is {alpha}; give a failure probability between 0 and 1, such as 0.001")
-
-
-def largest_radius(n: int, alpha: float, sigma: float, sampling: str = "fixed") -> float:
-    """The standard radius of an image whose n votes all agree: no radius can be larger.
-
-    For a fixed n sigma * Phi^-1(alpha^(1/n)), in the units of sigma, and 0 where n is too small for alpha.
-    Before sampling it says whether n is worth paying for.
-
-    Example:
-        >>> [round(largest_radius(n, 0.001, sigma=0.5), 3) for n in (100, 1_000, 10_000, 100_000)]
-        [0.75, 1.232, 1.599, 1.906]
-    """
-    return sigma * max(0.0, float(ndtri(BOUNDS[sampling].lower(n, n, alpha))))

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from raycsr.certification.bounds import FloatArray, IntArray
+from raycsr.certification.bounds import IntArray
 from raycsr.certification.groups import group_column
 from raycsr.certification.intervals import score_interval, wilson
-from raycsr.certification.metrics.record import certified
+from raycsr.certification.metrics.record import alone_column, certified
 from raycsr.certification.summary import checked_radii, refuse_mixed, refuse_other_costs
 from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError
@@ -50,7 +50,8 @@ def pairwise_robustness(certificates: pd.DataFrame, *, costs: CostMatrix, radius
     """
     threshold, costs = checked_radii(radius), as_cost_matrix(costs)
     shares = np.full((costs.num_classes, costs.num_classes), np.nan)
-    for y, _, pairwise in _by_class(certificates, costs):
+    for y, rows in _by_class(certificates, costs):
+        pairwise = np.stack(certificates["pairwise_radius"].iloc[rows].to_list())  # (images, targets)
         shares[y, costs.targets(y)] = certified(pairwise, threshold)[..., 0].mean(axis=0)
     names = list(costs.class_names or range(costs.num_classes))
     return pd.DataFrame(shares, pd.Index(names, name="seed"), pd.Index(names, name="target"))
@@ -169,9 +170,10 @@ def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: f
 
     Returns:
         The rows of the k images with the largest worst-case certified cost (the maximum of C[y, j] over the targets
-        j that are not certified at the radius), fewer where fewer may cost anything. Ties go by the sum of these
-        C[y, j], then by image_id. Added are `worst_case_cost`; `cost_left`, that sum; and `reachable`, the class
-        that may be answered at the worst cost: of several, the one whose p_b_upper is largest.
+        j that are not certified at the radius by target_radius), fewer where fewer may cost anything. Ties go by the
+        sum of the C[y, j] that pairwise_radius does not certify, then by image_id. Added are `worst_case_cost`;
+        `cost_left`, that sum; and `reachable`, the class that may be answered at the worst cost: of several, the one
+        whose p_b_upper is largest.
 
     Raises:
         UserError: no rows, several runs, rules or alphas, a negative radius, or certificates of other costs.
@@ -188,11 +190,13 @@ def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: f
     threshold, costs = checked_radii(radius), as_cost_matrix(costs)
     worst, left = np.zeros(len(certificates)), np.zeros(len(certificates))
     reachable = np.full(len(certificates), -1)
-    for y, rows, pairwise in _by_class(certificates, costs):
+    for y, rows in _by_class(certificates, costs):
         targets = costs.targets(y)
-        cost = np.where(certified(pairwise, threshold)[..., 0], 0.0, costs.values[y, targets])  # (images, targets)
-        worst[rows], left[rows] = cost.max(axis=1), cost.sum(axis=1)
-        p_b_upper = np.stack(certificates["p_b_upper"].iloc[rows].to_list())
+        names = alone_column(certificates), "pairwise_radius", "p_b_upper"
+        alone, jointly, p_b_upper = (np.stack(certificates[name].iloc[rows].to_list()) for name in names)
+        cost = np.where(certified(alone, threshold)[..., 0], 0.0, costs.values[y, targets])  # (images, targets)
+        worst[rows] = cost.max(axis=1)
+        left[rows] = np.where(certified(jointly, threshold)[..., 0], 0.0, costs.values[y, targets]).sum(axis=1)
         at_worst = np.where(cost == worst[rows, None], p_b_upper, -1.0)
         reachable[rows] = targets[at_worst.argmax(axis=1)]
     found = certificates.assign(worst_case_cost=worst, cost_left=left, reachable=reachable)
@@ -200,12 +204,11 @@ def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: f
     return found[worst > 0].sort_values(order, ascending=[False, False, True]).head(k).reset_index(drop=True)
 
 
-def _by_class(certificates: pd.DataFrame, costs: CostMatrix) -> Iterator[tuple[int, IntArray, FloatArray]]:
-    """Each seed class y that has images: y, positions of its rows, their pairwise radii (images, targets)."""
+def _by_class(certificates: pd.DataFrame, costs: CostMatrix) -> Iterator[tuple[int, IntArray]]:
+    """Each seed class y that has images: y, and the positions of its rows."""
     refuse_mixed(certificates)
     labels = certificates["label"].to_numpy(np.int64)
     sensitive = certificates["cost_sensitive_radius"].notna().to_numpy(bool)
     refuse_other_costs(certificates, labels, sensitive, costs)
     for y in np.unique(labels[sensitive]).tolist():
-        rows = np.flatnonzero(sensitive & (labels == y))
-        yield y, rows, np.stack(certificates["pairwise_radius"].iloc[rows].to_list())
+        yield y, np.flatnonzero(sensitive & (labels == y))

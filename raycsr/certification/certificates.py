@@ -1,114 +1,22 @@
 """From votes to certificates: each image's standard, group-wise and pair-wise radii."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from raycsr.certification.bounds import (
-    BOUNDS,
-    MOST_SAMPLES,
-    Bounds,
-    FloatArray,
-    IntArray,
-    check_alpha,
-    distinct_triples,
-)
+from raycsr.certification.bounds import FloatArray, IntArray, check_alpha
+from raycsr.certification.methods import NEWEST, Method, method_named
+from raycsr.certification.routes import Settled, pair_radius, set_radius, settle, votes_of_sets
+from raycsr.certification.votes import SparseVotes
 from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError, nearest
 
-# How an image's alpha is spent: this share on the lower bound on p_A, the rest on the upper bounds together.
-# Next to spending it all on p_A, the group radius loses little (0.1 % at n = 100,000) and the pair-wise
-# radii gain much.
+# How the statement about all pairs of an image spends its alpha: this share on the lower bound on p_A, the rest on the
+# upper bounds together.
 SHARE_OF_P_A = 0.9
-
-# Votes are made dense for this many (image, class) entries at a time.
-BLOCK_ENTRIES = 2**20
-
-
-@dataclass(frozen=True)
-class SparseVotes:
-    """Votes of N images, kept for the classes that got any: image i has entries offsets[i] to offsets[i + 1].
-
-    Attributes:
-        offsets: int64 (N + 1,), ascending from 0.
-        classes: int32, ascending within an image.
-        counts: int64, aligned with classes.
-
-    Raises:
-        UserError: arrays that do not fit together, classes out of order, negative counts.
-
-    Example:
-        >>> votes = SparseVotes.from_dense([[90, 0, 10], [0, 100, 0]])
-        >>> votes.classes, votes.counts
-        (array([0, 2, 1], dtype=int32), array([ 90,  10, 100]))
-        >>> votes.dense(3)[0]
-        array([90,  0, 10])
-    """
-
-    offsets: IntArray
-    classes: NDArray[np.int32]
-    counts: IntArray
-
-    def __post_init__(self) -> None:
-        """Check what everything below relies on."""
-        ends = (int(self.offsets[0]), int(self.offsets[-1]))
-        if ends != (0, len(self.classes)) or ends != (0, len(self.counts)):
-            raise UserError(
-                f"votes with offsets from {ends[0]} to {ends[1]} hold {len(self.classes)} classes and "
-                f"{len(self.counts)} counts; offsets must run from 0 to the length of both"
-            )
-        if len(self.counts) and self.counts.min() < 0:
-            raise UserError(f"a class has {self.counts.min()} votes; votes cannot be negative")
-        _refuse_too_many(self.counts)  # so that no sum of an image's votes wraps
-        descends = self.classes[1:] <= self.classes[:-1]
-        starts = self.offsets[(self.offsets > 0) & (self.offsets < len(self.classes))]
-        descends[starts - 1] = False  # the first class of the next image may be any
-        if descends.any():
-            raise UserError(f"votes list class {self.classes[1:][descends][0]} out of order; sort by class")
-
-    @classmethod
-    def from_dense(cls, counts: ArrayLike) -> "SparseVotes":
-        """Keep the non-zero entries of an integer array (N, m)."""
-        array = np.asarray(counts)
-        if array.dtype.kind not in "iu" or array.ndim != 2:
-            raise UserError(f"votes of type {array.dtype} and shape {array.shape}; give integers (N, m)")
-        _refuse_too_many(array)
-        voted = array != 0
-        offsets = np.concatenate([[0], np.cumsum(np.count_nonzero(voted, axis=1))])
-        classes = np.broadcast_to(np.arange(array.shape[1], dtype=np.int32), array.shape)[voted]
-        return cls(offsets, classes, array[voted].astype(np.int64, copy=False))
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.offsets) - 1
-
-    def __getitem__(self, images: slice) -> "SparseVotes":
-        """The votes of a run of images, such as votes[100:200]."""
-        start, stop, _ = images.indices(len(self))
-        entries = slice(self.offsets[start], self.offsets[stop])
-        offsets = self.offsets[start : stop + 1] - self.offsets[start]
-        return SparseVotes(offsets, self.classes[entries], self.counts[entries])
-
-    def dense(self, num_classes: int) -> IntArray:
-        """The votes as int64 (N, num_classes)."""
-        if len(self.classes) and self.classes.max() >= num_classes:
-            raise UserError(f"votes for class {self.classes.max()}, but there are {num_classes} classes")
-        dense = np.zeros((len(self), num_classes), dtype=np.int64)
-        dense[np.repeat(np.arange(len(self)), np.diff(self.offsets)), self.classes] = self.counts
-        return dense
-
-    def totals(self) -> IntArray:
-        """The votes of each image in total, (N,)."""
-        return np.diff(np.concatenate([[0], np.cumsum(self.counts)])[self.offsets])
-
-
-def _refuse_too_many(counts: NDArray[np.integer]) -> None:
-    if counts.size and counts.max() > MOST_SAMPLES:
-        raise UserError(f"a class has {counts.max():,} votes; an image has {MOST_SAMPLES:,} samples at most")
 
 
 def certify_counts(
@@ -120,6 +28,7 @@ def certify_counts(
     sigma: float,
     sampling: str | Iterable[str],
     alpha: float = 0.001,
+    method: str | None = None,
     image_ids: Iterable[str] | None = None,
     rules: Iterable[str] | None = None,
     errors: Iterable[str | None] | None = None,
@@ -136,25 +45,39 @@ def certify_counts(
             any vote was seen, or `sequential`, where votes may have said when to stop. It decides on the bounds:
             Clopper-Pearson's, or those of a confidence sequence, which hold at every n at once. It has no default,
             since Clopper-Pearson's bounds on votes that said when to stop are none.
-        alpha: failure probability of one image's certificate in total. The standard certificate
-            (standard_radius, p_a_lower_standard) and the cost-sensitive one are two statements at alpha each.
+        alpha: failure probability of one statement about an image. An image's row makes several, each at alpha and not
+            together: the standard one, the multiclass one, that about its group of costly targets
+            (cost_sensitive_radius), that about all of its pairs jointly (p_a_lower, p_b_upper, pairwise_radius), and
+            one about each target by itself (target_radius). Whoever asserts k of them about an image is wrong with
+            probability k alpha at most.
+        method: the method of `raycsr.certification.methods.METHODS` that settles bounds, levels and routes; by default
+            the newest of the design. To choose it by these very votes, image by image, costs another alpha.
         image_ids: (N,) names of the images; their positions if None.
         rules: (N,) the decision rule of each row; `argmax` if None.
         errors: (N,) why an image has no votes worth having, or None: its row certifies nothing.
 
     Returns:
-        One row an image, in order, with the columns: image_id, rule, label, prediction (A; null on error),
-        abstain, standard_radius, p_a_lower_standard (at alpha), p_a_lower (at 0.9 alpha),
-        cost_sensitive_radius (within it the smoothed classifier never enters Omega_y; NaN where that is
-        empty), p_b_upper and pairwise_radius (arrays aligned with costs.targets(label): within its own radius
-        a target is never returned), alpha, error.
+        One row an image, in order, with the columns
+
+        - image_id, rule, label, prediction (the class A; null on error), alpha, method, error;
+        - abstain (p_A > 1/2 is not proven), standard_radius and p_a_lower_standard: within the radius the smoothed
+          classifier answers A, by the bound on p_A at alpha alone: the convention of published tables;
+        - multiclass_radius: the same, by p_A and the runner-up's share, so that p_A need not exceed 1/2. It ignores
+          `abstain`. NaN by methods that do not state it;
+        - cost_sensitive_radius: within it the smoothed classifier never enters Omega_y; NaN where that is empty. It is
+          the least of target_radius, an array aligned with costs.targets(label): within its own radius a target is
+          never answered. p_a_lower_group is the bound on p_A that they stand on, route the ways that were paid for:
+          `pair`, or `pair+set:T` with T harmless classes together;
+        - p_a_lower (at 0.9 alpha), p_b_upper and pairwise_radius (arrays aligned with costs.targets(label)): by the
+          pair route, all targets of an image jointly.
 
     Raises:
-        UserError: arguments out of range, shapes that disagree, a row with neither votes nor an error, or a
-            sampling design for which the bounds do not hold.
+        UserError: arguments out of range, shapes that disagree, a row with neither votes nor an error, or a method or
+            a sampling design for which the bounds do not hold.
 
-    Source: Cohen, Rosenfeld & Kolter, ICML 2019, theorem 1 (standard); Xin, Chen, Backes & Zhang, ICML 2025
-    (cost-sensitive). Bounds hold together at alpha by Bonferroni.
+    Source: Cohen, Rosenfeld & Kolter, ICML 2019, theorem 1 (standard, multiclass); Xin, Chen, Backes & Zhang, ICML
+    2025 (cost-sensitive); why the group pays for one target: `raycsr.certification.routes.settle`. All pairs hold
+    together by Bonferroni.
 
     Example:
         >>> counts0, counts = [[60, 4, 0], [30, 34, 0]], [[990, 10, 0], [510, 490, 0]]  # two images, three classes
@@ -178,6 +101,7 @@ def certify_counts(
         sigma=sigma,
         alpha=alpha,
         sampling=sampling,
+        method=method,
         image_ids=image_ids,
         rules=rules,
         errors=errors,
@@ -193,6 +117,7 @@ def certify_votes(
     sigma: float,
     sampling: str | Iterable[str],
     alpha: float = 0.001,
+    method: str | None = None,
     image_ids: Iterable[str] | None = None,
     rules: Iterable[str] | None = None,
     errors: Iterable[str | None] | None = None,
@@ -211,111 +136,147 @@ def certify_votes(
     check_alpha(alpha)
     if len(estimation) != num_images:
         raise UserError(f"{num_images} rows of selection votes, {len(estimation)} of estimation; give one an image")
+    for counted in (selection, estimation):
+        counted.refuse_other_classes(costs.num_classes)
     truth = _checked_labels(labels, num_images, costs.num_classes)
     ids = _one_each("image_ids", (str(i) for i in range(num_images)) if image_ids is None else image_ids, num_images)
     rule = _one_each("rules", "argmax" if rules is None else rules, num_images)
     error = _one_each("errors", errors, num_images)
     errored = pd.notna(error)
     error[~errored] = None  # NaN, which is how a table says None
-    bounds = _bounds_of(_one_each("sampling", sampling, num_images))
+    by = _method(_one_each("sampling", sampling, num_images), method)
 
-    estimation = _without(estimation, errored)
+    estimation = estimation.kept(~errored[estimation.images])  # to the bounds, an errored image is one without votes
     n = estimation.totals()
     unvoted = ~errored & ((selection.totals() == 0) | (n == 0))
     if unvoted.any():
         raise UserError(f"image {ids[unvoted][0]!r} has no votes and no error; sample it, or say why in errors")
-    top, top_votes = _top_classes(selection, estimation, costs.num_classes)
-    p_a_lower_standard = bounds.lower(top_votes, n, alpha)
-    p_a_lower = bounds.lower(top_votes, n, SHARE_OF_P_A * alpha)
-    p_b_upper, pairwise_radius, offsets = _targets(estimation, n, truth, top, p_a_lower, bounds, costs, sigma, alpha)
-
+    settled = settle(selection, truth, costs=costs, method=by, alpha=alpha)
+    votes = _Votes(estimation, n, settled.top, estimation.of(settled.top), truth, costs)
+    p_a_lower_standard = by.bounds.lower(votes.of_top, n, alpha)
+    p_a_lower, p_b_upper, pairwise_radius = _all_pairs(votes, by, sigma, alpha)
+    p_a_lower_group, target_radius = p_a_lower, pairwise_radius
+    if by.each_alone:
+        p_a_lower_group, target_radius = _each_target(votes, settled, by, sigma)
+    offsets, sensitive = votes.offsets, costs.sensitive[truth]
     cost_sensitive_radius = np.full(num_images, np.nan)
-    sensitive = costs.sensitive[truth]
     if sensitive.any():
-        cost_sensitive_radius[sensitive] = np.minimum.reduceat(pairwise_radius, offsets[:-1][sensitive])
+        cost_sensitive_radius[sensitive] = np.minimum.reduceat(target_radius, offsets[:-1][sensitive])
 
     return pd.DataFrame(
         {
             "image_id": ids,
             "rule": rule,
             "label": truth,
-            "prediction": pd.arrays.IntegerArray(top, errored),
+            "prediction": pd.arrays.IntegerArray(settled.top, errored),
             "abstain": (p_a_lower_standard <= 0.5) & ~errored,
             "standard_radius": sigma * np.maximum(0.0, ndtri(p_a_lower_standard)),
             "p_a_lower_standard": p_a_lower_standard,
-            "p_a_lower": p_a_lower,
+            "multiclass_radius": _multiclass_radius(votes, by, sigma, alpha) if by.each_alone else np.nan,
             "cost_sensitive_radius": cost_sensitive_radius,
+            "target_radius": _views(target_radius, offsets),
+            "p_a_lower_group": p_a_lower_group,
+            "route": _routes(settled.set_size),
+            "p_a_lower": p_a_lower,
             "p_b_upper": _views(p_b_upper, offsets),
             "pairwise_radius": _views(pairwise_radius, offsets),
             "alpha": float(alpha),
+            "method": by.name,
             "error": pd.Series(error, dtype="object"),  # else pandas makes NaN of None
         }
     )
 
 
-def _top_classes(selection: SparseVotes, estimation: SparseVotes, num_classes: int) -> tuple[IntArray, IntArray]:
-    """The top class A of the selection votes, lowest index on a tie, and A's estimation votes; each (N,)."""
-    top, votes = np.zeros(len(selection), np.int64), np.zeros(len(selection), np.int64)
-    for block in _blocks(len(selection), num_classes):
-        top[block] = selection[block].dense(num_classes).argmax(axis=1)
-        votes[block] = np.take_along_axis(estimation[block].dense(num_classes), top[block, None], axis=1)[:, 0]
-    return top, votes
+class _Votes:
+    """The estimation votes of N images, and where those for target classes stand among all targets.
+
+    Most targets have no vote, and of an image what is said of one of these is said of all: it is worked out once an
+    image, and then once a vote's entry.
+    """
+
+    def __init__(
+        self, votes: SparseVotes, n: IntArray, top: IntArray, of_top: IntArray, labels: IntArray, costs: CostMatrix
+    ) -> None:
+        self.votes, self.n, self.top, self.of_top = votes, n, top, of_top
+        is_costly = costs.values > 0
+        self.num_targets = np.count_nonzero(is_costly, axis=1)[labels]
+        self.offsets = np.concatenate([[0], np.cumsum(self.num_targets)])  # of the images in all targets, (N + 1,)
+        place = np.cumsum(is_costly, axis=1, dtype=np.int32) - 1  # of a target among those of a class, (m, m)
+        entries = np.flatnonzero(is_costly[labels[votes.images], votes.classes])
+        images, classes = votes.images[entries], votes.classes[entries]
+        self._places = self.offsets[images] + place[labels[images], classes]
+        self.images = np.concatenate([np.arange(len(n)), images])  # of each distinct target: one without votes, entries
+        self.counts = np.concatenate([np.zeros(len(n), np.int64), votes.counts[entries]])
+        self.on_top = np.flatnonzero(is_costly[labels, top])  # images of which A is a target
+        self.top_places = self.offsets[self.on_top] + place[labels[self.on_top], top[self.on_top]]
+
+    def spread(self, distinct: FloatArray) -> FloatArray:
+        """A number for each distinct target -> one for each target of each image, flat."""
+        flat = np.repeat(distinct[: len(self.n)], self.num_targets)
+        flat[self._places] = distinct[len(self.n) :]
+        return flat
 
 
-def _targets(
-    estimation: SparseVotes,
-    n: IntArray,
-    truth: IntArray,
-    top: IntArray,
-    p_a_lower: FloatArray,
-    bounds: Bounds,
-    costs: CostMatrix,
-    sigma: float,
-    alpha: float,
-) -> tuple[FloatArray, FloatArray, IntArray]:
-    """p_b_upper and pairwise_radius of every image's targets, flat, and the images' offsets in them (N + 1,).
+def _all_pairs(votes: _Votes, method: Method, sigma: float, alpha: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """p_a_lower (N,), and p_b_upper and pairwise_radius of every image's targets, flat: all of an image hold together.
 
     Of a target j other than A: min(U_j, 1 - L), and sigma/2 (Phi^-1(L) - Phi^-1(that)). Of A itself: U_A,
     and 0, since 1 - L does not bound p_A.
     """
-    num_targets = np.count_nonzero(costs.values > 0, axis=1)[truth]
-    offsets = np.concatenate([[0], np.cumsum(num_targets)])
-    p_b_upper, pairwise_radius = np.empty(offsets[-1]), np.empty(offsets[-1])
-    level, quantile_a = level_of_target(alpha, num_targets), ndtri(p_a_lower)
-    for block in _blocks(len(truth), costs.num_classes):
-        counts = estimation[block].dense(costs.num_classes)  # (B, m)
-        # Votes repeat themselves: take quantiles of the distinct bounds only.
-        triples, inverse = distinct_triples(counts, n[block, None], level[block, None])
-        distinct_upper = bounds.upper(*triples)
-        upper, quantile_upper = distinct_upper[inverse], ndtri(distinct_upper)[inverse]  # (B, m) each
-        quantile_b = np.minimum(quantile_upper, -quantile_a[block, None])  # Phi^-1(1 - L) = -Phi^-1(L)
-        radius = np.maximum(0.0, sigma / 2 * (quantile_a[block, None] - quantile_b))
-        is_top = np.arange(costs.num_classes) == top[block, None]
-        radius[is_top] = 0.0
-        upper = np.where(is_top, upper, np.minimum(upper, 1 - p_a_lower[block, None]))
-        flat = slice(offsets[block.start], offsets[block.stop])
-        is_target = costs.values[truth[block]] > 0
-        p_b_upper[flat], pairwise_radius[flat] = upper[is_target], radius[is_target]
-    return p_b_upper, pairwise_radius, offsets
+    of, bounds = votes.images, method.bounds
+    p_a_lower = bounds.lower(votes.of_top, votes.n, SHARE_OF_P_A * alpha)
+    low, level = ndtri(p_a_lower), level_of_target(alpha, votes.num_targets)
+    upper = bounds.upper(votes.counts, votes.n[of], level[of])
+    radius = sigma * pair_radius(low[of], np.minimum(ndtri(upper), -low[of]))  # Phi^-1(1 - L) = -Phi^-1(L)
+    p_b_upper, pairwise_radius = votes.spread(np.minimum(upper, 1 - p_a_lower[of])), votes.spread(radius)
+    on_top = votes.on_top
+    p_b_upper[votes.top_places] = bounds.upper(votes.of_top[on_top], votes.n[on_top], level[on_top])
+    pairwise_radius[votes.top_places] = 0.0
+    return p_a_lower, p_b_upper, pairwise_radius
+
+
+def _each_target(votes: _Votes, settled: Settled, method: Method, sigma: float) -> tuple[FloatArray, FloatArray]:
+    """p_a_lower_group (N,), and target_radius of every image's targets, flat: each holds by itself.
+
+    The bounds of an image's target hold together at alpha, so the longer radius of two routes does. No target is in
+    the image's set, so that 1 - L of the set bounds its share, too. Of A itself it is 0.
+    """
+    of, size = votes.images, settled.set_size
+    p_a_lower = method.bounds.lower(votes.of_top, votes.n, settled.lower)
+    upper = method.bounds.upper(votes.counts, votes.n[of], settled.upper)
+    low = ndtri(p_a_lower)
+    high = np.minimum(ndtri(upper), -low[of])
+    by_set = np.flatnonzero(size[of] > 0)
+    if len(by_set):
+        in_set = votes_of_sets(votes.votes, settled.harmless)
+        low_of_set = ndtri(method.bounds.lower(in_set, votes.n, settled.lower))[of[by_set]]
+        high[by_set] = np.minimum(high[by_set], -low_of_set)
+    radius = pair_radius(low[of], high)
+    if len(by_set):
+        radius[by_set] = np.maximum(radius[by_set], set_radius(low_of_set, high[by_set], size[of[by_set]]))
+    target_radius = votes.spread(sigma * radius)
+    target_radius[votes.top_places] = 0.0
+    return p_a_lower, target_radius
+
+
+def _multiclass_radius(votes: _Votes, method: Method, sigma: float, alpha: float) -> FloatArray:
+    """Within it A is answered, (N,): the group statement in which all classes but A are targets, by the pair route."""
+    lower, upper = method.levels(alpha)
+    low = ndtri(method.bounds.lower(votes.of_top, votes.n, lower))
+    runner_up = votes.votes.kept(votes.votes.classes != votes.top[votes.votes.images]).largest()
+    high = ndtri(method.bounds.upper(runner_up, votes.n, upper))
+    return sigma * pair_radius(low, np.minimum(high, -low))
 
 
 def level_of_target(alpha: float, num_targets: IntArray) -> FloatArray:
-    """The failure probability of one target's bound: what p_A leaves of alpha, shared among the targets."""
+    """The failure probability of one target's bound among all pairs: what p_A leaves of alpha, shared among targets."""
     return (1 - SHARE_OF_P_A) * alpha / np.maximum(1, num_targets)
 
 
-def _blocks(num_images: int, num_classes: int) -> Iterator[slice]:
-    """Runs of images whose dense votes are small."""
-    step = max(1, BLOCK_ENTRIES // num_classes)
-    for start in range(0, num_images, step):
-        yield slice(start, min(start + step, num_images))
-
-
-def _without(votes: SparseVotes, images: NDArray[np.bool_]) -> SparseVotes:
-    """The same votes, but none for some images: to the bounds, an errored image is one without votes."""
-    if not images.any():
-        return votes
-    return replace(votes, counts=np.where(np.repeat(images, np.diff(votes.offsets)), 0, votes.counts))
+def _routes(set_size: IntArray) -> NDArray[np.object_]:
+    """The routes that were paid for, in words, (N,)."""
+    sizes, which = np.unique(set_size, return_inverse=True)
+    return np.array([f"pair+set:{size}" if size else "pair" for size in sizes.tolist()], object)[which]
 
 
 def _views(flat: FloatArray, offsets: IntArray) -> NDArray[np.object_]:
@@ -346,11 +307,13 @@ def _checked_labels(labels: ArrayLike, num_images: int, num_classes: int) -> Int
     return array.astype(np.int64)
 
 
-def _bounds_of(sampling: NDArray[np.object_]) -> Bounds:
-    """The bounds that hold for votes of this design; refuses one that is unknown, and two at once."""
-    designs = list(dict.fromkeys(sampling)) or ["fixed"]  # no rows need no bounds
+def _method(sampling: NDArray[np.object_], name: str | None) -> Method:
+    """The method for votes of this design, the newest by default; refuses a design that is unknown, and two at once."""
+    designs = list(dict.fromkeys(sampling))
+    if not designs:  # no rows need no bounds
+        designs = ["fixed" if name is None else method_named(name).design]
     if len(designs) > 1:
         raise UserError(f"votes sampled by {' and '.join(map(repr, designs))}; certify those of one design at a time")
-    if designs[0] not in BOUNDS:
-        raise UserError(f"no bounds are known for votes sampled by {designs[0]!r}; {nearest(str(designs[0]), BOUNDS)}")
-    return BOUNDS[designs[0]]
+    if designs[0] not in NEWEST:
+        raise UserError(f"no bounds are known for votes sampled by {designs[0]!r}; {nearest(str(designs[0]), NEWEST)}")
+    return NEWEST[designs[0]] if name is None else method_named(name, designs[0])

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from raycsr.certification.bounds import BOUNDS, FloatArray, IntArray
-from raycsr.certification.certificates import SHARE_OF_P_A, level_of_target
+from raycsr.certification.methods import NEWEST
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -23,7 +23,12 @@ from raycsr.errors import UserError
 # about this share of the images near a radius that more samples would have certified.
 FUTILITY_LEVEL = 0.001
 
+# What certifies the votes when sampling has stopped. A statement that a certificate of this method makes is decided, so
+# a method may take its place only if its certificates are never shorter, or if sampling is stopped by it too.
+METHOD = NEWEST["sequential"]
+
 _GROWTH = 1.1  # of n between looks: an eleventh of an image's samples come after they would have been enough, at most
+_OF_FIXED_N = "clopper-pearson"  # by which optimistic shares are told; they prove nothing, and may look at every n
 _TABLES = 1024  # kept: a few levels at the looks of a design
 
 
@@ -73,8 +78,8 @@ class Statements:
 
     @property
     def digest(self) -> str:
-        """Names the statements."""
-        facts = [[matrix.digest for matrix in self.costs], self.radii, self.sigma, self.alpha, self.n]
+        """Names the statements, and the method by which they are made."""
+        facts = [METHOD.name, [matrix.digest for matrix in self.costs], self.radii, self.sigma, self.alpha, self.n]
         return sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -104,33 +109,31 @@ class Statements:
         """
         selection, estimation, y = np.asarray(counts0), np.asarray(counts), np.asarray(labels)
         rows, top = np.arange(len(y)), selection.argmax(axis=1)
-        of_target, targets = np.full((2, len(self.costs), len(y)), -1, np.int64)
+        of_target = np.full((len(self.costs), len(y)), -1, np.int64)
         for i, matrix in enumerate(self.costs):
             costly = matrix.values[y] > 0  # (N, m)
-            targets[i] = np.count_nonzero(costly, axis=1)
-            stated = (targets[i] > 0) & ~costly[rows, top]
+            stated = costly.any(axis=1) & ~costly[rows, top]
             of_target[i] = np.where(stated, np.where(costly, estimation, 0).max(axis=1), -1)
-        return Tallies(estimation.sum(axis=1), top == y, estimation[rows, top], of_target, targets)
+        return Tallies(estimation.sum(axis=1), top == y, estimation[rows, top], of_target)
 
     def are_decided(self, tallies: "Tallies") -> NDArray[np.bool_]:
         """Whether all statements about each row are decided, bool (N,)."""
-        n, right, of_top, of_targets, num_targets = tallies
+        n, right, of_top, of_targets = tallies
         is_open = np.zeros(len(n), bool)
         rows = np.flatnonzero(right)
-        is_open[rows] = self._are_open(self._standard_radii, n[rows], of_top[rows], of_top[rows], of_top[rows])
-        for of_target, targets in zip(of_targets, num_targets, strict=True):
+        is_open[rows] = self._are_open(self._standard_radii, n[rows], of_top[rows], of_top[rows])
+        for of_target in of_targets:
             rows = np.flatnonzero((of_target >= 0) & ~is_open)
-            found = self._are_open(self._cost_sensitive_radii, n[rows], of_top[rows], of_target[rows], targets[rows])
-            is_open[rows] = found
+            is_open[rows] = self._are_open(self._cost_sensitive_radii, n[rows], of_top[rows], of_target[rows])
         return ~is_open
 
     def _are_open(
-        self, radii: Callable[..., FloatArray], n: IntArray, of_top: IntArray, of_target: IntArray, targets: IntArray
+        self, radii: Callable[..., FloatArray], n: IntArray, of_top: IntArray, of_target: IntArray
     ) -> NDArray[np.bool_]:
         """Rows with a radius that their votes do not certify, but that those which are left may."""
         if not len(n):
             return np.zeros(0, bool)
-        above = np.searchsorted(self.radii, radii(n, of_top, of_target, targets), side="right")  # the least not reached
+        above = np.searchsorted(self.radii, radii(n, of_top, of_target), side="right")  # the least not reached
         is_open = above < len(self.radii)
         rows = np.flatnonzero(is_open)
         if not len(rows):
@@ -138,19 +141,19 @@ class Statements:
         n, of_top, of_target = n[rows], of_top[rows], of_target[rows]
         left = np.maximum(self.n - n, 0)
         level = self._futility_level
-        most = of_top + np.ceil(left * _bounds("fixed", "upper", of_top, n, level)).astype(np.int64)
-        least = of_target + np.floor(left * _bounds("fixed", "lower", of_target, n, level)).astype(np.int64)
-        is_open[rows] = radii(n + left, most, least, targets[rows]) >= np.take(self.radii, above[rows])
+        most = of_top + np.ceil(left * _bounds(_OF_FIXED_N, "upper", of_top, n, level)).astype(np.int64)
+        least = of_target + np.floor(left * _bounds(_OF_FIXED_N, "lower", of_target, n, level)).astype(np.int64)
+        is_open[rows] = radii(n + left, most, least) >= np.take(self.radii, above[rows])
         return is_open
 
-    def _standard_radii(self, n: IntArray, of_top: IntArray, of_target: IntArray, targets: IntArray) -> FloatArray:
-        return self.sigma * ndtri(_bounds("sequential", "lower", of_top, n, self.alpha))
+    def _standard_radii(self, n: IntArray, of_top: IntArray, of_target: IntArray) -> FloatArray:
+        return self.sigma * ndtri(_bounds(METHOD.bound, "lower", of_top, n, self.alpha))
 
-    def _cost_sensitive_radii(
-        self, n: IntArray, of_top: IntArray, of_target: IntArray, targets: IntArray
-    ) -> FloatArray:
-        low = ndtri(_bounds("sequential", "lower", of_top, n, SHARE_OF_P_A * self.alpha))
-        high = ndtri(_bounds("sequential", "upper", of_target, n, level_of_target(self.alpha, targets)))
+    def _cost_sensitive_radii(self, n: IntArray, of_top: IntArray, of_target: IntArray) -> FloatArray:
+        """By the pair route, of the target with the most votes: of no other is the radius shorter."""
+        of_p_a, of_a_target = METHOD.levels(self.alpha)
+        low = ndtri(_bounds(METHOD.bound, "lower", of_top, n, of_p_a))
+        high = ndtri(_bounds(METHOD.bound, "upper", of_target, n, of_a_target))
         return self.sigma / 2 * (low - np.minimum(high, -low))
 
 
@@ -163,31 +166,28 @@ class Tallies(NamedTuple):
         of_top: estimation votes of the answer, int64 (N,).
         of_target: the most estimation votes that a target class has, int64 (K, N); -1 where there is no cost-sensitive
             statement: the image's class has no target class, or the answer is one.
-        targets: number of target classes, int64 (K, N).
     """
 
     n: IntArray
     right: NDArray[np.bool_]
     of_top: IntArray
     of_target: IntArray
-    targets: IntArray
 
     def columns(self) -> dict[str, IntArray]:
         """All but n as integer columns, so that they can stand in a table that has n; `of_columns` reads them back."""
-        columns = {"right": self.right.astype(np.int64), "of_top": self.of_top}
-        for i, (of_target, targets) in enumerate(zip(self.of_target, self.targets, strict=True)):
-            columns |= {f"of_target {i}": of_target, f"targets {i}": targets}
-        return columns
+        of_target = {f"of_target {i}": votes for i, votes in enumerate(self.of_target)}
+        return {"right": self.right.astype(np.int64), "of_top": self.of_top, **of_target}
 
     @classmethod
     def of_columns(cls, n: IntArray, columns: Mapping[str, IntArray]) -> "Tallies":
         """Tallies from n and what `columns` gave."""
-        costs = range((len(columns) - 2) // 2)
-        of_target, targets = (
-            np.array([columns[f"{name} {i}"] for i in costs], np.int64).reshape(len(costs), len(n))
-            for name in ("of_target", "targets")
+        of_target = [columns[f"of_target {i}"] for i in range(len(columns) - 2)]
+        return cls(
+            n,
+            columns["right"].astype(bool),
+            columns["of_top"],
+            np.array(of_target, np.int64).reshape(len(of_target), len(n)),
         )
-        return cls(n, columns["right"].astype(bool), columns["of_top"], of_target, targets)
 
 
 def looks(n: int, chunk: int) -> list[int]:
@@ -207,15 +207,15 @@ def looks(n: int, chunk: int) -> list[int]:
     return [*found[:-1], n]
 
 
-def _bounds(design: str, side: str, votes: IntArray, n: IntArray, level: ArrayLike) -> FloatArray:
+def _bounds(name: str, side: str, votes: IntArray, n: IntArray, level: ArrayLike) -> FloatArray:
     """Bounds on shares: looked up where all rows have one n and one level, as an image's have; else worked out."""
     levels = np.atleast_1d(level)
     if len(n) == 1 or ((n == n[0]).all() and (levels == levels[0]).all()):
-        return _table(design, side, int(n[0]), float(levels[0]))[votes]
-    return getattr(BOUNDS[design], side)(votes, n, level)
+        return _table(name, side, int(n[0]), float(levels[0]))[votes]
+    return getattr(BOUNDS[name], side)(votes, n, level)
 
 
 @lru_cache(_TABLES)
-def _table(design: str, side: str, n: int, level: float) -> FloatArray:
+def _table(name: str, side: str, n: int, level: float) -> FloatArray:
     """The bound for every number of votes of n: images meet at the same looks, again and again."""
-    return getattr(BOUNDS[design], side)(np.arange(n + 1), n, level)
+    return getattr(BOUNDS[name], side)(np.arange(n + 1), n, level)

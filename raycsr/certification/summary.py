@@ -27,7 +27,7 @@ def summarize(
     """Sum certificates up at each radius. "Certified at r" means radius > 0 and radius >= r.
 
     Args:
-        certificates: rows of `certify_counts` of one decision rule and one alpha, in memory or read back.
+        certificates: rows of `certify_counts` of one decision rule, alpha and method, in memory or read back.
         costs: the cost matrix they were made with.
         radii: the radii r (R,), in the units of sigma.
         intervals: whether to add 95 % intervals over images; a curve of many radii is quicker without.
@@ -41,23 +41,32 @@ def summarize(
         - radius, num_images, num_errors, num_sensitive (images with a cost-sensitive radius), num_target (images of
           target classes), num_groups;
         - accuracy: share of images with prediction == label and not abstained;
-        - certified_accuracy: share of images that are correct with standard_radius certified at r;
+        - certified_accuracy: share of images that are correct with standard_radius certified at r: the convention of
+          published tables;
+        - argmax_accuracy: share of images with prediction == label, whether or not that is proven;
+        - multiclass_certified_accuracy: share of these images with multiclass_radius certified at r, which is a robust
+          accuracy of the argmax, and may exceed `accuracy`; NaN where certificates lack that radius, as those of
+          published tables and of the first methods do;
         - acr: mean of standard_radius where correct, of 0 elsewhere;
         - rob_cs: share of the sensitive images whose cost_sensitive_radius is certified at r;
-        - rob_cost: mean over them of the sum of C[y, j] over the targets j not certified at r;
-        - worst_case_cost: mean over them of the largest such C[y, j], all an adversary within r can cost;
+        - rob_cost: mean over them of the sum of C[y, j] over the targets j not certified at r, by pairwise_radius,
+          which holds for all targets of an image jointly;
+        - worst_case_cost: mean over them of the largest C[y, j] of a target j not certified at r, all an adversary
+          within r can cost, by target_radius: at one radius no more is said than about one target. At several radii
+          it is several statements;
         - seed_recall, target_recall: accuracy among the images of seed classes, of target classes;
         - with `intervals`, NAME_low and NAME_high: Wilson for shares; for means the normal interval, below 1,000 images
           a seeded bootstrap; over groups `wilson` at the effective number of images for shares, Student's t for means;
-        - certified_accuracy_guaranteed, rob_cs_guaranteed: with probability 1 - 0.001 the true certified share
-          is no smaller, at all radii at once: share - q / N with q = binom.ppf(1 - 0.001, N, alpha). It is about
-          these very images, whose noise is independent, so groups do not change it.
+        - certified_accuracy_guaranteed, multiclass_certified_accuracy_guaranteed, rob_cs_guaranteed: of each the true
+          certified share is no smaller with probability 1 - 0.001, at all radii at once: share - q / N with
+          q = binom.ppf(1 - 0.001, N, alpha). It is about these very images, whose noise is independent, so groups do
+          not change it.
 
         Errored images count in every denominator and in no numerator. NaN where a denominator is 0.
 
     Raises:
-        UserError: no rows, several rules or alphas, a negative radius, certificates of other costs, or not a group an
-            image.
+        UserError: no rows, several rules, alphas or methods, a negative radius, certificates of other costs, or not a
+            group an image.
 
     Example:
         >>> from raycsr import certify_counts
@@ -136,7 +145,7 @@ def refuse_mixed(certificates: pd.DataFrame) -> None:
     """Refuses certificates of which an image may have several: such as `collect_certificates` returns."""
     if certificates.empty:
         raise UserError("there are 0 certificates to sum up; certify some images first")
-    for column in certificates.columns.intersection(["run_id", "costs", "rule", "alpha"], sort=False):
+    for column in certificates.columns.intersection(["run_id", "costs", "rule", "alpha", "method"], sort=False):
         if (certificates[column] == certificates[column].iloc[0]).all():
             continue
         values = certificates[column].unique()  # NaN, an alpha that nobody said, is not equal to itself

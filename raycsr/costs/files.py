@@ -44,7 +44,7 @@ def read_costs(path: str | Path) -> tuple[list[str] | None, NDArray[np.float64]]
     try:
         if Path(path).suffix.lower() == ".npy":
             return None, _array(path)
-        rows, delimiter = _cells(_text(Path(path).read_bytes()))
+        rows, delimiter = cells_of(text_of(Path(path).read_bytes()))
         names, body = _split_names(rows)
         return names, _numbers(body, points_are_decimal=delimiter == ",")
     except (OSError, ValueError, csv.Error) as error:
@@ -67,7 +67,7 @@ def _array(path: str | Path) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def _text(content: bytes) -> str:
+def text_of(content: bytes) -> str:
     """The text of a file: UTF-8, UTF-16 by its mark, or else Windows-1252, which spreadsheets still write."""
     if content.startswith(_SPREADSHEET_STARTS):
         raise UserError("it is a spreadsheet; save it as CSV and give that")
@@ -81,7 +81,7 @@ def _text(content: bytes) -> str:
         return content.decode("cp1252")
 
 
-def _cells(text: str) -> tuple[Rows, str]:
+def cells_of(text: str) -> tuple[Rows, str]:
     """The table without empty rows and columns, which spreadsheets leave around it, and its delimiter."""
     lines = text.splitlines()
     named = re.fullmatch(r"sep=(.)", lines[0].strip('"')) if lines else None  # Excel's own first line

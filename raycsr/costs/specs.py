@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 from raycsr.costs.files import is_cost_file
+from raycsr.costs.groups import GROUPS
 from raycsr.costs.kinds import CostKind
 from raycsr.costs.pairs import PAIRS
 from raycsr.costs.seeds import SEEDS
@@ -19,6 +20,7 @@ _KINDS = {
     "uniform": UNIFORM,
     "seed": SEEDS,
     "pair": PAIRS,
+    "groups": GROUPS,
 }
 
 

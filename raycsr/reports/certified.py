@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from raycsr.certification import (
+    METHODS,
+    NEWEST,
     collapse_in_words,
     collapsed_classes,
     metric_of,
@@ -70,6 +72,11 @@ class Certified:
     def alpha(self) -> float:
         """Failure probability of one image's certificate; NaN where nobody said it of a published table."""
         return float(self.certificates["alpha"].iloc[0])
+
+    @property
+    def method(self) -> str | None:
+        """How the votes were certified, one of `raycsr.certification.METHODS`; None for a published table."""
+        return self.certificates["method"].iloc[0] if "method" in self.certificates else None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -297,7 +304,9 @@ def _of_listed(run: Run, certificates: pd.DataFrame, listed: pd.Series) -> pd.Da
 
 
 def _distinct_costs(sets: list[Certified]) -> list[Certified]:
-    """Says alpha and values where one spec stands for several: rows that look alike must be alike."""
+    """Says alpha and values where one spec stands for several, and an older method: what looks alike must be alike."""
+    older = {method for method in METHODS if METHODS[method] not in NEWEST.values()}
+    sets = [replace(one, costs=f"{one.costs} ({one.method})") if one.method in older else one for one in sets]
     meanings = {(one.costs, one.alpha, one.matrix.digest) for one in sets if one.folder is not None}
     specs = [spec for spec, _, _ in meanings]
     return [
@@ -309,7 +318,8 @@ def _distinct_costs(sets: list[Certified]) -> list[Certified]:
 
 
 def _reach(certificates: pd.DataFrame) -> float:
-    return float(np.nanmax(certificates[["standard_radius", "cost_sensitive_radius"]].fillna(0).to_numpy()))
+    radii = ["standard_radius", "multiclass_radius", "cost_sensitive_radius"]
+    return float(np.nanmax(certificates[certificates.columns.intersection(radii)].fillna(0).to_numpy()))
 
 
 def _summary(one: Certified, radii: Sequence[float] | np.ndarray) -> pd.DataFrame:

@@ -41,7 +41,8 @@ def plot_curves(curves: Curves) -> bytes:
         curves: (run, costs, rule) -> a summary over many radii (`summarize`); shares come with their 95 % bands.
 
     Returns:
-        A PNG: one panel each for certified accuracy, rob_cs and rob_cost; a row of them for all cost matrices, or
+        A PNG: one panel each for certified accuracy (multiclass; standard, and said so, of certificates that have no
+        other), rob_cs and rob_cost; a row of them for all cost matrices, or
         one for each where there are several rules.
     """
     several = len({rule for _, _, rule in curves}) > 1
@@ -71,7 +72,7 @@ def _draw_matrices(axes: Sequence[Axes], curves: Curves) -> None:
     """One rule: certified accuracy knows no costs, one dark curve a run; the others a colour a run and matrix."""
     runs = {run: curve for (run, _, _), curve in curves.items()}
     for i, (run, curve) in enumerate(runs.items()):
-        _draw(axes[0], curve, "certified_accuracy", run, "0.15", _cycle(_DASHES, i))
+        _draw_accuracy(axes[0], curve, run, "0.15", _cycle(_DASHES, i))
     for i, ((run, costs, _), curve) in enumerate(curves.items()):
         label = f"{run} · {costs}" if len(runs) > 1 else costs
         _draw(axes[1], curve, "rob_cs", label, f"C{i % 10}")
@@ -85,8 +86,10 @@ def _draw_rules(axes: Sequence[Axes], curves: Curves) -> None:
     for (run, _, rule), curve in curves.items():
         label = f"{run} · {rule}" if len(runs) > 1 else rule
         i = runs.index(run) if len(runs) > 1 else rules.index(rule)
-        for axis, name in zip(axes, ("certified_accuracy", "rob_cs", "rob_cost"), strict=True):
-            _draw(axis, curve, name, label, f"C{i % 10}", _cycle(_DASHES, rules.index(rule)))
+        colour, dash = f"C{i % 10}", _cycle(_DASHES, rules.index(rule))
+        _draw_accuracy(axes[0], curve, label, colour, dash)
+        for axis, name in zip(axes[1:], ("rob_cs", "rob_cost"), strict=True):
+            _draw(axis, curve, name, label, colour, dash)
 
 
 def plot_front(points: pd.DataFrame) -> bytes:
@@ -177,6 +180,13 @@ def _on_front(rules: pd.DataFrame) -> pd.DataFrame:
 def _around(rows: pd.DataFrame, name: str) -> list[pd.Series]:
     """Lengths of the error bars below and above; Wilson's interval touches a share of 0 or 1."""
     return [(rows[name] - rows[f"{name}_low"]).clip(lower=0), (rows[f"{name}_high"] - rows[name]).clip(lower=0)]
+
+
+def _draw_accuracy(axis: Axes, curve: pd.DataFrame, label: str, colour: str, dash: Any) -> None:
+    if curve["multiclass_certified_accuracy"].notna().all():
+        _draw(axis, curve, "multiclass_certified_accuracy", label, colour, dash)
+    else:
+        _draw(axis, curve, "certified_accuracy", f"{label} (standard)", colour, dash)
 
 
 def _draw(axis: Axes, curve: pd.DataFrame, name: str, label: str, colour: str, dash: Any = "-") -> None:

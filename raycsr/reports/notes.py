@@ -7,11 +7,14 @@ from raycsr.certification.summary import RHO
 from raycsr.reports.certified import Certified
 from raycsr.reports.comparison import DRAWN_LOSS, MOST_DRAWN
 from raycsr.reports.findings import Findings
+from raycsr.reports.statements import statements_in_words
 from raycsr.results import seen_images_of
 
 TERMS = [
     "Certified at radius r: no perturbation of the image whose L2 norm is at most r changes what is certified.",
-    "certified accuracy: of all images, the share that is answered rightly, and stays so.",
+    "certified acc.: of all images, the share that is answered rightly, and stays so. Standard: as published tables "
+    "have it, by the share of the answer alone, which must exceed 1/2. Multiclass: of the argmax, by the shares of the "
+    "answer and of its runner-up, so that no majority is needed; argmax accuracy is what it can reach.",
     "rob_cs: of the images on which some mistake is costly, the share on which no perturbation makes a costly one.",
     "images, sensitive images, target images: how many the numbers beside them stand on: all, those on which some "
     "mistake is costly, those of classes that are costly to answer.",
@@ -26,16 +29,13 @@ def notes_on(found: Findings) -> list[str]:
     sets = found.sets
     sizes = sorted({one.input_size for one in sets if one.input_size is not None})
     tables = ", ".join(dict.fromkeys(one.run for one in sets if one.origin is None))
-    alphas = sorted({one.alpha for one in sets if not np.isnan(one.alpha)})
     grouped = {one.run for one in sets if "group" in one.certificates}
     units = "images" if not grouped else "groups" if grouped == {one.run for one in sets} else "images or their groups"
-    each = "cost matrix and rule" if len({one.rule_id for one in sets}) > 1 else "cost matrix"
     notes = [
         "radius: L2 in [0, 1] pixel units"
         + (f" at {', '.join(f'{h} x {w}' for h, w in sizes)} px" if sizes else "")
         + f"; brackets: 95 % interval over {units}.",
-        f"Each row's certificates fail with probability at most {', '.join(f'{a:g}' for a in alphas) or 'alpha'} an "
-        f"image: the standard one and that of each {each} are separate statements.",
+        statements_in_words(sets, found.table["radius"].unique().tolist()),
         f"guaranteed: with probability {1 - RHO:g} the share of these images that is truly certified is no smaller, at "
         "all radii at once.",
     ]
@@ -47,6 +47,12 @@ def notes_on(found: Findings) -> list[str]:
         notes.append(
             f"{tables}: no guaranteed shares, as such a table does not say its alpha; give it by --table_alpha "
             "(certify.py's default is 0.001)."
+        )
+    older = sorted({str(one.method) for one in sets if one.costs.endswith(f"({one.method})")})
+    if older:
+        notes.append(
+            f"{', '.join(older)}: certified by a method of before, with shorter radii; compare it with no other. "
+            "`raycsr certify` certifies the same votes by the present one."
         )
     if len(found.compared):
         notes.append(

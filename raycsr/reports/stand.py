@@ -46,6 +46,7 @@ def _facts(sets: Sequence[Certified]) -> dict[str, str]:
         "n": _samples(sets, manifest.get("sampling", NOT_RECORDED)),
         "noise": _noise(manifest),
         "alpha": _alphas(sets),
+        "method": ", ".join(dict.fromkeys(one.method for one in sets if one.method)),
         "device": ", ".join([*devices, *filter(None, [manifest.get("precision")])]),
         "begun": manifest.get("begun", ""),
         "raycsr": manifest.get("versions", {}).get("raycsr", ""),

@@ -1,8 +1,11 @@
-"""A run's sets of certificates: each is of one cost matrix and alpha, and holds a part for each part of the votes.
+"""A run's sets of certificates: each is of one cost matrix, alpha and method, and has a part for each part of votes.
 
 A part of certificates says of which bytes it was made. Where its votes part has other bytes by now, or is gone, it
 counts for nothing: it is made again, in memory by those who read and in its place by those who certify. So are parts
 of earlier versions, which do not say it.
+
+A set of an older method stays what it is: what it lacks is made by its own method, and a run that is certified now gets
+another set, of the newest. Where a run has both, the newest stands for its costs and alpha.
 """
 
 import json
@@ -16,13 +19,14 @@ from pathlib import PurePath
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from raycsr.certification import BOUNDS, certify_votes
+from raycsr.certification import METHODS, NEWEST, certify_votes
 from raycsr.costs import CostMatrix
 from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError
 from raycsr.results.parts import Parts
-from raycsr.results.schema import CERTIFICATES, VOTES, certificates_table, sparse_votes
+from raycsr.results.schema import ADDED, CERTIFICATES, VOTES, certificates_table, sparse_votes
 from raycsr.store import READERS, Store
 
 _MADE_OF = "raycsr.votes_md5"  # in a part: the digest of its votes part
@@ -46,12 +50,12 @@ class CertificateSet:
         """
         self.name, self._run, self._sigma = name, run, sigma
         self._votes = Parts(run.at("votes"), VOTES)
-        self._parts = Parts(run.at(f"certificates/{name}"), CERTIFICATES)
+        self._parts = Parts(run.at(f"certificates/{name}"), CERTIFICATES, ADDED)
 
     def note(self, spec: str, costs: CostMatrix, alpha: float, sampling: str) -> None:
         """Writes down what the set is of, where that is not there."""
         if _facts(self._run, self.name) is None:
-            facts = {"spec": spec, "alpha": alpha, "bound": BOUNDS[sampling].name, "values": costs.values.tolist()}
+            facts = {"spec": spec, "alpha": alpha, "bound": NEWEST[sampling].name, "values": costs.values.tolist()}
             self._parts.store.write("costs.json", json.dumps(facts, separators=(",", ":")).encode())
 
     def write(self, part: str, certificates: pd.DataFrame, votes_digest: str) -> None:
@@ -97,7 +101,11 @@ class CertificateSet:
             tables |= self._in_memory(lacking, rules)
         schema = CERTIFICATES.append(pa.field("part", pa.string()))
         rows = [tables[name].replace_schema_metadata() for name in names if name in tables]
-        return pa.concat_tables([schema.empty_table(), *rows])
+        whole = pa.concat_tables([schema.empty_table(), *rows])
+        if not whole["method"].null_count:
+            return whole
+        facts = _facts(self._run, self.name)
+        return _filled(whole, None if facts is None else facts["bound"])
 
     def _valid(self, parts: Sequence[str], columns: list[str], rules: Sequence[str] = ()) -> dict[str, pa.Table]:
         """Columns of the certificates, of some votes parts, that were made of the very bytes that are there."""
@@ -135,15 +143,32 @@ class CertificateSet:
         if votes is None:
             return None
         try:
-            return certify_table(votes, costs, self._sigma, alpha), digest
+            return certify_table(votes, costs, self._sigma, alpha, _method_in(self.name, costs, alpha)), digest
         except UserError as error:
             raise UserError(f"{self._votes.store.location}/{part}: {error}") from None  # it says it all
 
 
-def certificate_sets(run: Store) -> dict[str, dict]:
-    """Name of each set of a run -> what it is of: spec, alpha, bound and values; warns of what is damaged."""
+def certificate_sets(run: Store, method: str | None = None) -> dict[str, dict]:
+    """Name of each set of a run -> what it is of: spec, alpha, bound (the method) and values; warns of what is damaged.
+
+    Of several methods the newest stands, for one run is certified by one method under a cost matrix and an alpha; or
+    the one that is named.
+    """
     found = {name: _facts(run, name, aloud=True) for name in run.names("certificates")}
-    return {name: facts for name, facts in found.items() if facts is not None}
+    sets = {name: facts for name, facts in found.items() if facts is not None}
+    if method is not None:
+        return {name: facts for name, facts in sets.items() if facts["bound"] == method}
+    if len({facts["bound"] for facts in sets.values()}) < 2:
+        return sets
+    newest: dict[tuple[str, float], str] = {}
+    for name in sorted(sets, key=lambda name: _age(sets[name]["bound"])):
+        newest[CostMatrix(np.array(sets[name]["values"])).digest, sets[name]["alpha"]] = name
+    return {name: facts for name, facts in sets.items() if name in newest.values()}
+
+
+def _age(method: str) -> int:
+    """Orders methods, the newest last; one that is not known here is of a raycsr to come."""
+    return [*METHODS, method].index(method)
 
 
 def _facts(run: Store, name: str, *, aloud: bool = False) -> dict | None:
@@ -167,9 +192,17 @@ def _facts(run: Store, name: str, *, aloud: bool = False) -> dict | None:
     return None
 
 
-def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str) -> str:
-    """Names a certificate set: a legible slug, and a digest of what the certificates depend on."""
-    return f"{slug(spec)}-{_digest(costs.values, alpha, BOUNDS[sampling].name)}"
+def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str, method: str | None = None) -> str:
+    """Names a certificate set: a legible slug, and a digest of what the certificates depend on.
+
+    Args:
+        spec: the cost matrix as a person writes it.
+        costs: its values.
+        alpha: failure probability of one statement about an image.
+        sampling: the design of the votes.
+        method: that certifies them, by default the newest of the design.
+    """
+    return f"{slug(spec)}-{_digest(costs.values, alpha, NEWEST[sampling].name if method is None else method)}"
 
 
 def slug(spec: str) -> str:
@@ -178,11 +211,41 @@ def slug(spec: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]
 
 
+def _method_in(name: str, costs: CostMatrix, alpha: float) -> str:
+    """The method of a set of these costs and alpha, by the set's name.
+
+    Raises:
+        UserError: a method that this raycsr does not know.
+    """
+    for method in METHODS:
+        if name.endswith(f"-{_digest(costs.values, alpha, method)}"):
+            return method
+    raise UserError(
+        f"certificates {name} are of a method that this raycsr does not know; it certifies by {', '.join(METHODS)}"
+    )
+
+
+def _filled(certificates: pa.Table, method: str | None) -> pa.Table:
+    """Certificates of before, with what was added since: a target alone was certified as all together were."""
+    instead = {
+        "target_radius": certificates["pairwise_radius"],
+        "p_a_lower_group": certificates["p_a_lower"],
+        "route": pa.repeat("pair", len(certificates)),
+        "method": pa.repeat(pa.scalar(method, pa.string()), len(certificates)),
+    }
+    for name, column in instead.items():
+        place = certificates.schema.get_field_index(name)
+        certificates = certificates.set_column(place, name, pc.coalesce(certificates[name], column))
+    return certificates
+
+
 def _digest(values: np.ndarray | list, alpha: float, bound: str) -> str:
     return sha256(json.dumps([CostMatrix(np.array(values)).digest, alpha, bound]).encode()).hexdigest()[:10]
 
 
-def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float) -> pd.DataFrame:
+def certify_table(
+    votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float, method: str | None = None
+) -> pd.DataFrame:
     """Certifies stored votes (`certify_votes` on a table of the VOTES schema).
 
     Raises:
@@ -205,6 +268,7 @@ def certify_table(votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float
         sigma=sigma,
         alpha=alpha,
         sampling=sampling[0] if len(set(sampling)) == 1 else sampling,
+        method=method,
         image_ids=votes["image_id"].to_pylist(),
         rules=votes["rule"].to_pylist(),
         errors=votes["error"].to_pylist(),

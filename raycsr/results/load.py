@@ -5,6 +5,7 @@ import os
 import pandas as pd
 import pyarrow as pa
 
+from raycsr.certification import method_named
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.results.certificate_sets import OF_VOTES, certificate_set, certify_table
@@ -83,6 +84,7 @@ def load_certificates(
     costs: CostMatrix | str | None = None,
     alpha: float | None = None,
     rule: str | None = None,
+    method: str | None = None,
 ) -> pd.DataFrame:
     """Reads a run's certificates, or makes them from its votes where none are stored.
 
@@ -91,13 +93,15 @@ def load_certificates(
         costs: Cost matrix, or a spec such as `seed:cat`; None for the only stored set.
         alpha: Failure probability of one image's certificate; by default 0.001, or that of the stored set.
         rule: Decision rule to read, by its id or as a person writes it; None for all.
+        method: Method that certifies, one of `raycsr.certification.METHODS`; by default the newest of the run's
+            design, for which what is stored by an older one is not read.
 
     Returns:
         The rows that `raycsr.certify_counts` describes; and where the data has groups, a column `group`, by which
         `raycsr.summarize` gives its intervals.
 
     Raises:
-        UserError: where there is no such run or rule, or `costs` is needed to tell several sets apart.
+        UserError: where there is no such run, rule or method, or `costs` is needed to tell several sets apart.
 
     Example:
         >>> certificates = load_certificates(run, costs="pair:a/b", alpha=0.01)
@@ -107,8 +111,10 @@ def load_certificates(
         1  a/1.png      0           1              1.3
     """
     found = resolve_run(run)
-    rules = _ids(found, rule)
-    stored = found.certificate_sets()
+    rules, sampling = _ids(found, rule), found.manifest()["sampling"]
+    if method is not None:
+        method_named(method, sampling)
+    stored = found.certificate_sets(method)
     if costs is None:
         names = [name for name, facts in stored.items() if alpha in (None, facts["alpha"])]
         if len(names) != 1:
@@ -118,12 +124,12 @@ def load_certificates(
         return found.with_groups(found.certificates(names[0], *rules))
     matrix = found.costs(costs) if isinstance(costs, str) else costs
     level = 0.001 if alpha is None else alpha
-    spec, sampling = costs if isinstance(costs, str) else "", found.manifest()["sampling"]
-    name = certificate_set(spec, matrix, level, sampling)
+    spec = costs if isinstance(costs, str) else ""
+    name = certificate_set(spec, matrix, level, sampling, method)
     same = [other for other in stored if other.rsplit("-", 1)[-1] == name.rsplit("-", 1)[-1]]
     if same:
         return found.with_groups(found.certificates(same[0], *rules))
-    return found.with_groups(certify_table(found.votes(*rules), matrix, found.manifest()["sigma"], level))
+    return found.with_groups(certify_table(found.votes(*rules), matrix, found.manifest()["sigma"], level, method))
 
 
 def _ids(run: Run, rule: str | None) -> list[str]:

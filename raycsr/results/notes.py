@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raycsr.certification import BOUNDS
+from raycsr.certification import NEWEST
 from raycsr.errors import DamagedFile
 from raycsr.results.schema import READABLE_SCHEMAS
 from raycsr.store import Store
@@ -94,7 +94,7 @@ _MANIFEST: dict[str, Check] = {
     "sigma": _is_positive,
     "n0": is_count,
     "n": lambda value: value is None or is_count(value),
-    "sampling": lambda value: is_text(value) and value in BOUNDS,
+    "sampling": lambda value: is_text(value) and value in NEWEST,
     "precision": is_text,
     "noise": _is_noise,
     "num_classes": lambda value: is_count(value) and 0 < value <= _MOST_CLASSES,

@@ -19,11 +19,12 @@ class Parts:
     Attributes:
         store: Folder of the parts.
         schema: Schema of the parts; a file of another schema is no part.
+        added: Columns of it that parts of before may lack: they are read as null.
     """
 
-    def __init__(self, store: Store, schema: pa.Schema) -> None:
+    def __init__(self, store: Store, schema: pa.Schema, added: frozenset[str] = frozenset()) -> None:
         """Opens the folder; nothing is read yet."""
-        self.store, self.schema = store, schema
+        self.store, self.schema, self.added = store, schema, added
 
     def names(self) -> list[str]:
         """Names of the parts, sorted."""
@@ -80,9 +81,12 @@ class Parts:
         """Columns of a part, of some rules or of all, None where it cannot be read, and the digest of its bytes."""
         data = self.store.read(name)
         try:
-            table = sealed.from_bytes(data, columns)
+            table = sealed.from_bytes(data, columns, self.added)
         except sealed.Damaged:
             return None, digest(data)
+        for column in self.added.intersection(columns).difference(table.column_names):
+            table = table.append_column(self.schema.field(column), pa.nulls(len(table), self.schema.field(column).type))
+        table = table.select(columns)
         is_ours = all(table.schema.field(column).type == self.schema.field(column).type for column in columns)
         if not is_ours:
             return None, digest(data)

@@ -265,9 +265,12 @@ class Run:
 
     # Certificates ---------------------------------------------------------------------------------------
 
-    def certificate_sets(self) -> dict[str, dict]:
-        """Name of each stored certificate set -> what it is of: spec, alpha, bound and values."""
-        return certificate_sets(self.store)
+    def certificate_sets(self, method: str | None = None) -> dict[str, dict]:
+        """Name of each stored certificate set -> what it is of: spec, alpha, bound (its method) and values.
+
+        Of sets of one cost matrix and alpha but several methods, the newest; or those of the method that is named.
+        """
+        return certificate_sets(self.store, method)
 
     def certificate_set(self, name: str) -> CertificateSet:
         """A certificate set, by its name."""

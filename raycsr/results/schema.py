@@ -60,11 +60,11 @@ CERTIFICATES = pa.schema(
         ("abstain", pa.bool_()),  # of the standard certificate: p_a_lower_standard <= 1/2
         ("standard_radius", pa.float64()),  # L2, [0, 1] pixel units; 0 where nothing is certified
         ("p_a_lower_standard", pa.float64()),  # at alpha
-        ("p_a_lower", pa.float64()),  # at 0.9 alpha
+        ("p_a_lower", pa.float64()),  # at 0.9 alpha, of all pairs together
         ("cost_sensitive_radius", pa.float64()),  # never enters Omega_y; null where Omega_y is empty
         ("p_b_upper", pa.list_(pa.float64())),  # one a target class, ascending
         ("pairwise_radius", pa.list_(pa.float64())),  # aligned with p_b_upper
-        ("alpha", pa.float64()),  # failure probability of the whole row
+        ("alpha", pa.float64()),  # failure probability of one statement about the image
         ("n", pa.int64()),  # estimation samples that it stands on
         (
             "continues",
@@ -73,8 +73,16 @@ CERTIFICATES = pa.schema(
         ("device", pa.string()),
         ("batch_size", pa.int32()),
         ("error", pa.string()),
+        ("multiclass_radius", pa.float64()),  # answers A, by p_A and the runner-up; null by the first methods
+        ("target_radius", pa.list_(pa.float64())),  # as pairwise_radius, but each by itself; the least is the group's
+        ("p_a_lower_group", pa.float64()),  # that target_radius stands on
+        ("route", pa.string()),  # what target_radius was certified by: `pair`, or `pair+set:T` with T classes
+        ("method", pa.string()),  # bounds, levels and routes: one of raycsr.certification.METHODS
     ]
 )
+
+ADDED = frozenset({"multiclass_radius", "target_radius", "p_a_lower_group", "route", "method"})
+"""Of certificates: what the first parts of version 3 lack; `certificate_sets` says what stands there instead."""
 
 ATTACKS = pa.schema(
     [

@@ -27,9 +27,9 @@ def report(
 ) -> pd.DataFrame:
     """Prints one table of all certificate sets of some runs, and draws their certified curves and their front.
 
-    The standard certificate, and that of each cost matrix and decision rule, are separate statements, each at its
-    alpha. The front shows how much accuracy a decision rule or a model loses for its rob_cs, or for its rob_cost under
-    costs that differ in size.
+    The standard certificate, the multiclass one, and those of each cost matrix and decision rule are separate
+    statements, each at its alpha; the report counts them. The front shows how much accuracy a decision rule or a model
+    loses for its rob_cs, or for its rob_cost under costs that differ in size.
 
     Args:
         run: Runs to show: their folders, s3://bucket/prefix, or unique prefixes of them; a folder of runs stands for

@@ -8,8 +8,8 @@ import pandas as pd
 import slabs
 from numpy.typing import ArrayLike
 from pipeline import Ask, Here, job
-from scipy.special import betaln, ndtri, xlog1py, xlogy
-from scipy.stats import binom
+from scipy.special import betaln, ndtr, ndtri, xlog1py, xlogy
+from scipy.stats import beta, binom
 from torch import nn
 
 from raycsr import load_certificates
@@ -17,7 +17,7 @@ from raycsr.models.rules import Rule
 from raycsr.results import Run, sparse_votes
 from raycsr.results.outcome import Outcome
 
-SHARE_OF_P_A = 0.9  # of alpha (methods: "From counts to certificates"); the targets share the rest
+SHARE_OF_P_A = 0.9  # of alpha: of a statement about all pairs, whose targets share the rest; of one about a target
 CHANCE = 1e-6  # of one statement's count of false certificates to be over the limit, were each false at alpha
 
 
@@ -92,7 +92,8 @@ class Audit:
         """Works each bound and each radius out again, from the votes that the noise gives and in other formulas."""
         place, n = rows["image_id"].to_numpy(int), rows["n"].to_numpy()
         selection, estimation = slabs.trails(self.pictures)
-        top = slabs.votes(rule, selection[place]).argmax(axis=1)
+        before = slabs.votes(rule, selection[place])
+        top = before.argmax(axis=1)
         counts = np.zeros((len(rows), slabs.NUM_CLASSES), np.int64)
         for size in np.unique(n):
             counts[n == size] = slabs.votes(rule, estimation[place[n == size], :size])
@@ -114,13 +115,53 @@ class Audit:
             against = (n[:, None] - counts)[np.ix_(of_y, targets)]
             bold = too_high(design, 1 - upper, against, n[of_y, None], level) & ~(others & (upper >= 1 - a - 1e-12))
             far = radius > np.where(others, slabs.SIGMA / 2 * (ndtri(a) - ndtri(upper)), 0).clip(0) + 1e-9
-            group = rows["cost_sensitive_radius"].iloc[of_y] > radius.min(axis=1)
-            found |= {f"{y}, p_b_upper": bold, f"{y}, pairwise_radius": far, f"{y}, cost_sensitive_radius": group}
+            found |= {f"{y}, p_b_upper": bold, f"{y}, pairwise_radius": far}
+            alone = np.stack(rows["target_radius"].iloc[of_y].to_list())
+            group = rows["cost_sensitive_radius"].iloc[of_y] > alone.min(axis=1)
+            far = self._too_far(alone, rows.iloc[of_y], counts[of_y], before[of_y], top[of_y], targets, design)
+            found |= {f"{y}, target_radius": far, f"{y}, cost_sensitive_radius": group}
+        runner_up = np.where(np.arange(slabs.NUM_CLASSES) == top[:, None], 0, counts).max(axis=1)
+        multiclass = rows["multiclass_radius"].to_numpy()
+        found["multiclass_radius"] = self._beyond_pair(multiclass, of_top, runner_up, n, design)
         self.bold += [
             f"{rule.spec}, {spec}, {name}: {np.sum(wrong)} rows are not what their votes bound"
             for name, wrong in found.items()
             if np.any(wrong)
         ]
+
+    def _beyond_pair(
+        self, radius: ArrayLike, of_a: ArrayLike, of_b: ArrayLike, n: ArrayLike, design: str, parts: ArrayLike = 1
+    ) -> np.ndarray:
+        """Where a radius of the pair route, one statement at alpha, is beyond what votes for A and for b allow."""
+        low = ndtri(lowest(design, of_a, n, SHARE_OF_P_A * self.alpha / np.asarray(parts)))
+        high = -ndtri(lowest(design, np.subtract(n, of_b), n, (1 - SHARE_OF_P_A) * self.alpha))
+        return radius > slabs.SIGMA / 2 * (low - np.minimum(high, -low)).clip(0) + 1e-9
+
+    def _too_far(
+        self,
+        radius: np.ndarray,
+        rows: pd.DataFrame,
+        counts: np.ndarray,
+        before: np.ndarray,
+        top: np.ndarray,
+        targets: np.ndarray,
+        design: str,
+    ) -> np.ndarray:
+        """Where a target's own radius is beyond what its route allows; T is sought in the selection votes."""
+        n, size = rows["n"].to_numpy(), sizes_of_sets(rows)
+        of_top = np.take_along_axis(counts, top[:, None], axis=1)
+        beyond = self._beyond_pair(radius, of_top, counts[:, targets], n[:, None], design, 1 + (size[:, None] > 0))
+        beyond |= (targets == top[:, None]) & (radius > 0)
+        for i in np.flatnonzero(size):
+            harmless = np.setdiff1d(np.argsort(-before[i], kind="stable"), targets, assume_unique=True)[: size[i]]
+            level = SHARE_OF_P_A * self.alpha / 2
+            low_a, low = (lowest(design, counts[i, of].sum(), n[i], level) for of in ([top[i]], harmless))
+            high = 1 - lowest(design, n[i] - counts[i, targets], n[i], (1 - SHARE_OF_P_A) * self.alpha)
+            high = np.minimum(high, 1 - np.maximum(low_a, low))
+            pair = (ndtri(low_a) - ndtri(high)) / 2
+            allowed = np.maximum(pair, by_set(np.full(len(targets), low), high, np.full(len(targets), size[i])))
+            beyond[i] = (radius[i] > slabs.SIGMA * allowed.clip(0) + 1e-9) | ((targets == top[i]) & (radius[i] > 0))
+        return beyond
 
     def _look_at_certificates(self, spec: str, rule: Rule, rows: pd.DataFrame) -> None:
         place, label = rows["image_id"].to_numpy(int), rows["label"].to_numpy()
@@ -130,6 +171,11 @@ class Audit:
         true_standard = slabs.standard_radius(p, rows["prediction"].to_numpy(int))
         true_pairs = slabs.pairwise_radius(p)
         found: dict[str, np.ndarray] = {"standard": rows["standard_radius"].to_numpy() > true_standard}
+        answer = rows["prediction"].to_numpy(int)
+        others = np.where(np.arange(p.shape[1]) == answer[:, None], 0, p).max(axis=1)
+        p_a = np.take_along_axis(p, answer[:, None], axis=1)[:, 0]
+        true_multiclass = slabs.SIGMA / 2 * (ndtri(p_a) - ndtri(others)).clip(0)
+        found["multiclass"] = rows["multiclass_radius"].to_numpy() > true_multiclass
         group, joint = (np.full(len(rows), np.nan) for _ in range(2))
         pairs = np.full(p.shape, np.nan)
         for y in np.unique(label):
@@ -140,7 +186,9 @@ class Audit:
             claimed = np.stack(rows["pairwise_radius"].iloc[of_y].to_list())
             pairs[np.ix_(of_y, targets)] = claimed > truth
             joint[of_y] = (claimed > truth).any(axis=1)
-            group[of_y] = rows["cost_sensitive_radius"].to_numpy()[of_y] > truth.min(axis=1)
+            by_sets = np.stack([by_any_set(p[of_y], target) for target in targets], axis=1)
+            farthest = np.where(sizes_of_sets(rows)[of_y, None] > 0, np.maximum(truth, by_sets), truth)
+            group[of_y] = rows["cost_sensitive_radius"].to_numpy()[of_y] > farthest.min(axis=1)
         found |= {f"{spec}, cost-sensitive": group, f"{spec}, all pairs": joint}
         found |= {f"{spec}, never {k}": pairs[:, k] for k in range(slabs.NUM_CLASSES)}
         for statement, false in found.items():
@@ -169,6 +217,43 @@ class Audit:
                     f"{statement}: {false} of {about} are false at alpha {self.alpha}, at most {most} may be"
                 )
         return dict(found)
+
+
+def sizes_of_sets(rows: pd.DataFrame) -> np.ndarray:
+    """How many classes rule targets out together, 0 where the answer alone does."""
+    return rows["route"].str.extract(r"pair[+]set:(\d+)")[0].fillna(0).to_numpy(int)
+
+
+def by_set(in_set: np.ndarray, of_target: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """How far the mean share of a set stays above a target's, in units of sigma, by bisection."""
+    low, high = np.zeros(len(in_set)), np.full(len(in_set), 10.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        holds = ndtr(ndtri(in_set) - middle) > size * ndtr(ndtri(of_target) + middle)
+        low, high = np.where(holds, middle, low), np.where(holds, high, middle)
+    return high
+
+
+def by_any_set(p: np.ndarray, target: int) -> np.ndarray:
+    """The true radius of a target by the set that rules it out farthest, (N, m) -> (N,)."""
+    shares = np.cumsum(-np.sort(-np.delete(p, target, axis=1), axis=1), axis=1)[:, :-1]
+    radii = [by_set(shares[:, k], p[:, target], np.full(len(p), k + 1)) for k in range(shares.shape[1])]
+    return slabs.SIGMA * np.max(radii, axis=0)
+
+
+def lowest(design: str, votes: ArrayLike, n: ArrayLike, level: ArrayLike) -> np.ndarray:
+    """The lower bound that a level allows: by the beta distribution, or by bisection of the martingale's definition."""
+    votes, n, level = (np.asarray(one, float) for one in np.broadcast_arrays(votes, n, level))
+    if design == "fixed":
+        return np.where(votes == 0, 0.0, beta.ppf(level, np.maximum(votes, 1), n - votes + 1))
+    low, high = np.zeros(votes.shape), votes / n
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = xlogy(votes, middle) + xlog1py(n - votes, -middle) > (
+            betaln(votes + 0.5, n - votes + 0.5) - betaln(0.5, 0.5) + np.log(level)
+        )
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return high
 
 
 def too_high(design: str, lower: ArrayLike, votes: ArrayLike, n: ArrayLike, level: float) -> np.ndarray:

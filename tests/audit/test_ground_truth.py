@@ -16,7 +16,7 @@ import torch
 from auditing import Audit
 from pipeline import BATCH_SIZE, Ask, Died, Here, job
 
-from raycsr.certification import BOUNDS, certificates, statements
+from raycsr.certification import BOUNDS, Method, certificates, statements
 from raycsr.distributed.cluster import connect
 from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.sampling import voter
@@ -192,7 +192,7 @@ def test_it_sees_votes_that_are_counted_twice(tmp_path, monkeypatch):
 
 
 def test_it_sees_bounds_for_a_fixed_n_on_votes_that_said_when_to_stop(tmp_path, monkeypatch):
-    monkeypatch.setitem(BOUNDS, "sequential", BOUNDS["fixed"]._replace(name="beta-binomial"))
+    monkeypatch.setitem(BOUNDS, "beta-binomial", BOUNDS["clopper-pearson"])
     statements._table.cache_clear()
     audit = Audit(slabs.pictures_near_radii(500, RADII[:1], of=(), under=(), n=N), 0.05, str(tmp_path))
     audit.ask(Ask(RADII[:1], N, SEED, ()))
@@ -215,13 +215,24 @@ def _each_target_at_all_of_alpha(monkeypatch):
 
 
 def _answer_of_the_estimation_votes(monkeypatch):
-    top_classes = certificates._top_classes
+    certify_votes = certificates.certify_votes
     monkeypatch.setattr(
-        certificates, "_top_classes", lambda _, votes, num_classes: top_classes(votes, votes, num_classes)
+        certificate_sets,
+        "certify_votes",
+        lambda _, votes, *labels, **options: certify_votes(votes, votes, *labels, **options),
     )
 
 
-BOLD = [_of_another_sigma, _each_target_at_all_of_alpha, _answer_of_the_estimation_votes]
+def _target_at_all_of_alpha(monkeypatch):
+    monkeypatch.setattr(Method, "levels", lambda self, alpha: (self.share_of_p_a * alpha, alpha))
+
+
+BOLD = [
+    _of_another_sigma,
+    _each_target_at_all_of_alpha,
+    _answer_of_the_estimation_votes,
+    _target_at_all_of_alpha,
+]
 
 
 @pytest.mark.parametrize("plant", BOLD, ids=lambda plant: plant.__name__.strip("_"))

@@ -8,10 +8,10 @@ from raycsr.certification.bounds import (
     binomial_lower,
     binomial_upper,
     distinct_triples,
-    largest_radius,
     sequence_lower,
     sequence_upper,
 )
+from raycsr.certification.methods import largest_radius
 from raycsr.errors import UserError
 
 SETTINGS = [(n, level) for n in (1, 2, 5, 30, 200) for level in (0.05, 0.001)]

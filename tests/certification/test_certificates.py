@@ -93,7 +93,29 @@ def test_cost_sensitive_certificate_shares_alpha_out():
     np.testing.assert_allclose(row.p_b_upper, [1 - low, ship], rtol=1e-9)
     by_hand = [SIGMA * norm.ppf(low), SIGMA / 2 * (norm.ppf(low) - norm.ppf(ship))]
     np.testing.assert_allclose(row.pairwise_radius, by_hand, rtol=1e-9)
-    assert row.cost_sensitive_radius == row.pairwise_radius.min()
+    dog, ship = (1 - lowest_share(1000 - votes, 1000, 0.001) for votes in (290, 10))  # each by itself: not halved
+    assert row.p_a_lower_group == pytest.approx(low, rel=1e-9)
+    by_hand = [SIGMA / 2 * (norm.ppf(low) - norm.ppf(min(upper, 1 - low))) for upper in (dog, ship)]
+    np.testing.assert_allclose(row.target_radius, by_hand, rtol=1e-9)
+    assert row.cost_sensitive_radius == row.target_radius.min()
+    assert row.method == "cp-2" and row.route == "pair"
+
+
+def test_multiclass_certificate_shares_alpha_with_the_runner_up():
+    row = certify_one([9, 1, 0], [450, 300, 250], CAT, CAT_FOR_DOG, alpha=0.01)
+    low, dog = lowest_share(450, 1000, 0.009), 1 - lowest_share(700, 1000, 0.001)
+    assert row.multiclass_radius == pytest.approx(SIGMA / 2 * (norm.ppf(low) - norm.ppf(dog)), rel=1e-9)
+    assert row.abstain and row.standard_radius == 0 < row.multiclass_radius
+    wrong = certify_one([0, 1, 9], [250, 300, 450], CAT, CAT_FOR_DOG, alpha=0.01)  # what is said is about A
+    assert (wrong.prediction, wrong.multiclass_radius) == (SHIP, pytest.approx(row.multiclass_radius, rel=1e-12))
+
+
+def test_the_method_of_before_says_what_it_said():
+    costs = CostMatrix.pairwise(3, {CAT: [DOG, SHIP]})
+    row = certify_one([9, 1, 0], [700, 290, 10], CAT, costs, method="clopper-pearson")
+    assert row.cost_sensitive_radius == row.pairwise_radius.min() and np.isnan(row.multiclass_radius)
+    assert row.method == "clopper-pearson" and (row.target_radius == row.pairwise_radius).all()
+    assert row.cost_sensitive_radius < certify_one([9, 1, 0], [700, 290, 10], CAT, costs).cost_sensitive_radius
 
 
 def test_votes_that_all_agree_by_closed_form():
@@ -182,11 +204,16 @@ def test_columns_and_their_types():
         "abstain",
         "standard_radius",
         "p_a_lower_standard",
-        "p_a_lower",
+        "multiclass_radius",
         "cost_sensitive_radius",
+        "target_radius",
+        "p_a_lower_group",
+        "route",
+        "p_a_lower",
         "p_b_upper",
         "pairwise_radius",
         "alpha",
+        "method",
         "error",
     ]
     assert frame["image_id"].tolist() == ["a.png", "b.png"]
@@ -215,8 +242,9 @@ LEVELS = st.sampled_from([0.05, 0.01, 0.001, 1e-6])
 
 def radii(frame):
     """All radii of all images, flat; 0 for the group radius of an empty Omega."""
-    pairwise = np.concatenate(frame["pairwise_radius"].to_list())
-    return np.concatenate([frame["standard_radius"], frame["cost_sensitive_radius"].fillna(0), pairwise])
+    targets = [np.concatenate(frame[name].to_list()) for name in ("pairwise_radius", "target_radius")]
+    images = [frame[name].fillna(0) for name in ("standard_radius", "multiclass_radius", "cost_sensitive_radius")]
+    return np.concatenate([*images, *targets])
 
 
 def not_shorter(longer, shorter):
@@ -224,9 +252,9 @@ def not_shorter(longer, shorter):
     return (longer >= shorter - 1e-12).all()
 
 
-def certify(selection, estimation, costs=COSTS, alpha=0.01, labels=ONE_A_CLASS):
+def certify(selection, estimation, costs=COSTS, alpha=0.01, labels=ONE_A_CLASS, sampling="fixed"):
     """Certificates at SIGMA."""
-    return certify_counts(selection, estimation, labels, costs=costs, sigma=SIGMA, sampling="fixed", alpha=alpha)
+    return certify_counts(selection, estimation, labels, costs=costs, sigma=SIGMA, sampling=sampling, alpha=alpha)
 
 
 @given(VOTES, VOTES, LEVELS)
@@ -234,13 +262,14 @@ def test_radii_are_finite_and_the_group_radius_is_the_shortest(selection, estima
     frame = certify(selection, estimation, alpha=alpha)
     assert np.isfinite(radii(frame)).all()
     assert (radii(frame) >= 0).all()
-    shortest = [pairwise.min() if len(pairwise) else np.nan for pairwise in frame["pairwise_radius"]]
+    shortest = [radius.min() if len(radius) else np.nan for radius in frame["target_radius"]]
     np.testing.assert_array_equal(frame["cost_sensitive_radius"], shortest)
 
 
 @given(VOTES, VOTES, LEVELS)
 def test_group_radius_reaches_at_least_as_far_as_p_a_alone_would(selection, estimation, alpha):
-    for _, row in certify(selection, estimation, alpha=alpha).iterrows():
+    # by the pair route: one that pays for two is decided on selection votes, and may find neither much longer
+    for _, row in certify(selection, estimation, alpha=alpha, sampling="sequential").iterrows():
         if COSTS.sensitive[row.label] and row.prediction not in COSTS.targets(row.label):
             assert row.cost_sensitive_radius >= SIGMA * norm.ppf(row.p_a_lower)
 
@@ -262,8 +291,9 @@ def test_twice_the_votes_in_the_same_shares_never_shorten_a_radius(selection, es
 def test_more_targets_never_lengthen_a_radius(selection, estimation, targets, more):
     few, many = sorted(targets), sorted(targets | more)
     frames = [
-        certify(selection, estimation, CostMatrix.pairwise(4, {0: omega}), labels=[0] * 5) for omega in (few, many)
-    ]
+        certify(selection, estimation, CostMatrix.pairwise(4, {0: omega}), labels=[0] * 5, sampling="sequential")
+        for omega in (few, many)
+    ]  # by the pair route: which harmless classes are a set is decided on selection votes
     assert not_shorter(frames[0]["cost_sensitive_radius"], frames[1]["cost_sensitive_radius"])
     shared = np.isin(many, few)
     for with_few, with_many in zip(frames[0]["pairwise_radius"], frames[1]["pairwise_radius"], strict=True):
@@ -282,7 +312,7 @@ def test_the_names_of_the_classes_do_not_matter(selection, estimation, new_names
     )
     frame = certify(selection, estimation)
     np.testing.assert_array_equal(renamed["prediction"], np.array(new_names)[frame["prediction"].to_numpy(int)])
-    for column in ("standard_radius", "cost_sensitive_radius"):
+    for column in ("standard_radius", "multiclass_radius", "cost_sensitive_radius"):
         np.testing.assert_array_equal(renamed[column], frame[column])
     for mine, theirs in zip(frame["pairwise_radius"], renamed["pairwise_radius"], strict=True):
         np.testing.assert_array_equal(np.sort(mine), np.sort(theirs))
@@ -296,12 +326,22 @@ def test_sparse_votes_hold_what_dense_ones_do(dense):
     np.testing.assert_array_equal(votes[1:4].dense(4), dense[1:4])
 
 
-def test_blocks_of_images_are_certified_alike(monkeypatch):
-    generator = np.random.default_rng(0)
-    selection, estimation = generator.integers(1, 50, (2, 5, 4))
+@given(VOTES, VOTES)
+def test_an_image_is_certified_alike_in_any_company(selection, estimation):
     whole = certify(selection, estimation)
-    monkeypatch.setattr("raycsr.certification.certificates.BLOCK_ENTRIES", 8)  # two images
-    pd.testing.assert_frame_equal(certify(selection, estimation), whole)
+    for i in range(5):
+        alone = certify(selection[i : i + 1], estimation[i : i + 1], labels=ONE_A_CLASS[i : i + 1])
+        pd.testing.assert_frame_equal(
+            alone.drop(columns="image_id"), whole.iloc[i : i + 1].reset_index(drop=True).drop(columns="image_id")
+        )
+
+
+@given(arrays(np.int64, st.tuples(st.integers(0, 6), st.just(4)), elements=st.integers(0, 2)))
+def test_what_sparse_votes_sum_up_is_what_dense_ones_do(dense):
+    votes, rows = SparseVotes.from_dense(dense), np.arange(len(dense))
+    np.testing.assert_array_equal(votes.top(), dense.argmax(axis=1))
+    np.testing.assert_array_equal(votes.largest(), dense.max(axis=1))
+    np.testing.assert_array_equal(votes.of(rows % 4), dense[rows, rows % 4])
 
 
 # What is refused

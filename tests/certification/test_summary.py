@@ -136,12 +136,15 @@ def test_many_radii_agree_with_the_definition():
     radii = np.linspace(0, 1, 30)
     summary = summarize(certificates, costs=costs, radii=radii, intervals=False)
     for r, rob_cost, worst_case_cost in zip(radii, summary["rob_cost"], summary["worst_case_cost"], strict=True):
-        left = [
-            np.where((radius > 0) & (radius >= r), 0, costs.values[label, costs.targets(label)])
-            for label, radius in zip(certificates["label"], certificates["pairwise_radius"], strict=True)
-        ]
-        assert rob_cost == pytest.approx(np.mean([cost.sum() for cost in left]))
-        assert worst_case_cost == pytest.approx(np.mean([cost.max() for cost in left]))
+        jointly, alone = (
+            [
+                np.where((radius > 0) & (radius >= r), 0, costs.values[label, costs.targets(label)])
+                for label, radius in zip(certificates["label"], certificates[name], strict=True)
+            ]
+            for name in ("pairwise_radius", "target_radius")
+        )
+        assert rob_cost == pytest.approx(np.mean([cost.sum() for cost in jointly]))
+        assert worst_case_cost == pytest.approx(np.mean([cost.max() for cost in alone]))
 
 
 def test_certificates_read_back_from_parquet_say_the_same(six_images):

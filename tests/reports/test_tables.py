@@ -18,9 +18,11 @@ def test_a_summary_shows_intervals_images_and_guarantees_and_leaves_out_what_is_
     summary = summary.assign(run="r", costs="c", rule="argmax", rule_id="argmax", collapsed="")
     table = summary_table(summary)
     row = dict(zip(titles(table), table.rows[0], strict=True))
-    assert row["certified acc."] == "1.000 [0.207, 1.000]"  # Wilson for 1 of 1
+    assert row["certified acc. (standard)"] == "1.000 [0.207, 1.000]"  # Wilson for 1 of 1
     assert (row["images"], row["sensitive images"], row["target images"]) == ("1", "0", "1")
-    assert (row["certified acc. guaranteed"], row["rob_cs guaranteed"]) == ("1.000", "-")
+    assert row["certified acc. (multiclass)"] == "1.000 [0.207, 1.000]"
+    names = ("certified acc. (standard)", "certified acc. (multiclass)", "rob_cs")
+    assert [row[f"{name} guaranteed"] for name in names] == ["1.000", "1.000", "-"]
     assert [row[name] for name in ("rob_cs", "rob_cost", "worst cost", "seed recall")] == ["-"] * 4
     assert "rule" not in row
     table = summary_table(summary.assign(rule="offset:1*pair:0/1", rule_id="offset-0123456789"))
@@ -32,7 +34,13 @@ def points(*rows):
     """Rows of a summary at one radius: run, rule, accuracy, rob_cs; the rule's name serves as its id."""
     table = pd.DataFrame(rows, columns=["run", "rule", "accuracy", "rob_cs"])
     named = {"costs": "seed:cat", "rule_id": table["rule"], "metric": "rob_cs", "collapsed": "", "radius": 0.25}
-    counts = {"certified_accuracy": 0.5, "num_images": 50, "num_sensitive": 20, "num_target": 30}
+    counts = {
+        "certified_accuracy": 0.5,
+        "multiclass_certified_accuracy": 0.5,
+        "num_images": 50,
+        "num_sensitive": 20,
+        "num_target": 30,
+    }
     return table.assign(**named, **counts, rob_cost=1.5, seed_recall=0.7, target_recall=0.4)
 
 

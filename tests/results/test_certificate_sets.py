@@ -2,15 +2,21 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from handmade import IDS, NEVER_B, PLAIN, votes, write_run
 
-from raycsr import CostMatrix, collect_certificates, load_certificates
+from raycsr import CostMatrix, UserError, collect_certificates, load_certificates, sealed, summarize
+from raycsr.certification import METHODS, NEWEST
 from raycsr.reports import load_certified
-from raycsr.results import Run
+from raycsr.reports.findings import find
+from raycsr.reports.notes import notes_on
+from raycsr.results import Run, certificate_set
+from raycsr.results.schema import ADDED
 from raycsr.store import Store
 
 PART = "argmax.parquet"
@@ -145,3 +151,93 @@ def test_certificates_are_found_valid_where_a_run_was_copied_to(store, tmp_path)
             store.write(f"{folder}/{file}", run.store.read(f"{folder}/{file}"))
     store.write("manifest.json", run.store.read("manifest.json"))
     assert Run(store).uncertified(next(iter(run.certificate_sets()))) == []
+
+
+# Sets of a method of before
+
+BEFORE = "clopper-pearson"
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A run as the first raycsr of this schema left it: its only set is of the first method."""
+    run = write_run(tmp_path, "a.pt", {"argmax": NEVER_B}, certify_under=())
+    as_of_before(run)
+    return run
+
+
+def as_of_before(run, spec="pair:a/b", alpha=0.01):
+    """Certifies a run by the first method, into parts that lack what was added since; returns the set's name."""
+    costs = run.costs(spec)
+    name = certificate_set(spec, costs, alpha, "fixed", BEFORE)
+    facts = {"spec": spec, "alpha": alpha, "bound": BEFORE, "values": costs.values.tolist()}
+    run.store.write(f"certificates/{name}/costs.json", json.dumps(facts).encode())
+    run.certify_parts(name, run.vote_parts(), costs, alpha)
+    for part in run.vote_parts():
+        table = sealed.from_bytes(run.store.read(f"certificates/{name}/{part}"))
+        run.store.write(f"certificates/{name}/{part}", sealed.to_bytes(table.drop_columns(list(ADDED))))
+    return name
+
+
+def test_certificates_of_a_method_of_before_are_read_as_they_are(old, recwarn):
+    certificates = load_certificates(old.location)
+    assert not recwarn and set(certificates["method"]) == {BEFORE}
+    assert certificates["multiclass_radius"].isna().all() and set(certificates["route"]) == {"pair"}
+    assert [list(radii) for radii in certificates["target_radius"]] == [
+        list(radii) for radii in certificates["pairwise_radius"]
+    ]
+    summary = summarize(certificates, costs=old.costs("pair:a/b"), radii=[0.5])
+    assert summary["certified_accuracy"][0] == 4 / 6 and np.isnan(summary["multiclass_certified_accuracy"][0])
+
+
+def test_certify_gives_such_a_run_a_set_of_its_own_by_the_newest_method_and_leaves_the_other(old):
+    (before,) = old.certificate_sets()
+    kept = old.store.read(f"certificates/{before}/{PART}")
+    assert old.certify("pair:a/b", old.costs("pair:a/b"), 0.01) != before
+    (name,) = old.certificate_sets()  # of one costs and alpha the newest stands
+    assert name != before and old.certificate_sets()[name]["bound"] == "cp-2"
+    assert set(load_certificates(old.location)["method"]) == {"cp-2"}
+    assert set(load_certificates(old.location, "pair:a/b", 0.01)["method"]) == {"cp-2"}
+    assert set(load_certificates(old.location, "pair:a/b", 0.01, method=BEFORE)["method"]) == {BEFORE}
+    assert old.store.read(f"certificates/{before}/{PART}") == kept
+    assert set(collect_certificates(old.location)["method"]) == {"cp-2"}
+
+
+def test_a_method_that_is_none_or_of_another_design_is_refused(old):
+    with pytest.raises(UserError, match=r"no method of certificates is called 'cp-3'; did you mean cp-2"):
+        load_certificates(old.location, "pair:a/b", method="cp-3")
+    with pytest.raises(UserError, match="'sequence-2' does not hold for votes sampled by 'fixed'; use .*cp-2"):
+        load_certificates(old.location, "pair:a/b", method="sequence-2")
+
+
+def test_a_run_that_grows_has_no_set_of_two_methods(old):
+    old.write_votes("0002-b.parquet", votes("offset-1", IDS, range(6), PLAIN, ["0"] * 6))
+    with pytest.warns(UserWarning, match="made in memory"):
+        certificates = load_certificates(old.location)
+    assert len(certificates) == 12 and set(certificates["method"]) == {BEFORE}
+    name = old.certify("pair:a/b", old.costs("pair:a/b"), 0.01)
+    assert old.uncertified(name) == [] and set(old.certificates(name)["method"]) == {"cp-2"}
+
+
+def test_certificates_of_two_methods_are_neither_summed_up_nor_tabled_as_one(old, tmp_path):
+    new = write_run(tmp_path, "b.pt", {"argmax": NEVER_B})
+    both = pd.concat([load_certificates(run.location) for run in (old, new)])
+    with pytest.raises(UserError, match="several values of method"):
+        summarize(both, costs=new.costs("pair:a/b"), radii=[0.5])
+    assert set(collect_certificates(tmp_path)["method"]) == {BEFORE, "cp-2"}
+    found = find([old.location, new.location])
+    assert [one.costs for one in found.sets] == [f"pair:a/b ({BEFORE})", "pair:a/b"]
+    assert any(note.startswith(f"{BEFORE}: certified by a method of before") for note in notes_on(found))
+    assert not len(found.compared)  # of other costs: nothing to rank between them
+
+
+def test_a_set_of_a_method_to_come_is_read_where_it_is_whole_and_else_refused_by_name(tmp_path, monkeypatch):
+    run = write_run(tmp_path, "a.pt", {"argmax": PLAIN}, certify_under=())
+    monkeypatch.setitem(METHODS, "cp-9", replace(METHODS["cp-2"], name="cp-9"))
+    monkeypatch.setitem(NEWEST, "fixed", METHODS["cp-9"])
+    run.certify("pair:a/b", run.costs("pair:a/b"), 0.01)
+    monkeypatch.undo()
+    assert set(load_certificates(run.location)["method"]) == {"cp-9"}
+    run.write_votes("0002-b.parquet", votes("offset-1", IDS, range(6), PLAIN, ["0"] * 6))
+    with pytest.raises(UserError, match="a method that this raycsr does not know; it certifies by .*cp-2"):
+        load_certificates(run.location)

@@ -93,10 +93,10 @@ def test_stored_votes_certify_as_the_votes_in_hand(run):
     direct = certify_counts(
         COUNTS0, COUNTS, LABELS, costs=costs, sigma=0.5, sampling="fixed", alpha=0.01, image_ids=["x", "y", "z"]
     )
-    for column in direct.columns.drop(["p_b_upper", "pairwise_radius"]):
+    for column in direct.columns.drop(["p_b_upper", "pairwise_radius", "target_radius"]):
         ours, theirs = (frame[column].astype(object).where(frame[column].notna(), None) for frame in (stored, direct))
         assert ours.tolist() == theirs.tolist(), column
-    for column in ("p_b_upper", "pairwise_radius"):
+    for column in ("p_b_upper", "pairwise_radius", "target_radius"):
         assert [list(row) for row in stored[column]] == [list(row) for row in direct[column]]
 
 
@@ -396,8 +396,8 @@ def topped_up(rule, *, with_argmax=False):
     return pa.concat_tables(rows)
 
 
-def under_schema(run, version):
-    run.store.write("manifest.json", json.dumps(run.manifest() | {"schema_version": version}).encode())
+def with_manifest(run, **facts):
+    run.store.write("manifest.json", json.dumps(run.manifest() | facts).encode())
 
 
 READERS = {
@@ -412,21 +412,23 @@ READERS = {
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_votes_that_an_earlier_version_counted_twice_are_refused_by_every_reader(run, read):
+    with_manifest(run, sampling="sequential")
     run.write_votes("0001-a.parquet", part(["x", "y"], sampling=["sequential"] * 2))
     run.write_votes("0002-b.parquet", topped_up("offset-1"))
     run.certify("seed:a", run.costs("seed:a"), 0.001)
     read(run)  # as the present version writes them they are right
-    under_schema(run, 2)
+    with_manifest(run, schema_version=2)
     with pytest.raises(UserError, match=r"0002-b.parquet .*'x' under rule 'offset-1'.*begin_anew"):
         read(run)
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_other_votes_of_that_version_are_read(run, read):
+    with_manifest(run, sampling="sequential")
     run.write_votes("0001-a.parquet", part(["x", "y"], sampling=["sequential"] * 2))
     run.write_votes("0002-b.parquet", topped_up("offset-1", with_argmax=True))
     run.certify("seed:a", run.costs("seed:a"), 0.001)
-    under_schema(run, 2)
+    with_manifest(run, schema_version=2)
     read(run)
 
 

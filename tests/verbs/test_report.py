@@ -59,7 +59,7 @@ def test_a_report_covers_runs_and_published_tables_in_one(run, tmp_path, capsys)
     files = {file.name for file in (tmp_path / "out").iterdir()}
     assert files == {"report.md", "report.html", "summary.parquet", "curves.png", "cifar_resnet8-sigma_0.5.tsv"}
     out = capsys.readouterr().out
-    assert "8 x 8 px" in out and "at most 0.01 an image" in out
+    assert "8 x 8 px" in out and "fails with probability at most 0.01." in out
     assert "images 8 of 8 listed" in out and "data digits split test" in out
     assert re.search("device cpu .*, fp32 · begun 20", out)
     (of_table,) = [line for line in out.splitlines() if line.startswith("- sigma_0.50.tsv: images 1 ")]
@@ -68,7 +68,7 @@ def test_a_report_covers_runs_and_published_tables_in_one(run, tmp_path, capsys)
     table = report(run=[str(tsv)], radii=[0.25], table_alpha=0.001)
     out = capsys.readouterr().out
     assert table["certified_accuracy_guaranteed"].tolist() == [1.0] and "--table_alpha" not in out
-    assert "half a unit of its last digit less than written" in out and "at most 0.001 an image" in out
+    assert "half a unit of its last digit less than written" in out and "fails with probability at most 0.001." in out
     with pytest.raises(UserError, match="table_alpha is 2.0; give a failure probability"):
         report(run=[str(tsv)], table_alpha=2.0)
     folder = run.store.names("certificates")[-1]
@@ -138,7 +138,7 @@ def test_each_rule_has_its_rows_and_its_front(make_run, tmp_path, capsys):
         (point,) = rows(text.split("Front at radius 0.5")[1].split("At equal accuracy")[0])
         # 2 of 2 by Wilson
         assert point[1:6] == ["offset:1*pair:a/b", "6", "0.833", "2", "1.000 [0.342, 1.000]"]
-    assert "has no valid alpha" in written and "cost matrix and rule are separate statements" in written
+    assert "has no valid alpha" in written and "of each rule and cost matrix" in written
     assert "different numbers of images" not in written
     (name,) = run.certificate_sets()
     assert len(json.loads(run.store.read(f"certificates/{name}/metrics.json"))) == 6

@@ -67,7 +67,7 @@ def test_each_image_stops_at_the_first_look_that_decides_it(sequential):
         assert decided or row["n"] == N
     certificates = load_certificates(outcome.run.location, costs="seed:4")
     assert (certificates.set_index("image_id")["n"] == votes.set_index("image_id")["n"]).all()
-    assert outcome.run.certificate_sets().popitem()[1]["bound"] == "beta-binomial"
+    assert outcome.run.certificate_sets().popitem()[1]["bound"] == "sequence-2"
     assert outcome.run.finished()
 
 

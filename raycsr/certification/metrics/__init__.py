@@ -9,12 +9,20 @@ import numpy as np
 from raycsr.certification.metrics.costly import ROB_COST, ROB_CS, WORST_CASE_COST
 from raycsr.certification.metrics.recalls import SEED_RECALL, TARGET_RECALL
 from raycsr.certification.metrics.record import Metric
-from raycsr.certification.metrics.right import ACCURACY, AVERAGE_RADIUS, CERTIFIED_ACCURACY
+from raycsr.certification.metrics.right import (
+    ACCURACY,
+    ARGMAX_ACCURACY,
+    AVERAGE_RADIUS,
+    CERTIFIED_ACCURACY,
+    MULTICLASS_CERTIFIED_ACCURACY,
+)
 from raycsr.costs import CostMatrix
 
 METRICS: dict[str, Metric] = {
     "accuracy": ACCURACY,
     "certified_accuracy": CERTIFIED_ACCURACY,
+    "argmax_accuracy": ARGMAX_ACCURACY,
+    "multiclass_certified_accuracy": MULTICLASS_CERTIFIED_ACCURACY,
     "acr": AVERAGE_RADIUS,
     "rob_cs": ROB_CS,
     "rob_cost": ROB_COST,

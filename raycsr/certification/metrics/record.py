@@ -37,12 +37,19 @@ class Judged:
         return self if those.all() else Judged(self.certificates, self.rows[those], self.costs, self.radii)
 
     def numbers(self, column: str) -> FloatArray:
-        """A column of the certificates, NaN where it has no value; (N,)"""
+        """A column of the certificates, NaN where it has no value, or where there is none of that name; (N,)"""
+        if column not in self.certificates:
+            return np.full(len(self.rows), np.nan)
         return self.certificates[column].to_numpy(np.float64, na_value=np.nan)[self.rows]
 
     def certified(self, column: str) -> NDArray[np.bool_]:
         """Whether the radius in a column is above 0 and no smaller than each of the radii; (N, R)"""
         return certified(self.numbers(column), self.radii)
+
+    @cached_property
+    def argmax_correct(self) -> NDArray[np.bool_]:
+        """Whether the most likely answer is right, be it proven or not; (N,)"""
+        return self.numbers("prediction") == self.labels
 
     @cached_property
     def labels(self) -> IntArray:
@@ -52,33 +59,43 @@ class Judged:
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Whether the answer is right, without abstaining; (N,)"""
-        return (self.numbers("prediction") == self.labels) & ~self.certificates["abstain"].to_numpy(bool)[self.rows]
+        return self.argmax_correct & ~self.certificates["abstain"].to_numpy(bool)[self.rows]
 
     @cached_property
     def costs_left(self) -> tuple[FloatArray, FloatArray]:
-        """Of images with pair-wise radii: sum and maximum of C[y, j] over the targets j not certified; (N, R) each.
+        """Of sensitive images: sum and maximum of C[y, j] over the targets j not certified; (N, R) each.
 
-        As r grows a target is lost once and for good: it is entered where that happens, and the entries are then
-        accumulated over r. The work is one look-up a target, however many radii there are. The images of a class,
-        which have the same targets, are taken together.
+        The sum is about all targets jointly, the maximum about one of them. As r grows a target is lost once and for
+        good: it is entered where that happens, and the entries are then accumulated over r. The work is two look-ups a
+        target, however many radii there are. The images of a class, which have the same targets, are taken together.
         """
-        radius_of = self.certificates["pairwise_radius"].to_numpy()[self.rows]
+        columns = "pairwise_radius", alone_column(self.certificates)
+        radii_of = [self.certificates[column].to_numpy()[self.rows] for column in columns]
         order = np.argsort(self.radii)
         steps = len(self.radii) + 1  # at the last one, beyond all radii, enter the targets never lost
         sums, maxima = np.empty((len(self.rows), len(order))), np.empty((len(self.rows), len(order)))
         for y in np.unique(self.labels):
             images = np.flatnonzero(self.labels == y)
             cost = self.costs.values[y, self.costs.targets(y)]
-            radius = np.concatenate(radius_of[images]).reshape(len(images), len(cost))
-            lost_at = np.where(radius > 0, np.searchsorted(self.radii[order], radius, side="right"), 0)
-            cell = (np.arange(len(images))[:, None] * steps + lost_at).ravel()
+            first = np.arange(len(images))[:, None] * steps
+            jointly, alone = ((first + self._lost_at(radius_of[images], len(cost))).ravel() for radius_of in radii_of)
             entered = np.tile(cost, len(images))
-            entered_sum = np.bincount(cell, entered, minlength=len(images) * steps).reshape(-1, steps)
+            entered_sum = np.bincount(jointly, entered, minlength=len(images) * steps).reshape(-1, steps)
             entered_max = np.zeros(len(images) * steps)
-            np.maximum.at(entered_max, cell, entered)
+            np.maximum.at(entered_max, alone, entered)
             sums[images[:, None], order] = np.cumsum(entered_sum, axis=1)[:, :-1]
             maxima[images[:, None], order] = np.maximum.accumulate(entered_max.reshape(-1, steps), axis=1)[:, :-1]
         return sums, maxima
+
+    def _lost_at(self, radius_of: NDArray[np.object_], num_targets: int) -> IntArray:
+        """The first of the radii, ascending, that each target's own is below; (images, targets)"""
+        radius = np.concatenate(radius_of).reshape(len(radius_of), num_targets)
+        return np.where(radius > 0, np.searchsorted(np.sort(self.radii), radius, side="right"), 0)
+
+
+def alone_column(certificates: pd.DataFrame) -> str:
+    """The column of what is certified of each target by itself; those of others may have it of all jointly alone."""
+    return "target_radius" if "target_radius" in certificates else "pairwise_radius"
 
 
 def certified(radii: FloatArray, thresholds: FloatArray) -> NDArray[np.bool_]:

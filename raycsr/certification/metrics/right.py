@@ -1,7 +1,16 @@
 """How often the answer is right, and how far from the image it provably stays so."""
 
+import numpy as np
+
 from raycsr.certification.intervals import mean_intervals, share_intervals
-from raycsr.certification.metrics.record import IMAGES, Metric
+from raycsr.certification.metrics.record import IMAGES, Judged, Metric, Values
+
+
+def _by_both_shares(images: Judged) -> Values:
+    """Whether the most likely answer is right and stays so; NaN where certificates do not state that radius."""
+    hits = images.argmax_correct[:, None] & images.certified("multiclass_radius")
+    return np.full(hits.shape, np.nan) if np.isnan(images.numbers("multiclass_radius")).any() else hits
+
 
 ACCURACY = Metric(
     title="accuracy",
@@ -11,10 +20,28 @@ ACCURACY = Metric(
     intervals=share_intervals,
 )
 CERTIFIED_ACCURACY = Metric(
-    title="certified acc.",
+    title="certified acc. (standard)",
     population=IMAGES,
     more_is_better=True,
     values=lambda images: images.correct[:, None] & images.certified("standard_radius"),
+    intervals=share_intervals,
+    guaranteed=True,
+    shows_interval=True,
+    tables=("ranking",),
+)
+ARGMAX_ACCURACY = Metric(
+    title="argmax accuracy",
+    population=IMAGES,
+    more_is_better=True,
+    values=lambda images: images.argmax_correct[:, None],
+    intervals=share_intervals,
+    tables=(),
+)
+MULTICLASS_CERTIFIED_ACCURACY = Metric(
+    title="certified acc. (multiclass)",
+    population=IMAGES,
+    more_is_better=True,
+    values=_by_both_shares,
     intervals=share_intervals,
     guaranteed=True,
     shows_interval=True,
