@@ -107,7 +107,7 @@ def speed() -> list[dict]:
     rows = []
     for name, costs in (("seed:0", CostMatrix.seedwise(CLASSES, [0])), ("uniform", CostMatrix.uniform(CLASSES))):
         before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-        certify_votes(*votes, labels, costs=costs, sigma=0.5, sampling="fixed")
+        certify_votes(votes[0], votes[1], labels, costs=costs, sigma=0.5, sampling="fixed")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         rows.append({"costs": name, "CPU s": time.process_time() - begin, "MB more": (peak - before) / 1024})
     return rows
