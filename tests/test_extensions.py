@@ -311,7 +311,7 @@ def test_costs_of_a_package_are_read_shown_and_certified(acme):
     assert costs.values.tolist() == [[0, 0, 0], [2, 0, 1], [1, 0, 0]]
     assert costs.class_names == ("cat", "dog", "bird")
     text = " ".join(parser("raycsr train", train).format_help().split())
-    assert "Forms: uniform, seed:cat,dog, pair:cat/dog,3/8, under:mild,worse or a path" in text
+    assert "Forms: uniform, seed:cat,dog, pair:cat/dog,3/8, groups:superclasses.csv, under:mild,worse or a path" in text
     with pytest.raises(UserError, match="costs 'undr:cat' not understood; did you mean under:mild,worse"):
         CostMatrix.from_spec("undr:cat", 3)
     with pytest.raises(UserError, match=r"costs 'under:cat,cow': unknown class 'cow'"):
