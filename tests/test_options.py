@@ -74,7 +74,7 @@ def typed(name, value):
 def called(words):
     """What a command line would call its verb with, nested."""
     call = command(words[0], words[1:])
-    options = call.args[1] | vars(call.args[2]) if call.args else call.keywords
+    options = vars(call.args[1]) | vars(call.args[2]) if call.args else call.keywords
     return SimpleNamespace(**options)
 
 
