@@ -40,7 +40,7 @@ from raycsr.smoothing.engine import Enough, Request, Sampler
 from raycsr.smoothing.options import CHUNK, Draws
 from raycsr.store import Store
 
-SIGMA, ALPHA, N0 = 0.25, 0.001, 100
+SIGMA, ALPHA, N0 = 0.25, 0.001, 64
 N = 100_032  # whole chunks
 COSTS = ("uniform", "seed:cat", "pair:cat/dog")
 # what is to be decided: (cost matrices, radii), the standard radius always among it

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize.elementwise import find_root
-from scipy.special import betainccinv, betaincinv, betaln
+from scipy.special import betaincc, betainccinv, betaincinv, betaln
 
 from raycsr.errors import UserError
 
@@ -107,6 +107,53 @@ def sequence_upper(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatAr
     return 1.0 - sequence_lower(n - counts, n, level)  # votes against a class
 
 
+def evidence_of_share(counts: ArrayLike, n: ArrayLike, share: ArrayLike, truncated: bool = True) -> FloatArray:
+    """The logarithm of the evidence against "the class's probability is at most `share`".
+
+    That of the likelihood ratios of all larger shares to this one, weighed by Beta(1/2, 1/2): each is a supermartingale
+    while the probability is `share` or less.
+
+    Args:
+        counts: votes of the class.
+        n: votes in total.
+        share: a probability. The three are broadcast.
+        truncated: False gives an upper bound of it, at a tenth of the cost.
+    """
+    k, n, share = np.broadcast_arrays(np.asarray(counts, np.float64), np.asarray(n, np.float64), share)
+    above = betaincc(k + 0.5, n - k + 0.5, share) if truncated else 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = betaln(k + 0.5, n - k + 0.5) - betaln(0.5, 0.5) - np.log(betaincc(0.5, 0.5, share))
+        evidence = weights + np.log(above) - k * np.log(share) - (n - k) * np.log1p(-share)
+    return np.where(share < 1, evidence, 0.0)  # nothing speaks against 1
+
+
+def betting_lower(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatArray:
+    """Lower bound on a share: the probability that it is ever above the truth, over all n, is at most `level`.
+
+    All shares below it have evidence of 1 / level against them (`evidence_of_share`). As the share p rises to
+    k/n - sqrt(p) / 2n that falls, and beyond it is below 2, so that there is one crossing:
+    d/dp log E = w (1 - 1/E) - (k - n p) / (p (1 - p)), where w, the weight at p over that above it, is at most
+    1 / (2 sqrt(p) (1 - p)). It lies between the bound of `sequence_lower`, which has the level on either side, and that
+    of Clopper and Pearson, the highest of all for one n.
+
+    Arguments and shape as `sequence_lower`. The level is below 1/2, and a larger one is taken as .49.
+    """
+    (k, n, level), inverse = distinct_triples(counts, n, np.minimum(level, 0.49))
+    bound, some = np.zeros(len(k)), k > 0
+    bound[some] = find_root(
+        lambda p, k, n, level: evidence_of_share(k, n, p) + np.log(level),
+        (sequence_lower(k[some], n[some], level[some]), binomial_lower(k[some], n[some], level[some])),
+        args=(k[some], n[some], level[some]),
+        tolerances={"xatol": 0.0, "xrtol": 1e-13, "fatol": 0.0, "frtol": 0.0},
+    ).bracket[0]  # the lower end: what is left of an error is on the safe side
+    return bound[inverse]
+
+
+def betting_upper(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatArray:
+    """Upper bound on a share: the probability that it is ever below the truth, over all n, is at most `level`."""
+    return 1.0 - betting_lower(np.asarray(n) - np.asarray(counts), n, level)  # votes against a class
+
+
 def distinct_triples(
     counts: ArrayLike, n: ArrayLike, level: ArrayLike
 ) -> tuple[tuple[IntArray, IntArray, FloatArray], IntArray]:
@@ -166,11 +213,12 @@ class Bounds(NamedTuple):
     upper: Callable[[ArrayLike, ArrayLike, ArrayLike], FloatArray]
 
 
-# Bounds by name. The first hold where n was fixed before the first vote, the second where the votes themselves may have
+# Bounds by name. The first hold where n was fixed before the first vote, the others where the votes themselves may have
 # said when to stop. What certificates are made with them, of which sampling design: `methods.py`.
 BOUNDS = {
     "clopper-pearson": Bounds(binomial_lower, binomial_upper),
     "beta-binomial": Bounds(sequence_lower, sequence_upper),
+    "betting": Bounds(betting_lower, betting_upper),
 }
 
 

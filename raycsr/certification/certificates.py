@@ -1,6 +1,7 @@
 """From votes to certificates: each image's standard, group-wise and pair-wise radii."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from raycsr.certification.bounds import FloatArray, IntArray, check_alpha
+from raycsr.certification.eprocess import Stakes, betting_radius
 from raycsr.certification.methods import NEWEST, Method, method_named
 from raycsr.certification.routes import Settled, pair_radius, set_radius, settle, votes_of_sets
 from raycsr.certification.votes import SparseVotes
@@ -148,16 +150,23 @@ def certify_votes(
 
     estimation = estimation.kept(~errored[estimation.images])  # to the bounds, an errored image is one without votes
     n = estimation.totals()
-    unvoted = ~errored & ((selection.totals() == 0) | (n == 0))
+    # votes that say when to stop may say it before the first that estimates: nothing is certified then
+    unvoted = ~errored & ((selection.totals() == 0) | ((n == 0) & (by.design == "fixed")))
     if unvoted.any():
         raise UserError(f"image {ids[unvoted][0]!r} has no votes and no error; sample it, or say why in errors")
     settled = settle(selection, truth, costs=costs, method=by, alpha=alpha)
     votes = _Votes(estimation, n, settled.top, estimation.of(settled.top), truth, costs)
     p_a_lower_standard = by.bounds.lower(votes.of_top, n, alpha)
     p_a_lower, p_b_upper, pairwise_radius = _all_pairs(votes, by, sigma, alpha)
-    p_a_lower_group, target_radius = p_a_lower, pairwise_radius
-    if by.each_alone:
+    p_a_lower_group, target_radius, multiclass_radius = p_a_lower, pairwise_radius, np.full(num_images, np.nan)
+    if by.by_evidence:
+        answers = _Answers(selection.totals(), selection.of(settled.top))
+        p_a_lower_group = np.full(num_images, np.nan)
+        target_radius = _each_target_by_evidence(votes, answers, sigma, alpha)
+        multiclass_radius = _multiclass_by_evidence(votes, answers, sigma, alpha)
+    elif by.each_alone:
         p_a_lower_group, target_radius = _each_target(votes, settled, by, sigma)
+        multiclass_radius = _multiclass_radius(votes, by, sigma, alpha)
     offsets, sensitive = votes.offsets, costs.sensitive[truth]
     cost_sensitive_radius = np.full(num_images, np.nan)
     if sensitive.any():
@@ -172,7 +181,7 @@ def certify_votes(
             "abstain": (p_a_lower_standard <= 0.5) & ~errored,
             "standard_radius": sigma * np.maximum(0.0, ndtri(p_a_lower_standard)),
             "p_a_lower_standard": p_a_lower_standard,
-            "multiclass_radius": _multiclass_radius(votes, by, sigma, alpha) if by.each_alone else np.nan,
+            "multiclass_radius": multiclass_radius,
             "cost_sensitive_radius": cost_sensitive_radius,
             "target_radius": _views(target_radius, offsets),
             "p_a_lower_group": p_a_lower_group,
@@ -209,6 +218,10 @@ class _Votes:
         self.counts = np.concatenate([np.zeros(len(n), np.int64), votes.counts[entries]])
         self.on_top = np.flatnonzero(is_costly[labels, top])  # images of which A is a target
         self.top_places = self.offsets[self.on_top] + place[labels[self.on_top], top[self.on_top]]
+
+    def of_runner_up(self) -> IntArray:
+        """The most votes of a class other than A, (N,)."""
+        return self.votes.kept(self.votes.classes != self.top[self.votes.images]).largest()
 
     def spread(self, distinct: FloatArray) -> FloatArray:
         """A number for each distinct target -> one for each target of each image, flat."""
@@ -263,9 +276,30 @@ def _multiclass_radius(votes: _Votes, method: Method, sigma: float, alpha: float
     """Within it A is answered, (N,): the group statement in which all classes but A are targets, by the pair route."""
     lower, upper = method.levels(alpha)
     low = ndtri(method.bounds.lower(votes.of_top, votes.n, lower))
-    runner_up = votes.votes.kept(votes.votes.classes != votes.top[votes.votes.images]).largest()
-    high = ndtri(method.bounds.upper(runner_up, votes.n, upper))
+    high = ndtri(method.bounds.upper(votes.of_runner_up(), votes.n, upper))
     return sigma * pair_radius(low, np.minimum(high, -low))
+
+
+class _Answers(NamedTuple):
+    """What selection votes say of the class A: all of them, and those for it, (N,) each."""
+
+    n0: IntArray
+    of_top0: IntArray
+
+
+def _each_target_by_evidence(votes: _Votes, answers: _Answers, sigma: float, alpha: float) -> FloatArray:
+    """target_radius of every image's targets, flat: each at alpha by itself. Of A itself it is 0."""
+    of = votes.images
+    of_target = np.minimum(votes.counts, (votes.n - votes.of_top)[of])  # of A, whose radius is none, any number will do
+    stakes = Stakes(votes.n[of], votes.of_top[of], of_target, answers.n0[of], answers.of_top0[of])
+    target_radius = votes.spread(betting_radius(stakes, sigma, alpha))
+    target_radius[votes.top_places] = 0.0
+    return target_radius
+
+
+def _multiclass_by_evidence(votes: _Votes, answers: _Answers, sigma: float, alpha: float) -> FloatArray:
+    """Within it A is answered, (N,): the group statement in which all classes but A are targets."""
+    return betting_radius(Stakes(votes.n, votes.of_top, votes.of_runner_up(), *answers), sigma, alpha)
 
 
 def level_of_target(alpha: float, num_targets: IntArray) -> FloatArray:

@@ -26,6 +26,8 @@ class Method:
             that about all pairs, in which the targets share that level.
         share_of_p_a: of alpha, what a group's statement spends on its lower bounds; the rest is that of its upper ones.
         set_route: whether a group may be ruled out by a set of harmless classes.
+        by_evidence: whether a group's statement is a test of the radius itself (`eprocess`), at all of alpha, and not
+            made of bounds on two shares.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Method:
     each_alone: bool = True
     share_of_p_a: float = 0.9
     set_route: bool = False
+    by_evidence: bool = False
 
     @property
     def bounds(self) -> Bounds:
@@ -54,6 +57,7 @@ METHODS = {
         Method("cp-2", "fixed", "clopper-pearson", set_route=True),
         Method("beta-binomial", "sequential", "beta-binomial", each_alone=False),
         Method("sequence-2", "sequential", "beta-binomial"),
+        Method("e-1", "sequential", "betting", by_evidence=True),
     )
 }
 

@@ -1,7 +1,7 @@
 """What sequential sampling decides about an image, and when it is decided.
 
-Stopping is always sound: certificates from the votes at any stop hold, since their bounds hold at every n at once
-(`bounds.sequence_lower`). What this module decides is only whether further votes could still change a statement.
+Stopping is always sound: certificates from the votes at any stop hold, since their evidence holds at every n at once
+(`eprocess`). What this module decides is only whether further votes could still change a statement.
 """
 
 import json
@@ -12,24 +12,25 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr
 
-from raycsr.certification.bounds import BOUNDS, FloatArray, IntArray
+from raycsr.certification.bounds import FloatArray, IntArray, binomial_lower, binomial_upper, evidence_of_share
+from raycsr.certification.eprocess import Stakes, reaches
 from raycsr.certification.methods import NEWEST
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
 # Level of the optimistic vote shares by which sampling is stopped for futility. It costs statements, never soundness:
 # about this share of the images near a radius that more samples would have certified.
-FUTILITY_LEVEL = 0.001
+FUTILITY_LEVEL = 0.01
 
-# What certifies the votes when sampling has stopped. A statement that a certificate of this method makes is decided, so
-# a method may take its place only if its certificates are never shorter, or if sampling is stopped by it too.
+# What certifies the votes when sampling has stopped, and by the very same evidence stops it.
 METHOD = NEWEST["sequential"]
 
 _GROWTH = 1.1  # of n between looks: an eleventh of an image's samples come after they would have been enough, at most
-_OF_FIXED_N = "clopper-pearson"  # by which optimistic shares are told; they prove nothing, and may look at every n
+_MARGIN = 1 + 1e-9  # of a standard radius, so that its certificate, found by bisection, reaches what is decided
 _TABLES = 1024  # kept: a few levels at the looks of a design
+_OPTIMISTIC = {"lower": binomial_lower, "upper": binomial_upper}
 
 
 class Statements:
@@ -114,47 +115,42 @@ class Statements:
             costly = matrix.values[y] > 0  # (N, m)
             stated = costly.any(axis=1) & ~costly[rows, top]
             of_target[i] = np.where(stated, np.where(costly, estimation, 0).max(axis=1), -1)
-        return Tallies(estimation.sum(axis=1), top == y, estimation[rows, top], of_target)
+        of_top, of_top0 = estimation[rows, top], selection[rows, top]
+        return Tallies(estimation.sum(axis=1), of_top, selection.sum(axis=1), of_top0, top == y, of_target)
 
     def are_decided(self, tallies: "Tallies") -> NDArray[np.bool_]:
         """Whether all statements about each row are decided, bool (N,)."""
-        n, right, of_top, of_targets = tallies
-        is_open = np.zeros(len(n), bool)
-        rows = np.flatnonzero(right)
-        is_open[rows] = self._are_open(self._standard_radii, n[rows], of_top[rows], of_top[rows])
-        for of_target in of_targets:
+        is_open = np.zeros(len(tallies.n), bool)
+        rows = np.flatnonzero(tallies.right)
+        is_open[rows] = self._are_open(self._reach_standard, tallies.stakes(np.zeros_like(tallies.n)).rows(rows))
+        for of_target in tallies.of_target:
             rows = np.flatnonzero((of_target >= 0) & ~is_open)
-            is_open[rows] = self._are_open(self._cost_sensitive_radii, n[rows], of_top[rows], of_target[rows])
+            is_open[rows] = self._are_open(self._reach_cost_sensitive, tallies.stakes(of_target).rows(rows))
         return ~is_open
 
-    def _are_open(
-        self, radii: Callable[..., FloatArray], n: IntArray, of_top: IntArray, of_target: IntArray
-    ) -> NDArray[np.bool_]:
+    def _are_open(self, reach: Callable[[Stakes, float], NDArray[np.bool_]], stakes: Stakes) -> NDArray[np.bool_]:
         """Rows with a radius that their votes do not certify, but that those which are left may."""
-        if not len(n):
-            return np.zeros(0, bool)
-        above = np.searchsorted(self.radii, radii(n, of_top, of_target), side="right")  # the least not reached
-        is_open = above < len(self.radii)
-        rows = np.flatnonzero(is_open)
-        if not len(rows):
-            return is_open
-        n, of_top, of_target = n[rows], of_top[rows], of_target[rows]
-        left = np.maximum(self.n - n, 0)
-        level = self._futility_level
-        most = of_top + np.ceil(left * _bounds(_OF_FIXED_N, "upper", of_top, n, level)).astype(np.int64)
-        least = of_target + np.floor(left * _bounds(_OF_FIXED_N, "lower", of_target, n, level)).astype(np.int64)
-        is_open[rows] = radii(n + left, most, least) >= np.take(self.radii, above[rows])
+        is_open, rows = np.zeros(len(stakes.n), bool), np.arange(len(stakes.n))
+        for radius in self.radii:  # ascending: what is not reached says what becomes of the larger ones
+            reached = reach(stakes.rows(rows), radius)
+            others, rows = rows[~reached], rows[reached]
+            is_open[others] = reach(self._at_best(stakes.rows(others)), radius)
         return is_open
 
-    def _standard_radii(self, n: IntArray, of_top: IntArray, of_target: IntArray) -> FloatArray:
-        return self.sigma * ndtri(_bounds(METHOD.bound, "lower", of_top, n, self.alpha))
+    def _reach_standard(self, stakes: Stakes, radius: float) -> NDArray[np.bool_]:
+        return evidence_of_share(stakes.of_top, stakes.n, ndtr(_MARGIN * radius / self.sigma)) >= -np.log(self.alpha)
 
-    def _cost_sensitive_radii(self, n: IntArray, of_top: IntArray, of_target: IntArray) -> FloatArray:
-        """By the pair route, of the target with the most votes: of no other is the radius shorter."""
-        of_p_a, of_a_target = METHOD.levels(self.alpha)
-        low = ndtri(_bounds(METHOD.bound, "lower", of_top, n, of_p_a))
-        high = ndtri(_bounds(METHOD.bound, "upper", of_target, n, of_a_target))
-        return self.sigma / 2 * (low - np.minimum(high, -low))
+    def _reach_cost_sensitive(self, stakes: Stakes, radius: float) -> NDArray[np.bool_]:
+        """By the target with the most votes: of no other is the radius shorter."""
+        return reaches(stakes, radius, self.sigma, self.alpha)
+
+    def _at_best(self, stakes: Stakes) -> Stakes:
+        """The votes at the end, were those that are left to fall by optimistic shares: these prove nothing."""
+        n, of_top, of_target, level = stakes.n, stakes.of_top, stakes.of_target, self._futility_level
+        left = np.maximum(self.n - n, 0)
+        most = of_top + np.ceil(left * _optimistic("upper", of_top, n, level)).astype(np.int64)
+        least = of_target + np.floor(left * _optimistic("lower", of_target, n, level)).astype(np.int64)
+        return stakes._replace(n=n + left, of_top=most, of_target=np.minimum(least, n + left - most))
 
 
 class Tallies(NamedTuple):
@@ -162,60 +158,68 @@ class Tallies(NamedTuple):
 
     Attributes:
         n: estimation samples, int64 (N,).
-        right: whether the answer is the image's class, bool (N,).
         of_top: estimation votes of the answer, int64 (N,).
+        n0: selection samples, int64 (N,).
+        of_top0: selection votes of the answer, int64 (N,).
+        right: whether the answer is the image's class, bool (N,).
         of_target: the most estimation votes that a target class has, int64 (K, N); -1 where there is no cost-sensitive
             statement: the image's class has no target class, or the answer is one.
     """
 
     n: IntArray
-    right: NDArray[np.bool_]
     of_top: IntArray
+    n0: IntArray
+    of_top0: IntArray
+    right: NDArray[np.bool_]
     of_target: IntArray
+
+    def stakes(self, of_target: IntArray) -> Stakes:
+        """The votes that the radius against a target hangs on, given the target's estimation votes, (N,)."""
+        return Stakes(self.n, self.of_top, of_target, self.n0, self.of_top0)
 
     def columns(self) -> dict[str, IntArray]:
         """All but n as integer columns, so that they can stand in a table that has n; `of_columns` reads them back."""
         of_target = {f"of_target {i}": votes for i, votes in enumerate(self.of_target)}
-        return {"right": self.right.astype(np.int64), "of_top": self.of_top, **of_target}
+        right = self.right.astype(np.int64)
+        return {"of_top": self.of_top, "n0": self.n0, "of_top0": self.of_top0, "right": right, **of_target}
 
     @classmethod
     def of_columns(cls, n: IntArray, columns: Mapping[str, IntArray]) -> "Tallies":
         """Tallies from n and what `columns` gave."""
-        of_target = [columns[f"of_target {i}"] for i in range(len(columns) - 2)]
-        return cls(
-            n,
-            columns["right"].astype(bool),
-            columns["of_top"],
-            np.array(of_target, np.int64).reshape(len(of_target), len(n)),
-        )
+        of_target = [votes for name, votes in columns.items() if name.startswith("of_target ")]
+        targets = np.array(of_target, np.int64).reshape(len(of_target), len(n))
+        right = columns["right"].astype(bool)
+        return cls(n, columns["of_top"], columns["n0"], columns["of_top0"], right, targets)
 
 
 def looks(n: int, chunk: int) -> list[int]:
-    """The numbers of samples after which votes are looked at: whole chunks, each a tenth above the last, then n.
+    """The numbers of estimation samples after which votes are looked at.
+
+    None, since the selection votes alone may decide all statements about an image; then whole chunks, each look a tenth
+    above the last; at the end n.
 
     Args:
         n: samples at most, in whole chunks.
         chunk: samples that are drawn together.
 
     Example:
-        >>> looks(1024, chunk=64)
-        [64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960, 1024]
+        >>> looks(640, chunk=64)
+        [0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640]
     """
     found = [chunk]
     while found[-1] < n:
         found.append(max(found[-1] + chunk, int(_GROWTH * found[-1] / chunk) * chunk))
-    return [*found[:-1], n]
+    return [0, *found[:-1], n]
 
 
-def _bounds(name: str, side: str, votes: IntArray, n: IntArray, level: ArrayLike) -> FloatArray:
-    """Bounds on shares: looked up where all rows have one n and one level, as an image's have; else worked out."""
-    levels = np.atleast_1d(level)
-    if len(n) == 1 or ((n == n[0]).all() and (levels == levels[0]).all()):
-        return _table(name, side, int(n[0]), float(levels[0]))[votes]
-    return getattr(BOUNDS[name], side)(votes, n, level)
+def _optimistic(side: str, votes: IntArray, n: IntArray, level: float) -> FloatArray:
+    """Clopper-Pearson bounds: looked up where all rows have one n, as an image's have; else worked out."""
+    if len(n) and (n == n[0]).all():
+        return _table(side, int(n[0]), level)[votes]
+    return _OPTIMISTIC[side](votes, n, level)
 
 
 @lru_cache(_TABLES)
-def _table(name: str, side: str, n: int, level: float) -> FloatArray:
+def _table(side: str, n: int, level: float) -> FloatArray:
     """The bound for every number of votes of n: images meet at the same looks, again and again."""
-    return getattr(BOUNDS[name], side)(np.arange(n + 1), n, level)
+    return _OPTIMISTIC[side](np.arange(n + 1), n, level)

@@ -141,7 +141,8 @@ class Sampler:
             rules: decision rules, or how a person writes them (`parse_rules`, with the classes that the network
                 has); one forward pass serves them all.
             device: where the network is.
-            checks: numbers of estimation samples, multiples of CHUNK, after which `enough` is asked.
+            checks: numbers of estimation samples, multiples of CHUNK, after which `enough` is asked; 0 asks it of the
+                selection votes alone.
             enough: whether an image has votes enough before it has n; never, where it is None.
             purpose: what the votes are for; noise is shared by none of them (`PHASES`).
             noise: its scheme; `float32` takes any floating point pixels, and has no theorem.
@@ -263,9 +264,10 @@ class Sampler:
         before = request.samples_before()
         if before >= self.n:
             raise UserError(f"image {request.image_id!r} has {before:,} samples and can have n={self.n:,}; raise n")
-        n = next(check for check in self._checks if check > before)
+        new = request.counts0 is None
+        n = next(check for check in self._checks if check > before or (new and check == before))
         micro_batches = deque(_micro_batches(_ESTIMATION, before, n, self._rows))
-        if request.counts0 is None:
+        if new:
             micro_batches.extendleft(reversed([*_micro_batches(_SELECTION, 0, self.n0, self._rows)]))
         return _InFlightImage(position, request, slot, micro_batches, n)
 

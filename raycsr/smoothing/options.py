@@ -68,7 +68,7 @@ class SamplingOptions:
     """
 
     sigma: float | list[float] = 0.5
-    n0: int = 100
+    n0: int = 64
     n: int = 10_000
     radii: list[float] | None = None
     seed: int = 0

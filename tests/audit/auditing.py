@@ -8,8 +8,8 @@ import pandas as pd
 import slabs
 from numpy.typing import ArrayLike
 from pipeline import Ask, Here, job
-from scipy.special import betaln, ndtr, ndtri, xlog1py, xlogy
-from scipy.stats import beta, binom
+from scipy.special import betaln, logsumexp, ndtr, ndtri, xlog1py, xlogy
+from scipy.stats import beta, binom, norm
 from torch import nn
 
 from raycsr import load_certificates
@@ -118,11 +118,17 @@ class Audit:
             found |= {f"{y}, p_b_upper": bold, f"{y}, pairwise_radius": far}
             alone = np.stack(rows["target_radius"].iloc[of_y].to_list())
             group = rows["cost_sensitive_radius"].iloc[of_y] > alone.min(axis=1)
-            far = self._too_far(alone, rows.iloc[of_y], counts[of_y], before[of_y], top[of_y], targets, design)
+            votes = (counts[of_y], before[of_y], top[of_y], targets)
+            too_far = self._too_far if design == "fixed" else self._too_far_by_evidence
+            far = too_far(alone, rows.iloc[of_y], *votes)
             found |= {f"{y}, target_radius": far, f"{y}, cost_sensitive_radius": group}
         runner_up = np.where(np.arange(slabs.NUM_CLASSES) == top[:, None], 0, counts).max(axis=1)
         multiclass = rows["multiclass_radius"].to_numpy()
-        found["multiclass_radius"] = self._beyond_pair(multiclass, of_top, runner_up, n, design)
+        if design == "fixed":
+            found["multiclass_radius"] = self._beyond_pair(multiclass, of_top, runner_up, n)
+        else:
+            top0 = np.take_along_axis(before, top[:, None], axis=1)[:, 0]
+            found["multiclass_radius"] = self._beyond_evidence(multiclass, of_top, runner_up, n, top0)
         self.bold += [
             f"{rule.spec}, {spec}, {name}: {np.sum(wrong)} rows are not what their votes bound"
             for name, wrong in found.items()
@@ -130,11 +136,11 @@ class Audit:
         ]
 
     def _beyond_pair(
-        self, radius: ArrayLike, of_a: ArrayLike, of_b: ArrayLike, n: ArrayLike, design: str, parts: ArrayLike = 1
+        self, radius: ArrayLike, of_a: ArrayLike, of_b: ArrayLike, n: ArrayLike, parts: ArrayLike = 1
     ) -> np.ndarray:
         """Where a radius of the pair route, one statement at alpha, is beyond what votes for A and for b allow."""
-        low = ndtri(lowest(design, of_a, n, SHARE_OF_P_A * self.alpha / np.asarray(parts)))
-        high = -ndtri(lowest(design, np.subtract(n, of_b), n, (1 - SHARE_OF_P_A) * self.alpha))
+        low = ndtri(lowest(of_a, n, SHARE_OF_P_A * self.alpha / np.asarray(parts)))
+        high = -ndtri(lowest(np.subtract(n, of_b), n, (1 - SHARE_OF_P_A) * self.alpha))
         return radius > slabs.SIGMA / 2 * (low - np.minimum(high, -low)).clip(0) + 1e-9
 
     def _too_far(
@@ -145,23 +151,49 @@ class Audit:
         before: np.ndarray,
         top: np.ndarray,
         targets: np.ndarray,
-        design: str,
     ) -> np.ndarray:
         """Where a target's own radius is beyond what its route allows; T is sought in the selection votes."""
         n, size = rows["n"].to_numpy(), sizes_of_sets(rows)
         of_top = np.take_along_axis(counts, top[:, None], axis=1)
-        beyond = self._beyond_pair(radius, of_top, counts[:, targets], n[:, None], design, 1 + (size[:, None] > 0))
+        beyond = self._beyond_pair(radius, of_top, counts[:, targets], n[:, None], 1 + (size[:, None] > 0))
         beyond |= (targets == top[:, None]) & (radius > 0)
         for i in np.flatnonzero(size):
             harmless = np.setdiff1d(np.argsort(-before[i], kind="stable"), targets, assume_unique=True)[: size[i]]
             level = SHARE_OF_P_A * self.alpha / 2
-            low_a, low = (lowest(design, counts[i, of].sum(), n[i], level) for of in ([top[i]], harmless))
-            high = 1 - lowest(design, n[i] - counts[i, targets], n[i], (1 - SHARE_OF_P_A) * self.alpha)
+            low_a, low = (lowest(counts[i, of].sum(), n[i], level) for of in ([top[i]], harmless))
+            high = 1 - lowest(n[i] - counts[i, targets], n[i], (1 - SHARE_OF_P_A) * self.alpha)
             high = np.minimum(high, 1 - np.maximum(low_a, low))
             pair = (ndtri(low_a) - ndtri(high)) / 2
             allowed = np.maximum(pair, by_set(np.full(len(targets), low), high, np.full(len(targets), size[i])))
             beyond[i] = (radius[i] > slabs.SIGMA * allowed.clip(0) + 1e-9) | ((targets == top[i]) & (radius[i] > 0))
         return beyond
+
+    def _too_far_by_evidence(
+        self,
+        radius: np.ndarray,
+        rows: pd.DataFrame,
+        counts: np.ndarray,
+        before: np.ndarray,
+        top: np.ndarray,
+        targets: np.ndarray,
+    ) -> np.ndarray:
+        """Where a target's own radius has too little evidence."""
+        of_top, of_top0 = (np.take_along_axis(votes, top[:, None], axis=1) for votes in (counts, before))
+        n = rows["n"].to_numpy()[:, None]
+        of_target = np.minimum(counts[:, targets], n - of_top)
+        beyond = self._beyond_evidence(radius, of_top, of_target, n, of_top0)
+        return np.where(targets == top[:, None], radius > 0, beyond)
+
+    def _beyond_evidence(
+        self, radius: np.ndarray, of_a: ArrayLike, of_b: ArrayLike, n: ArrayLike, of_a0: ArrayLike
+    ) -> np.ndarray:
+        """Where the votes do not speak against "b may be answered" within a radius, or within half of it."""
+        of_a, of_b, n, of_a0 = np.broadcast_arrays(of_a, of_b, n, of_a0, radius)[:4]
+        little = [
+            log_evidence(of_a, of_b, n, of_a0, self.pictures.n0, r / slabs.SIGMA) < -np.log(self.alpha) - 1e-6
+            for r in (radius, radius / 2)
+        ]
+        return (radius > 0) & (little[0] | little[1])
 
     def _look_at_certificates(self, spec: str, rule: Rule, rows: pd.DataFrame) -> None:
         place, label = rows["image_id"].to_numpy(int), rows["label"].to_numpy()
@@ -221,7 +253,7 @@ class Audit:
 
 def sizes_of_sets(rows: pd.DataFrame) -> np.ndarray:
     """How many classes rule targets out together, 0 where the answer alone does."""
-    return rows["route"].str.extract(r"pair[+]set:(\d+)")[0].fillna(0).to_numpy(int)
+    return rows["route"].str.extract(r"pair[+]set:(\d+)")[0].fillna("0").to_numpy(int)
 
 
 def by_set(in_set: np.ndarray, of_target: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -241,25 +273,43 @@ def by_any_set(p: np.ndarray, target: int) -> np.ndarray:
     return slabs.SIGMA * np.max(radii, axis=0)
 
 
-def lowest(design: str, votes: ArrayLike, n: ArrayLike, level: ArrayLike) -> np.ndarray:
-    """The lower bound that a level allows: by the beta distribution, or by bisection of the martingale's definition."""
+def log_evidence(
+    of_a: np.ndarray, of_b: np.ndarray, n: np.ndarray, of_a0: np.ndarray, n0: int, scale: np.ndarray
+) -> np.ndarray:
+    """How far the votes speak against "b may be answered within scale * sigma", by its definition."""
+    share = (of_a0 + 0.5) / (n0 + 1)
+    error = np.sqrt(share * (1 - share) / n0) / norm.pdf(norm.ppf(share))
+    fortunes = []
+    for tangent in (-2, -1, 0):
+        z = norm.ppf(share) + tangent * error
+        slope = np.exp(norm.logpdf(z - 2 * scale) - norm.logpdf(z))
+        mean = slope * norm.cdf(z) - norm.cdf(z - 2 * scale)
+        for bet in (0.95, 0.6, 0.35, 0.2, 0.11, 0.06, 0.03):
+            b = bet / (1 + mean)
+            of_others = (n - of_a - of_b) * np.log(1 - b * mean)
+            fortunes.append(of_a * np.log(1 + b * (slope - mean)) + of_b * np.log(1 - b * (1 + mean)) + of_others)
+    of_pair = logsumexp(fortunes, axis=0) - np.log(len(fortunes))
+    return np.logaddexp(of_pair, log_odds(of_a, n, norm.cdf(scale))) - np.log(2)
+
+
+def log_odds(votes: ArrayLike, n: ArrayLike, share: ArrayLike) -> np.ndarray:
+    """How far votes speak against a share or less: likelihood ratios of the shares above, weighed by Beta(1/2, 1/2)."""
+    votes, n = np.asarray(votes, float), np.asarray(n, float)
+    above = beta.logsf(share, votes + 0.5, n - votes + 0.5) - beta.logsf(share, 0.5, 0.5)
+    whole = betaln(votes + 0.5, n - votes + 0.5) - betaln(0.5, 0.5)
+    return whole + above - xlogy(votes, share) - xlog1py(n - votes, -np.asarray(share))
+
+
+def lowest(votes: ArrayLike, n: ArrayLike, level: ArrayLike) -> np.ndarray:
+    """The lower bound that a level allows where n was fixed, by the beta distribution."""
     votes, n, level = (np.asarray(one, float) for one in np.broadcast_arrays(votes, n, level))
-    if design == "fixed":
-        return np.where(votes == 0, 0.0, beta.ppf(level, np.maximum(votes, 1), n - votes + 1))
-    low, high = np.zeros(votes.shape), votes / n
-    for _ in range(60):
-        middle = (low + high) / 2
-        above = xlogy(votes, middle) + xlog1py(n - votes, -middle) > (
-            betaln(votes + 0.5, n - votes + 0.5) - betaln(0.5, 0.5) + np.log(level)
-        )
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return high
+    return np.where(votes == 0, 0.0, beta.ppf(level, np.maximum(votes, 1), n - votes + 1))
 
 
 def too_high(design: str, lower: ArrayLike, votes: ArrayLike, n: ArrayLike, level: float) -> np.ndarray:
     """Where a lower bound on a share that got so many votes of n is above what a level allows."""
     if design == "fixed":
         return binom.sf(np.subtract(votes, 1), n, lower) > level * (1 + 1e-6)
-    log_tail = betaln(np.add(votes, 0.5), np.subtract(n, votes) + 0.5) - betaln(0.5, 0.5) + np.log(level)
-    above = xlogy(votes, lower) + xlog1py(np.subtract(n, votes), -np.asarray(lower)) > log_tail + 1e-6
-    return (np.asarray(lower) > 0) & (above | (lower > np.divide(votes, n)))
+    claimed = np.asarray(lower) > 0
+    against = log_odds(votes, n, np.where(claimed, lower, 0.5))
+    return claimed & ((against < -np.log(level) - 1e-6) | (lower * np.asarray(n) > votes))

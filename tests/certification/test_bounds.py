@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import binom, norm
 
 from raycsr.certification.bounds import (
+    betting_lower,
     binomial_lower,
     binomial_upper,
     distinct_triples,
@@ -92,9 +93,9 @@ def test_largest_radius_is_that_of_votes_that_all_agree():
 
 
 def test_largest_radius_of_a_sequence_is_that_of_its_bounds():
-    # two votes that agree: the mixture's odds against p are 3/8 / p^2, and reach 1 / 0.9 at p = sqrt(0.3375)
-    radius = largest_radius(2, alpha=0.9, sigma=1.0, sampling="sequential")
-    assert radius == pytest.approx(norm.ppf(0.3375**0.5))
+    radius = largest_radius(640, alpha=0.001, sigma=0.5, sampling="sequential")
+    assert radius == pytest.approx(0.5 * norm.ppf(float(betting_lower(640, 640, 0.001))))
+    assert radius < largest_radius(640, alpha=0.001, sigma=0.5)
 
 
 def test_each_of_many_large_counts_keeps_its_own_bound():

@@ -4,7 +4,15 @@ import mpmath
 import numpy as np
 import pytest
 
-from raycsr.certification.bounds import binomial_lower, binomial_upper, sequence_lower, sequence_upper
+from raycsr.certification.bounds import (
+    betting_lower,
+    betting_upper,
+    binomial_lower,
+    binomial_upper,
+    evidence_of_share,
+    sequence_lower,
+    sequence_upper,
+)
 
 ALPHA = 0.05
 MOST = 10_000  # votes
@@ -83,3 +91,48 @@ def test_a_sequence_is_ever_wrong_no_more_often_than_its_level(p):
 
 def test_the_enumeration_sees_a_bound_for_one_n_that_is_peeked_at():
     assert ever_wrong(binomial_lower, binomial_upper, 0.3) > 5 * ALPHA
+
+
+def test_the_evidence_of_a_share_by_hand():
+    # one vote: the mean of q over the arcsine distribution above 1/2 is (pi/4 + 1/2) / (pi/2), divided by 1/2
+    assert float(evidence_of_share(1, 1, 0.5)) == pytest.approx(np.log((np.pi / 4 + 0.5) / (np.pi / 2) / 0.5))
+    assert float(evidence_of_share(0, 0, 0.3)) == pytest.approx(0)
+    assert float(evidence_of_share(70, 100, 0.5, truncated=False)) > float(evidence_of_share(70, 100, 0.5))
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 1), (7, 10), (64, 64), (700, 1000), (3, 10_000)])
+def test_betting_bounds_are_those_of_the_definition(k, n):
+    """By integration and bisection, with thirty digits."""
+    with mpmath.workdps(30):
+        low, high = mpmath.mpf(0), mpmath.mpf(k) / n
+        for _ in range(60):
+            p = (low + high) / 2
+            above = mpmath.betainc(k + 0.5, n - k + 0.5, p, 1) / mpmath.betainc(0.5, 0.5, p, 1)
+            crossed = above * mpmath.mpf(ALPHA) >= p**k * (1 - p) ** (n - k)
+            low, high = (p, high) if crossed else (low, p)
+    assert float(betting_lower(k, n, ALPHA)) == pytest.approx(float(low), rel=1e-9)
+    assert float(betting_upper(n - k, n, ALPHA)) == pytest.approx(1 - float(low), abs=1e-9)
+
+
+def test_betting_bounds_of_no_votes_and_of_several_at_once():
+    assert betting_lower([0, 0, 5], [0, 9, 9], [0.1, 0.1, 0.2]).tolist() == [0, 0, float(betting_lower(5, 9, 0.2))]
+    k = np.arange(1, 201)
+    assert (betting_lower(k, 200, 0.001) > sequence_lower(k, 200, 0.001)).all()  # it has all of the level on one side
+    assert (betting_upper(k - 1, 200, 0.001) < sequence_upper(k - 1, 200, 0.001)).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 30, 300])
+def test_all_shares_below_a_betting_bound_have_the_evidence_against_them(n):
+    shares, k = np.linspace(1e-6, 1 - 1e-6, 1001), np.arange(1, n + 1)[:, None]
+    against = evidence_of_share(k, n, shares) >= np.log(2)
+    assert (np.diff(against.astype(int), axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
+def test_a_betting_bound_is_ever_too_high_no_more_often_than_its_level(p):
+    most, alive = 1000, np.array([1.0])
+    n = np.arange(1, most + 1)
+    for step in n:
+        alive = np.append(alive, 0.0) * (1 - p) + np.append(0.0, alive) * p
+        alive[evidence_of_share(np.arange(step + 1), step, p) > -np.log(ALPHA)] = 0
+    assert 0.3 * ALPHA < 1 - alive.sum() <= ALPHA

@@ -17,6 +17,7 @@ from raycsr.smoothing.options import CHUNK, SamplingOptions
 from raycsr.training.options import TrainingOptions, ValidationOptions
 from raycsr.verbs.cp import cp
 from raycsr.verbs.merge import merge
+from raycsr.verbs.report import report
 from raycsr.verbs.sample import sample
 from raycsr.verbs.train import train
 
@@ -67,8 +68,28 @@ def test_each_image_stops_at_the_first_look_that_decides_it(sequential):
         assert decided or row["n"] == N
     certificates = load_certificates(outcome.run.location, costs="seed:4")
     assert (certificates.set_index("image_id")["n"] == votes.set_index("image_id")["n"]).all()
-    assert outcome.run.certificate_sets().popitem()[1]["bound"] == "sequence-2"
+    assert outcome.run.certificate_sets().popitem()[1]["bound"] == "e-1"
     assert outcome.run.finished()
+
+
+def test_an_image_of_which_the_selection_votes_decide_all_draws_no_more(sequential):
+    """They say that the answer is wrong, and no target's or a costly one: there is nothing left to state."""
+    options = sequential([0.3], rules=["offset:3*seed:4"], limit=60)
+    (outcome,) = sample(**options)
+    votes = load_votes(outcome.run.location)
+    answers = np.array([dense(row).argmax() for row in votes["selection"]])
+    none = votes["n"] == 0
+    assert 5 < none.sum() < 100 and (answers != votes["label"])[none].all()
+    assert votes["error"].isna().all() and votes["decided"].notna().all() and (votes["n0"] == 32).all()
+    assert sample(**options)[0].sampled == 0
+    certificates = load_certificates(outcome.run.location, costs="seed:4")
+    undrawn = certificates[certificates["n"] == 0]
+    assert len(undrawn) == none.sum() and undrawn["abstain"].all() and not undrawn["error"].notna().any()
+    assert (undrawn["standard_radius"] == 0).all() and (undrawn["multiclass_radius"] == 0).all()
+    report(run=[outcome.run.location], radii=[0.3], out=str(Path(options["results"]) / "report"))
+    (other,) = sample(**options | {"sampling": replace(options["sampling"], radii=[0.1, 0.3]), "costs": ["uniform"]})
+    assert other.run.location == outcome.run.location  # other statements, of which some may be about them
+    assert len(load_votes(other.run.location)) == len(votes)
 
 
 def test_votes_are_a_beginning_of_those_of_a_fixed_n(sequential):
@@ -78,7 +99,8 @@ def test_votes_are_a_beginning_of_those_of_a_fixed_n(sequential):
     first = load_votes(stopped.run.location).set_index("image_id")
     for image_id, row in load_votes(whole.run.location).set_index("image_id").iterrows():
         assert (dense(first.loc[image_id, "selection"]) == dense(row["selection"])).all()
-        assert (dense(first.loc[image_id, "estimation"]) >= dense(row["estimation"])).all()
+        if first.loc[image_id, "n"]:  # else the selection votes have decided all statements
+            assert (dense(first.loc[image_id, "estimation"]) >= dense(row["estimation"])).all()
 
 
 def test_more_radii_go_on_where_each_image_stopped_to_the_votes_of_having_asked_at_once(sequential, tmp_path, capsys):
