@@ -118,8 +118,9 @@ class CostMatrix:
         """Build the matrix that a command line or a YAML file names.
 
         Args:
-            spec: `uniform`, `seed:cat,dog`, `pair:cat/dog,3/8` (true class / costly target) or the path of a
-                `.csv`, `.tsv` or `.npy` file. A class is given by name, or by index where no class has that name.
+            spec: `uniform`, `seed:cat,dog`, `pair:cat/dog,3/8` (true class / costly target), `groups:FILE` (any answer
+                outside the true class's group) or the path of a `.csv`, `.tsv` or `.npy` file. A class is given by
+                name, or by index where no class has that name.
                 Quotes say where a name ends that holds a comma or a slash: `seed:"crane, bird",cat`. Costs are 1
                 but for a file.
             num_classes: The number m of classes of the data.
