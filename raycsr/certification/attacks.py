@@ -56,7 +56,7 @@ def verdicts(counts0: IntArray, counts: IntArray, wanted: NDArray[np.bool_], lev
     Args:
         counts0: The selection votes; int64 (N, m).
         counts: The estimation votes, whose number was fixed before the first, from other noise; int64 (N, m).
-        wanted: bool (N, m), the set of each picture; neither none nor all classes.
+        wanted: The set of each picture; neither none nor all classes; bool (N, m).
         level: Probability at most with which a verdict is false.
     """
     target = np.where(wanted, counts0, -1).argmax(axis=1)

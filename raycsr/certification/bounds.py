@@ -27,9 +27,9 @@ def binomial_lower(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatAr
     Holds only where n was fixed before the votes were drawn. No votes at all (n = 0) bound nothing: 0.
 
     Args:
-        counts: votes of the class, 0 <= counts <= n.
-        n: votes in total.
-        level: failure probability of each bound, in (0, 1). The three are broadcast.
+        counts: Number of votes of the class, 0 <= counts <= n.
+        n: Number of votes in total.
+        level: Failure probability of each bound, in (0, 1). The three are broadcast.
 
     Returns:
         The bounds, of the broadcast shape; below 1, so that no quantile of them is infinite.
@@ -71,9 +71,9 @@ def sequence_lower(counts: ArrayLike, n: ArrayLike, level: ArrayLike) -> FloatAr
     Robbins, Ann. Math. Stat. 1970; for smoothing Voracek, NeurIPS 2024).
 
     Args:
-        counts: votes of the class, 0 <= counts <= n.
-        n: votes in total, so far.
-        level: failure probability of the whole sequence, in (0, 1). The three are broadcast.
+        counts: Number of votes of the class, 0 <= counts <= n.
+        n: Number of votes in total, so far.
+        level: Failure probability of the whole sequence, in (0, 1). The three are broadcast.
 
     Returns:
         The bounds, of the broadcast shape; below 1, and 0 where there is no vote.
@@ -114,9 +114,9 @@ def evidence_of_share(counts: ArrayLike, n: ArrayLike, share: ArrayLike, truncat
     while the probability is `share` or less.
 
     Args:
-        counts: votes of the class.
-        n: votes in total.
-        share: a probability. The three are broadcast.
+        counts: Number of votes of the class.
+        n: Number of votes in total.
+        share: A probability. The three are broadcast.
         truncated: False gives an upper bound of it, at a tenth of the cost.
     """
     k, n, share = np.broadcast_arrays(np.asarray(counts, np.float64), np.asarray(n, np.float64), share)

@@ -27,8 +27,8 @@ def pairwise_robustness(certificates: pd.DataFrame, *, costs: CostMatrix, radius
     """Of the images of each class, the share that no perturbation within the radius turns into each other class.
 
     Args:
-        certificates: rows of `certify_counts` of one run, decision rule and alpha, in memory or read back.
-        costs: the cost matrix they were made with.
+        certificates: Rows of `certify_counts` of one run, decision rule and alpha, in memory or read back.
+        costs: The cost matrix they were made with.
         radius: L2, in the units of sigma.
 
     Returns:
@@ -61,8 +61,8 @@ def class_recalls(certificates: pd.DataFrame, num_classes: int) -> pd.DataFrame:
     """Of the images of each class, the share that is answered rightly without abstaining.
 
     Args:
-        certificates: rows of `certify_counts` of one run, decision rule and alpha.
-        num_classes: the number m of classes.
+        certificates: Rows of `certify_counts` of one run, decision rule and alpha.
+        num_classes: The number m of classes.
 
     Returns:
         A row a class, 0 to m - 1: num_images, recall, and its 95 % interval over images, recall_low and
@@ -111,9 +111,9 @@ def collapsed_classes(certificates: pd.DataFrame, num_classes: int, argmax: pd.D
     half, or below argmax's recall.
 
     Args:
-        certificates: rows of `certify_counts` of one run, decision rule and alpha.
-        num_classes: the number m of classes.
-        argmax: those of the same model by argmax, where there are any.
+        certificates: Rows of `certify_counts` of one run, decision rule and alpha.
+        num_classes: The number m of classes.
+        argmax: Certificates of the same model by argmax, where there are any.
 
     Returns:
         The rows of `class_recalls` of those classes, ascending, with argmax_recall (NaN where it is not known).
@@ -142,8 +142,8 @@ def collapse_in_words(collapsed: pd.DataFrame, class_names: Sequence[str] | None
     """What `collapsed_classes` found, as `dog 1 of 40 right (argmax 0.550)`; nothing where it found nothing.
 
     Args:
-        collapsed: its rows.
-        class_names: names of all classes; by default their numbers.
+        collapsed: Rows of the classes that collapsed.
+        class_names: Names of all classes; by default their numbers.
 
     Example:
         >>> rows = pd.DataFrame({"num_images": [40], "recall": [0.025], "argmax_recall": [0.55]}, index=[1])
@@ -163,10 +163,10 @@ def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: f
     """The images on which an adversary within the radius may do the greatest damage.
 
     Args:
-        certificates: rows of `certify_counts` of one run, decision rule and alpha.
-        costs: the cost matrix they were made with.
+        certificates: Rows of `certify_counts` of one run, decision rule and alpha.
+        costs: The cost matrix they were made with.
         radius: L2, in the units of sigma.
-        k: how many images at most.
+        k: Number of images at most.
 
     Returns:
         The rows of the k images with the largest worst-case certified cost (the maximum of C[y, j] over the targets

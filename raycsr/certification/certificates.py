@@ -38,21 +38,21 @@ def certify_counts(
     """Certify images from their dense votes.
 
     Args:
-        counts0: int (N, m), the votes of the selection samples: they name the top class A.
-        counts: int (N, m), the votes of the estimation samples, drawn from other noise: they bound the p_k.
-        labels: int (N,), the true classes.
-        costs: the cost matrix, (m, m); or how a command line writes it, with classes by index, such as `seed:8`.
-        sigma: standard deviation of the noise in [0, 1] pixel units, which are the units of all radii (L2).
-        sampling: how n was chosen, for all rows or for each, which must agree: `fixed`, where it was settled before
-            any vote was seen, or `sequential`, where votes may have said when to stop. It decides on the bounds:
+        counts0: The votes of the selection samples: they name the top class A; int (N, m).
+        counts: The votes of the estimation samples, drawn from other noise: they bound the p_k; int (N, m).
+        labels: The true classes; int (N,).
+        costs: The cost matrix, (m, m); or how a command line writes it, with classes by index, such as `seed:8`.
+        sigma: Standard deviation of the noise in [0, 1] pixel units, which are the units of all radii (L2).
+        sampling: How n was chosen, for all rows or for each, which must agree: `fixed`, where it was settled before any
+            vote was seen, or `sequential`, where votes may have said when to stop. It decides on the bounds:
             Clopper-Pearson's, or those of a confidence sequence, which hold at every n at once. It has no default,
             since Clopper-Pearson's bounds on votes that said when to stop are none.
-        alpha: failure probability of one statement about an image. An image's row makes several, each at alpha and not
+        alpha: Failure probability of one statement about an image. An image's row makes several, each at alpha and not
             together: the standard one, the multiclass one, that about its group of costly targets
             (cost_sensitive_radius), that about all of its pairs jointly (p_a_lower, p_b_upper, pairwise_radius), and
             one about each target by itself (target_radius). Whoever asserts k of them about an image is wrong with
             probability k alpha at most.
-        method: the method of `raycsr.certification.methods.METHODS` that settles bounds, levels and routes; by default
+        method: The method of `raycsr.certification.methods.METHODS` that settles bounds, levels and routes; by default
             the newest of the design. To choose it by these very votes, image by image, costs another alpha.
         image_ids: (N,) names of the images; their positions if None.
         rules: (N,) the decision rule of each row; `argmax` if None.

@@ -38,11 +38,11 @@ class Stakes(NamedTuple):
     """The votes of N images that a radius against one target class hangs on; int (N,) each.
 
     Attributes:
-        n: estimation samples.
-        of_top: estimation votes of the answer A.
-        of_target: of the target, which is not A.
-        n0: selection samples.
-        of_top0: selection votes of A.
+        n: Number of estimation samples.
+        of_top: Number of estimation votes of the answer A.
+        of_target: Number of estimation votes of the target, which is not A.
+        n0: Number of selection samples.
+        of_top0: Number of selection votes of A.
     """
 
     n: IntArray
@@ -63,9 +63,9 @@ def betting_radius(stakes: Stakes, sigma: float, level: ArrayLike) -> FloatArray
     above the truth would have to be certified.
 
     Args:
-        stakes: of N images.
-        sigma: noise level; the radii are in its units.
-        level: failure probability of each image's radius, one or (N,).
+        stakes: Votes of N images.
+        sigma: Noise level; the radii are in its units.
+        level: Failure probability of each image's radius, one or (N,).
     """
     stakes, levels, which = _distinct(stakes, level)
     return grid_radius(_steps(stakes, sigma, levels), sigma)[which]
@@ -75,10 +75,10 @@ def reaches(stakes: Stakes, radius: float, sigma: float, level: ArrayLike) -> ND
     """Whether `betting_radius` is at least a radius, bool (N,): sooner told than how far it goes.
 
     Args:
-        stakes: of N images.
-        radius: above 0, in the units of sigma.
-        sigma: noise level.
-        level: failure probability of each image's radius, one or (N,).
+        stakes: Votes of N images.
+        radius: Radius above 0, in the units of sigma.
+        sigma: Noise level.
+        level: Failure probability of each image's radius, one or (N,).
     """
     last = int(radius / sigma * GRID)
     while grid_radius(last, sigma) < radius:
@@ -120,10 +120,10 @@ def is_certified(stakes: Stakes, radii: FloatArray, sigma: float, levels: FloatA
     """Whether the evidence says that each image's target is not answered within a radius, bool (N,).
 
     Args:
-        stakes: of N images.
+        stakes: Votes of N images.
         radii: (N,), in the units of sigma.
-        sigma: noise level.
-        levels: failure probabilities, (N,).
+        sigma: Noise level.
+        levels: Failure probabilities, (N,).
     """
     scale, enough = radii / sigma, np.log(2) - np.log(levels)  # of the two kinds of evidence together
     evidence = _of_wagers(stakes, scale)
@@ -154,9 +154,9 @@ def _wagers(scale: FloatArray, of_top0: IntArray, n0: IntArray) -> FloatArray:
     """By what a sample multiplies each bettor's fortune, in logarithms: one for A, for the target, for neither.
 
     Args:
-        scale: r/sigma, (D,).
-        of_top0: selection votes of A, (D,).
-        n0: all selection votes, (D,).
+        scale: Ratios r/sigma, (D,).
+        of_top0: Selection votes of A, (D,).
+        n0: All selection votes, (D,).
 
     Returns:
         (D, 3, bets).

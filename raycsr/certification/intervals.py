@@ -45,7 +45,7 @@ def wilson(hits: NDArray[np.bool_], groups: IntArray | None = None) -> Limits:
 
     Args:
         hits: Hits, 0 or 1, in a column for each share; (N, R).
-        groups: int (N,), equal where images are not independent; by default all are.
+        groups: Numbers that are equal where images are not independent; by default all are; int (N,).
 
     Returns:
         The limits, (R,) each; 0 and 1 where (nearly) all images are of one group, NaN where there are none.

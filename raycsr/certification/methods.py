@@ -18,15 +18,15 @@ class Method:
     """One way from votes to certificates.
 
     Attributes:
-        name: what certificates and their sets are filed under. Another method has another name.
-        design: how n must have been chosen, `fixed` or `sequential`, so that its bounds hold.
-        bound: the name of its bounds, among BOUNDS.
-        each_alone: whether the statement about a group of targets is an intersection-union test, for which the bound
-            on each target is taken at one and the same level, however many targets there are; else the statement is
-            that about all pairs, in which the targets share that level.
-        share_of_p_a: of alpha, what a group's statement spends on its lower bounds; the rest is that of its upper ones.
-        set_route: whether a group may be ruled out by a set of harmless classes.
-        by_evidence: whether a group's statement is a test of the radius itself (`eprocess`), at all of alpha, and not
+        name: Name that certificates and their sets are filed under. Another method has another name.
+        design: How n must have been chosen, `fixed` or `sequential`, so that its bounds hold.
+        bound: The name of its bounds, among BOUNDS.
+        each_alone: Whether the statement about a group of targets is an intersection-union test, for which the bound on
+            each target is taken at one and the same level, however many targets there are; else the statement is that
+            about all pairs, in which the targets share that level.
+        share_of_p_a: Of alpha, what a group's statement spends on its lower bounds; the rest is that of its upper ones.
+        set_route: Whether a group may be ruled out by a set of harmless classes.
+        by_evidence: Whether a group's statement is a test of the radius itself (`eprocess`), at all of alpha, and not
             made of bounds on two shares.
     """
 
@@ -69,8 +69,8 @@ def method_named(name: str, design: str | None = None) -> Method:
     """A method by its name.
 
     Args:
-        name: of the method.
-        design: of the votes that it is to certify.
+        name: Name of the method.
+        design: Sampling design of the votes that it is to certify.
 
     Raises:
         UserError: an unknown name, or a method that does not hold for such votes.

@@ -30,10 +30,10 @@ class Settled(NamedTuple):
     """What is settled about N images before a vote that estimates is seen.
 
     Attributes:
-        top: the class A of each image, (N,).
-        harmless: the set T of each image, as one entry a class of it; images of the pair route alone have none.
-        lower: the level of the bound on p_A, and of that on p_T where T is bounded too, (N,).
-        upper: the level of the bound on each target's share, a float.
+        top: The class A of each image, (N,).
+        harmless: The set T of each image, as one entry a class of it; images of the pair route alone have none.
+        lower: The level of the bound on p_A, and of that on p_T where T is bounded too, (N,).
+        upper: The level of the bound on each target's share, a float.
     """
 
     top: IntArray
@@ -57,11 +57,11 @@ def settle(selection: SparseVotes, labels: IntArray, *, costs: CostMatrix, metho
     (an intersection-union test: Berger, Technometrics 1982). So nothing is divided by the number of targets.
 
     Args:
-        selection: votes of the selection samples, of N images.
-        labels: the true classes, (N,).
-        costs: the cost matrix; Omega is what is costly to answer for an image's class.
-        method: its levels and whether it pays for the set route.
-        alpha: failure probability of the statement.
+        selection: Votes of the selection samples, of N images.
+        labels: The true classes, (N,).
+        costs: The cost matrix; Omega is what is costly to answer for an image's class.
+        method: Method, which says its levels and whether it pays for the set route.
+        alpha: Failure probability of the statement.
     """
     top = selection.top()
     lower, upper = method.levels(alpha)
@@ -124,7 +124,7 @@ def set_radius(low: ArrayLike, high: ArrayLike, size: ArrayLike) -> FloatArray:
     Args:
         low: Phi^-1 of the lower bound on the share of the set.
         high: Phi^-1 of the upper bound on the target's share.
-        size: how many classes are in the set. The three are broadcast.
+        size: Number of classes in the set. The three are broadcast.
 
     Returns:
         The largest z >= 0 with Phi(low - z) >= size Phi(high + z), less an error of the last digits; 0 where there is

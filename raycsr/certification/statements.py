@@ -62,12 +62,12 @@ class Statements:
         """Takes the statements.
 
         Args:
-            costs: the cost matrices, of one number of classes.
+            costs: The cost matrices, of one number of classes.
             radii: L2, in [0, 1] pixel units.
-            sigma: noise level, in the same units.
-            alpha: failure probability of one image's certificate.
-            n: samples that an image may have.
-            futility_level: level of the optimistic vote shares by which sampling is stopped for futility.
+            sigma: Noise level, in the same units.
+            alpha: Failure probability of one image's certificate.
+            n: Number of samples that an image may have.
+            futility_level: Level of the optimistic vote shares by which sampling is stopped for futility.
 
         Raises:
             UserError: no radius, or one that is not positive.
@@ -94,9 +94,9 @@ class Statements:
         """Whether all statements about an image are decided, for every decision rule.
 
         Args:
-            counts0: selection votes, int (rules, m).
-            counts: estimation votes, int (rules, m), of one number of samples.
-            label: the image's class.
+            counts0: Selection votes, int (rules, m).
+            counts: Estimation votes, int (rules, m), of one number of samples.
+            label: The image's class.
         """
         return bool(self.are_decided(self.tally(counts0, counts, np.full(len(np.asarray(counts)), label))).all())
 
@@ -104,9 +104,9 @@ class Statements:
         """The few numbers of each row's votes that statements depend on.
 
         Args:
-            counts0: selection votes, int (N, m).
-            counts: estimation votes, int (N, m).
-            labels: classes of the images, int (N,).
+            counts0: Selection votes, int (N, m).
+            counts: Estimation votes, int (N, m).
+            labels: Classes of the images, int (N,).
         """
         selection, estimation, y = np.asarray(counts0), np.asarray(counts), np.asarray(labels)
         rows, top = np.arange(len(y)), selection.argmax(axis=1)
@@ -157,12 +157,12 @@ class Tallies(NamedTuple):
     """What statements depend on, of N rows of votes under K cost matrices.
 
     Attributes:
-        n: estimation samples, int64 (N,).
-        of_top: estimation votes of the answer, int64 (N,).
-        n0: selection samples, int64 (N,).
-        of_top0: selection votes of the answer, int64 (N,).
-        right: whether the answer is the image's class, bool (N,).
-        of_target: the most estimation votes that a target class has, int64 (K, N); -1 where there is no cost-sensitive
+        n: Estimation samples, int64 (N,).
+        of_top: Estimation votes of the answer, int64 (N,).
+        n0: Selection samples, int64 (N,).
+        of_top0: Selection votes of the answer, int64 (N,).
+        right: Whether the answer is the image's class, bool (N,).
+        of_target: The most estimation votes that a target class has, int64 (K, N); -1 where there is no cost-sensitive
             statement: the image's class has no target class, or the answer is one.
     """
 
@@ -199,8 +199,8 @@ def looks(n: int, chunk: int) -> list[int]:
     above the last; at the end n.
 
     Args:
-        n: samples at most, in whole chunks.
-        chunk: samples that are drawn together.
+        n: Number of samples at most, in whole chunks.
+        chunk: Number of samples that are drawn together.
 
     Example:
         >>> looks(640, chunk=64)

@@ -27,10 +27,10 @@ def summarize(
     """Sum certificates up at each radius. "Certified at r" means radius > 0 and radius >= r.
 
     Args:
-        certificates: rows of `certify_counts` of one decision rule, alpha and method, in memory or read back.
-        costs: the cost matrix they were made with.
-        radii: the radii r (R,), in the units of sigma.
-        intervals: whether to add 95 % intervals over images; a curve of many radii is quicker without.
+        certificates: Rows of `certify_counts` of one decision rule, alpha and method, in memory or read back.
+        costs: The cost matrix they were made with.
+        radii: The radii r (R,), in the units of sigma.
+        intervals: Whether to add 95 % intervals over images; a curve of many radii is quicker without.
         groups: (N,) which images are not independent, such as those of one patient: they have one value, those that
             stand alone None. By default the certificates' column `group`, where they have one. Intervals are then
             over groups, each of which is drawn whole.

@@ -14,9 +14,9 @@ class SparseVotes:
     """Votes of N images, kept for the classes that got any: image i has entries offsets[i] to offsets[i + 1].
 
     Attributes:
-        offsets: int64 (N + 1,), ascending from 0.
-        classes: int32, ascending within an image.
-        counts: int64, aligned with classes.
+        offsets: Where each image's entries begin, ascending from 0; int64 (N + 1,).
+        classes: Class of each entry, ascending within an image; int32.
+        counts: Number of votes of each entry; int64.
 
     Raises:
         UserError: arrays that do not fit together, classes out of order, negative counts.

@@ -16,8 +16,8 @@ def statements_in_words(sets: Sequence[Certified], radii: Sequence[float]) -> st
     more at each radius; where they cost the same, it says no more than the group's radius.
 
     Args:
-        sets: what is reported on.
-        radii: at which.
+        sets: Certificate sets that are reported on.
+        radii: Radii at which it is told.
     """
     about: dict[str, dict[tuple, float]] = {}
     for one in sets:

@@ -196,11 +196,11 @@ def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str, m
     """Names a certificate set: a legible slug, and a digest of what the certificates depend on.
 
     Args:
-        spec: the cost matrix as a person writes it.
-        costs: its values.
-        alpha: failure probability of one statement about an image.
-        sampling: the design of the votes.
-        method: that certifies them, by default the newest of the design.
+        spec: Cost matrix as a person writes it.
+        costs: Values of the cost matrix.
+        alpha: Failure probability of one statement about an image.
+        sampling: Sampling design of the votes.
+        method: Name of the method that certifies them, by default the newest of the design.
     """
     return f"{slug(spec)}-{_digest(costs.values, alpha, NEWEST[sampling].name if method is None else method)}"
 

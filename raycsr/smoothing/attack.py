@@ -67,7 +67,7 @@ def attack_images(
     Args:
         network: float32 pixels (B, C, H, W), noise in them, so beyond [0, 1] too -> logits (B, m), with gradients.
         images: On the device of the network; uint8 (N, C, H, W).
-        targets: bool (N, m), the costly classes of each image; neither none nor all.
+        targets: The costly classes of each image; neither none nor all; bool (N, m).
         radii: (N,), above 0: the L2 distances that are not left, in [0, 1] pixel units.
         sigma: Standard deviation of the noise, in [0, 1] pixel units.
         steps: Gradient steps, each a forward and a backward pass of N * noises rows.

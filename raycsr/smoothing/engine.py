@@ -28,12 +28,12 @@ class Request:
 
     Attributes:
         image: (C, H, W), uint8 in 0..255 or floating point in [0, 1] of whole grey levels, on any device.
-        image_id: names its noise.
-        label: its class, where votes are drawn until they are enough for it.
-        counts0: selection votes that were drawn for it before, int64 (rules, m); None where it is new. A rule that does
+        image_id: Name of its noise.
+        label: Class of the image, where votes are drawn until they are enough for it.
+        counts0: Selection votes that were drawn for it before, int64 (rules, m); None where it is new. A rule that does
             not go on has none.
-        counts: estimation votes that were drawn before, whole chunks of them, as many under each rule that goes on.
-        batch_size: of the passes that drew them; it goes on in such passes alone, since other shapes may round logits
+        counts: Estimation votes that were drawn before, whole chunks of them, as many under each rule that goes on.
+        batch_size: Number of rows of the passes that drew them; it goes on in such passes alone, since other shapes may round logits
             in another way. None where it is new.
     """
 
@@ -67,10 +67,10 @@ class Counted:
     """The votes of one image.
 
     Attributes:
-        position: of the image among those that were given.
-        counts0: int64 (rules, m), the selection votes.
-        counts: int64 (rules, m), the estimation votes; those from before are among both.
-        drawn: samples that were drawn for it now.
+        position: Position of the image among those that were given.
+        counts0: The selection votes; int64 (rules, m).
+        counts: The estimation votes; those from before are among both; int64 (rules, m).
+        drawn: Number of samples that were drawn for it now.
         error: None, or why its votes are all zero.
     """
 
@@ -115,10 +115,10 @@ class Sampler:
     device goes on with other images.
 
     Attributes:
-        rules: the decision rules, each once.
-        n: estimation samples an image, at most.
-        batch_size: rows of a forward pass; halved when the device runs out of memory.
-        out_of_memory: how often that happened.
+        rules: The decision rules, each once.
+        n: Number of estimation samples of an image, at most.
+        batch_size: Number of rows of a forward pass; halved when the device runs out of memory.
+        out_of_memory: Number of times that this happened.
     """
 
     def __init__(
@@ -137,15 +137,15 @@ class Sampler:
 
         Args:
             network: float32 pixels (batch_size, C, H, W), channels last -> logits (batch_size, m).
-            draws: the noisy copies of an image.
-            rules: decision rules, or how a person writes them (`parse_rules`, with the classes that the network
-                has); one forward pass serves them all.
-            device: where the network is.
-            checks: numbers of estimation samples, multiples of CHUNK, after which `enough` is asked; 0 asks it of the
+            draws: The noisy copies of an image.
+            rules: Decision rules, or how a person writes them (`parse_rules`, with the classes that the network has);
+                one forward pass serves them all.
+            device: Device of the network.
+            checks: Numbers of estimation samples, multiples of CHUNK, after which `enough` is asked; 0 asks it of the
                 selection votes alone.
-            enough: whether an image has votes enough before it has n; never, where it is None.
-            purpose: what the votes are for; noise is shared by none of them (`PHASES`).
-            noise: its scheme; `float32` takes any floating point pixels, and has no theorem.
+            enough: Whether an image has votes enough before it has n; never, where it is None.
+            purpose: What the votes are for; noise is shared by none of them (`PHASES`).
+            noise: Its scheme; `float32` takes any floating point pixels, and has no theorem.
 
         Raises:
             UserError: where a rule is unknown.
@@ -176,7 +176,7 @@ class Sampler:
 
         Args:
             image: (C, H, W), uint8 in 0..255 or floating point in [0, 1] of whole grey levels, on any device.
-            image_id: names the image's noise.
+            image_id: Name of the image's noise.
 
         Returns:
             counts0 and counts, int64 (rules, m) each.
@@ -194,7 +194,7 @@ class Sampler:
         """Counts the votes of images of one size.
 
         Args:
-            requests: the images; they are taken as there is room for them.
+            requests: The images; they are taken as there is room for them.
 
         Yields:
             The votes of each, as it is done.

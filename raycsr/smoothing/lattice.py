@@ -37,11 +37,11 @@ class LatticeTable:
     """The inverse CDF of rint(255 sigma Z), in units of 2^-80.
 
     Attributes:
-        sigma: standard deviation of the noise, in [0, 1] pixel units.
-        lowest: the lowest value; the noise is `lowest` plus the number of edges that are not above the 80 bits.
-        values: float32 (65536,), the noise of each bucket of the first 16 bits, or STRADDLES.
-        starts: int32 (65537,), the number of edges below each bucket.
-        fractions: uint64 (edges,), the lower 64 bits of each edge, ascending within a bucket.
+        sigma: Standard deviation of the noise, in [0, 1] pixel units.
+        lowest: The lowest value; the noise is `lowest` plus the number of edges that are not above the 80 bits.
+        values: The noise of each bucket of the first 16 bits, or STRADDLES; float32 (65536,).
+        starts: The number of edges below each bucket; int32 (65537,).
+        fractions: The lower 64 bits of each edge, ascending within a bucket; uint64 (edges,).
     """
 
     sigma: float
@@ -69,8 +69,8 @@ class LatticeTable:
         """The noise of elements whose bucket has more than one value.
 
         Args:
-            buckets: the first 16 bits, (N,).
-            words: the 64 further bits, (N,).
+            buckets: The first 16 bits, (N,).
+            words: The 64 further bits, (N,).
 
         Returns:
             The noise, (N,): by a binary search among the edges of the bucket.
@@ -89,9 +89,9 @@ class LatticeTable:
         """Fills `out` with the noise of a run of elements of one chunk.
 
         Args:
-            out: float32 (elements,), contiguous; whole numbers of grey levels.
-            key: of the chunk, 128 bits.
-            start: the first element.
+            out: Whole numbers of grey levels; float32 (elements,), contiguous.
+            key: Key of the chunk, 128 bits.
+            start: The first element.
         """
         skipped = start % _LANES
         lanes = _words(key, 0, start // _LANES, -(-(skipped + len(out)) // 4)).view("<u2")[skipped:][: len(out)]
@@ -108,7 +108,7 @@ def lattice_table(sigma: float) -> LatticeTable:
     """The table of a noise level; it takes about a tenth of a second for each unit of sigma, once.
 
     Args:
-        sigma: standard deviation of the noise, in [0, 1] pixel units.
+        sigma: Standard deviation of the noise, in [0, 1] pixel units.
     """
     context = MPContext()
     context.prec = _PRECISION

@@ -42,10 +42,10 @@ class LatticeKernel:
         """Writes float32(x + N) / 255.
 
         Args:
-            pixels: grey levels, float32 (slots, H, W, C).
-            copies: of which images, from which noise.
-            rows: of each of them.
-            out: float32 (B, H, W, C), of which they take the first rows.
+            pixels: Grey levels, float32 (slots, H, W, C).
+            copies: Noisy copies to make: of which images, from which noise.
+            rows: Number of rows of each of them.
+            out: Of which they take the first rows; float32 (B, H, W, C).
         """
         elements = pixels[0].numel()
         halves = [(one.slot, one.first, one.key & (2**64 - 1), one.key >> 64) for one in copies]

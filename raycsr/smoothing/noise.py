@@ -58,9 +58,9 @@ class Copies(NamedTuple):
     """Noisy copies of one image that are rows of a chunk of noise.
 
     Attributes:
-        slot: the image's place among the pixels.
-        key: of the chunk.
-        first: the first row within the chunk.
+        slot: The image's place among the pixels.
+        key: Key of the chunk.
+        first: The first row within the chunk.
     """
 
     slot: int
@@ -82,8 +82,8 @@ class NoiseScheme(Protocol):
         """Writes noisy copies.
 
         Args:
-            pixels: what `pixels` returned, (slots, H, W, C).
-            copies: of which images, from which noise; the rows of one follow those of another.
+            pixels: Array that `pixels` returned, (slots, H, W, C).
+            copies: Of which images, from which noise; the rows of one follow those of another.
             out: float32 (B, H, W, C) in [0, 1] pixel units, of which they take the first rows.
         """
 
@@ -92,10 +92,10 @@ def noise_scheme(noise: Noise, sigma: float, rows: int, device: torch.device) ->
     """The noise scheme of a name.
 
     Args:
-        noise: its name.
-        sigma: standard deviation of the noise, in [0, 1] pixel units.
-        rows: of each `Copies`, CHUNK at most.
-        device: where pixels are.
+        noise: Name of the scheme.
+        sigma: Standard deviation of the noise, in [0, 1] pixel units.
+        rows: Number of rows of each `Copies`, CHUNK at most.
+        device: Device of the pixels.
 
     Raises:
         UserError: there is no such scheme.
@@ -139,7 +139,7 @@ class LatticeNoise:
     The same bits on every device: one kernel on a GPU, numpy elsewhere.
 
     Attributes:
-        table: the noise level's inverse CDF.
+        table: Inverse CDF of the noise level.
     """
 
     def __init__(self, sigma: float, rows: int, device: torch.device) -> None:
@@ -207,8 +207,8 @@ def fill_noise(out: torch.Tensor, key: int) -> None:
     The draws are equal for equal arguments on the same kind of device; CPU and CUDA draw different ones.
 
     Args:
-        out: float32 (CHUNK, H, W, C), contiguous; overwritten whole.
-        key: of the chunk, as `noise_key` gives it.
+        out: Overwritten whole; float32 (CHUNK, H, W, C), contiguous.
+        key: Key of the chunk, as `noise_key` gives it.
     """
     if out.device.type != "cpu":
         generator = torch.Generator(out.device)

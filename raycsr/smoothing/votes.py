@@ -19,12 +19,12 @@ class Votes:
     """Votes of the base classifier on noisy copies of N images.
 
     Attributes:
-        counts0: int64 (N, rules, m), the selection votes.
-        counts: int64 (N, rules, m), the estimation votes, drawn from other noise.
-        image_ids: the N images' ids.
-        rules: the decision rules' ids, in the order of the second axis.
-        errors: per image None, or why its votes are all zero.
-        noise: the noise scheme. What is certified from votes of `float32` holds but for what floating point leaks.
+        counts0: The selection votes; int64 (N, rules, m).
+        counts: The estimation votes, drawn from other noise; int64 (N, rules, m).
+        image_ids: The N images' ids.
+        rules: The decision rules' ids, in the order of the second axis.
+        errors: For each image None, or why its votes are all zero.
+        noise: The noise scheme. What is certified from votes of `float32` holds but for what floating point leaks.
 
     Example:
         >>> one = np.array([[[5, 1]]])  # one image, one rule, two classes
@@ -56,17 +56,17 @@ def count_votes(
     """Counts the votes of a base classifier on noisy copies of images (Cohen et al. 2019, SampleUnderNoise).
 
     Args:
-        base_classifier: pixels in [0, 1] -> logits; used as it is, on the device of its parameters.
+        base_classifier: Pixels in [0, 1] -> logits; used as it is, on the device of its parameters.
         images: (N, C, H, W), uint8 in 0..255, or floating point in [0, 1] of whole grey levels k / 255.
-        sigma: standard deviation of the noise, in [0, 1] pixel units.
-        n0: selection samples an image.
-        n: estimation samples an image.
-        seed: of the noise.
+        sigma: Standard deviation of the noise, in [0, 1] pixel units.
+        n0: Number of selection samples of an image.
+        n: Number of estimation samples of an image.
+        seed: Seed of the noise.
         image_ids: N distinct names; an image's noise depends on (seed, image_id) and on nothing else.
-        rules: decision rules, or how a person writes them: `argmax`, `offset:1.5*pair:3/5`, ...
-        batch_size: rows of a forward pass, a power of two.
-        noise: its scheme. `lattice` is exact (methods: "Noise"); `float32` takes any floating point images, and what
-            is certified from its votes holds but for what floating point leaks of the image.
+        rules: Decision rules, or how a person writes them: `argmax`, `offset:1.5*pair:3/5`, ...
+        batch_size: Number of rows of a forward pass, a power of two.
+        noise: Its scheme. `lattice` is exact (methods: "Noise"); `float32` takes any floating point images, and what is
+            certified from its votes holds but for what floating point leaks of the image.
 
     Returns:
         The votes; an image with a non-finite logit has zero votes and an error.

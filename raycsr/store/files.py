@@ -16,7 +16,7 @@ class File(NamedTuple):
 
     Attributes:
         path: Relative to where the listing began; a folder ends with a slash.
-        size: bytes.
+        size: Size in bytes.
         version: Changes with the file: the etag on S3, or the mtime in ns.
     """
 

@@ -39,7 +39,7 @@ def metric_of(costs: CostMatrix) -> str:
     less, it cannot tell those apart, and rob_cost decides: the mean of the costs that are not ruled out.
 
     Args:
-        costs: the cost matrix.
+        costs: The cost matrix.
 
     Returns:
         `rob_cost` where two mistakes have different positive costs, else `rob_cs`.

@@ -41,7 +41,7 @@ def sample_runs(jobs: Sequence[Job]) -> list[Outcome]:
     its last image is done.
 
     Args:
-        jobs: of one command, which have their pool in common.
+        jobs: Jobs of one command, which have their pool in common.
 
     Returns:
         The outcome of each job.
