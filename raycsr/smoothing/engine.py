@@ -33,8 +33,8 @@ class Request:
         counts0: Selection votes that were drawn for it before, int64 (rules, m); None where it is new. A rule that does
             not go on has none.
         counts: Estimation votes that were drawn before, whole chunks of them, as many under each rule that goes on.
-        batch_size: Number of rows of the passes that drew them; it goes on in such passes alone, since other shapes may round logits
-            in another way. None where it is new.
+        batch_size: Number of rows of the passes that drew them; it goes on in such passes alone, since other shapes may
+            round logits in another way. None where it is new.
     """
 
     image: torch.Tensor
