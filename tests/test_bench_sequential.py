@@ -8,18 +8,19 @@ from raycsr.smoothing.options import CHUNK
 
 
 @pytest.mark.parametrize(
-    ("row", "samples"),
+    ("row", "least", "most"),
     [
-        ("0\t8\t7\t1.5\t0\t0:01", N0 + CHUNK),  # a wrong answer certifies nothing, however sure
-        ("0\t8\t-1\t0.0\t0\t0:01", N0 + CHUNK),  # a tie is far from the .84 that the radius needs
+        ("0\t8\t7\t1.5\t0\t0:01", N0, N0),  # a wrong answer certifies nothing, however sure
+        # a tie is far from the .84 that the radius needs; where the selection votes have it wrong they end it
+        ("0\t8\t-1\t0.0\t0\t0:01", N0, N0 + CHUNK),
     ],
 )
-def test_an_image_that_certifies_nothing_takes_one_look(tmp_path, row, samples):
+def test_an_image_that_certifies_nothing_takes_one_look(tmp_path, row, least, most):
     table = tmp_path / "sigma_0.50.tsv"
     table.write_text(f"idx\tlabel\tpredict\tradius\tcorrect\ttime\n{row}\n")
     fixed, sequential = imagenet(str(table), 0.5, samples_per_second=100.0)
-    assert sequential["samples_an_image"] == samples
-    assert sequential["hours"] == pytest.approx(50_000 * samples / 100 / 3600)
+    assert least <= sequential["samples_an_image"] <= most
+    assert sequential["hours"] == pytest.approx(50_000 * sequential["samples_an_image"] / 100 / 3600)
     assert fixed["ratio"] == 1
 
 

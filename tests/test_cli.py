@@ -157,7 +157,7 @@ def test_sample_certify_report_as_a_user_types_them(cluster, config, tmp_path, c
     assert status == 0
     assert out.count("| cifar_resnet8") == 6  # three cost matrices, two radii
     assert (tmp_path / "o" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert "separate statements" in (tmp_path / "o" / "report.md").read_text()
+    assert "statement about an image" in (tmp_path / "o" / "report.md").read_text()
 
 
 def test_errored_images_are_named_and_the_status_is_1(photographs, tmp_path, capsys):

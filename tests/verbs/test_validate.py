@@ -71,7 +71,7 @@ def test_its_hours_and_price_are_those_of_a_fixed_and_of_a_sequential_n(validate
     assert "1,032 samples an image" in lines["fixed"] and "on 4 such devices" in lines["fixed"]
     assert "to decide radius 0.5, by 16 images" in lines["sequential"] and "at 3600 an hour" in lines["sequential"]
     fixed, sequential = (float(lines[name].split()[1].replace(",", "")) for name in ("fixed", "sequential"))
-    assert 32 + 64 <= sequential <= fixed + 64
+    assert 32 <= sequential <= fixed + 64  # the selection votes of some images decide all
 
 
 def test_a_training_and_a_sweep_are_planned(validate):
