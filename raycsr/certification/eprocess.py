@@ -31,6 +31,7 @@ GRID = 200
 _TANGENTS = (-2.0, -1.0, 0.0)  # in standard errors from what the selection votes say of Phi^-1(p_A)
 _BETS = (0.95, 0.6, 0.35, 0.2, 0.11, 0.06, 0.03)  # of 1 / (1 + c), with which a single sample could ruin the bettor
 _SLACK = 1e-12  # relative, by which c is rounded up
+_FEW = 16  # images that are sooner all worked out than compared with each other
 _TOGETHER = 1 << 8  # radii of images that are tested at once
 
 
@@ -71,22 +72,24 @@ def betting_radius(stakes: Stakes, sigma: float, level: ArrayLike) -> FloatArray
     return grid_radius(_steps(stakes, sigma, levels), sigma)[which]
 
 
-def reaches(stakes: Stakes, radius: float, sigma: float, level: ArrayLike) -> NDArray[np.bool_]:
+def reaches(stakes: Stakes, radii: ArrayLike, sigma: float, level: ArrayLike) -> NDArray[np.bool_]:
     """Whether `betting_radius` is at least a radius, bool (N,): sooner told than how far it goes.
 
     Args:
         stakes: Votes of N images.
-        radius: Radius above 0, in the units of sigma.
+        radii: Radii above 0 in the units of sigma, one or (N,).
         sigma: Noise level.
         level: Failure probability of each image's radius, one or (N,).
     """
-    last = int(radius / sigma * GRID)
-    while grid_radius(last, sigma) < radius:
-        last += 1
-    stakes, levels, which = _distinct(stakes, level)
-    reached = is_certified(stakes, np.full(len(levels), grid_radius(last, sigma)), sigma, levels)  # it mostly decides
-    reached[reached] = _steps(stakes.rows(reached), sigma, levels[reached], last) == last
-    return reached[which]
+    levels = np.broadcast_to(np.asarray(level, np.float64), stakes.n.shape)
+    last = np.broadcast_to(np.asarray(radii) / sigma * GRID, stakes.n.shape).astype(np.int64)
+    while (short := grid_radius(last, sigma) < radii).any():
+        last = last + short
+    reached = is_certified(stakes, grid_radius(last, sigma), sigma, levels)  # it mostly decides
+    if reached.any():
+        some, of_some, which = _distinct(stakes.rows(reached), levels[reached])
+        reached[reached] = _steps(some, sigma, of_some, last.max())[which] >= last[reached]
+    return reached
 
 
 def _steps(stakes: Stakes, sigma: float, levels: FloatArray, last: float = np.inf) -> IntArray:
@@ -109,7 +112,7 @@ def grid_radius(step: ArrayLike, sigma: float) -> FloatArray:
 
 def _distinct(stakes: Stakes, level: ArrayLike) -> tuple[Stakes, FloatArray, IntArray]:
     """The distinct stakes and their levels, and where each image finds its own: votes repeat themselves."""
-    if len(stakes.n) < 2:
+    if len(stakes.n) < _FEW:
         return stakes, np.broadcast_to(np.asarray(level, np.float64), stakes.n.shape), np.arange(len(stakes.n))
     codes, levels = np.unique(np.broadcast_to(np.asarray(level, np.float64), stakes.n.shape), return_inverse=True)
     keys, which = np.unique(np.stack([*stakes, levels.ravel()]), axis=1, return_inverse=True)

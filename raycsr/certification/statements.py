@@ -122,27 +122,33 @@ class Statements:
         """Whether all statements about each row are decided, bool (N,)."""
         is_open = np.zeros(len(tallies.n), bool)
         rows = np.flatnonzero(tallies.right)
-        is_open[rows] = self._are_open(self._reach_standard, tallies.stakes(np.zeros_like(tallies.n)).rows(rows))
-        for of_target in tallies.of_target:
-            rows = np.flatnonzero((of_target >= 0) & ~is_open)
-            is_open[rows] = self._are_open(self._reach_cost_sensitive, tallies.stakes(of_target).rows(rows))
+        no_target = np.zeros_like(tallies.n)
+        is_open[rows] = self._are_open(self._reach_standard, tallies.stakes(no_target).rows(rows))
+        matrices, rows = np.nonzero((tallies.of_target >= 0) & ~is_open)
+        stakes = tallies.stakes(no_target).rows(rows)._replace(of_target=tallies.of_target[matrices, rows])
+        np.logical_or.at(is_open, rows, self._are_open(self._reach_cost_sensitive, stakes))
         return ~is_open
 
-    def _are_open(self, reach: Callable[[Stakes, float], NDArray[np.bool_]], stakes: Stakes) -> NDArray[np.bool_]:
-        """Rows with a radius that their votes do not certify, but that those which are left may."""
-        is_open, rows = np.zeros(len(stakes.n), bool), np.arange(len(stakes.n))
-        for radius in self.radii:  # ascending: what is not reached says what becomes of the larger ones
-            reached = reach(stakes.rows(rows), radius)
-            others, rows = rows[~reached], rows[reached]
-            is_open[others] = reach(self._at_best(stakes.rows(others)), radius)
+    def _are_open(self, reach: Callable[[Stakes, FloatArray], NDArray[np.bool_]], stakes: Stakes) -> NDArray[np.bool_]:
+        """Rows with a radius that their votes do not certify, but that those which are left may.
+
+        All radii of all rows are asked about in one call, since an image has few rows and is asked about often.
+        """
+        radii, rows = np.array(self.radii), np.arange(len(stakes.n))
+        each = np.repeat(rows, len(radii))
+        reached = reach(stakes.rows(each), np.tile(radii, len(rows))).reshape(len(rows), len(radii))
+        is_open = ~reached.all(axis=1)
+        others = np.flatnonzero(is_open)
+        least = radii[reached[others].argmin(axis=1)]  # what is not reached there says what becomes of larger ones
+        is_open[others] = reach(self._at_best(stakes.rows(others)), least)
         return is_open
 
-    def _reach_standard(self, stakes: Stakes, radius: float) -> NDArray[np.bool_]:
-        return evidence_of_share(stakes.of_top, stakes.n, ndtr(_MARGIN * radius / self.sigma)) >= -np.log(self.alpha)
+    def _reach_standard(self, stakes: Stakes, radii: FloatArray) -> NDArray[np.bool_]:
+        return evidence_of_share(stakes.of_top, stakes.n, ndtr(_MARGIN * radii / self.sigma)) >= -np.log(self.alpha)
 
-    def _reach_cost_sensitive(self, stakes: Stakes, radius: float) -> NDArray[np.bool_]:
+    def _reach_cost_sensitive(self, stakes: Stakes, radii: FloatArray) -> NDArray[np.bool_]:
         """By the target with the most votes: of no other is the radius shorter."""
-        return reaches(stakes, radius, self.sigma, self.alpha)
+        return reaches(stakes, radii, self.sigma, self.alpha)
 
     def _at_best(self, stakes: Stakes) -> Stakes:
         """The votes at the end, were those that are left to fall by optimistic shares: these prove nothing."""
