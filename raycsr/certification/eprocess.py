@@ -82,8 +82,9 @@ def reaches(stakes: Stakes, radii: ArrayLike, sigma: float, level: ArrayLike) ->
         level: Failure probability of each image's radius, one or (N,).
     """
     levels = np.broadcast_to(np.asarray(level, np.float64), stakes.n.shape)
-    last = np.broadcast_to(np.asarray(radii) / sigma * GRID, stakes.n.shape).astype(np.int64)
-    while (short := grid_radius(last, sigma) < radii).any():
+    asked = np.broadcast_to(np.asarray(radii, np.float64), stakes.n.shape)
+    last = (asked / sigma * GRID).astype(np.int64)
+    while (short := grid_radius(last, sigma) < asked).any():
         last = last + short
     reached = is_certified(stakes, grid_radius(last, sigma), sigma, levels)  # it mostly decides
     if reached.any():

@@ -137,7 +137,7 @@ class Statements:
         radii, rows = np.array(self.radii), np.arange(len(stakes.n))
         each = np.repeat(rows, len(radii))
         reached = reach(stakes.rows(each), np.tile(radii, len(rows))).reshape(len(rows), len(radii))
-        is_open = ~reached.all(axis=1)
+        is_open = np.asarray(~reached.all(axis=1))
         others = np.flatnonzero(is_open)
         least = radii[reached[others].argmin(axis=1)]  # what is not reached there says what becomes of larger ones
         is_open[others] = reach(self._at_best(stakes.rows(others)), least)
