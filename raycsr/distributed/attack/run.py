@@ -1,13 +1,12 @@
 """Attacking a run: what is missing is attacked and committed, block by block, and what it proves is summed up."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import ray
-import torch
 
 from raycsr.certification.attacks import attacked_shares, chance_of_broken, most_broken
 from raycsr.data.decode import Decode
@@ -15,8 +14,7 @@ from raycsr.distributed.attack.attacker import Attacker, AttackerSpec
 from raycsr.distributed.attack.job import AttackJob
 from raycsr.distributed.cluster import user_errors_of_workers
 from raycsr.distributed.pool import alive_actors
-from raycsr.distributed.sampling.deaths import SharedDeaths
-from raycsr.distributed.sampling.decoding import SurvivingDecode
+from raycsr.distributed.sampling.blocks import in_this_process, on_actors
 from raycsr.progress import Progress
 from raycsr.results import Ownership
 from raycsr.results.outcome import Attacked
@@ -85,29 +83,12 @@ def _stream(job: AttackJob, owner: Ownership, missing: pd.DataFrame) -> None:
     spec = AttackerSpec.of(job, owner=owner.number, threads=pool.threads)
     total = missing["image_id"].nunique()
     if not pool.actors:
-        _follow(_attacked_here(job, blocks, decode, spec), owner, total)
+        here = functools.partial(Attacker, model=lambda: job.base_classifier, spec=spec)
+        _follow(in_this_process(blocks, [decode], here), owner, total)
         return
-    deaths = SharedDeaths()
-    attacked = (
-        ray.data.from_arrow(blocks)
-        .map_batches(
-            SurvivingDecode([decode], deaths),
-            batch_size=None,
-            num_cpus=0.9 if pool.resources == {"num_cpus": 1} else 1,  # equal resources: Ray would fuse the two
-        )
-        .map_batches_internal(  # map_batches refuses whole blocks on GPUs; a batch size would merge blocks
-            Attacker,
-            fn_constructor_kwargs={
-                "model": functools.partial(ray.get, ray.put(job.base_classifier)),
-                "spec": spec,
-                "deaths": deaths,
-            },
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(blocks)), max_tasks_in_flight_per_actor=1),
-            **pool.resources,
-        )
-    )
-    _follow(attacked.iter_batches(batch_size=None, batch_format="pandas"), owner, total, on_actors=True)
+    model = functools.partial(ray.get, ray.put(job.base_classifier))
+    attacked = on_actors(blocks, [decode], pool, Attacker, model=model, spec=spec)
+    _follow(attacked, owner, total, counts_actors=True)
 
 
 def _blocks(job: AttackJob, missing: pd.DataFrame) -> list[pa.Table]:
@@ -129,24 +110,11 @@ def _blocks(job: AttackJob, missing: pd.DataFrame) -> list[pa.Table]:
     return [pa.Table.from_pandas(block, preserve_index=False) for _, block in blocks]
 
 
-def _attacked_here(
-    job: AttackJob, blocks: list[pa.Table], decode: Decode, spec: AttackerSpec
-) -> Iterator[pd.DataFrame]:
-    threads = torch.get_num_threads()
-    try:
-        attacker = Attacker(model=lambda: job.base_classifier, spec=spec)
-        for block in blocks:
-            decoded = decode({name: block[name].to_numpy() for name in block.column_names})
-            yield pd.DataFrame(attacker(decoded))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _follow(attacked: Iterable[pd.DataFrame], owner: Ownership, images: int, *, on_actors: bool = False) -> None:
+def _follow(attacked: Iterable[pd.DataFrame], owner: Ownership, images: int, *, counts_actors: bool = False) -> None:
     broken = 0
 
     def note() -> str:
-        return f"{broken:,} broken" + (f", {alive_actors()} actors alive" if on_actors else "")
+        return f"{broken:,} broken" + (f", {alive_actors()} actors alive" if counts_actors else "")
 
     with Progress(images, "attack", "images", note) as progress:
         for block in attacked:

@@ -11,12 +11,12 @@ from raycsr.distributed.sampling.deaths import Block, SharedDeaths, survive
 class SurvivingDecode:
     """Decodes blocks as the `Decode` of their run does; what kills its process is an error of its image."""
 
-    def __init__(self, decodes: Sequence[Decode], deaths: SharedDeaths) -> None:
+    def __init__(self, decodes: Sequence[Decode], deaths: SharedDeaths | None = None) -> None:
         """Takes what decodes for each run, and where deaths are counted.
 
         Args:
             decodes: Decoders, by the number in the column `run` of a block; where there is none, the only one.
-            deaths: Deaths of the stream's processes.
+            deaths: Deaths of the stream's processes; None in the driver's own process.
         """
         self._decodes, self._deaths = decodes, deaths
 

@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import ray
-import torch
 
 from raycsr.data.decode import Decode
 from raycsr.distributed.pool import Probe, alive_actors
-from raycsr.distributed.sampling.deaths import SharedDeaths
-from raycsr.distributed.sampling.decoding import SurvivingDecode
+from raycsr.distributed.sampling.blocks import in_this_process, on_actors
 from raycsr.distributed.sampling.job import Job
 from raycsr.distributed.sampling.voter import Voter, Voters, VoterSpec
 from raycsr.errors import UserError
@@ -74,30 +72,12 @@ def stream(works: Sequence[Work], voter: type[Voter] = Voter) -> Generator[Work,
     models = list({id(work.job.base_classifier): work.job.base_classifier for work in works}.values())
     if not pool.actors:
         given = [functools.partial(_as_it_is, model) for model in models]
-        voters = Voters(_specs(works, models, given), voter=voter)
-        yield from _follow(_sampled_here(blocks, decodes, voters), works)
+        voters = functools.partial(Voters, _specs(works, models, given), voter=voter)
+        yield from _follow(in_this_process(blocks, decodes, voters), works)
         return
     given = [functools.partial(ray.get, ray.put(model)) for model in models]
-    deaths = SharedDeaths()
-    votes = (
-        ray.data.from_arrow(blocks)
-        .map_batches(
-            SurvivingDecode(decodes, deaths),
-            batch_size=None,
-            num_cpus=0.9 if pool.resources == {"num_cpus": 1} else 1,  # equal resources: Ray would fuse the two
-        )
-        .map_batches_internal(  # map_batches refuses whole blocks on GPUs; a batch size would merge blocks
-            Voters,
-            fn_constructor_args=(_specs(works, models, given), deaths, voter),
-            batch_size=None,
-            # All actors at once: those that find no place yet are what an autoscaler brings nodes for, and the others
-            # begin. One block in flight: a queue at one actor while another has none makes the tail twice as long.
-            compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(blocks)), max_tasks_in_flight_per_actor=1),
-            **pool.resources,
-        )
-    )
-    sampled = votes.iter_batches(batch_size=None, batch_format="pandas")
-    yield from _follow(sampled, works, lambda: f"{alive_actors()} actors alive")
+    votes = on_actors(blocks, decodes, pool, Voters, specs=_specs(works, models, given), voter=voter)
+    yield from _follow(votes, works, lambda: f"{alive_actors()} actors alive")
 
 
 def _numbered(block: pa.Table, run: int) -> pa.Table:
@@ -106,16 +86,6 @@ def _numbered(block: pa.Table, run: int) -> pa.Table:
 
 def _as_it_is(model: BaseClassifier) -> BaseClassifier:
     return model
-
-
-def _sampled_here(blocks: Sequence[pa.Table], decodes: Sequence[Decode], voters: Voters) -> Iterator[pd.DataFrame]:
-    threads = torch.get_num_threads()
-    try:
-        for block in blocks:
-            columns = {name: block[name].to_numpy() for name in block.column_names}
-            yield pd.DataFrame(voters(decodes[int(columns["run"][0])](columns)))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def blocks_of(work: Work) -> list[pa.Table]:
