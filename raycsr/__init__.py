@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "Answer": "raycsr.certification",
     "CostMatrix": "raycsr.costs",
     "UserError": "raycsr.errors",
     "Votes": "raycsr.smoothing.votes",

@@ -1,5 +1,6 @@
 """Certificates from votes: bounds, radii and the numbers that sum them up. Needs neither torch nor Ray."""
 
+from raycsr.certification.answers import Answer
 from raycsr.certification.bounds import (
     BOUNDS,
     MOST_SAMPLES,
@@ -31,6 +32,7 @@ __all__ = [
     "MOST_SAMPLES",
     "NEWEST",
     "TELLING_IMAGES",
+    "Answer",
     "Method",
     "SparseVotes",
     "Statements",
