@@ -1,5 +1,7 @@
 """Costs of groups: from a table of classes and their groups."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from raycsr import CostMatrix, UserError
@@ -44,3 +46,28 @@ def test_a_table_that_does_not_fit_is_refused_with_what_is_wrong(table, text, me
 def test_a_table_that_is_not_there_is_refused_by_name():
     with pytest.raises(UserError, match=r"no-such.csv cannot be read"):
         CostMatrix.from_spec("groups:no-such.csv", 3, NAMES)
+
+
+def test_groups_of_a_program_are_those_of_a_table(table):
+    of_file = CostMatrix.from_spec(table("cat,animal\ndog,animal\nship,vehicle"), 3, NAMES)
+    for groups in (["animal", "animal", "vehicle"], np.array([7, 7, 1]), pd.Series(["a", "a", "v"]), (0, 0, "0")):
+        assert CostMatrix.groups(3, groups) == of_file
+    costs = CostMatrix.groups(3, "aab", cost=5, class_names=NAMES)
+    assert (costs.values == 5 * of_file.values).all() and costs.class_names == tuple(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (["a", "b"], "2 groups for 3 classes"),
+        (["a", None, "b"], "class 1 has the group None"),
+        ([0, 1, np.nan], "class 2 .*nan"),
+    ],
+)
+def test_a_class_without_a_group_is_refused(groups, message):
+    with pytest.raises(UserError, match=message):
+        CostMatrix.groups(3, groups)
+
+
+def test_one_group_of_all_classes_makes_no_mistake_costly():
+    assert not CostMatrix.groups(3, "aaa").sensitive.any()

@@ -4,7 +4,7 @@ FILE is a table with a row a class: its name or index, and the name of its group
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,21 @@ from raycsr.costs.kinds import CostKind
 from raycsr.errors import UserError, nearest
 
 _HEADER = ("class", "group")
+
+
+def costs_of_groups(group_of_class: Sequence[Hashable], cost: float = 1.0) -> NDArray[np.float64]:
+    """What it costs to answer outside the group of the true class.
+
+    Args:
+        group_of_class: Group of each of the m classes: names or numbers.
+        cost: Cost of each such mistake.
+
+    Returns:
+        (m, m), row = true class.
+    """
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(group_of_class))}
+    of_class = np.array([numbers[group] for group in group_of_class])
+    return np.where(of_class[:, None] != of_class, cost, 0.0)
 
 
 def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> NDArray[np.float64]:
@@ -42,8 +57,7 @@ def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> N
     if None in groups:
         missing = groups.index(None)
         raise UserError(f"{text} has no group of class {(class_names or range(num_classes))[missing]!r}; give it one")
-    of_class = np.array(groups)
-    return (of_class[:, None] != of_class).astype(np.float64)
+    return costs_of_groups(groups)
 
 
 GROUPS = CostKind("groups:superclasses.csv", _values)

@@ -1,7 +1,7 @@
 """Cost matrices: which mistakes are costly, and how much each one costs."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from raycsr.costs.files import read_costs
+from raycsr.costs.groups import costs_of_groups
 from raycsr.costs.specs import find_kind
 from raycsr.errors import UserError, nearest, shown
 
@@ -90,6 +91,38 @@ class CostMatrix:
             for target in targets:
                 values[_checked_class(seed, m), _checked_class(target, m)] = cost
         return cls(values, class_names)
+
+    @classmethod
+    def groups(
+        cls, m: int, group_of_class: Sequence[Hashable], cost: float = 1.0, class_names: Sequence[str] | None = None
+    ) -> "CostMatrix":
+        """To answer outside the group of the true class costs `cost`; within the group nothing.
+
+        A file of classes and their groups is read by `from_spec("groups:FILE", ...)`.
+
+        Args:
+            m: Number of classes.
+            group_of_class: Group of each class, (m,): names or numbers, such as the superclasses of ImageNet.
+            cost: Cost of each mistake.
+            class_names: The m names of the classes, each once, or None.
+
+        Raises:
+            UserError: not one group a class, or a class whose group is missing.
+
+        Example:
+            >>> CostMatrix.groups(4, ["animal", "vehicle", "animal", "vehicle"]).values
+            array([[0., 1., 0., 1.],
+                   [1., 0., 1., 0.],
+                   [0., 1., 0., 1.],
+                   [1., 0., 1., 0.]])
+        """
+        groups = list(group_of_class)
+        if len(groups) != m:
+            raise UserError(f"{len(groups)} groups for {m} classes; give each class its group")
+        for k, group in enumerate(groups):
+            if group is None or group != group:  # NaN, which is how a table says None
+                raise UserError(f"class {k} has the group {group}; give it one")
+        return cls(costs_of_groups(groups, cost), class_names)
 
     @classmethod
     def from_csv(cls, path: str | Path) -> "CostMatrix":
