@@ -66,6 +66,7 @@ class BaseClassifier(nn.Module):
         self.class_names = None if class_names is None else tuple(class_names)
         self.training_info = dict(training_info or {})
         self.rules = tuple(rules)
+        self.precision = "fp32"  # that the network computes in; `prepare_for_inference` gives it another
         # (pixels - mean) / std as one affine operation: pixels * scale + shift
         scale = 1 / torch.tensor(self.std).view(1, 3, 1, 1)
         self.register_buffer("scale", scale)

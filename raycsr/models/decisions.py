@@ -21,6 +21,7 @@ class Decisions:
         if len(sizes) > 1:
             raise UserError(f"rules for {sizes[0]} and for {sizes[1]} classes cannot decide on the same logits")
         self.num_classes = sizes[0] if sizes else None
+        self.num_rules = len(rules)
         of_kinds: dict[type[Rule], list[int]] = {}
         for r, rule in enumerate(rules):
             of_kinds.setdefault(type(rule), []).append(r)

@@ -4,7 +4,8 @@ Certificates are for the classifier as it is evaluated, so all of this is settle
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
@@ -15,11 +16,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 _CHECKED_ROWS = 4
 
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 def resolve_precision(precision: str, device: str | torch.device) -> Precision:
@@ -32,6 +38,8 @@ def resolve_precision(precision: str, device: str | torch.device) -> Precision:
         return "bf16" if _computes_in_bf16(torch.device(device)) else "fp32"
     if precision not in DTYPES:
         raise UserError(f"unknown precision {precision!r}: choose from auto, {', '.join(DTYPES)}.")
+    if precision == "tf32" and torch.device(device).type != "cuda":
+        raise UserError("precision is tf32, which GPUs alone compute in; give fp32, or auto")
     return cast(Precision, precision)
 
 
@@ -40,6 +48,29 @@ def _computes_in_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """What a GPU computes with while this lasts, so that a precision is what it says and f is one function.
+
+    PyTorch's own default lets convolutions of float32 round their factors to TF32. An algorithm that is chosen by how
+    fast it was, or that adds in an order of its own, would make f another function in another process.
+
+    Args:
+        precision: Name of the precision: in tf32 alone, convolutions and matrix products of float32 use TF32.
+        device: Device that computes.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    tf32, matmul = precision == "tf32", torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, tf32
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def prepare_for_inference(
@@ -70,7 +101,9 @@ def prepare_for_inference(
     fold_batch_norm(prepared)  # on the CPU: TF32 would blur the comparison of logits
     prepared.network.to(DTYPES[precision]).to(memory_format=torch.channels_last)
     prepared.to(device)
-    refuse_batch_dependence(prepared, (3, *prepared.preprocessing.input_size), device)
+    prepared.precision = precision
+    with arithmetic(precision, prepared.scale.device):
+        refuse_batch_dependence(prepared, (3, *prepared.preprocessing.input_size), device)
     if compile:
         import torch._inductor.config as inductor  # slow to import, and few compile
 

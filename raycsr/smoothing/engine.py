@@ -10,13 +10,13 @@ import torch
 from raycsr.errors import UserError
 from raycsr.models.decisions import Decisions
 from raycsr.models.rules import Rule, parse_rules
+from raycsr.smoothing.forward_pass import KINDS, Fetched, ForwardPass, PassShape
 from raycsr.smoothing.noise import PHASES, Copies, Noise, Purpose, noise_key, noise_scheme
 from raycsr.smoothing.options import CHUNK, Draws
 
 NOT_FINITE = "the logits are not finite"
 
-_SELECTION, _ESTIMATION = 0, 1  # an image's two kinds of votes
-_PADDING = 2  # where the votes of rows go that nobody asked for
+_SELECTION, _ESTIMATION, _PADDING = range(KINDS)  # of votes; the last are of rows that nobody asked for
 
 # (selection votes, estimation votes: int64 (rules, m) each, label) -> whether they are enough
 Enough = Callable[[np.ndarray, np.ndarray, int], bool]
@@ -101,8 +101,7 @@ class _InFlightImage:
     micro_batches: deque[_MicroBatch]
     n: int  # estimation samples when the micro-batches are drawn
     drawn: int = 0
-    fetched: torch.Tensor | None = None  # its votes so far, on their way to the host
-    arrived: torch.cuda.Event | None = None
+    fetched: Fetched | None = None  # its votes so far
 
 
 class Sampler:
@@ -167,9 +166,9 @@ class Sampler:
         self._rows = min(batch_size, CHUNK)  # of a micro-batch
         self._num_micro_batches = batch_size // self._rows  # of a forward pass
         self._num_slots = 2 * self._num_micro_batches  # a pass of images, and one of those whose votes are on their way
-        self._noise = noise_scheme(self._scheme, self.sigma, self._rows, self.device)
-        self._pixels = torch.empty(0)
-        self._votes = torch.empty(0)
+        noise = noise_scheme(self._scheme, self.sigma, self._rows, self.device)
+        shape = PassShape(batch_size, self._rows, self._num_slots)
+        self._pass = ForwardPass(self.network, self._decide, noise, shape, self.device)
 
     def count(self, image: torch.Tensor, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Counts the votes of one image.
@@ -220,7 +219,7 @@ class Sampler:
                     continue
                 ended = list({id(image): image for image, _ in batch if not image.micro_batches}.values())
                 for image in ended:
-                    self._fetch_votes(image)
+                    image.fetched = self._pass.fetch(image.slot)
             # The device has the next pass already when the host waits for votes of the one before.
             due, fetched = (fetched, ended) if self.device.type == "cuda" else (ended, [])
             for image in due:
@@ -254,13 +253,7 @@ class Sampler:
             in_flight.append(self._admitted(position, request, slot))
 
     def _admitted(self, position: int, request: Request, slot: int) -> _InFlightImage:
-        pixels = self._noise.pixels(request.image.to(self.device))  # H W C
-        if self._pixels.shape[1:] != pixels.shape:
-            self._pixels = torch.empty((self._num_slots, *pixels.shape), device=self.device)  # slots H W C
-            self._noisy = torch.zeros((self.batch_size, *pixels.shape), device=self.device)  # rows H W C
-        self._pixels[slot] = pixels
-        if len(self._votes):
-            self._votes_of(slot).zero_()
+        self._pass.put(slot, request.image)
         before = request.samples_before()
         if before >= self.n:
             raise UserError(f"image {request.image_id!r} has {before:,} samples and can have n={self.n:,}; raise n")
@@ -281,46 +274,19 @@ class Sampler:
 
     def _forward(self, batch: list[tuple[_InFlightImage, _MicroBatch]]) -> None:
         """Adds the votes of one forward pass."""
-        targets, copies = np.full(self.batch_size, _PADDING), []
+        cells, copies = np.full(self.batch_size, _PADDING), []
         for i, (image, micro_batch) in enumerate(batch):
-            rows = slice(i * self._rows, (i + 1) * self._rows)
             key = noise_key(self.seed, image.request.image_id, self._phases[micro_batch.kind], micro_batch.chunk)
             copies.append(Copies(image.slot, key, micro_batch.offset))
-            targets[rows][: micro_batch.valid] = image.slot * (_PADDING + 1) + micro_batch.kind
+            first = i * self._rows
+            cells[first : first + micro_batch.valid] = KINDS * image.slot + micro_batch.kind
             image.drawn += micro_batch.valid
-        self._noise.add(self._pixels, copies, self._noisy)
-        logits = self.network(self._noisy.permute(0, 3, 1, 2))  # B C H W in, B m out
-        num_rules, num_classes = len(self.rules), logits.shape[1]
-        width = num_classes + 1  # the last column counts rows whose logits are not finite
-        if not len(self._votes):  # m is known once the network has spoken
-            shape = (num_rules, self._num_slots * (_PADDING + 1) * width)
-            self._votes = torch.zeros(shape, dtype=torch.int64, device=self.device)
-            self._ones = torch.ones((num_rules, self.batch_size), dtype=torch.int64, device=self.device)
-        finite = torch.isfinite(logits).all(dim=1, keepdim=True)  # B 1
-        classes = torch.where(finite, self._decide(logits), num_classes)  # B rules
-        first = torch.from_numpy(targets).to(self.device, non_blocking=True) * width
-        self._votes.scatter_add_(1, first + classes.T, self._ones)
-
-    def _votes_of(self, slot: int) -> torch.Tensor:
-        return self._votes.unflatten(1, (self._num_slots, -1))[:, slot]
-
-    def _fetch_votes(self, image: _InFlightImage) -> None:
-        """Begins to copy an image's votes to the host, without waiting for them."""
-        votes = self._votes_of(image.slot)
-        if self.device.type != "cuda":
-            image.fetched = votes
-            return
-        image.fetched = torch.empty(votes.shape, dtype=votes.dtype, pin_memory=True)
-        image.fetched.copy_(votes, non_blocking=True)
-        image.arrived = torch.cuda.Event()
-        image.arrived.record()
+        self._pass.run(copies, cells)
 
     def _finish_or_continue(self, image: _InFlightImage) -> Counted | None:
         """Finishes an image, and returns its votes, or lets it continue to its next check, and returns None."""
-        if image.arrived is not None:
-            image.arrived.synchronize()
         assert image.fetched is not None
-        votes = image.fetched.numpy().reshape(len(self.rules), _PADDING + 1, -1).copy()
+        votes = image.fetched.wait().copy()
         counts0, counts, broken = votes[:, _SELECTION, :-1], votes[:, _ESTIMATION, :-1], votes[:, :_PADDING, -1]
         if image.request.counts0 is not None:
             counts0 += image.request.counts0

@@ -38,25 +38,28 @@ class LatticeKernel:
         most = int((table.starts[1:] - table.starts[:-1]).max())  # edges in one bucket
         self._halvings = most.bit_length()
 
-    def __call__(self, pixels: torch.Tensor, copies: Sequence["Copies"], rows: int, out: torch.Tensor) -> None:
-        """Writes float32(x + N) / 255.
+    def numbers(self, copies: Sequence["Copies"]) -> torch.Tensor:
+        """Noisy copies as the kernel reads them: slot, first row, low and high half of the key; int64 (copies, 4)."""
+        halves = [(one.slot, one.first, _signed(one.key & (2**64 - 1)), _signed(one.key >> 64)) for one in copies]
+        return torch.tensor(halves, dtype=torch.int64)
+
+    def __call__(self, pixels: torch.Tensor, numbers: torch.Tensor, rows: int, out: torch.Tensor) -> None:
+        """Writes float32(x + N) / 255, all on the device.
 
         Args:
             pixels: Grey levels, float32 (slots, H, W, C).
-            copies: Noisy copies to make: of which images, from which noise.
+            numbers: Noisy copies to make, as `numbers` gives them.
             rows: Number of rows of each of them.
             out: Of which they take the first rows; float32 (B, H, W, C).
         """
         elements = pixels[0].numel()
-        halves = [(one.slot, one.first, one.key & (2**64 - 1), one.key >> 64) for one in copies]
-        numbers = torch.tensor([[_signed(one) for one in four] for four in halves], dtype=torch.int64)
         blocks = (rows * elements + 15) // 16 + 1  # one more where the first row begins within a block
-        grid = (triton.cdiv(blocks, _BLOCKS), len(copies))
+        grid = (triton.cdiv(blocks, _BLOCKS), len(numbers))
         with torch.cuda.device_of(out):  # Triton launches on the current device
             _noisy_copies[grid](
                 out,
                 pixels,
-                numbers.to(out.device, non_blocking=True),
+                numbers,
                 self._values,
                 self._starts,
                 self._fractions,

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import blake2b
 from importlib.util import find_spec
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from raycsr.smoothing.options import CHUNK
 
 LANE = 8
 """Samples of a chunk that share a stream of float32 noise on the CPU, so that threads can draw lanes side by side."""
+
+if TYPE_CHECKING:
+    from raycsr.smoothing.lattice_kernel import LatticeKernel
 
 Noise = Literal["lattice", "float32"]
 
@@ -69,10 +72,16 @@ class Copies(NamedTuple):
 
 
 class NoiseScheme(Protocol):
-    """How pixels become noisy copies."""
+    """How pixels become noisy copies.
+
+    Attributes:
+        kernel: What makes them on a GPU from numbers that are there already; None where `add` is all there is.
+    """
+
+    kernel: "LatticeKernel | None"
 
     def pixels(self, image: torch.Tensor) -> torch.Tensor:
-        """An image (C, H, W) as `add` wants it: float32 (H, W, C).
+        """An image (C, H, W) as `add` wants it, but for its type: uint8 or float32 (H, W, C).
 
         Raises:
             UserError: the scheme has no noise for such an image.
@@ -82,7 +91,7 @@ class NoiseScheme(Protocol):
         """Writes noisy copies.
 
         Args:
-            pixels: Array that `pixels` returned, (slots, H, W, C).
+            pixels: What `pixels` returned, float32 (slots, H, W, C).
             copies: Of which images, from which noise; the rows of one follow those of another.
             out: float32 (B, H, W, C) in [0, 1] pixel units, of which they take the first rows.
         """
@@ -140,22 +149,23 @@ class LatticeNoise:
 
     Attributes:
         table: Inverse CDF of the noise level.
+        kernel: The kernel that draws it on a GPU; None elsewhere, and where there is no Triton.
     """
 
     def __init__(self, sigma: float, rows: int, device: torch.device) -> None:
         """Builds the table of a noise level, or takes it from before."""
         self.table = lattice_table(float(sigma))
         self._rows = rows
-        self._add = _by_kernel(self.table, device) if device.type == "cuda" and find_spec("triton") else None
+        self.kernel = _kernel(self.table, device) if device.type == "cuda" and find_spec("triton") else None
 
     def pixels(self, image: torch.Tensor) -> torch.Tensor:
-        """Grey levels, float32 (H, W, C); refuses an image that has none."""
-        return grey_levels(image).permute(1, 2, 0).float()
+        """Grey levels, uint8 (H, W, C); refuses an image that has none."""
+        return grey_levels(image).permute(1, 2, 0)
 
     def add(self, pixels: torch.Tensor, copies: Sequence[Copies], out: torch.Tensor) -> None:
         """Writes float32(x + N) / 255."""
-        if self._add is not None:
-            self._add(pixels, copies, self._rows, out)
+        if self.kernel is not None:
+            self.kernel(pixels, self.kernel.numbers(copies).to(out.device), self._rows, out)
         elif out.device.type == "cpu":
             self._add_here(pixels, copies, out)
         else:  # without Triton; and a division there need not be one on a CPU, to the last bit
@@ -177,6 +187,8 @@ class LatticeNoise:
 
 class Float32Noise:
     """Noise that is drawn and added in float32 (v1): its low bits tell what it was added to, so it has no theorem."""
+
+    kernel = None
 
     def __init__(self, sigma: float, rows: int) -> None:
         """Takes the noise level, and the rows of each `Copies`."""
@@ -239,7 +251,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="noise")
 
 
-def _by_kernel(table: LatticeTable, device: torch.device) -> Callable:
+def _kernel(table: LatticeTable, device: torch.device) -> "LatticeKernel":
     from raycsr.smoothing.lattice_kernel import LatticeKernel  # Triton, which comes with PyTorch for GPUs alone
 
     return LatticeKernel(table, device)

@@ -46,7 +46,8 @@ def test_copies_are_those_of_the_cpu(sigma, shape, rows, firsts):
     expected = torch.full((len(copies) * rows + 3, *shape), -7.0)
     found = expected.clone().to(DEVICE)
     scheme.add(pixels, copies, expected)
-    kernel(scheme.table)(pixels.to(DEVICE), copies, rows, found)
+    drawn = kernel(scheme.table)
+    drawn(pixels.to(DEVICE), drawn.numbers(copies).to(DEVICE), rows, found)
     assert torch.equal(found.cpu(), expected)
 
 
@@ -58,7 +59,8 @@ def test_both_halves_of_a_key_and_chunks_that_end_in_ones_are_used_whole():
     expected = torch.empty((len(copies) * 4, 2, 3, 3))
     found = expected.clone().to(DEVICE)
     scheme.add(pixels, copies, expected)
-    kernel(scheme.table)(pixels.to(DEVICE), copies, 4, found)
+    drawn = kernel(scheme.table)
+    drawn(pixels.to(DEVICE), drawn.numbers(copies).to(DEVICE), 4, found)
     assert torch.equal(found.cpu(), expected)
     assert len(expected.flatten(1).unique(dim=0)) == len(expected)
 
@@ -76,7 +78,7 @@ def test_votes_of_images_that_share_passes_are_those_of_the_cpu(monkeypatch):
     def votes(device):
         sampler = Sampler(Brightness(), Draws(0.5, 10, 70, batch_size=128), device=device)
         if device == DEVICE:
-            monkeypatch.setattr(sampler._noise, "_add", kernel(sampler._noise.table))
+            monkeypatch.setattr(sampler._pass._noise, "kernel", kernel(sampler._pass._noise.table))
         requests = [Request(image, str(i)) for i, image in enumerate(images)]
         return {one.position: (one.counts0.tolist(), one.counts.tolist()) for one in sampler.sample(requests)}
 

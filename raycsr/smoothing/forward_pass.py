@@ -1,0 +1,190 @@
+"""One forward pass on one device, from the keys of its noise to the votes: what the engine does all day.
+
+Its buffers stay where they are. On a GPU the whole pass is therefore captured once, as a CUDA graph, and is launched as
+one thing from then on; and nothing that the host sends or fetches makes it wait for passes that are under way.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from raycsr.models.decisions import Decisions
+from raycsr.models.prepare import arithmetic
+from raycsr.smoothing.noise import Copies, NoiseScheme
+
+KINDS = 3
+"""Kinds of votes of a slot: selection, estimation, and those of rows that nobody asked for."""
+
+
+@dataclass(frozen=True)
+class PassShape:
+    """The fixed shape of forward passes.
+
+    Attributes:
+        batch_size: Number of rows.
+        rows: Number of rows of each `Copies`.
+        slots: Number of images whose pixels and votes are on the device at once.
+    """
+
+    batch_size: int
+    rows: int
+    slots: int
+
+    @property
+    def copies(self) -> int:
+        """Number of `Copies` in a pass."""
+        return self.batch_size // self.rows
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Votes on their way to the host.
+
+    Attributes:
+        votes: int64 (rules, KINDS, m + 1); the last column counts rows whose logits are not finite.
+        arrived: Event that says they are there; None where they always were.
+    """
+
+    votes: torch.Tensor
+    arrived: torch.cuda.Event | None
+
+    def wait(self) -> np.ndarray:
+        """The votes, once they are there."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.votes.numpy()
+
+
+class ForwardPass:
+    """Forward passes of one shape over images of one size.
+
+    Attributes:
+        shape: Shape of the passes.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[torch.Tensor], torch.Tensor],
+        decide: Decisions,
+        noise: NoiseScheme,
+        shape: PassShape,
+        device: torch.device,
+    ) -> None:
+        """Allocates nothing yet: the first image says of what size.
+
+        Args:
+            network: float32 pixels (B, C, H, W), channels last -> logits (B, m).
+            decide: The decision rules.
+            noise: The noise scheme, for `shape.rows` rows of each `Copies`.
+            shape: Shape of the passes.
+            device: Device of all of them.
+        """
+        self.shape = shape
+        self._network, self._decide, self._noise, self._device = network, decide, noise, device
+        self._pixels = torch.empty(0)  # slots H W C
+        self._votes: torch.Tensor | None = None  # rules, slots * KINDS * (m + 1)
+        self._ones = self._cells = torch.empty(0)
+        self._passes = 0  # that ran since the buffers were made
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._is_capturable = device.type == "cuda" and noise.kernel is not None
+        self._arithmetic = partial(arithmetic, getattr(network, "precision", "fp32"), device)
+
+    def put(self, slot: int, image: torch.Tensor) -> None:
+        """Puts an image, (C, H, W) of any device, into a slot, and clears the slot's votes."""
+        pixels = self._noise.pixels(image)  # H W C
+        if self._pixels.shape[1:] != pixels.shape:
+            self._allocate(pixels.shape)
+        self._pixels[slot] = self._pinned(pixels).to(self._device, non_blocking=True)
+        if self._votes is not None:
+            self._votes_of(slot).zero_()
+
+    def run(self, copies: Sequence[Copies], cells: np.ndarray) -> None:
+        """Runs one pass and adds its votes, without waiting for it.
+
+        Args:
+            copies: Noisy copies to vote, `shape.copies` at most.
+            cells: Where the vote of each row goes, KINDS * slot + kind; int64 (batch_size,).
+        """
+        self._cells.copy_(self._pinned(torch.from_numpy(cells)), non_blocking=True)
+        if not self._is_capturable:
+            self._noise.add(self._pixels, copies, self._noisy)
+            self._vote()
+            return
+        rest = [Copies(0, 0, 0)] * (self.shape.copies - len(copies))
+        assert self._noise.kernel is not None
+        self._numbers.copy_(self._pinned(self._noise.kernel.numbers([*copies, *rest])), non_blocking=True)
+        if self._graph is None and self._passes == 1:  # the first has compiled and tuned what there is to
+            self._graph = self._captured()
+        if self._graph is None:
+            self._whole()
+        else:
+            self._graph.replay()
+        self._passes += 1
+
+    def fetch(self, slot: int) -> Fetched:
+        """Begins to copy a slot's votes to the host, without waiting for them."""
+        votes = self._votes_of(slot)
+        if self._device.type != "cuda":
+            return Fetched(votes, None)
+        here = torch.empty(votes.shape, dtype=votes.dtype, pin_memory=True)
+        here.copy_(votes, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        return Fetched(here, arrived)
+
+    def _allocate(self, shape: Sequence[int]) -> None:
+        on = {"device": self._device}
+        self._pixels = torch.zeros((self.shape.slots, *shape), **on)
+        self._noisy = torch.zeros((self.shape.batch_size, *shape), **on)  # B H W C
+        self._cells = torch.zeros(self.shape.batch_size, dtype=torch.int64, **on)
+        self._numbers = torch.zeros((self.shape.copies, 4), dtype=torch.int64, **on)
+        self._votes, self._passes, self._graph = None, 0, None
+
+    def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the host where a GPU reads it by itself: from elsewhere, a copy waits for the passes before."""
+        return tensor.pin_memory() if self._device.type == "cuda" and tensor.device.type == "cpu" else tensor
+
+    def _whole(self) -> None:
+        """The pass as a GPU does it: all of it reads and writes buffers."""
+        assert self._noise.kernel is not None
+        self._noise.kernel(self._pixels, self._numbers, self.shape.rows, self._noisy)
+        self._vote()
+
+    def _vote(self) -> None:
+        """Adds the votes of the noisy copies."""
+        with self._arithmetic():
+            logits = self._network(self._noisy.permute(0, 3, 1, 2))  # B C H W in, B m out
+        num_classes = logits.shape[1]
+        if self._votes is None:  # m is known once the network has spoken
+            num_rules = self._decide.num_rules
+            size = self.shape.slots * KINDS * (num_classes + 1)
+            self._votes = torch.zeros((num_rules, size), dtype=torch.int64, device=self._device)
+            self._ones = torch.ones((num_rules, len(logits)), dtype=torch.int64, device=self._device)
+        finite = torch.isfinite(logits).all(dim=1, keepdim=True)  # B 1
+        classes = torch.where(finite, self._decide(logits), num_classes)  # B rules
+        self._votes.scatter_add_(1, self._cells * (num_classes + 1) + classes.T, self._ones)
+
+    def _captured(self) -> torch.cuda.CUDAGraph | None:
+        """The pass as a CUDA graph; None where the network does what none can hold, such as waiting for the host.
+
+        Raises:
+            torch.OutOfMemoryError: the graph's own memory is too much.
+        """
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.empty_cache()  # what the first pass took: the graph has memory of its own
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._whole()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            self._is_capturable = False
+            return None
+        return graph
+
+    def _votes_of(self, slot: int) -> torch.Tensor:
+        assert self._votes is not None
+        return self._votes.unflatten(1, (self.shape.slots, KINDS, -1))[:, slot]

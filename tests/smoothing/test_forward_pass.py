@@ -1,0 +1,150 @@
+"""The pass on a GPU: its votes are the CPU's, it is captured where that can be, and the host waits for votes alone."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raycsr.models.decisions import Decisions
+from raycsr.models.prepare import arithmetic
+from raycsr.models.rules import parse_rules
+from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.forward_pass import KINDS, ForwardPass, PassShape
+from raycsr.smoothing.noise import Copies, noise_scheme
+from raycsr.smoothing.options import Draws
+
+CPU = torch.device("cpu")
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+class Brightness(nn.Module):
+    """Sums whole grey levels, which no device rounds: 1 where they are many."""
+
+    def forward(self, pixels):
+        score = (pixels.double() * 255).round().sum(dim=(1, 2, 3)) - 127.5 * pixels[0].numel()
+        return torch.stack([-score, score], dim=1)
+
+
+class ThatAsksTheHost(Brightness):
+    """Does what no CUDA graph can hold."""
+
+    def forward(self, pixels):
+        return super().forward(pixels) if pixels.mean().item() < 1e9 else pixels
+
+
+def images(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(90, 166, (count, 3, 4, 4), dtype=torch.uint8, generator=generator)
+
+
+def counted(network, device, *, batch_size=128, rules=("argmax", "offset:0=0.5"), n=500, given=None):
+    draws = Draws(0.5, 70, n, batch_size=batch_size)
+    sampler = Sampler(network, draws, rules=parse_rules(rules, num_classes=2), device=device)
+    given = given or [Request(image, str(i)) for i, image in enumerate(images(9))]
+    found = {one.position: one for one in sampler.sample(given)}
+    return sampler, [(found[i].counts0.tolist(), found[i].counts.tolist(), found[i].error) for i in range(len(given))]
+
+
+def test_a_pass_counts_each_row_where_it_was_told_to():
+    noise = noise_scheme("lattice", 0.5, 2, CPU)
+    made = ForwardPass(
+        Brightness(), Decisions(parse_rules(["argmax"], num_classes=2), CPU), noise, PassShape(4, 2, 3), CPU
+    )
+    for slot in (0, 2):
+        made.put(slot, torch.full((3, 4, 4), 255 * (slot == 2), dtype=torch.uint8))
+    made.run([Copies(0, 7, 0), Copies(2, 8, 0)], np.array([0, 0, KINDS * 2 + 1, KINDS * 2 + 2]))
+    assert made.fetch(0).wait().tolist() == [[[2, 0, 0], [0, 0, 0], [0, 0, 0]]]
+    assert made.fetch(2).wait().tolist() == [[[0, 0, 0], [0, 1, 0], [0, 1, 0]]]
+    made.put(0, torch.zeros((3, 4, 4), dtype=torch.uint8))
+    assert not made.fetch(0).wait().any()
+
+
+@on_a_gpu
+@pytest.mark.parametrize("batch_size", [1, 16, 64, 128, 1024])
+def test_a_gpu_counts_the_votes_of_the_cpu(batch_size):
+    sampler, found = counted(Brightness(), "cuda", batch_size=batch_size)
+    assert found == counted(Brightness(), "cpu", batch_size=64)[1]
+    assert sampler._pass._graph is not None
+
+
+@on_a_gpu
+def test_what_no_graph_can_hold_is_run_as_it_is():
+    sampler, found = counted(ThatAsksTheHost(), "cuda")
+    assert found == counted(Brightness(), "cpu")[1]
+    assert sampler._pass._graph is None
+
+
+@on_a_gpu
+@pytest.mark.parametrize("when", [0, 1, 2])  # eagerly, in the capture, after it
+def test_a_gpu_out_of_memory_halves_the_passes_and_loses_nothing(when):
+    class Heavy(Brightness):
+        calls = 0
+
+        def forward(self, pixels):
+            Heavy.calls += 1
+            if len(pixels) > 32 and Heavy.calls > when:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(pixels)
+
+    sampler, found = counted(Heavy(), "cuda")
+    assert found == counted(Brightness(), "cpu")[1]
+    assert sampler.batch_size == (32 if when < 2 else 128)  # a graph asks the network nothing any more
+
+
+@on_a_gpu
+def test_an_image_that_is_not_finite_voids_itself_alone_in_a_graph():
+    given = [Request(image, str(i)) for i, image in enumerate(images(6))]
+    expected = counted(Brightness(), "cpu", given=given)[1]
+    loud = torch.full((3, 4, 4), 255, dtype=torch.uint8)
+
+    class Moody(Brightness):
+        def forward(self, pixels):
+            logits = super().forward(pixels)
+            return torch.where((pixels.mean(dim=(1, 2, 3)) > 0.85)[:, None], torch.nan, logits)
+
+    found = counted(Moody(), "cuda", given=[*given, Request(loud, "loud")])[1]
+    assert found[:-1] == expected and found[-1][2] is not None
+
+
+@on_a_gpu
+def test_images_that_stop_by_themselves_have_the_votes_they_would_have_on_the_cpu():
+    def enough(counts0, counts, label):
+        return abs(counts[0, 0] - counts[0, 1]) > 40
+
+    draws = Draws(0.5, 64, 64 * 40, batch_size=256)
+
+    def of(device):
+        checks = [64 * i for i in range(1, 40)]
+        sampler = Sampler(Brightness(), draws, device=device, checks=checks, enough=enough)
+        given = [Request(image, str(i)) for i, image in enumerate(images(40))]
+        return {one.position: (one.counts.tolist(), one.drawn) for one in sampler.sample(given)}
+
+    assert of("cuda") == of("cpu")
+
+
+@on_a_gpu
+def test_the_host_waits_for_votes_alone():
+    sampler, expected = counted(Brightness(), "cuda")
+    given = [Request(image, str(i)) for i, image in enumerate(images(9))]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = {one.position: one.counts.tolist() for one in sampler.sample(given)}
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [found[i] for i in range(9)] == [counts for _, counts, _ in expected]
+
+
+@on_a_gpu
+@pytest.mark.parametrize("product", [torch.matmul, lambda a, b: nn.functional.conv2d(a[None], b[:, :, None, None])])
+def test_fp32_rounds_nothing_to_tf32_and_tf32_does(product):
+    factor = torch.full((256, 256), 1 + 2**-12, device="cuda")  # 1 in TF32
+    pixels = torch.rand(256, 256, generator=torch.Generator().manual_seed(0)).cuda()[:, :, None]
+    pixels = pixels[..., 0] if product is torch.matmul else pixels.expand(-1, -1, 8).contiguous()
+    exact = product(pixels.double(), factor.double())
+
+    def off(precision):
+        with arithmetic(precision, torch.device("cuda")):
+            return ((product(pixels, factor) - exact).abs() / exact).max().item()
+
+    assert off("fp32") < 1e-6 < 1e-5 < off("tf32")
