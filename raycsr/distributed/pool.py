@@ -1,9 +1,11 @@
 """The pool of actors that sample: its size, and what its workers can do."""
 
+import functools
 import platform
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from raycsr.distributed.cluster import missing_nodes, user_errors_of_workers
 from raycsr.distributed.options import PoolOptions
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.prepare import Precision, prepare_for_inference, resolve_precision
+from raycsr.models.prepare import Precision, arithmetic, prepare_for_inference, resolve_precision
 from raycsr.progress import LINE_SECONDS, duration
 from raycsr.smoothing.engine import is_out_of_memory
 from raycsr.smoothing.options import SamplingOptions
@@ -33,13 +35,15 @@ class Probe:
         precision: Precision that `auto` means there.
         device: Name of the device.
         batch_size: Batch size of the options, or the fastest.
-        samples_per_second: Speed of one actor, uncompiled.
+        samples_per_second: Speed of one actor.
+        compile: Whether networks are compiled there.
     """
 
     precision: Precision
     device: str
     batch_size: int
     samples_per_second: float
+    compile: bool = False
 
 
 def alive_actors() -> int:
@@ -147,17 +151,28 @@ def probe_here(base_classifier: BaseClassifier, sampling: SamplingOptions, threa
     try:
         device = worker_device()
         precision = resolve_precision(sampling.precision, device)
-        network = prepare_for_inference(base_classifier, precision=precision, device=device)
+        prepared = functools.partial(prepare_for_inference, base_classifier, precision=precision, device=device)
+        network = prepared()
 
         def rate(batch_size: int) -> float:
             return _rate(network, batch_size, device)
 
         if sampling.batch_size is None:
-            found = fastest_batch_size(rate, max_samples=sampling.n0 + sampling.max_samples)
+            batch_size, speed = fastest_batch_size(rate, max_samples=sampling.n0 + sampling.max_samples)
         else:
             rows = min(sampling.batch_size, 16)  # enough to tell an order of magnitude
-            found = sampling.batch_size, rate(rows)
-        return Probe(precision, device_name(device), *found)
+            batch_size, speed = sampling.batch_size, rate(rows)
+        compiled = bool(sampling.compile)
+        if sampling.compile is None and device.type == "cuda":  # never by which is faster: the run's id depends on it
+            try:
+                speed, compiled = _rate(prepared(compile=True), batch_size, device), True
+            except Exception as error:  # of torch.compile and of a network that it takes apart: there is no end of them
+                why = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                warnings.warn(
+                    f"the network is not compiled ({why}); it is sampled as it is, more slowly",
+                    stacklevel=2,
+                )
+        return Probe(precision, device_name(device), batch_size, speed, compiled)
     finally:
         torch.set_num_threads(before)
 
@@ -190,9 +205,10 @@ def fastest_batch_size(rate: Callable[[int], float], max_samples: int) -> tuple[
 def _rate(network: BaseClassifier, batch_size: int, device: torch.device) -> float:
     pixels = torch.rand((batch_size, 3, *network.preprocessing.input_size), device=device)
     pixels = pixels.contiguous(memory_format=torch.channels_last)  # as the engine has them
-    network(pixels)
-    batches, start = 0, time.perf_counter()
-    while (seconds := time.perf_counter() - start) < _PROBE_SECONDS:
-        network(pixels).sum().item()
-        batches += 1
+    with arithmetic(network.precision, device):
+        network(pixels)
+        batches, start = 0, time.perf_counter()
+        while (seconds := time.perf_counter() - start) < _PROBE_SECONDS:
+            network(pixels).sum().item()
+            batches += 1
     return batches * batch_size / seconds

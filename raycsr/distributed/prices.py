@@ -36,9 +36,7 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
     found, device = probe_here(job.base_classifier, job.asked.sampling, torch.get_num_threads()), worker_device()
     sampler = functools.partial(
         Sampler,
-        prepare_for_inference(
-            job.base_classifier, precision=found.precision, device=device, compile=job.asked.sampling.compile
-        ),
+        prepare_for_inference(job.base_classifier, precision=found.precision, device=device, compile=found.compile),
         rules=job.rules,
         device=device,
         purpose="pilot",  # an n that is chosen by what it prints is chosen without the certificates' votes

@@ -136,11 +136,11 @@ class ForwardPass:
         return Fetched(here, arrived)
 
     def _allocate(self, shape: Sequence[int]) -> None:
-        on = {"device": self._device}
-        self._pixels = torch.zeros((self.shape.slots, *shape), **on)
-        self._noisy = torch.zeros((self.shape.batch_size, *shape), **on)  # B H W C
-        self._cells = torch.zeros(self.shape.batch_size, dtype=torch.int64, **on)
-        self._numbers = torch.zeros((self.shape.copies, 4), dtype=torch.int64, **on)
+        zeros = partial(torch.zeros, device=self._device)
+        self._pixels = zeros((self.shape.slots, *shape))
+        self._noisy = zeros((self.shape.batch_size, *shape))  # B H W C
+        self._cells = zeros(self.shape.batch_size, dtype=torch.int64)
+        self._numbers = zeros((self.shape.copies, 4), dtype=torch.int64)
         self._votes, self._passes, self._graph = None, 0, None
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -1,14 +1,16 @@
-"""The lattice noise on a GPU: one Triton kernel from the key to the pixels that the network sees.
+"""The lattice noise on a GPU: from the key to the pixels that the network sees, in two Triton kernels.
 
-It draws the bits, looks them up, adds the noise to the image's grey levels, divides by 255 and stores the copy,
-channels last, in one pass: to the bit what `LatticeTable.fill` and `LatticeNoise.add` do on a CPU. What follows, the
-normalisation and the cast, is the network's own. Under TRITON_INTERPRET=1 the kernel runs on a CPU, which is how it is
-tested without a GPU.
+The first draws the bits, looks them up, adds the noise to the image's grey levels, divides by 255 and stores the copy,
+channels last, in one pass. It notes the few elements whose 16 bits leave more than one value, and the second finishes
+those: done where they are, each would cost its whole warp. Together they do to the bit what `LatticeTable.fill` and
+`LatticeNoise.add` do on a CPU. What follows, the normalisation and the cast, is the network's own. Under
+TRITON_INTERPRET=1 the kernels run on a CPU, which is how they are tested without a GPU.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -18,7 +20,10 @@ from raycsr.smoothing.lattice import LatticeTable
 if TYPE_CHECKING:
     from raycsr.smoothing.noise import Copies
 
-_BLOCKS = 64  # of 16 elements, in each program
+_BLOCKS = 64  # of 16 elements, in each program of the first kernel
+_WARPS = 2  # so that each thread has a block of its own
+_FINISHED = 256  # elements that a program of the second finishes at a time
+_FINISHERS = 1024  # its programs
 
 _ROUND_0 = tl.constexpr(0xD2E7470EE14C6C93)  # Philox4x64's multipliers
 _ROUND_1 = tl.constexpr(0xCA5A826395121157)
@@ -37,6 +42,9 @@ class LatticeKernel:
         self._fractions = torch.from_numpy(table.fractions.view("i8")).to(device)
         most = int((table.starts[1:] - table.starts[:-1]).max())  # edges in one bucket
         self._halvings = most.bit_length()
+        self._unfinished_share = float(np.isinf(table.values).mean())
+        self._unfinished = torch.empty(0, dtype=torch.int64, device=device)
+        self._count = torch.zeros(1, dtype=torch.int32, device=device)
 
     def numbers(self, copies: Sequence["Copies"]) -> torch.Tensor:
         """Noisy copies as the kernel reads them: slot, first row, low and high half of the key; int64 (copies, 4)."""
@@ -53,21 +61,29 @@ class LatticeKernel:
             out: Of which they take the first rows; float32 (B, H, W, C).
         """
         elements = pixels[0].numel()
-        blocks = (rows * elements + 15) // 16 + 1  # one more where the first row begins within a block
-        grid = (triton.cdiv(blocks, _BLOCKS), len(numbers))
+        copies = len(numbers) * rows
+        # Half as many again as there will be, and 65,536: more than ever come. One beyond them would stay infinite,
+        # and an infinite pixel voids its image.
+        capacity = int(1.5 * self._unfinished_share * copies * elements) + 2**16
+        if len(self._unfinished) < capacity:
+            self._unfinished = self._unfinished.new_empty(capacity)
+        blocks = triton.cdiv(elements, 16) + (elements % 16 != 0)  # one more where rows begin within a block
+        noise = (out, pixels, numbers, self._unfinished, self._count)
         with torch.cuda.device_of(out):  # Triton launches on the current device
-            _noisy_copies[grid](
-                out,
-                pixels,
-                numbers,
-                self._values,
+            self._count.zero_()
+            _noisy_copies[(triton.cdiv(blocks, _BLOCKS), copies)](
+                *noise, self._values, capacity, rows, elements, BLOCKS=_BLOCKS, num_warps=_WARPS
+            )
+            _finish[(_FINISHERS,)](
+                *noise,
                 self._starts,
                 self._fractions,
                 self._lowest,
+                capacity,
                 rows,
                 elements,
                 HALVINGS=self._halvings,
-                BLOCKS=_BLOCKS,
+                BLOCK=_FINISHED,
             )
 
 
@@ -98,59 +114,92 @@ def _philox(block, stream: tl.constexpr, key_0, key_1):  # type: ignore[no-untyp
 
 
 @triton.jit
-def _one_of(place, word_0, word_1, word_2, word_3):  # type: ignore[no-untyped-def]
-    """Of four words the one at a place."""
-    return tl.where(place < 2, tl.where(place == 0, word_0, word_1), tl.where(place == 2, word_2, word_3))
+def _side_by_side(one, two, three, four):  # type: ignore[no-untyped-def]
+    """Four tensors, element by element: (..., 4)."""
+    pairs = tl.join(tl.join(one, three), tl.join(two, four))
+    return pairs.reshape(pairs.shape[:-2] + [4])  # noqa: RUF005  (Triton unpacks no lists)
 
 
-@triton.jit(do_not_specialize=["lowest", "rows", "elements"])
+@triton.jit(do_not_specialize=["capacity", "rows", "elements"])
 def _noisy_copies(  # type: ignore[no-untyped-def]
     out,  # float32 (copies * rows, elements)
     pixels,  # float32 (slots, elements)
     copies,  # int64 (copies, 4): slot, first row, low and high half of the key
-    values,  # the table
-    starts,
-    fractions,
-    lowest,
+    unfinished,  # int64 (capacity,): row, place in it (28 bits) and bucket (16) of elements that want more bits
+    count,  # int32 (1,): of those
+    values,  # of the table, for each bucket
+    capacity,
     rows,
     elements,  # of an image
-    HALVINGS: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    """A program: elements of a chunk that stand next to each other, as (block of 16, word of the block, lane)."""
-    one = tl.program_id(1).to(tl.int64)
+    """A program: blocks of 16 elements of one noisy copy that stand next to each other."""
+    row = tl.program_id(1)
+    one = row // rows
     slot = tl.load(copies + 4 * one)
-    begin = tl.load(copies + 4 * one + 1) * elements  # the first element, of the chunk's
+    begin = (tl.load(copies + 4 * one + 1) + row % rows) * elements  # the row's first element, among the chunk's
     key_0 = tl.load(copies + 4 * one + 2).to(tl.uint64, bitcast=True)
     key_1 = tl.load(copies + 4 * one + 3).to(tl.uint64, bitcast=True)
-    count = rows * elements
 
-    block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)[:, None, None]  # from the one of the first element on
-    word = tl.arange(0, 4)[None, :, None]
-    lane = tl.arange(0, 4)[None, None, :]
-    place = (block * 4 + word) * 4 + lane - (begin % 16).to(tl.int32)  # among the elements of these
-    mine = (place >= 0) & (place < count)
+    block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)  # from the one of the first element on
+    words = _philox((begin // 16 + block).to(tl.uint64), 0, key_0, key_1)
+    word = _side_by_side(words[0], words[1], words[2], words[3])  # blocks 4
+    bucket = _side_by_side(word & 0xFFFF, (word >> 16) & 0xFFFF, (word >> 32) & 0xFFFF, word >> 48)
+    bucket = bucket.reshape((BLOCKS, 16)).to(tl.int32)
+    place = block[:, None] * 16 + tl.arange(0, 16)[None, :] - (begin % 16).to(tl.int32)  # in the row
+    mine = (place >= 0) & (place < elements)
 
-    block = (begin // 16 + block).to(tl.uint64)  # of the chunk's
-    word_0, word_1, word_2, word_3 = _philox(block, 0, key_0, key_1)
-    lanes = (_one_of(word, word_0, word_1, word_2, word_3) >> (16 * lane).to(tl.uint64)) & 0xFFFF
-    bucket = lanes.to(tl.int32)
     noise = tl.load(values + bucket)
-
-    straddles = mine & (noise == float("inf"))
-    word_0, word_1, word_2, word_3 = _philox(block * 4 + word.to(tl.uint64), 1, key_0, key_1)
-    more = _one_of(lane, word_0, word_1, word_2, word_3)
-    low = tl.load(starts + bucket, mask=straddles, other=0)
-    high = tl.load(starts + bucket + 1, mask=straddles, other=0)
-    for _ in range(HALVINGS):
-        is_open = low < high
-        middle = (low + high) // 2
-        fraction = tl.load(fractions + middle, mask=is_open, other=0).to(tl.uint64, bitcast=True)
-        reached = is_open & (fraction <= more)
-        high = tl.where(is_open & (fraction > more), middle, high)
-        low = tl.where(reached, middle + 1, low)
-    noise = tl.where(straddles, (lowest + low).to(tl.float32), noise)
-
-    grey = tl.load(pixels + slot * elements + place % elements, mask=mine, other=0.0)
+    grey = tl.load(pixels + slot * elements + place, mask=mine, other=0.0)
     copy = tl.div_rn(grey + noise, tl.zeros_like(noise) + 255.0)
-    tl.store(out + one * count + place, copy, mask=mine)
+    tl.store(out + row.to(tl.int64) * elements + place, copy, mask=mine)
+
+    straddles = (mine & (noise == float("inf"))).reshape((BLOCKS * 16,))
+    before = tl.cumsum(straddles.to(tl.int32), 0) - 1
+    at = tl.atomic_add(count, tl.sum(straddles.to(tl.int32), 0)) + before
+    what = (row.to(tl.int64) << 44) | (place.to(tl.int64) << 16) | bucket.to(tl.int64)
+    tl.store(unfinished + at, what.reshape((BLOCKS * 16,)), mask=straddles & (at < capacity))
+
+
+@triton.jit(do_not_specialize=["lowest", "capacity", "rows", "elements"])
+def _finish(  # type: ignore[no-untyped-def]
+    out,
+    pixels,
+    copies,
+    unfinished,
+    count,
+    starts,  # of the table: the first edge of each bucket
+    fractions,  # and where in its bucket each edge is
+    lowest,
+    capacity,
+    rows,
+    elements,
+    HALVINGS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A program: every so many of the elements that `_noisy_copies` noted."""
+    total = tl.minimum(tl.load(count), capacity)
+    for start in range(tl.program_id(0) * BLOCK, total, tl.num_programs(0) * BLOCK):
+        each = start + tl.arange(0, BLOCK)
+        mine = each < total
+        what = tl.load(unfinished + each, mask=mine, other=0)
+        row, place, bucket = what >> 44, (what >> 16) & 0xFFFFFFF, (what & 0xFFFF).to(tl.int32)
+        one = row // rows
+        slot = tl.load(copies + 4 * one)
+        element = (tl.load(copies + 4 * one + 1) + row % rows) * elements + place  # among the chunk's
+        key_0 = tl.load(copies + 4 * one + 2).to(tl.uint64, bitcast=True)
+        key_1 = tl.load(copies + 4 * one + 3).to(tl.uint64, bitcast=True)
+        words = _philox((element // 4).to(tl.uint64), 1, key_0, key_1)
+        lane = element % 4
+        more = tl.where(lane < 2, tl.where(lane == 0, words[0], words[1]), tl.where(lane == 2, words[2], words[3]))
+        low, high = tl.load(starts + bucket), tl.load(starts + bucket + 1)
+        for _ in range(HALVINGS):
+            is_open = low < high
+            middle = (low + high) // 2
+            fraction = tl.load(fractions + middle, mask=is_open, other=0).to(tl.uint64, bitcast=True)
+            reached = is_open & (fraction <= more)
+            high = tl.where(is_open & (fraction > more), middle, high)
+            low = tl.where(reached, middle + 1, low)
+        noise = (lowest + low).to(tl.float32)
+        grey = tl.load(pixels + slot * elements + place, mask=mine, other=0.0)
+        tl.store(out + row * elements + place, tl.div_rn(grey + noise, tl.zeros_like(noise) + 255.0), mask=mine)

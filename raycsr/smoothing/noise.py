@@ -5,6 +5,9 @@ kept for `count_votes` on images that have no whole grey levels.
 """
 
 import json
+import os
+import shutil
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -156,7 +159,7 @@ class LatticeNoise:
         """Builds the table of a noise level, or takes it from before."""
         self.table = lattice_table(float(sigma))
         self._rows = rows
-        self.kernel = _kernel(self.table, device) if device.type == "cuda" and find_spec("triton") else None
+        self.kernel = _kernel(self.table, device) if device.type == "cuda" else None
 
     def pixels(self, image: torch.Tensor) -> torch.Tensor:
         """Grey levels, uint8 (H, W, C); refuses an image that has none."""
@@ -188,7 +191,7 @@ class LatticeNoise:
 class Float32Noise:
     """Noise that is drawn and added in float32 (v1): its low bits tell what it was added to, so it has no theorem."""
 
-    kernel = None
+    kernel: "LatticeKernel | None" = None
 
     def __init__(self, sigma: float, rows: int) -> None:
         """Takes the noise level, and the rows of each `Copies`."""
@@ -251,7 +254,13 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="noise")
 
 
-def _kernel(table: LatticeTable, device: torch.device) -> "LatticeKernel":
-    from raycsr.smoothing.lattice_kernel import LatticeKernel  # Triton, which comes with PyTorch for GPUs alone
+def _kernel(table: LatticeTable, device: torch.device) -> "LatticeKernel | None":
+    """The kernel; None, and a warning, on a machine that cannot build it."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if find_spec("triton") is None or compiler is None:
+        lacking = "Triton" if find_spec("triton") is None else "C compiler, which Triton needs"
+        warnings.warn(f"there is no {lacking}: noise comes from the CPU, which is slow; install it", stacklevel=2)
+        return None
+    from raycsr.smoothing.lattice_kernel import LatticeKernel  # Triton comes with PyTorch for GPUs alone
 
     return LatticeKernel(table, device)

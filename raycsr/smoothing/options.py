@@ -65,7 +65,8 @@ class SamplingOptions:
         precision: Precision of the network; `auto` is bf16 where the workers' device is fast at it, else fp32, which
             rounds nothing to TF32.
             Noise is whole grey levels, added exactly, whatever the precision.
-        compile: Whether to compile the network by torch.compile, which is slower to start and faster after.
+        compile: Whether to compile the network by torch.compile, which is slower to start and faster after; by default
+            on GPUs, for networks that can be.
     """
 
     sigma: float | list[float] = 0.5
@@ -75,7 +76,7 @@ class SamplingOptions:
     seed: int = 0
     batch_size: int | None = None
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    compile: bool = False
+    compile: bool | None = None
 
     @property
     def design(self) -> str:

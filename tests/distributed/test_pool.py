@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from raycsr import UserError
+from raycsr.distributed import pool
 from raycsr.distributed.options import PoolOptions
-from raycsr.distributed.pool import check_pool, device_kind, device_name, fastest_batch_size
+from raycsr.distributed.pool import check_pool, device_kind, device_name, fastest_batch_size, probe_here
+from raycsr.smoothing.options import SamplingOptions
 
 
 def test_actors_on_gpus_reserve_no_cpu():
@@ -45,3 +47,30 @@ def test_a_batch_that_does_not_fit_in_memory_is_not_taken():
         return float(batch_size)
 
     assert fastest_batch_size(rate, max_samples=10_000) == (256, 256.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "breaks", "compiled"),
+    [
+        (None, "cpu", False, False),
+        (True, "cpu", False, True),
+        (None, "cuda", False, True),
+        (False, "cuda", False, False),
+        (None, "cuda", True, False),  # and says so
+    ],
+)
+def test_gpus_compile_networks_that_can_be_unless_told(asked, device, breaks, compiled, monkeypatch, recwarn):
+    class Network:
+        def __init__(self, compile=False):
+            if compile and breaks:
+                raise RuntimeError("no such operator\nat line 7")
+            self.compiled = compile
+
+    monkeypatch.setattr(pool, "worker_device", lambda: torch.device(device))
+    monkeypatch.setattr(pool, "device_name", str)
+    monkeypatch.setattr(pool, "prepare_for_inference", lambda model, compile=False, **_: Network(compile))
+    monkeypatch.setattr(pool, "_rate", lambda network, batch_size, device: 200.0 if network.compiled else 100.0)
+    found = probe_here(None, SamplingOptions(batch_size=64, precision="fp32", compile=asked), threads=1)
+    assert found.compile == compiled
+    assert found.samples_per_second == (200.0 if compiled and asked is None else 100.0)
+    assert [str(one.message).count("RuntimeError: no such operator") for one in recwarn] == [1] * breaks

@@ -101,14 +101,17 @@ def test_it_compiles_for_a_gpu_that_is_not_here(tmp_path, monkeypatch):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from raycsr.smoothing.lattice_kernel import _noisy_copies
+    from raycsr.smoothing import lattice_kernel
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    pointers = {"out": "*fp32", "pixels": "*fp32", "copies": "*i64", "values": "*fp32", "starts": "*i32"}
-    numbers = {"lowest": "i32", "rows": "i32", "elements": "i32", "HALVINGS": "constexpr", "BLOCKS": "constexpr"}
-    source = ASTSource(
-        _noisy_copies, pointers | {"fractions": "*i64"} | numbers, constexprs={"HALVINGS": 11, "BLOCKS": 64}
-    )
-    made = compile(source, target=GPUTarget("cuda", 90, 32))
-    assert "div.rn.f32" in made.asm["ptx"] and "div.full" not in made.asm["ptx"]
-    assert len(made.asm["cubin"]) > 1000
+    noise = {"out": "*fp32", "pixels": "*fp32", "copies": "*i64", "unfinished": "*i64", "count": "*i32"}
+    sizes = {"capacity": "i32", "rows": "i32", "elements": "i32"}
+    table = {"starts": "*i32", "fractions": "*i64", "lowest": "i32"}
+    for kernel, its_own, constants in (
+        (lattice_kernel._noisy_copies, {"values": "*fp32"}, {"BLOCKS": 64}),
+        (lattice_kernel._finish, table, {"HALVINGS": 11, "BLOCK": 256}),
+    ):
+        signature = noise | its_own | sizes | dict.fromkeys(constants, "constexpr")
+        made = compile(ASTSource(kernel, signature, constexprs=constants), target=GPUTarget("cuda", 90, 32))
+        assert "div.rn.f32" in made.asm["ptx"] and "div.full" not in made.asm["ptx"]
+        assert len(made.asm["cubin"]) > 1000

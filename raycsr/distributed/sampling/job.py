@@ -177,7 +177,7 @@ def identity(job: Job, found: Probe) -> dict:
         "sigma": job.sigma,
         "seed": job.asked.sampling.seed,
         "precision": found.precision,
-        "compile": job.asked.sampling.compile,
+        "compile": found.compile,
         "noise_scheme": NOISE_SCHEME,
         "n0": job.asked.sampling.n0,
         "n": job.asked.sampling.n if job.statements is None else None,  # votes say when to stop, and may go on
