@@ -15,6 +15,7 @@ _HOMES = {
     "certify_stored": "raycsr.results",
     "collect_certificates": "raycsr.results",
     "collect_trials": "raycsr.results",
+    "compare": "raycsr.certification",
     "count_votes": "raycsr.smoothing.votes",
     "list_runs": "raycsr.results",
     "load_attacks": "raycsr.results",

@@ -17,6 +17,7 @@ from raycsr.certification.by_class import (
     pairwise_robustness,
 )
 from raycsr.certification.certificates import certify_counts, certify_votes
+from raycsr.certification.comparison import compare
 from raycsr.certification.groups import group_column, group_numbers
 from raycsr.certification.methods import METHODS, NEWEST, Method, largest_radius, method_named
 from raycsr.certification.metrics import METRICS, metric_of
@@ -45,6 +46,7 @@ __all__ = [
     "class_recalls",
     "collapse_in_words",
     "collapsed_classes",
+    "compare",
     "costliest_images",
     "group_column",
     "group_numbers",

@@ -68,13 +68,13 @@ def score_interval(share: FloatArray, num_images: FloatArray) -> Limits:
     return np.maximum(0.0, (centre - half) / scale), np.minimum(1.0, (centre + half) / scale)
 
 
-def _effective(hits: NDArray[np.bool_], groups: IntArray, sizes: IntArray) -> FloatArray:
-    """How many independent images say as much about each share (R,) as these do, in groups of several sizes."""
-    share, num_images, num_groups = mean(hits), len(hits), _kish(sizes)
-    independent = share * (1 - share) / num_images
-    effect = np.full_like(share, num_images / num_groups)
+def _effective(values: NDArray[np.bool_] | FloatArray, groups: IntArray, sizes: IntArray) -> FloatArray:
+    """How many independent images say as much about each mean (R,) as these do, in groups of several sizes."""
+    num_images, num_groups = len(values), _kish(sizes)
+    independent = values.var(axis=0) / num_images
+    effect = np.full_like(independent, num_images / num_groups)
     seen = independent > 0
-    effect[seen] = _variance(hits[:, seen], groups) / independent[seen]
+    effect[seen] = _variance(values[:, seen], groups) / independent[seen]
     return num_images / np.maximum(effect, 1.0) * (Z_95 / _student(num_groups)) ** 2
 
 
@@ -111,6 +111,40 @@ def mean_intervals(groups: IntArray, *values: FloatArray) -> list[Limits]:
 
     Few independent images are resampled; groups, which may be few, have Student's t. NaN where (nearly) all are of one.
     """
+    return [(np.maximum(0.0, low), high) for low, high in _means(groups, *values)]
+
+
+def mean_difference_interval(differences: FloatArray, groups: IntArray) -> Limits:
+    """The 95 % interval of the mean of paired differences (N, R): those of `mean_intervals`, of numbers of any sign."""
+    return _means(groups, differences)[0]
+
+
+def share_difference_interval(differences: FloatArray, groups: IntArray) -> Limits:
+    """The 95 % interval of the difference of two shares of the same images.
+
+    That of Bonett & Price (J. Educ. Behav. Stat. 2012), which Fagerland, Lydersen & Laake (Stat. Med. 2014) recommend:
+    one image is added that only the first has, and one that only the second has, so that where no images differ, the
+    limits still do. Where images come in groups, their number is the effective one, as `wilson` takes it.
+
+    Args:
+        differences: 1 where only the first has an image, -1 where only the second has, else 0; (N, R).
+        groups: Numbers that are equal where images are not independent; int (N,).
+
+    Returns:
+        The limits, (R,) each; -1 and 1 where there are no images, or (nearly) all are of one group.
+    """
+    sizes, columns = group_sizes(groups), differences.shape[1]
+    num_images = np.full(columns, float(len(differences)))
+    if len(sizes) == 0 or (len(sizes) < len(groups) and _kish(sizes) < FEWEST_GROUPS):
+        return np.full(columns, -1.0), np.ones(columns)
+    if len(sizes) < len(groups):
+        num_images = _effective(differences, groups, sizes)
+    first, second = (((differences == sign).mean(axis=0) * num_images + 1) / (num_images + 2) for sign in (1, -1))
+    half = Z_95 * np.sqrt((first + second - (first - second) ** 2) / (num_images + 2))
+    return np.maximum(-1.0, first - second - half), np.minimum(1.0, first - second + half)
+
+
+def _means(groups: IntArray, *values: FloatArray) -> list[Limits]:
     sizes = group_sizes(groups)
     if len(sizes) == len(groups):
         if len(groups) < NORMAL_FROM:
@@ -123,7 +157,7 @@ def mean_intervals(groups: IntArray, *values: FloatArray) -> list[Limits]:
 
 def _around_mean(values: FloatArray, half: FloatArray) -> Limits:
     centre = mean(values)
-    return np.maximum(0.0, centre - half), centre + half
+    return centre - half, centre + half
 
 
 def _bootstrap(*values: FloatArray) -> list[Limits]:

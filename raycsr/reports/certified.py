@@ -128,7 +128,10 @@ def load_certified(
         )
         sets = _distinct_costs([one for several in loaded for one in several])
     if not sets:
-        raise UserError("there are 0 certificates to report on; make some with `raycsr sample` and `raycsr certify`")
+        under = "" if costs is None else f" under {', '.join(costs)}"
+        raise UserError(
+            f"there are 0 certificates to report on{under}; make some with `raycsr sample` and `raycsr certify`"
+        )
     return sets, [label for label in labels if label not in {one.run for one in sets}]
 
 

@@ -1,5 +1,7 @@
 """How to read a report: what its words mean, and what must be known of its numbers to read them right."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from raycsr.certification import group_numbers
@@ -72,7 +74,7 @@ def notes_on(found: Findings) -> list[str]:
             f"The images of {run} come in {groups:,} groups (such as one a patient), which are not independent within: "
             "its intervals are over groups, not over images."
         )
-    notes += _seen(sets)
+    notes += seen_images_in_words(sets)
     errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)
     if errors:
         notes.append(f"{errors} rows have an error: they count as failing.")
@@ -84,7 +86,7 @@ def notes_on(found: Findings) -> list[str]:
     return notes
 
 
-def _seen(sets: list[Certified]) -> list[str]:
+def seen_images_in_words(sets: Sequence[Certified]) -> list[str]:
     """Which runs stand on images that their models were trained on, or their rules tuned on."""
     rules: dict[str, list[str]] = {}
     for one in sets:

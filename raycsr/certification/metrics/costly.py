@@ -26,5 +26,5 @@ WORST_CASE_COST = Metric(
     more_is_better=False,
     values=lambda images: images.costs_left[1],
     intervals=mean_intervals,
-    tables=(),
+    tables=("comparison",),
 )

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raycsr.certification.bounds import FloatArray, IntArray
-from raycsr.certification.intervals import Limits
+from raycsr.certification.intervals import Limits, share_intervals
 from raycsr.costs import CostMatrix
 
 # A value an image, at each radius or at any; (N, R) or (N, 1)
@@ -135,7 +135,8 @@ class Metric:
             which share is true with near certainty (`NAME_guaranteed`).
         flattered: Whether a class that collapsed makes it look better than it is; tables mark it there.
         shows_interval: Whether tables show its interval.
-        tables: The tables that show it, beside the summary, which shows all: `front`, `ranking`, `leaderboard`.
+        tables: The tables that show it, beside the summary, which shows all: `front`, `ranking`, `leaderboard`,
+            `comparison`.
     """
 
     title: str
@@ -146,7 +147,12 @@ class Metric:
     guaranteed: bool = False
     flattered: bool = True
     shows_interval: bool = False
-    tables: tuple[str, ...] = ("front", "ranking", "leaderboard")
+    tables: tuple[str, ...] = ("front", "ranking", "leaderboard", "comparison")
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of images, each of which has it or not."""
+        return self.intervals is share_intervals
 
 
 IMAGES = Population(lambda all_of_them: np.ones(len(all_of_them.rows), bool), "num_images", "images")

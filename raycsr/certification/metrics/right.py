@@ -27,7 +27,7 @@ CERTIFIED_ACCURACY = Metric(
     intervals=share_intervals,
     guaranteed=True,
     shows_interval=True,
-    tables=("ranking",),
+    tables=("ranking", "comparison"),
 )
 ARGMAX_ACCURACY = Metric(
     title="argmax accuracy",
@@ -45,7 +45,7 @@ MULTICLASS_CERTIFIED_ACCURACY = Metric(
     intervals=share_intervals,
     guaranteed=True,
     shows_interval=True,
-    tables=("ranking",),
+    tables=("ranking", "comparison"),
 )
 AVERAGE_RADIUS = Metric(
     title="ACR",
@@ -53,5 +53,5 @@ AVERAGE_RADIUS = Metric(
     more_is_better=True,
     values=lambda images: (images.numbers("standard_radius") * images.correct)[:, None],
     intervals=mean_intervals,
-    tables=("leaderboard",),
+    tables=("leaderboard", "comparison"),
 )
