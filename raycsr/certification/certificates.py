@@ -8,10 +8,21 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from raycsr.certification.answers import Answer, as_answer
 from raycsr.certification.bounds import FloatArray, IntArray, check_alpha
 from raycsr.certification.eprocess import Stakes, betting_radius
 from raycsr.certification.methods import NEWEST, Method, method_named
-from raycsr.certification.routes import Settled, pair_radius, set_radius, settle, votes_of_sets
+from raycsr.certification.routes import (
+    Settled,
+    answered_radii,
+    pair_radius,
+    route_names,
+    set_radius,
+    settle,
+    threshold_radius,
+    votes_of_sets,
+)
+from raycsr.certification.targets import Targets
 from raycsr.certification.votes import SparseVotes
 from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError, nearest
@@ -30,6 +41,7 @@ def certify_counts(
     sigma: float,
     sampling: str | Iterable[str],
     alpha: float = 0.001,
+    answer: Answer | str = "argmax",
     method: str | None = None,
     image_ids: Iterable[str] | None = None,
     rules: Iterable[str] | None = None,
@@ -52,6 +64,9 @@ def certify_counts(
             (cost_sensitive_radius), that about all of its pairs jointly (p_a_lower, p_b_upper, pairwise_radius), and
             one about each target by itself (target_radius). Whoever asserts k of them about an image is wrong with
             probability k alpha at most.
+        answer: What the smoothed classifier says, given the shares of its votes, and so what its certificates are of:
+            `argmax`, or one that may abstain, such as `majority` (`raycsr.certification.answers.parse_answer`). To pick
+            it by these very votes, among R answers, costs R alpha instead of alpha.
         method: The method of `raycsr.certification.methods.METHODS` that settles bounds, levels and routes; by default
             the newest of the design. To choose it by these very votes, image by image, costs another alpha.
         image_ids: (N,) names of the images; their positions if None.
@@ -61,21 +76,26 @@ def certify_counts(
     Returns:
         One row an image, in order, with the columns
 
-        - image_id, rule, label, prediction (the class A; null on error), alpha, method, error;
-        - abstain (p_A > 1/2 is not proven), standard_radius and p_a_lower_standard: within the radius the smoothed
-          classifier answers A, by the bound on p_A at alpha alone: the convention of published tables;
-        - multiclass_radius: the same, by p_A and the runner-up's share, so that p_A need not exceed 1/2. It ignores
-          `abstain`. NaN by methods that do not state it;
+        - image_id, rule, label, prediction (the class A; null on error), alpha, answer (its id), method, error;
+        - p_a_lower_standard, the bound on p_A at alpha alone, and standard_radius: within it the smoothed classifier
+          answers A, by that bound: the convention of published tables. A threshold of A above 1/2 shortens it;
+        - multiclass_radius: the same, by p_A and the runner-up's share, so that p_A need not exceed 1/2. NaN by
+          methods that do not state it;
+        - abstain: it is not proven that A is answered at the image itself. For argmax and majority that is
+          p_a_lower_standard <= 1/2; where other thresholds are asked for, p_a_lower_standard <= tau_A, or for a tau_A
+          below 1/2 a multiclass_radius of 0, which by argmax ignores `abstain`;
         - cost_sensitive_radius: within it the smoothed classifier never enters Omega_y; NaN where that is empty. It is
           the least of target_radius, an array aligned with costs.targets(label): within its own radius a target is
-          never answered. p_a_lower_group is the bound on p_A that they stand on, route the ways that were paid for:
-          `pair`, or `pair+set:T` with T harmless classes together;
-        - p_a_lower (at 0.9 alpha), p_b_upper and pairwise_radius (arrays aligned with costs.targets(label)): by the
-          pair route, all targets of an image jointly.
+          never answered. p_a_lower_group is the bound on p_A that they stand on, NaN where they stand on none; route
+          the ways that were paid for: `pair`, with `set:T` for T harmless classes together, and `threshold`, joined
+          by a plus;
+        - p_a_lower (at 0.9 alpha), p_b_upper and pairwise_radius (arrays aligned with costs.targets(label)): all
+          targets of an image jointly, by the pair route; where every one of them takes the threshold route, by that
+          alone, for which p_a_lower is not needed.
 
     Raises:
-        UserError: arguments out of range, shapes that disagree, a row with neither votes nor an error, or a method or
-            a sampling design for which the bounds do not hold.
+        UserError: arguments out of range, shapes that disagree, a row with neither votes nor an error, an
+            answer of other classes, or a method or a sampling design for which the bounds do not hold.
 
     Source: Cohen, Rosenfeld & Kolter, ICML 2019, theorem 1 (standard, multiclass); Xin, Chen, Backes & Zhang, ICML
     2025 (cost-sensitive); why the group pays for one target: `raycsr.certification.routes.settle`. All pairs hold
@@ -102,6 +122,7 @@ def certify_counts(
         costs=costs,
         sigma=sigma,
         alpha=alpha,
+        answer=answer,
         sampling=sampling,
         method=method,
         image_ids=image_ids,
@@ -119,6 +140,7 @@ def certify_votes(
     sigma: float,
     sampling: str | Iterable[str],
     alpha: float = 0.001,
+    answer: Answer | str = "argmax",
     method: str | None = None,
     image_ids: Iterable[str] | None = None,
     rules: Iterable[str] | None = None,
@@ -154,23 +176,35 @@ def certify_votes(
     unvoted = ~errored & ((selection.totals() == 0) | ((n == 0) & (by.design == "fixed")))
     if unvoted.any():
         raise UserError(f"image {ids[unvoted][0]!r} has no votes and no error; sample it, or say why in errors")
-    settled = settle(selection, truth, costs=costs, method=by, alpha=alpha)
-    votes = _Votes(estimation, n, settled.top, estimation.of(settled.top), truth, costs)
+    says = as_answer(answer, costs.num_classes, costs.class_names)
+    taus = says.of_classes(costs.num_classes)
+    settled = settle(selection, truth, costs=costs, method=by, alpha=alpha, answer=says)
+    votes = _Votes(estimation, n, settled.top, estimation.of(settled.top), Targets(truth, costs))
     p_a_lower_standard = by.bounds.lower(votes.of_top, n, alpha)
-    p_a_lower, p_b_upper, pairwise_radius = _all_pairs(votes, by, sigma, alpha)
+    p_a_lower, p_b_upper, pairwise_radius = _all_pairs(votes, settled, by, sigma, alpha, taus)
     p_a_lower_group, target_radius, multiclass_radius = p_a_lower, pairwise_radius, np.full(num_images, np.nan)
     if by.by_evidence:
         answers = _Answers(selection.totals(), selection.of(settled.top))
         p_a_lower_group = np.full(num_images, np.nan)
-        target_radius = _each_target_by_evidence(votes, answers, sigma, alpha)
-        multiclass_radius = _multiclass_by_evidence(votes, answers, sigma, alpha)
+        if not settled.by_threshold.all():  # evidence of radii takes ten times as long as bounds on shares
+            target_radius = _each_target_by_evidence(votes, answers, sigma, alpha)
+        multiclass_radius = np.full(num_images, np.inf)
+        if (taus[settled.top] < 0.5).any():
+            multiclass_radius = _multiclass_by_evidence(votes, answers, sigma, alpha)
     elif by.each_alone:
         p_a_lower_group, target_radius = _each_target(votes, settled, by, sigma)
         multiclass_radius = _multiclass_radius(votes, by, sigma, alpha)
-    offsets, sensitive = votes.offsets, costs.sensitive[truth]
+    if by.each_alone and settled.by_threshold.any():
+        by_threshold = _each_target_by_threshold(votes, settled, by, sigma, taus)
+        target_radius = np.where(settled.by_threshold, by_threshold, target_radius)
+    offsets, sensitive = votes.targets.offsets, costs.sensitive[truth]
+    p_a_lower_group = np.where(sensitive & (votes.targets.count(~settled.by_threshold) == 0), np.nan, p_a_lower_group)
     cost_sensitive_radius = np.full(num_images, np.nan)
     if sensitive.any():
         cost_sensitive_radius[sensitive] = np.minimum.reduceat(target_radius, offsets[:-1][sensitive])
+    standard_radius, multiclass_radius, abstains = answered_radii(
+        p_a_lower_standard, multiclass_radius, says, taus[settled.top], sigma
+    )
 
     return pd.DataFrame(
         {
@@ -178,18 +212,19 @@ def certify_votes(
             "rule": rule,
             "label": truth,
             "prediction": pd.arrays.IntegerArray(settled.top, errored),
-            "abstain": (p_a_lower_standard <= 0.5) & ~errored,
-            "standard_radius": sigma * np.maximum(0.0, ndtri(p_a_lower_standard)),
+            "abstain": abstains & ~errored,
+            "standard_radius": standard_radius,
             "p_a_lower_standard": p_a_lower_standard,
             "multiclass_radius": multiclass_radius,
             "cost_sensitive_radius": cost_sensitive_radius,
             "target_radius": _views(target_radius, offsets),
             "p_a_lower_group": p_a_lower_group,
-            "route": _routes(settled.set_size),
+            "route": route_names(settled, votes.targets),
             "p_a_lower": p_a_lower,
             "p_b_upper": _views(p_b_upper, offsets),
             "pairwise_radius": _views(pairwise_radius, offsets),
             "alpha": float(alpha),
+            "answer": says.id,
             "method": by.name,
             "error": pd.Series(error, dtype="object"),  # else pandas makes NaN of None
         }
@@ -203,21 +238,14 @@ class _Votes:
     image, and then once a vote's entry.
     """
 
-    def __init__(
-        self, votes: SparseVotes, n: IntArray, top: IntArray, of_top: IntArray, labels: IntArray, costs: CostMatrix
-    ) -> None:
-        self.votes, self.n, self.top, self.of_top = votes, n, top, of_top
-        is_costly = costs.values > 0
-        self.num_targets = np.count_nonzero(is_costly, axis=1)[labels]
-        self.offsets = np.concatenate([[0], np.cumsum(self.num_targets)])  # of the images in all targets, (N + 1,)
-        place = np.cumsum(is_costly, axis=1, dtype=np.int32) - 1  # of a target among those of a class, (m, m)
-        entries = np.flatnonzero(is_costly[labels[votes.images], votes.classes])
-        images, classes = votes.images[entries], votes.classes[entries]
-        self._places = self.offsets[images] + place[labels[images], classes]
-        self.images = np.concatenate([np.arange(len(n)), images])  # of each distinct target: one without votes, entries
+    def __init__(self, votes: SparseVotes, n: IntArray, top: IntArray, of_top: IntArray, targets: Targets) -> None:
+        self.votes, self.n, self.top, self.of_top, self.targets = votes, n, top, of_top, targets
+        entries, self._places = targets.entries(votes)
+        # of each distinct target: one without votes, entries
+        self.images = np.concatenate([np.arange(len(n)), votes.images[entries]])
         self.counts = np.concatenate([np.zeros(len(n), np.int64), votes.counts[entries]])
-        self.on_top = np.flatnonzero(is_costly[labels, top])  # images of which A is a target
-        self.top_places = self.offsets[self.on_top] + place[labels[self.on_top], top[self.on_top]]
+        self.on_top = np.flatnonzero(targets.costs.values[targets.labels, top] > 0)  # images of which A is a target
+        self.top_places = targets.places(self.on_top, top[self.on_top])
 
     def of_runner_up(self) -> IntArray:
         """The most votes of a class other than A, (N,)."""
@@ -225,27 +253,44 @@ class _Votes:
 
     def spread(self, distinct: FloatArray) -> FloatArray:
         """A number for each distinct target -> one for each target of each image, flat."""
-        flat = np.repeat(distinct[: len(self.n)], self.num_targets)
+        flat = self.targets.of_images(distinct[: len(self.n)])
         flat[self._places] = distinct[len(self.n) :]
         return flat
 
 
-def _all_pairs(votes: _Votes, method: Method, sigma: float, alpha: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _all_pairs(
+    votes: _Votes, settled: Settled, method: Method, sigma: float, alpha: float, taus: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """p_a_lower (N,), and p_b_upper and pairwise_radius of every image's targets, flat: all of an image hold together.
 
     Of a target j other than A: min(U_j, 1 - L), and sigma/2 (Phi^-1(L) - Phi^-1(that)). Of A itself: U_A,
-    and 0, since 1 - L does not bound p_A.
+    and 0, since 1 - L does not bound p_A. Where j has a threshold, by which its U_j certifies a radius as well, the
+    longer of the two; where all targets of an image go by theirs, L is not needed, and theirs is all of alpha.
     """
-    of, bounds = votes.images, method.bounds
+    of, bounds, targets = votes.images, method.bounds, votes.targets
     p_a_lower = bounds.lower(votes.of_top, votes.n, SHARE_OF_P_A * alpha)
-    low, level = ndtri(p_a_lower), level_of_target(alpha, votes.num_targets)
+    alone = (targets.count(settled.by_threshold) == targets.number) & (targets.number > 0)
+    low = np.where(alone, -np.inf, ndtri(p_a_lower))
+    level = np.where(alone, alpha / np.maximum(1, targets.number), level_of_target(alpha, targets.number))
     upper = bounds.upper(votes.counts, votes.n[of], level[of])
-    radius = sigma * pair_radius(low[of], np.minimum(ndtri(upper), -low[of]))  # Phi^-1(1 - L) = -Phi^-1(L)
-    p_b_upper, pairwise_radius = votes.spread(np.minimum(upper, 1 - p_a_lower[of])), votes.spread(radius)
+    high = np.minimum(ndtri(upper), -low[of])  # Phi^-1(1 - L) = -Phi^-1(L)
+    p_b_upper = votes.spread(np.where(alone[of], upper, np.minimum(upper, 1 - p_a_lower[of])))
+    pairwise_radius = votes.spread(sigma * pair_radius(low[of], high))
     on_top = votes.on_top
     p_b_upper[votes.top_places] = bounds.upper(votes.of_top[on_top], votes.n[on_top], level[on_top])
     pairwise_radius[votes.top_places] = 0.0
+    if taus.any():
+        by_threshold = sigma * threshold_radius(targets.of_classes(taus), ndtri(p_b_upper))
+        pairwise_radius = np.maximum(pairwise_radius, by_threshold)
     return p_a_lower, p_b_upper, pairwise_radius
+
+
+def _each_target_by_threshold(
+    votes: _Votes, settled: Settled, method: Method, sigma: float, taus: FloatArray
+) -> FloatArray:
+    """target_radius of every image's targets by the threshold route, flat: each by the bound on its own share alone."""
+    upper = method.bounds.upper(votes.counts, votes.n[votes.images], settled.alone)
+    return sigma * threshold_radius(votes.targets.of_classes(taus), votes.spread(ndtri(upper)))
 
 
 def _each_target(votes: _Votes, settled: Settled, method: Method, sigma: float) -> tuple[FloatArray, FloatArray]:
@@ -305,12 +350,6 @@ def _multiclass_by_evidence(votes: _Votes, answers: _Answers, sigma: float, alph
 def level_of_target(alpha: float, num_targets: IntArray) -> FloatArray:
     """The failure probability of one target's bound among all pairs: what p_A leaves of alpha, shared among targets."""
     return (1 - SHARE_OF_P_A) * alpha / np.maximum(1, num_targets)
-
-
-def _routes(set_size: IntArray) -> NDArray[np.object_]:
-    """The routes that were paid for, in words, (N,)."""
-    sizes, which = np.unique(set_size, return_inverse=True)
-    return np.array([f"pair+set:{size}" if size else "pair" for size in sizes.tolist()], object)[which]
 
 
 def _views(flat: FloatArray, offsets: IntArray) -> NDArray[np.object_]:

@@ -213,6 +213,7 @@ def test_columns_and_their_types():
         "p_b_upper",
         "pairwise_radius",
         "alpha",
+        "answer",
         "method",
         "error",
     ]
