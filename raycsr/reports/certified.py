@@ -32,6 +32,7 @@ from raycsr.store import READERS, Store
 _CURVE_POINTS = 101
 _EXPLAINED = 4  # sets in the title of a heat map
 _RADII = 4  # where the user names none
+_ID = 6  # characters of a run's id in a label
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def load_certified(
     with ThreadPoolExecutor(READERS) as pool:
         sources = list({source.location: source for source in pool.map(_open, runs_at(runs))}.values())
         ids = _rule_ids(rules, sources)
-        labels = distinct_labels([(source.model, source.after, source.run_id) for source in sources])
+        labels = distinct_labels([(source.model, source.after, source.location) for source in sources])
         loaded = pool.map(
             lambda source, label: _load(source, label, costs, ids, allow_missing, table_alpha), sources, labels
         )
@@ -194,10 +195,6 @@ class _Source:
     after: str  # what else a label says
     rules: dict[str, str]  # id -> as a person writes it
     run: Run | None = None
-
-    @property
-    def run_id(self) -> str:
-        return "" if self.run is None else self.run.run_id
 
 
 def _open(location: str) -> _Source:
@@ -337,16 +334,19 @@ def distinct_labels(runs: Sequence[tuple[str, str, str]]) -> list[str]:
     """A short label for each run, and no two alike.
 
     Args:
-        runs: For each the path or name of its model, what to write after it, and its id. The label is the file's name;
-            where that is not enough, with the nearest folders that differ, then with the id's beginning.
+        runs: For each the path or name of its model, what to write after it, and its location, which ends with its id.
+            The label is the file's name; where that is not enough, with the nearest folders that differ, then with
+            the id's beginning, and of copies of one run with the location.
     """
     labels = [path.rsplit("/", 1)[-1] + after for path, after, _ in runs]
     for same in _alike(labels):
         for i, name in zip(same, _tell_apart([runs[i][0] for i in same]), strict=True):
             labels[i] = name + runs[i][1]
     for same in _alike(labels):
+        ids = {i: runs[i][2].rsplit("/", 1)[-1][:_ID] for i in same}
+        places = dict(zip(same, _tell_apart([runs[i][2] for i in same]), strict=True))
         for i in same:
-            labels[i] += f" {runs[i][2][:6]}"
+            labels[i] += f" {ids[i] if list(ids.values()).count(ids[i]) == 1 else places[i]}"
     return labels
 
 

@@ -34,18 +34,21 @@ class Joined:
     Attributes:
         images: Number of images that the run had not listed.
         parts: Number of votes parts.
+        attacks: Number of parts of attacks.
     """
 
     images: int
     parts: int
+    attacks: int
 
 
 def join_runs(source: Run, target: Run) -> Joined:
-    """Copies into a run what another one of its identity has and it lacks: images, rules and votes.
+    """Copies into a run what another one of its identity has and it lacks: images, rules, votes and attacks.
 
     Parts are copied as they are, so that rows that continue others, and certificates, stay true. Both runs may have
     votes of one image: what `merging` says of a run's own doubles holds then. Certificates are not copied: they follow
-    from the votes. What stops midway goes on when repeated, and repeating what is done changes nothing.
+    from the votes. Attacks are: what they prove of the smoothed classifier is true whichever votes certified it. What
+    stops midway goes on when repeated, and repeating what is done changes nothing.
 
     Args:
         source: The run that is read; of one that is being sampled, what is committed by now.
@@ -69,10 +72,12 @@ def join_runs(source: Run, target: Run) -> Joined:
             target.store.create(name, source.store.read(name))
         names = {f"votes/{part}": f"votes/{new}" for part, new in parts.items()}
         copy_each(source.store, target.store, names)
+        attacks = _new_attacks(source, target)
+        copy_each(source.store, target.store, attacks)
         owner.check()
         if finished and not target.finished():
             _finish(source, target)
-        return Joined(target.num_images() - before, len(parts))
+        return Joined(target.num_images() - before, len(parts), sum(name.endswith(".parquet") for name in attacks))
 
 
 def _refuse_other_identity(source: Run, target: Run) -> None:
@@ -119,12 +124,33 @@ def _new_parts(source: Run, target: Run) -> tuple[dict[str, str], dict[str, str]
             more = (both["n"] > both["n_there"]) if alike else both["error"].isna() & both["error_there"].notna()
             if not alike:
                 unlike.add(part)
-            digest = sha256(source.store.read(f"votes/{part}")).hexdigest()[:8]
-            name = f"{part.removesuffix('.parquet')}_{digest}.parquet" if more.any() else ""
+            name = _beside(part, source.store.read(f"votes/{part}")) if more.any() else ""
         to_agree[part] = name or part
         if name and name not in theirs:
             new[part] = name
     return new, to_agree
+
+
+def _beside(part: str, data: bytes) -> str:
+    """The name of a part where another one has its own: behind it."""
+    return f"{part.removesuffix('.parquet')}_{sha256(data).hexdigest()[:8]}.parquet"
+
+
+def _new_attacks(source: Run, target: Run) -> dict[str, str]:
+    """Names of the source's files of attacks that the target lacks -> their names in the target.
+
+    Two drivers may have attacked the same images, and given their parts one name: both are kept, and of their rows for
+    an attack one stands. What a set is of is alike in both, as its name says it.
+    """
+    there, new = RunFiles.of(target.store).stored, dict[str, str]()
+    for file in (file for file in RunFiles.of(source.store).stored if file.startswith("attacks/")):
+        to = file
+        if file in there and file.endswith(".parquet"):
+            data = source.store.read(file)
+            to = file if data == target.store.read(file) else _beside(file, data)
+        if to not in there:
+            new[file] = to
+    return new
 
 
 def _same_bytes(source: Run, target: Run, parts: list[str]) -> set[str]:

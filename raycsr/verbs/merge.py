@@ -10,7 +10,7 @@ from raycsr.store import Store
 
 
 def merge(*, run: list[str], into: str) -> str:
-    """Adds images, decision rules and votes to a run that other runs of the same model, noise and data have.
+    """Adds images, decision rules, votes and attacks to a run that others of the same model, noise and data have.
 
     It joins runs that were sampled apart, such as half of the images on each of two clusters, or a copy that was
     sampled further. Where two runs have votes of an image, those that were counted alike must agree, and each image
@@ -33,7 +33,8 @@ def merge(*, run: list[str], into: str) -> str:
     sources = [resolve_run(location) for location in runs_at(run)]
     for source in sources:
         joined = join_runs(source, target)
-        print(f"merged {source.location}: {joined.images:,} new images, {joined.parts:,} new parts of votes")
+        new = f"{joined.images:,} new images, {joined.parts:,} new parts of votes, {joined.attacks:,} of attacks"
+        print(f"merged {source.location}: {new}")
     for facts in {name.rsplit("-", 1)[-1]: facts for one in (*sources, target) for name, facts in _sets(one)}.values():
         costs = CostMatrix(np.array(facts["values"]), target.manifest()["class_names"])
         certify_run(target, facts["spec"], costs, facts["alpha"])

@@ -145,8 +145,14 @@ def test_a_ranking_begins_with_the_metric_and_says_who_pays_too_much_accuracy():
     ],
 )
 def test_labels_that_would_be_equal_are_told_apart_by_the_nearest_folders_that_differ(paths, labels):
-    ids = ["0123456789", "abcdefabcd", "9876543210"]
-    assert distinct_labels([(path, "", run_id) for path, run_id in zip(paths, ids, strict=False)]) == labels
+    runs = ["r/runs/0123456789", "r/runs/abcdefabcd", "r/runs/9876543210"]
+    assert distinct_labels([(path, "", run) for path, run in zip(paths, runs, strict=False)]) == labels
+
+
+def test_copies_of_a_run_are_told_apart_by_where_they_are():
+    places = ["a/c/runs/0123456789", "b/c/runs/0123456789", "a/c/runs/abcdefabcd"]
+    labels = ["m.pt a/…/0123456789", "m.pt b/…/0123456789", "m.pt abcdef"]
+    assert distinct_labels([("x/m.pt", "", place) for place in places]) == labels
 
 
 def test_the_noise_level_tells_runs_of_one_model_apart():

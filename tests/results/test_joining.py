@@ -8,11 +8,14 @@ import pyarrow as pa
 import pytest
 from handmade import votes_of_labels
 
-from raycsr import UserError, load_certificates, load_votes
+from raycsr import UserError, load_attacks, load_certificates, load_votes
 from raycsr.distributed.sampling import job as sampling
 from raycsr.results import SCHEMA_VERSION, Ownership, Run, histograms
+from raycsr.results.attacks import AttackSet, attack_set
 from raycsr.results.joining import IDENTITY, join_runs
+from raycsr.results.schema import ATTACKS
 from raycsr.results.transfer import RunFiles
+from raycsr.smoothing.options import AttackOptions
 from raycsr.store import Store
 from raycsr.verbs.merge import merge
 
@@ -65,6 +68,31 @@ def test_halves_make_the_whole_and_what_is_done_twice_changes_nothing(open_run):
     after = contents(other)
     merge(run=[one.location], into=other.location)
     assert contents(other) == after
+
+
+def attacked(run, owner, *images, error=None, seed=0):
+    """Attacks of a driver on some images, in a part each."""
+    options, costs = AttackOptions(seed=seed), run.costs("uniform")
+    attacks = AttackSet(run.store, attack_set("uniform", costs, "argmax", options))
+    attacks.note("uniform", costs, "argmax", options)
+    for image in images:
+        row = {"image_id": image, "label": 0, "radius": 0.5, "broken": False, "device": owner, "error": error}
+        attacks.write(f"0001-{image}.parquet", pa.Table.from_pylist([row], schema=ATTACKS))
+
+
+def test_attacks_come_along_and_of_two_on_an_image_the_one_without_an_error_stands(open_run):
+    one, other = open_run("one", ["i0", "i1", "i2"]), open_run("other", ["i0", "i1"])
+    attacked(one, "one", "i0", "i1")
+    attacked(one, "one", "i2", seed=1)
+    attacked(other, "other", "i0")
+    attacked(other, "other", "i1", error="gone")
+    assert join_runs(one, other).attacks == 3
+    found = load_attacks(other.location).set_index(["seed", "image_id"])
+    assert found["device"].to_dict() == {(0, "i0"): "other", (0, "i1"): "one", (1, "i2"): "one"}
+    after = contents(other)
+    assert join_runs(one, other).attacks == 0 and contents(other) == after
+    join_runs(other, one)
+    assert load_attacks(one.location)["device"].tolist() == ["one"] * 3
 
 
 def test_rules_of_one_are_missing_in_the_other(open_run):
