@@ -28,13 +28,18 @@ class Columns(NamedTuple):
     """The names of a table's columns; None where it has none of that kind, or the user wants none."""
 
     image: str
-    label: str
+    label: str | None
     split: str | None
     group: str | None
 
 
 def find_columns(
-    options: DataOptions, columns: Sequence[str], where: str, common: Mapping[str, Sequence[str]]
+    options: DataOptions,
+    columns: Sequence[str],
+    where: str,
+    common: Mapping[str, Sequence[str]],
+    *,
+    labelled: bool = True,
 ) -> Columns:
     """The columns that the options name, or else the only one of each kind that has a common name.
 
@@ -44,6 +49,7 @@ def find_columns(
         where: The table's name in messages.
         common: Common names of a column, in lower case, which are looked for where the user named none; by `image`,
             `label`, `split`, `group`.
+        labelled: Whether a column of labels is looked for.
 
     Raises:
         UserError: no such column, or none or several that it may be.
@@ -72,7 +78,7 @@ def find_columns(
             )
         return None
 
-    return Columns(str(find("image")), str(find("label")), find("split"), find("group"))
+    return Columns(str(find("image")), find("label") if labelled else None, find("split"), find("group"))
 
 
 def class_labels(cells: Sequence[str], column: str, place: Callable[[int], str]) -> tuple[np.ndarray, list[str] | None]:

@@ -53,15 +53,26 @@ def list_csv(options: DataOptions) -> Found:
 
     Class names are those of all splits, so that each has its index in all of them.
     """
-    table = _read(str(options.path))
-    columns = find_columns(options, table.columns, repr(table.path), _COMMON)
+    return _list(options, labelled=True)
+
+
+def list_csv_of_images(options: DataOptions) -> Found:
+    """The rows of the split, in natural order of their files: a column of paths is enough."""
+    return _list(options, labelled=False)
+
+
+def _list(options: DataOptions, labelled: bool) -> Found:
+    table = _read(str(options.path), labelled)
+    columns = find_columns(options, table.columns, repr(table.path), _COMMON, labelled=labelled)
     paths = table.column(columns.image)
     _refuse_doubled(table, paths, range(len(paths)))
     splits = None if columns.split is None else table.column(columns.split)
     chosen = _of_split(table, columns.split, splits, options.split)
-    _refuse_unlabelled(table, columns.label, chosen)
-    of_column = f"column {columns.label!r} of {table.path!r}"
-    labels, names = class_labels(table.column(columns.label), of_column, lambda row: f"line {table.lines[row]}")
+    labels, names = np.full(len(paths), -1), None
+    if columns.label is not None:
+        _refuse_unlabelled(table, columns.label, chosen)
+        of_column = f"column {columns.label!r} of {table.path!r}"
+        labels, names = class_labels(table.column(columns.label), of_column, lambda row: f"line {table.lines[row]}")
     groups = None if columns.group is None else _groups(table, columns.group, splits, chosen)
     left_out = Counter({"of other splits": len(paths) - len(chosen)})
     files = _find_files(options, table, paths, chosen, left_out)
@@ -139,13 +150,13 @@ def _roots(options: DataOptions) -> list[str]:
 # The table ------------------------------------------------------------------------------------------------
 
 
-def _read(path: str) -> _Table:
+def _read(path: str, labelled: bool) -> _Table:
     """The CSV; refuses one that is not laid out as a table."""
     text = _text(path)
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, labelled), strict=True)
         for row in reader:
             cells = [cell.strip() for cell in row]
             if any(cells):
@@ -158,7 +169,7 @@ def _read(path: str) -> _Table:
         columns, rows, lines = rows[0] if rows else [], rows[1:], lines[1:]
     if not rows:
         raise UserError(f"{path!r} has no rows: give a header, and a row an image")
-    if len(columns) < 2:
+    if labelled and len(columns) < 2:
         raise UserError(
             f"{path!r} has one column, and needs one of images and one of labels (numbers alone, as of ILSVRC's "
             "validation_ground_truth, name no image, nor do they count classes by sorted wnid): give path,label"
@@ -191,12 +202,15 @@ def _text(path: str) -> str:
     raise UserError(f"{path!r} is no text: save it as CSV in UTF-8")
 
 
-def _delimiter(text: str) -> str:
-    """What parts the first line into most cells, a comma, a semicolon or a tab; a space where none of them does."""
+def _delimiter(text: str, labelled: bool) -> str:
+    """What parts the first line into most cells, a comma, a semicolon or a tab.
+
+    Where none of them does it is a space; or where no labels are needed there is one column, of names with spaces.
+    """
     first = next((line for line in text.splitlines() if line.strip()), "")
     cells = {delimiter: len(next(csv.reader([first], delimiter=delimiter))) for delimiter in (",", ";", "\t")}
     best = max(cells, key=lambda delimiter: cells[delimiter])  # of equal ones the first
-    return best if cells[best] > 1 else " "
+    return best if cells[best] > 1 or not labelled else " "
 
 
 def _names_without_header(first: list[str]) -> list[str] | None:
@@ -349,4 +363,5 @@ CSV = SourceKind(
     "a CSV file with a column of images and one of labels",
     splits=(),
     columns=("image_roots", "image_column", "label_column", "split_column", "group_column"),
+    unlabelled=list_csv_of_images,
 )

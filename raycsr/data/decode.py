@@ -62,7 +62,7 @@ def read_decoded(source: Source, image_ids: Sequence[str], preprocessing: Prepro
 
 
 def decode_images(
-    encoded: Sequence[bytes | np.ndarray | Exception], preprocessing: Preprocessing
+    encoded: Sequence[bytes | np.ndarray | Image.Image | Exception], preprocessing: Preprocessing
 ) -> dict[str, np.ndarray]:
     """Decodes images and brings them to one size, as timm does for evaluation but without normalisation.
 
@@ -72,7 +72,7 @@ def decode_images(
 
     Args:
         encoded: For each image its file's bytes; or pixels, uint8 (H, W) or (H, W, 3), which stay as they are
-            where they have the size of `preprocessing` already; or the exception that reading it gave.
+            where they have the size of `preprocessing` already; or a PIL image; or the exception that reading it gave.
         preprocessing: Data configuration, by timm, of the base classifier.
 
     Returns:
@@ -101,13 +101,13 @@ def decode_images(
     return {"image": image, "image_sha": image_sha, "error": error}
 
 
-def _pixels(encoded: bytes | np.ndarray | Exception, preprocessing: Preprocessing) -> np.ndarray:
+def _pixels(encoded: bytes | np.ndarray | Image.Image | Exception, preprocessing: Preprocessing) -> np.ndarray:
     if isinstance(encoded, np.ndarray) and encoded.shape[:2] == preprocessing.input_size:
         return encoded if encoded.ndim == 3 else np.repeat(encoded[:, :, None], 3, axis=2)
     return np.asarray(to_input_size(rgb_image(encoded), preprocessing))  # (H, W, 3)
 
 
-def rgb_image(encoded: bytes | np.ndarray | Exception) -> Image.Image:
+def rgb_image(encoded: bytes | np.ndarray | Image.Image | Exception) -> Image.Image:
     """One image as a source read it, upright and in RGB, of its own size.
 
     Raises:
@@ -115,6 +115,8 @@ def rgb_image(encoded: bytes | np.ndarray | Exception) -> Image.Image:
     """
     if isinstance(encoded, Exception):
         raise encoded
+    if isinstance(encoded, Image.Image):
+        return _rgb(ImageOps.exif_transpose(encoded))
     return _rgb(_open(encoded) if isinstance(encoded, bytes) else Image.fromarray(encoded))
 
 

@@ -41,6 +41,23 @@ def list_imagefolder(options: DataOptions) -> Found:
     return Found(images, names, left_out)
 
 
+def list_flat_folder(options: DataOptions) -> Found:
+    """All images in natural order, wherever below the folder they are: nobody has sorted them into classes."""
+    root = str(options.path)
+    files: list[File] = []
+    left_out: Counter[str] = Counter()
+    if Store(root).exists():
+        raise UserError(f"{root!r} is a file: give the folder of the images")
+    for file in walk(root, left_out):
+        if extension(file.path) in EXTENSIONS:
+            files.append(file)
+        elif not file.path.endswith("/"):
+            left_out[extension(file.path)] += 1
+    files.sort(key=lambda file: natural(file.path))
+    images = frame([file.path for file in files], -1, [file.size for file in files], [file.version for file in files])
+    return Found(images, None, left_out)
+
+
 def read_imagefolder(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
     """Each image's file, or why it cannot be read."""
     root = Store(str(options.path))
@@ -55,4 +72,9 @@ def read_imagefolder(options: DataOptions, image_ids: Sequence[str], room: Room)
         return list(pool.map(read_one, image_ids))
 
 
-IMAGEFOLDER = SourceKind(list_imagefolder, read_imagefolder, f"a folder laid out <class>/<image>{PICTURES}")
+IMAGEFOLDER = SourceKind(
+    list_imagefolder,
+    read_imagefolder,
+    f"a folder laid out <class>/<image>{PICTURES}",
+    unlabelled=list_flat_folder,
+)

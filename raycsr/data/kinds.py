@@ -20,6 +20,8 @@ class SourceKind(NamedTuple):
         columns: Options of single kinds that this kind takes, such as `label_column`.
         has_path: Whether `path` says where it is, local or s3://.
         local: Whether that path is of this machine alone.
+        unlabelled: As `list`, where nobody has labelled the images; labels that it finds mean nothing. None where
+            `list` does for that as well.
     """
 
     list: Callable[[DataOptions], Found]
@@ -29,3 +31,4 @@ class SourceKind(NamedTuple):
     columns: tuple[str, ...] = ()
     has_path: bool = True
     local: bool = False
+    unlabelled: Callable[[DataOptions], Found] | None = None

@@ -72,6 +72,11 @@ def name_classes(options: DataOptions, found: Found, where: str) -> Naming:
     return Naming(given, np.array(place, "int32")[labels], notes)
 
 
+def unlabelled(options: DataOptions, found: Found) -> Naming:
+    """No label of any image, under the user's names of the classes, if any."""
+    return Naming(_given(options) or [], np.full(len(found.images), -1, np.int32), [])
+
+
 def _places(own: Sequence[str], given: Sequence[str], where: str) -> list[int]:
     """Where each of the source's own classes is among the user's: by name, else by position."""
     ours, theirs = _keys(own), _keys(given)

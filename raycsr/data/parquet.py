@@ -34,7 +34,7 @@ class _Columns(NamedTuple):
     """The columns of a file: where its encoded images are, as a path in its schema, and the others' names."""
 
     image: str
-    label: str
+    label: str | None
     group: str | None
 
 
@@ -50,6 +50,15 @@ class _Rows(NamedTuple):
 
 def list_parquet(options: DataOptions) -> Found:
     """All rows of the split, in natural order of the files, and the class names where the files give them."""
+    return _list(options, labelled=True)
+
+
+def list_parquet_of_images(options: DataOptions) -> Found:
+    """All rows of the split, in natural order of the files: a column of images is enough."""
+    return _list(options, labelled=False)
+
+
+def _list(options: DataOptions, labelled: bool) -> Found:
     root = str(options.path)
     left_out: Counter[str] = Counter()
     files = []
@@ -66,7 +75,7 @@ def list_parquet(options: DataOptions) -> Found:
     with ThreadPoolExecutor(READ_THREADS) as pool:
 
         def read(some: list[File]) -> list[_Rows]:
-            return list(pool.map(lambda file: _list_parquet_file(folder, file, options), some))
+            return list(pool.map(lambda file: _list_parquet_file(folder, file, options, labelled), some))
 
         rows = read(chosen)
         if all(pa.types.is_integer(of_file.labels.type) for of_file in rows):
@@ -137,7 +146,7 @@ def _split_named(path: str, splits: Set[str]) -> str | None:
     return next((part for part in [name.removesuffix(".parquet"), *reversed(folders)] if part in splits), None)
 
 
-def _list_parquet_file(folder: Store, file: File, options: DataOptions) -> _Rows:
+def _list_parquet_file(folder: Store, file: File, options: DataOptions, labelled: bool) -> _Rows:
     """Rows and class names of one file, from its footer and its columns of labels and groups alone."""
     with _parquet_errors(file.path), SeekableFile(folder, file) as handle:
         parquet = pq.ParquetFile(handle, page_checksum_verification=True)
@@ -145,31 +154,34 @@ def _list_parquet_file(folder: Store, file: File, options: DataOptions) -> _Rows
         rows = [group.num_rows for group in row_groups]
         if sum(rows) > file.size:  # labels that are all one take no space, images do
             raise ValueError(f"{file.size:,} bytes cannot hold the {sum(rows):,} rows that it claims")
-        columns = _columns(parquet.schema_arrow, file.path, options)
+        columns = _columns(parquet.schema_arrow, file.path, options, labelled)
         table = parquet.read(columns=[name for name in (columns.label, columns.group) if name is not None])
-        labels = table[columns.label]
+        labels = pa.chunked_array([pa.nulls(sum(rows), pa.int32())])
+        if columns.label is not None:
+            labels = table[columns.label]
         # cast, for a label beyond int32 would come back as another class
         labels = labels.cast(pa.int32() if pa.types.is_integer(labels.type) else pa.string())
         groups = None if columns.group is None else table[columns.group].cast(pa.string()).combine_chunks()
         if sum(rows) != len(labels):
             raise ValueError(f"its row groups have {sum(rows):,} rows and {len(labels):,} labels")
         sizes = np.repeat([_image_bytes(group, columns.image) // max(group.num_rows, 1) for group in row_groups], rows)
-    names = _hub_class_names(parquet.schema_arrow, columns.label)
+    names = None if columns.label is None else _hub_class_names(parquet.schema_arrow, columns.label)
     return _Rows(file, labels.combine_chunks(), sizes, groups, names)
 
 
-def _columns(schema: pa.Schema, path: str, options: DataOptions) -> _Columns:
+def _columns(schema: pa.Schema, path: str, options: DataOptions, labelled: bool) -> _Columns:
     """Refuses other types; extension types too, for Ray registers one whose values are unpickled, which runs code."""
-    found = find_columns(options, schema.names, repr(path), _COMMON)
-    image, label = schema.field(found.image).type, schema.field(found.label).type
+    found = find_columns(options, schema.names, repr(path), _COMMON, labelled=labelled)
+    image = schema.field(found.image).type
     is_struct = pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
     encoded = image.field("bytes").type if is_struct else image
     has_bytes = pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)
-    names = [label] if found.group is None else [label, schema.field(found.group).type]
+    names = [schema.field(name).type for name in (found.label, found.group) if name is not None]
     if not has_bytes or not all(pa.types.is_integer(kind) or _is_text(kind) for kind in names):
+        label = "" if found.label is None else f", {found.label}: int or text"
         group = "" if found.group is None else f", and {found.group}: int or text"
         raise UserError(
-            f"{path!r} needs columns {found.image}: struct<bytes, path> or binary, {found.label}: int or text{group}, "
+            f"{path!r} needs columns {found.image}: struct<bytes, path> or binary{label}{group}, "
             f"has {', '.join(f'{field.name}: {field.type}' for field in schema)}; name others by data.image_column, "
             "label_column and group_column"
         )
@@ -216,7 +228,9 @@ def _read_rows(folder: Store, path: str, rows: np.ndarray, options: DataOptions,
     with folder.open(path) as handle:
         try:
             parquet = pq.ParquetFile(handle, buffer_size=_BUFFER, page_checksum_verification=True)
-            column = _columns(parquet.schema_arrow, path, options).image  # what was listed may have been replaced
+            column = _columns(
+                parquet.schema_arrow, path, options, labelled=False
+            ).image  # what was listed may have been replaced
         except _DAMAGED as error:
             return [_damage(error)] * len(rows)  # since it was listed
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
@@ -295,4 +309,5 @@ PARQUET = SourceKind(
     "a file, or a folder of files, named *.parquet",
     splits=(),
     columns=("image_column", "label_column", "group_column"),
+    unlabelled=list_parquet_of_images,
 )

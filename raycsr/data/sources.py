@@ -22,7 +22,7 @@ from raycsr.data.csv import CSV, checked_roots
 from raycsr.data.imagefolder import IMAGEFOLDER
 from raycsr.data.images import LATER, MAX_HELD, Found, Images, Room
 from raycsr.data.kinds import SourceKind
-from raycsr.data.naming import name_classes
+from raycsr.data.naming import name_classes, unlabelled
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import CIFAR10, DIGITS
 from raycsr.data.parquet import PARQUET
@@ -41,7 +41,7 @@ class Listing:
     Attributes:
         images: One row an image, in natural order of the ids (a2 before a10). Columns:
             image_id (str): relative path with forward slashes, `file#row` or `tar#key`; never absolute.
-            label (int32).
+            label (int32): -1 where the source was opened for images that nobody has labelled.
             size (int64): bytes; for Parquet the mean of the image's row group.
             version (str): of its file, the etag on S3 or the mtime in ns; a constant for packaged data.
             group (str or None): only where the source has groups: what images have in common that belong
@@ -69,10 +69,12 @@ class Source:
     Attributes:
         options: Options as `open_source` checked them; a local path is absolute.
         split_named: Whether the user named the split.
+        labelled: Whether images need labels; else any that are there are passed over.
     """
 
     options: DataOptions
     split_named: bool = False
+    labelled: bool = True
 
     def __str__(self) -> str:
         """What a plan says: kind, path and split."""
@@ -122,14 +124,16 @@ class Source:
                 fit; a label has no class.
         """
         kind = _kind(self.options.source)
-        found = kind.list(self.options)
+        list_images = kind.list if self.labelled or kind.unlabelled is None else kind.unlabelled
+        found = list_images(self.options)
         where, left_out = _describe(self.options), _left_out(found)
         if self.options.source not in _KINDS and not found.images["image_id"].is_unique:
             twice = found.images["image_id"][found.images["image_id"].duplicated()].iloc[0]
             raise UserError(f"source {self.options.source} lists image {twice!r} twice: give each an id of its own")
         if found.images.empty:
             more = "; " + left_out[0] if left_out else ""
-            raise UserError(f"no images in {where}: {kind.layout}{more}")
+            layout = kind.layout if self.labelled else "nothing there is one of the source's images"
+            raise UserError(f"no images in {where}: {layout}{more}")
         split = None if found.all_splits else self.options.split
         if self.split_named and split is None:
             column = ", or name its column by data.split_column" if "split_column" in kind.columns else ""
@@ -137,7 +141,7 @@ class Source:
                 f"unknown split {self.options.split!r}: nothing in {where} says a split; leave data.split out to take "
                 f"all images{column}"
             )
-        naming = name_classes(self.options, found, where)
+        naming = name_classes(self.options, found, where) if self.labelled else unlabelled(self.options, found)
         images = found.images.assign(label=naming.labels)
         lines = "\n".join(f"{i}\t{label}" for i, label in zip(images.image_id, images.label, strict=True))
         identity = {"source": self.options.source, "images": hashlib.sha256(lines.encode()).hexdigest()}
@@ -168,14 +172,19 @@ def _left_out(found: Found) -> list[str]:
     return [f"left out: {files:,} file{'' if files == 1 else 's'} ({shown}{more})"]
 
 
-def open_source(options: DataOptions) -> Source:
+def open_source(options: DataOptions, *, labelled: bool = True) -> Source:
     """Checks the options and returns the source they name; touches no data.
 
     Where no split is named it is test, as certificates are for; `with_split` before gives another.
 
+    Args:
+        options: The options.
+        labelled: Whether images need labels. Without them a folder of images may be laid out in any way, a CSV or
+            Parquet needs its column of images alone, and a tar no more than images.
+
     Raises:
         UserError: An unknown source or split, a split of a source that has none, a path missing or superfluous, skip or
-            limit below 1.
+            limit below 1, labels or classes that are named where none are looked for.
     """
     kind = _ADDED.load(options.source) or _kind(options.source)  # load refuses a name that is raycsr's own
     if options.split is not None and not _has_splits(options):
@@ -198,8 +207,14 @@ def open_source(options: DataOptions) -> Source:
         raise UserError(f"skip is {options.skip}: give 1 (every image) or more")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"limit is {options.limit}: give 1 or more, or leave it out for all images")
+    for name in () if labelled else ("classes", "label_column"):
+        if getattr(options, name) is not None:
+            raise UserError(
+                f"data.{name} is {getattr(options, name)!r}, and labels are not looked at here: leave it out"
+            )
     path = _checked_path(options, kind)
-    return Source(replace(options, path=path, image_roots=checked_roots(str(path), options.image_roots)), split_named)
+    options = replace(options, path=path, image_roots=checked_roots(str(path), options.image_roots))
+    return Source(options, split_named, labelled)
 
 
 def with_split(options: DataOptions, default: str) -> DataOptions:

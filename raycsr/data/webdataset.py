@@ -47,7 +47,7 @@ class _Sample:
 
     offset: int  # of its content
     size: int
-    label: int
+    label: int | None  # None where nothing beside it says one
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ class _Index:
 
 def list_webdataset(options: DataOptions) -> Found:
     """All images, tar by tar in natural order of their keys; tars hold no names of classes."""
+    return _list(options, labelled=True)
+
+
+def list_webdataset_of_images(options: DataOptions) -> Found:
+    """All images, tar by tar in natural order of their keys; a key needs no label."""
+    return _list(options, labelled=False)
+
+
+def _list(options: DataOptions, labelled: bool) -> Found:
     root = str(options.path)
     left_out: Counter[str] = Counter()
     tars = []
@@ -74,17 +83,22 @@ def list_webdataset(options: DataOptions) -> Found:
     folder = folder_of(root)
     with ThreadPoolExecutor(READ_THREADS) as pool:
         indices = list(pool.map(lambda file: _index(folder, file), tars))
-    parts = [_listed(file, index.images) for file, index in zip(tars, indices, strict=True)]
+    parts = [_listed(file, index.images, labelled) for file, index in zip(tars, indices, strict=True)]
     for index in indices:
         left_out.update(index.left_out)
     return Found(pd.concat([frame([], [], [], []), *parts], ignore_index=True), None, left_out)
 
 
-def _listed(file: File, images: dict[str, _Sample]) -> pd.DataFrame:
+def _listed(file: File, images: dict[str, _Sample], labelled: bool) -> pd.DataFrame:
     keys = sorted(images, key=natural)
     samples = [images[key] for key in keys]
     ids = [f"{file.path}#{key}" for key in keys]
-    return frame(ids, [sample.label for sample in samples], [sample.size for sample in samples], file.version)
+    unlabelled = [key for key, sample in zip(keys, samples, strict=True) if sample.label is None]
+    if labelled and unlabelled:
+        key, tar = unlabelled[0], posixpath.basename(file.path)
+        raise UserError(f"image {key!r} of {tar!r} has no label: add {key}.cls, or {key}.json with a label")
+    labels = [sample.label if labelled else -1 for sample in samples]
+    return frame(ids, labels, [sample.size for sample in samples], file.version)
 
 
 def read_webdataset(options: DataOptions, image_ids: Sequence[str], room: Room) -> Images:
@@ -185,9 +199,7 @@ def _walk_headers(headers: _SmallReads, total: int, tar: str) -> _Index:
             raise UserError(f"{tar!r} has {key + field!r} without an image: add {key}{PICTURES}")
         if key not in images:
             left_out[field] += 1
-    samples = {
-        key: _Sample(member.offset_data, member.size, _label_of(key, labels, tar)) for key, member in images.items()
-    }
+    samples = {key: _Sample(member.offset_data, member.size, _label_of(key, labels)) for key, member in images.items()}
     return _Index(samples, left_out)
 
 
@@ -224,11 +236,8 @@ def _label(content: bytes, name: str, tar: str) -> int | None:
     raise UserError(f"{name!r} of {tar!r} has no integer label: write the class's index")
 
 
-def _label_of(key: str, labels: dict[tuple[str, str], int | None], tar: str) -> int:
-    label = labels.get((key, ".cls"), labels.get((key, ".json")))
-    if label is None:
-        raise UserError(f"image {key!r} of {tar!r} has no label: add {key}.cls, or {key}.json with a label")
-    return label
+def _label_of(key: str, labels: dict[tuple[str, str], int | None]) -> int | None:
+    return labels.get((key, ".cls"), labels.get((key, ".json")))
 
 
 def _damaged(tar: str, why: str) -> UserError:
@@ -236,5 +245,8 @@ def _damaged(tar: str, why: str) -> UserError:
 
 
 WEBDATASET = SourceKind(
-    list_webdataset, read_webdataset, f"a .tar, or a folder of them, of <key>{PICTURES}, and <key>.cls"
+    list_webdataset,
+    read_webdataset,
+    f"a .tar, or a folder of them, of <key>{PICTURES}, and <key>.cls",
+    unlabelled=list_webdataset_of_images,
 )
