@@ -9,6 +9,7 @@ from typing import Any
 _HOMES = {
     "Answer": "raycsr.certification",
     "CostMatrix": "raycsr.costs",
+    "SmoothedClassifier": "raycsr.deployment.smoothed_classifier",
     "UserError": "raycsr.errors",
     "Votes": "raycsr.smoothing.votes",
     "certify_counts": "raycsr.certification",

@@ -13,17 +13,15 @@ from raycsr.certification.attacks import COST_SENSITIVE_RADIUS
 from raycsr.costs import CostMatrix
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import Source, open_source, stored_options
+from raycsr.deployment.of_run import base_classifier_of, rule_of
 from raycsr.distributed.attack.arguments import AttackArguments
 from raycsr.distributed.plans import AttackPlan
-from raycsr.errors import UserError, shown
+from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.loading import load_base_classifier
-from raycsr.models.rules import ARGMAX, Rule, rule_of_dict
-from raycsr.models.spec import ModelOptions
+from raycsr.models.rules import Rule
 from raycsr.options import listed
 from raycsr.results import Run, load_certificates, resolve_run
 from raycsr.results.attacks import AttackSet, attack_set
-from raycsr.results.notes import read_rule
 from raycsr.smoothing.options import CHUNK, check_attack
 
 
@@ -96,17 +94,16 @@ def check(asked: AttackArguments) -> AttackJob:
     _check_aim(asked)
     found = resolve_run(asked.run)
     manifest = found.manifest()
-    rule_id = found.rule_id(asked.rule)
-    rule = ARGMAX if rule_id == ARGMAX.id else rule_of_dict(read_rule(found.store, f"rules/{rule_id}.json"))
+    rule = rule_of(found, asked.rule)
     matrix = found.costs(asked.costs)
     if not matrix.sensitive.any():
         raise UserError(f"costs {asked.costs!r} have no costly mistake: there is nothing to attack")
-    certificates = load_certificates(found.location, asked.costs, asked.alpha, rule_id)
+    certificates = load_certificates(found.location, asked.costs, asked.alpha, rule.id)
     return AttackJob(
         run=found,
         manifest=manifest,
         asked=asked,
-        base_classifier=_model(found, manifest, asked.model),
+        base_classifier=base_classifier_of(found, manifest, asked.model),
         source=_source(found, manifest, asked.data),
         rule=rule,
         matrix=matrix,
@@ -156,38 +153,6 @@ def wanted_attacks(certificates: pd.DataFrame, asked: AttackArguments, run_id: s
     of_radii = [some.assign(radius=radius) for radius in dict.fromkeys(asked.radii or [])]
     every = pd.concat(of_radii).sort_index(kind="stable").loc[some.index]
     return every.assign(certified=np.nan, alpha=np.nan).reset_index(drop=True)
-
-
-def _model(run: Run, manifest: dict[str, Any], model: str | ModelOptions | None) -> BaseClassifier:
-    """The run's base classifier: that which is named, or the one that the manifest names.
-
-    Raises:
-        UserError: it is not the one that the run's votes are of.
-    """
-    if not {"preprocessing", "components"} <= manifest.keys():
-        raise UserError(f"run {run.run_id} does not say which weights its votes are of, so it cannot be attacked")
-    name = manifest["model"]
-    fix = "give its own by --model.name, as `raycsr sample` had it"
-    options = ModelOptions(name) if model is None else ModelOptions(model) if isinstance(model, str) else model
-    height, width = manifest["preprocessing"]["input_size"]
-    try:
-        found = load_base_classifier(options, num_classes=manifest["num_classes"])
-        if options.input_size is None and found.preprocessing.input_size != (height, width) and height == width:
-            options = replace(options, input_size=height)  # which the manifest says, not the model's name
-            found = load_base_classifier(options, num_classes=manifest["num_classes"])
-    except UserError as error:
-        if model is not None:
-            raise
-        raise UserError(f"the model of run {run.run_id}, {shown(name)}, cannot be loaded ({error}); {fix}") from error
-    for what, here, there in (
-        ("weights", found.components, manifest.get("components")),
-        ("preprocessing", found.preprocessing.to_dict(), manifest["preprocessing"]),
-    ):
-        if here != there:
-            raise UserError(
-                f"model {options.label!r} is not that of run {run.run_id} ({shown(name)}): its {what} differ; {fix}"
-            )
-    return found
 
 
 def _source(run: Run, manifest: dict[str, Any], data: DataOptions | None) -> Source:
