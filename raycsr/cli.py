@@ -37,6 +37,7 @@ VERBS = {
     "sweep": ("raycsr.verbs.sweep:sweep", "trainings over a space, on Ray Tune; keeps those that certify best"),
     "tune-rule": ("raycsr.verbs.tune_rule:tune_rule", "training images -> a cost-sensitive decision rule"),
     "attack": ("raycsr.verbs.attack:attack", "gradients against a run's certificates, and beyond them"),
+    "predict": ("raycsr.verbs.predict:predict", "unlabelled images -> what the smoothed classifier says of each"),
     "evaluate": ("raycsr.verbs.evaluate:evaluate", "sample, certify and report"),
     "validate": (
         "raycsr.verbs.validate:validate",
@@ -241,9 +242,10 @@ def _report_errors(result: Any) -> int:
     broken = getattr(result, "broken_guarantee", "")
     if broken:
         print(f"raycsr: {printable(broken)}", file=sys.stderr)
-    not_attacked = getattr(result, "errors", {})
-    if not_attacked:
-        print(f"raycsr: {len(not_attacked)} images could not be attacked: {_first(not_attacked)}", file=sys.stderr)
+    without = getattr(result, "errors", {})
+    if without:
+        what = "answered" if hasattr(result, "predictions") else "attacked"
+        print(f"raycsr: {len(without)} images could not be {what}: {_first(without)}", file=sys.stderr)
     result = getattr(result, "outcomes", result)
     outcomes = [one for one in result if hasattr(one, "errors")] if isinstance(result, list) else []
     errors = {image_id: why for outcome in outcomes for image_id, why in outcome.errors.items()}
@@ -255,7 +257,7 @@ def _report_errors(result: Any) -> int:
         )
     for outcome in outcomes:
         print(outcome.run.location)
-    return 1 if errors or failures or broken or not_attacked else 0
+    return 1 if errors or failures or broken or without else 0
 
 
 def _first(errors: Mapping[str, str]) -> str:

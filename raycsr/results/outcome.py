@@ -1,4 +1,4 @@
-"""What became of a run that was sampled, or attacked."""
+"""What became of a run that was sampled, or attacked, and of images that were answered."""
 
 from dataclasses import dataclass, field
 
@@ -33,4 +33,21 @@ class Attacked:
     attacks: pd.DataFrame
     errors: dict[str, str]
     broken_guarantee: str = ""
+    lines: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What became of images that were to be answered.
+
+    Attributes:
+        location: Folder of the answers.
+        predictions: Rows of `raycsr.results.predictions.PREDICTIONS`, one an image.
+        errors: image_id -> why nothing is said of it.
+        lines: What was said, in words.
+    """
+
+    location: str
+    predictions: pd.DataFrame
+    errors: dict[str, str]
     lines: list[str] = field(default_factory=list)
