@@ -33,6 +33,7 @@ VERBS = {
     "certify": ("raycsr.verbs.certify:certify", "votes -> certificates, for any cost matrix"),
     "report": ("raycsr.verbs.report:report", "certificates -> a table and certified curves"),
     "compare": ("raycsr.verbs.compare:compare", "two runs or rules, paired by image: what differs, and is it chance?"),
+    "show": ("raycsr.verbs.show:show", "images beside noisy copies and pictures as near as a radius"),
     "train": ("raycsr.verbs.train:train", "images -> a base classifier, judged by certificates"),
     "sweep": ("raycsr.verbs.sweep:sweep", "trainings over a space, on Ray Tune; keeps those that certify best"),
     "tune-rule": ("raycsr.verbs.tune_rule:tune_rule", "training images -> a cost-sensitive decision rule"),

@@ -4,7 +4,7 @@ Intervals of two summaries that overlap say little: both stand on the same image
 What counts is the images that differ. Everything here is about those (McNemar, Psychometrika 1947).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,6 +201,47 @@ def _difference(pairs: Pairs, name: str) -> dict | None:
         "b_better": int((better > 0).sum()),
         "p": paired_p(gains[:, 0], groups, are_shares=metric.is_share),
     }
+
+
+def against_first(
+    certificates: Sequence[pd.DataFrame], *, costs: CostMatrix, radius: float, metric: str
+) -> list[float]:
+    """The p of one metric of each of several classifiers against the first, corrected for all pairs among them.
+
+    For the first may have been picked because it is the best: of so many pairs (not only those with the first) any is
+    called different at .05 by chance with probability .05 at most (Bonferroni).
+
+    Args:
+        certificates: Rows of `certify_counts` of each, under one cost matrix and alpha.
+        costs: Cost matrix.
+        radius: The radius, in the units of sigma.
+        metric: Name of the metric.
+
+    Returns:
+        A p each, of those behind the first; NaN where no image is in both.
+    """
+    first, *others = (_values_of_images(one, costs, radius, metric) for one in certificates)
+    pairs = len(certificates) * (len(certificates) - 1) // 2
+    found = []
+    for other in others:
+        both = first if first.index.equals(other.index) else first[first.index.isin(other.index)]
+        gains = other["value"].reindex(both.index).to_numpy() - both["value"].to_numpy()
+        known = len(gains) and not np.isnan(gains).any()
+        p = paired_p(gains, group_numbers(both["group"]), are_shares=METRICS[metric].is_share) if known else np.nan
+        found.append(min(1.0, pairs * p) if known else np.nan)
+    return found
+
+
+def _values_of_images(certificates: pd.DataFrame, costs: CostMatrix, radius: float, metric: str) -> pd.DataFrame:
+    """image_id -> value of a metric and number of the group, of the images that the metric is about."""
+    every = Judged(certificates, np.arange(len(certificates)), costs, checked_radii(radius))
+    judged = every.only(METRICS[metric].population.of(every))
+    groups = group_column(certificates)
+    columns = {
+        "value": METRICS[metric].values(judged)[:, 0].astype(np.float64),
+        "group": judged.rows if groups is None else groups[judged.rows],
+    }
+    return pd.DataFrame(columns, index=pd.Index(certificates["image_id"].to_numpy()[judged.rows]))
 
 
 def _corrected(table: pd.DataFrame, margin: float | None) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from raycsr.reports.curves import STYLE, png
 from raycsr.reports.document import Column, Document, Notes, Paragraph, Picture, Section, Table
 from raycsr.reports.notes import seen_images_in_words
 from raycsr.reports.stand import stands_on
+from raycsr.reports.tables import p_in_words
 from raycsr.results.locations import resolve_run
 from raycsr.store import Store
 
@@ -175,11 +176,6 @@ def difference_table(of: Compared) -> Table:
         cells += [p_in_words(row["p"]), p_in_words(row["p_holm"]), _verdict_of(row)]
         rows.append(cells)
     return Table(columns, rows)
-
-
-def p_in_words(p: float) -> str:
-    """A probability with two digits, or that it is small."""
-    return "< .0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def _verdict_of(row: dict) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from raycsr.certification import class_recalls, costliest_images
+from raycsr.certification.comparison import against_first
 from raycsr.errors import UserError, first_of
 from raycsr.reports.attacked import attacked_table, audited, plot_attacked
 from raycsr.reports.certified import Certified, pairwise_tables
@@ -36,10 +37,13 @@ from raycsr.reports.document import (
 from raycsr.reports.findings import Findings
 from raycsr.reports.notes import TERMS, notes_on
 from raycsr.reports.stand import stands_on
+from raycsr.reports.sureness import EXPLAINED as SURENESS
+from raycsr.reports.sureness import plot_sureness
 from raycsr.reports.tables import equal_accuracy_table, front_table, ranking_table, summary_table, without
 
 _IMAGES = 12  # of the costliest
 _NAMED = 8  # classes in a sentence
+_SHOWN = 2  # images beside pictures near them
 
 
 def compose(found: Findings) -> Document:
@@ -55,6 +59,8 @@ def compose(found: Findings) -> Document:
             Section("How to read this", [Details(lambda: [Notes(TERMS)]), Notes(notes_on(found))]),
             Section("What this stands on", [stands_on(found.sets)]),
             Section("All numbers", [summary_table(found.table)]),
+            Details(partial(_sureness, found)),
+            Details(partial(_a_radius, found)),
             *(_of_costs(found, costs, looked_at[costs]) for costs in dict.fromkeys(one.costs for one in found.sets)),
         ],
     )
@@ -71,7 +77,7 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Se
     at, ranked = f"at radius {found.radius:g}", rank_points(found.points[found.points["costs"] == costs])
     blocks: list[Block] = [Paragraph(_mistakes(looked_at[0]))]
     if len(ranked) > 1:
-        blocks.append(Details(lambda: [Section(f"Ranking {at}", _ranking(ranked))]))
+        blocks.append(Details(lambda: [Section(f"Ranking {at}", _ranking(found, ranked))]))
     blocks.append(Details(lambda: [Section("Certified curves", _curves(found, costs))]))
     attacked = _attacked(found, costs)
     if attacked:
@@ -105,12 +111,53 @@ def _names(one: Certified, classes: Sequence[int]) -> str:
     return first_of([names[y] for y in classes], _NAMED)
 
 
-def _ranking(ranked: pd.DataFrame) -> list[Block]:
+def _sureness(found: Findings) -> list[Block]:
+    """The distribution of the answer's share; nothing where only published tables are shown."""
+    picture = plot_sureness(found.drawn)
+    if picture is None:
+        return []
+    described = "How many images are answered rightly by each share of votes"
+    return [Section("How sure the answers are", [Paragraph(SURENESS), Picture(picture, described)])]
+
+
+def _a_radius(found: Findings) -> list[Block]:
+    """What the radius of comparison and the noise look like, on images of the first run that can be read."""
+    from raycsr.reports.perturbed import EXPLAINED, gallery, perturbed  # what reads data, which only the page needs
+    from raycsr.reports.photographs import read_pictures
+
+    one = next((one for one in found.sets if one.origin is not None), None)
+    if one is None or one.origin is None or not found.radius:
+        return []
+    rows = one.certificates.iloc[np.unique(np.linspace(0, len(one.certificates) - 1, _SHOWN).astype(int))]
+    sigma, blocks = one.origin.manifest()["sigma"], list[Block]([Paragraph(EXPLAINED)])
+    try:
+        pictures = read_pictures(one.origin, rows)
+    except UserError as error:
+        pictures = []
+        blocks = [Paragraph(f"The images of {one.run} cannot be shown: {error}")]
+    for name, picture in zip(rows["image_id"], pictures, strict=False):
+        if isinstance(picture, str):
+            blocks.append(Paragraph(f"{name} cannot be shown: {picture}"))
+        else:
+            blocks.append(gallery(picture, name, perturbed(picture, name, radius=found.radius, sigma=sigma)))
+    return [Section(f"What a radius of {found.radius:g} looks like", blocks)]
+
+
+def _ranking(found: Findings, ranked: pd.DataFrame) -> list[Block]:
+    """The ranking of one costs, with what is told apart from the first, image by image."""
+    metric = ranked["metric"].iloc[0]
     explained = (
-        f"By {metric_in_words(ranked['metric'].iloc[0])}, among those whose accuracy is at most {BUDGET:g} below the "
-        "most accurate; the others come after. One that is picked from these very images has no valid alpha."
+        f"By {metric_in_words(metric)}, among those whose accuracy is at most {BUDGET:g} below the "
+        "most accurate; the others come after. One that is picked from these very images has no valid alpha. Against "
+        "the first: whether chance alone explains the difference, by the images that both have, where intervals side "
+        "by side do not tell; p is corrected for all pairs, since the first was picked from them."
     )
-    return [Paragraph(explained), ranking_table(ranked)]
+    by_key = {(one.run, one.costs, one.rule_id): one for one in found.sets}
+    keys = zip(ranked["run"], ranked["costs"], ranked["rule_id"], strict=True)
+    sets = [by_key[key] for key in keys]
+    frames = [one.certificates for one in sets]
+    against = against_first(frames, costs=sets[0].matrix, radius=found.radius, metric=metric)
+    return [Paragraph(explained), ranking_table(ranked, against)]
 
 
 def _curves(found: Findings, costs: str) -> list[Block]:

@@ -56,10 +56,10 @@ def read_pictures(run: Run, certificates: pd.DataFrame) -> list[NDArray[np.uint8
     return shown
 
 
-def small_png(image: NDArray[np.uint8]) -> bytes:
-    """Pixels (H, W, 3) as a PNG of 160 px at most on its longer side."""
+def small_png(image: NDArray[np.uint8], longest: int = _LONGEST) -> bytes:
+    """Pixels (H, W, 3) as a PNG of so many px at most on its longer side."""
     picture, buffer = Image.fromarray(image), io.BytesIO()
-    picture.thumbnail((_LONGEST, _LONGEST))
+    picture.thumbnail((longest, longest))
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from raycsr.certification import METRICS
+from raycsr.certification.comparison import SIGNIFICANCE
 from raycsr.certification.metrics.record import SENSITIVE
 from raycsr.reports.document import Column, Table
 
@@ -59,16 +60,35 @@ def front_table(on_front: pd.DataFrame) -> Table:
     return _beside(table, Column("best of all runs"), best)
 
 
-def ranking_table(ranked: pd.DataFrame) -> Table:
-    """What `rank_points` returns, of one costs: the metric comes first, and those beyond the budget say so."""
+def ranking_table(ranked: pd.DataFrame, against: Sequence[float] | None = None) -> Table:
+    """What `rank_points` returns, of one costs: the metric comes first, and those beyond the budget say so.
+
+    Args:
+        ranked: Rows of one costs.
+        against: The p of each row against the first, but of the first; NaN where it has none.
+    """
     (metric,) = ranked["metric"].unique()
     beside = [name for name in _RANKED if name not in (metric, "num_sensitive")]
     table = _table(ranked, ["run", "rule", "num_sensitive", metric, *beside])
     rows = [[f"{place}", *row] for place, row in zip(ranked["place"], table.rows, strict=True)]
     table = Table([Column("", numeric=True), *table.columns], rows, table.marks)
+    if against is not None:
+        table = _beside(table, Column("against the first"), ["", *map(told_apart, against)])
     if ranked["within_budget"].all():
         return table
     return _beside(table, Column("note"), ["" if within else BEYOND_BUDGET for within in ranked["within_budget"]])
+
+
+def told_apart(p: float) -> str:
+    """What a p means, and the p: whether two are told apart at `SIGNIFICANCE`."""
+    if pd.isna(p):
+        return "-"
+    return f"{'differs' if p < SIGNIFICANCE else 'not told apart'} (p {p_in_words(p)})"
+
+
+def p_in_words(p: float) -> str:
+    """A probability with two digits, or that it is small."""
+    return "< .0001" if p < 0.0001 else f"{p:.2g}"
 
 
 BEYOND_BUDGET = "accuracy beyond budget"

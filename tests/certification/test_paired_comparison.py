@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom, binomtest, multinomial
 
 from raycsr import CostMatrix, UserError, certify_counts, compare, summarize
-from raycsr.certification.comparison import COMPARED, exchange_p, holm, mcnemar, paired_p
+from raycsr.certification.comparison import COMPARED, against_first, exchange_p, holm, mcnemar, paired_p
 from raycsr.certification.intervals import mean_difference_interval, share_difference_interval
 
 COSTS = CostMatrix.seedwise(2, [0])
@@ -233,3 +233,24 @@ def test_a_margin_is_a_share_that_may_be_lost(margin):
     a = certified([True])
     with pytest.raises(UserError, match="margin"):
         compare(a, a, costs=COSTS, radius=0.5, margin=margin)
+
+
+def test_a_ranking_is_corrected_for_all_pairs_and_takes_common_images():
+    better, worse = of_pairs(both=20, only_a=12, only_b=0, neither=0)
+    others = [better, worse.sample(frac=1, random_state=0), better.iloc[:5], certified([True], ids=["elsewhere"])]
+    found = against_first(others, costs=COSTS, radius=0.5, metric="rob_cs")
+    assert found[:2] == [6 * 2 / 2**12, 1.0] and np.isnan(found[2])
+    assert against_first([better], costs=COSTS, radius=0.5, metric="rob_cs") == []
+    cost = against_first([better, worse], costs=COSTS, radius=0.5, metric="rob_cost")
+    assert cost == [2 / 2**12]
+
+
+def test_a_ranking_picked_from_many_is_wrong_no_more_often():
+    """The best of eight that are alike, against the seven others."""
+    generator, wrong = np.random.default_rng(0), 0
+    for _ in range(200):
+        hits = generator.random((8, 300)) < 0.7
+        order = np.argsort(-hits.sum(axis=1))
+        gains = [hits[i].astype(float) - hits[order[0]] for i in order[1:]]
+        wrong += min(28 * paired_p(one, np.arange(300), are_shares=True) for one in gains) < 0.05
+    assert wrong <= 20  # binom.ppf(.999, 200, .05)

@@ -17,6 +17,7 @@ from raycsr.verbs.report import report
 
 EVIL = '<img src="http://evil.example/x.png">'
 FIRST = ["How to read this", "What this stands on", "All numbers"]
+OF_RUNS = [*FIRST, "How sure the answers are", "What a radius of 0.5 looks like"]  # published tables have neither
 SECTIONS = [
     "Ranking at radius 0.5",
     "Certified curves",
@@ -63,11 +64,11 @@ def test_each_cost_matrix_has_its_section_with_everything(page, tmp_path):
     run = write_run(tmp_path, "m.pt", answers, certify_under=certify, photographs=photographs)
     text = page(run.location)
     assert headings(text, 1) == ["Certified robustness"]
-    assert headings(text, 2) == [*FIRST, "Costs: pair:a/b", "Costs: uniform"]
+    assert headings(text, 2) == [*OF_RUNS, "Costs: pair:a/b", "Costs: uniform"]
     assert headings(text, 3) == SECTIONS * 2
     assert "Costly mistakes: images of a taken for b." in text
     assert "Costly mistakes: images of any class taken for any other class." in text
-    pair, uniform = text.split("<h2>")[4:]
+    pair, uniform = text.split("<h2>")[6:]
     # NEVER_B has the larger rob_cs and loses 1/6 of accuracy, beyond the budget
     assert first_row(section(pair, SECTIONS[0]))[:5] == ["1", "m.pt σ=0.5", "argmax", "2", "0.500 [0.095, 0.905]"]
     assert "accuracy beyond budget" in section(pair, SECTIONS[0])
@@ -77,6 +78,27 @@ def test_each_cost_matrix_has_its_section_with_everything(page, tmp_path):
     (costliest,) = pictures(section(pair, SECTIONS[5]))
     assert costliest.shape == (8, 8, 3) and costliest.max() == 40  # a/1.png, which is taken for a b
     assert "<b>a/1.png</b><br>a → b<br>cost 1" in section(pair, SECTIONS[5])
+
+
+def test_a_ranking_says_what_is_told_apart_from_the_first(page, tmp_path):
+    """20 images of a: argmax takes ten for b, both rules none, and one of them is less accurate."""
+    answers = {"argmax": PLAIN, "offset:1*pair:a/b": NO_B, "offset:2*pair:a/b": NEVER_B}
+    ranking = section(page(write_run(tmp_path, "m.pt", answers, times=10).location), SECTIONS[0])
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in ranking.split("<tbody>")[1].split("</tr>")[:3]]
+    said = {row[2]: row[-2] for row in rows}
+    # 2 / 2^10 for ten images of one kind, and three pairs
+    assert said["argmax"] == "differs (p 0.0059)" and said["offset:2*pair:a/b"] == "not told apart (p 1)"
+    assert said["offset:1*pair:a/b"] == "" and rows[0][2] == "offset:1*pair:a/b"
+
+
+def test_a_radius_is_shown_on_the_images_of_the_run(page, tmp_path):
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN}, photographs=write_photographs(tmp_path / "photographs"))
+    text = page(run.location)
+    part = text.split(f"<h2>{OF_RUNS[-1]}</h2>")[1].split("</section>")[0]
+    assert len(pictures(part)) == 2 * 5 and "PSNR" in part and "σ = 0.5" in part
+    assert len(pictures(text.split(f"<h2>{OF_RUNS[-2]}</h2>")[1].split("</section>")[0])) == 1
+    away = page(write_run(tmp_path, "n.pt", {"argmax": PLAIN}).location)
+    assert "cannot be shown: there is no &#x27;" in away.split(f"<h2>{OF_RUNS[-1]}</h2>")[1].split("</section>")[0]
 
 
 def test_where_the_images_are_away_the_page_says_so_and_has_the_rest(page, tmp_path):
@@ -98,7 +120,7 @@ def test_one_set_has_no_ranking_and_nothing_costly_no_images(page, tmp_path):
     run.certify("nothing.csv", CostMatrix(np.zeros((3, 3))), 0.01)
     run.certify("pair:a/b", run.costs("pair:a/b"), 0.01)
     text = page(run.location)
-    assert headings(text, 2)[3:] == ["Costs: nothing.csv", "Costs: pair:a/b"]
+    assert headings(text, 2)[5:] == ["Costs: nothing.csv", "Costs: pair:a/b"]
     assert headings(text, 3) == [SECTIONS[1], SECTIONS[4], SECTIONS[1], *SECTIONS[3:]]
     assert "No mistake is costly." in text
     assert "there is no image on which a costly mistake is left" in section(text, SECTIONS[5])
@@ -128,5 +150,5 @@ def test_a_browser_shows_the_page_and_asks_for_nothing(page, tmp_path):
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += [f"--log-net-log={log}", "--dump-dom", f"file://{tmp_path / 'out' / 'report.html'}"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    assert headings(shown, 2) == [*FIRST, "Costs: uniform"]
+    assert headings(shown, 2) == [*OF_RUNS, "Costs: uniform"]
     assert "evil.example" not in log.read_text()

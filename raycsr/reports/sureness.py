@@ -1,0 +1,66 @@
+"""How sure the answers are: the distribution of the bound on the answer's share, which an average radius hides."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import ndtr
+
+from raycsr.reports.certified import Certified
+from raycsr.reports.curves import STYLE, legend_below, png
+
+_MOST_SIGMAS = 4  # on the upper axis: radii in units of sigma
+
+EXPLAINED = (
+    "For each share of votes, how many images are answered rightly with a share proven to be as large. The average "
+    "certified radius (ACR) is the mean of sigma times the normal quantile of that share, which grows without bound as "
+    "it nears 1: a model that is surer of easy images gains ACR, though it answers no image more. Compare the curves "
+    "where they matter to you, not their mean (Average Certified Radius is a Poor Metric for Randomized "
+    "Smoothing, 2024)."
+)
+
+
+def sure_shares(certificates: pd.DataFrame) -> np.ndarray:
+    """The lower bound on the share of each right answer, ascending; 0 of a wrong answer, or where there is none; (N,).
+
+    Args:
+        certificates: Rows of `certify_counts`.
+    """
+    right = (certificates["prediction"] == certificates["label"]).fillna(False).to_numpy(bool)
+    bound = certificates["p_a_lower_standard"].to_numpy(np.float64, na_value=0.0)
+    return np.sort(np.where(right & certificates["error"].isna().to_numpy(), bound, 0.0))
+
+
+def plot_sureness(sets: Sequence[Certified]) -> bytes | None:
+    """Draws, over each share of votes, how many images are answered rightly by a share as large.
+
+    Args:
+        sets: Sets of any runs, costs and rules; each run and rule is drawn once, for the share knows no costs.
+
+    Returns:
+        A PNG; None where no set says the share, as published tables do not.
+    """
+    distinct = {(one.run, one.rule_id, one.alpha): one for one in sets if one.origin is not None}
+    if not distinct:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.4), dpi=120, layout="constrained")
+        axis = figure.subplots()
+        labels = [one.label for one in distinct.values()]
+        for (_, _, alpha), one in distinct.items():
+            shares = sure_shares(one.certificates)
+            left = 1 - np.arange(len(shares)) / len(shares)  # share of images with one no smaller
+            label = one.label if labels.count(one.label) == 1 else f"{one.label} (alpha {alpha:g})"
+            axis.step([0, *shares, 1], [1, *left, 0], where="pre", label=label, linewidth=1.6)
+        axis.axvline(0.5, color="0.6", linewidth=0.8, linestyle=":")  # where the standard radius begins
+        axis.set(xlabel="lower bound on the share of votes of the right answer (p_A)", ylabel="share of images")
+        axis.set(xlim=(0, 1), ylim=(0, 1.02))
+        axis.grid(alpha=0.25)
+        above = axis.secondary_xaxis("top", functions=(lambda share: share, lambda share: share))
+        sigmas = np.arange(_MOST_SIGMAS)
+        above.set_xticks(ndtr(sigmas), [f"{sigma:g}σ" for sigma in sigmas])
+        above.set_xlabel("standard radius")
+        legend_below(figure, *axis.get_legend_handles_labels())
+        return png(figure)
