@@ -4,7 +4,14 @@ The public names are loaded when they are first used: certifying stored votes ne
 """
 
 import importlib
+import os
 from typing import Any
+
+# PyTorch's threads spin while they wait for each other, for milliseconds unless told. On a busy machine the one that is
+# waited for has no core meanwhile, and two threads take fifty times as long as one: they are to sleep after some 20 us,
+# which costs a quiet machine nothing. OpenMP reads this when it is loaded, which is when PyTorch is: in workers, too.
+if "OMP_WAIT_POLICY" not in os.environ:  # what a user says of it stays so
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _HOMES = {
     "Answer": "raycsr.certification",

@@ -5,6 +5,7 @@ from raycsr import UserError
 from raycsr.distributed import pool
 from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import check_pool, device_kind, device_name, fastest_batch_size, probe_here
+from raycsr.models.spec import Preprocessing
 from raycsr.smoothing.options import SamplingOptions
 
 
@@ -38,6 +39,23 @@ def test_the_batch_is_doubled_while_that_is_faster():
 
 def test_the_batch_holds_no_more_than_there_are_samples():
     assert fastest_batch_size(float, max_samples=100) == (64, 64.0)
+
+
+def test_a_machine_that_is_busy_with_other_things_now_and_then_chooses_the_same_batch(monkeypatch):
+    clock, passes = [0.0], []
+
+    class Network(torch.nn.Module):
+        preprocessing, precision = Preprocessing((8, 8), "bilinear", 1.0, "center"), "fp32"
+
+        def forward(self, pixels):
+            passes.append(len(pixels))
+            clock[0] += 0.001 * len(pixels) ** 0.5 + (0.2 if len(passes) % 3 == 0 and len(pixels) > 8 else 0)
+            return pixels.mean(dim=(2, 3))
+
+    monkeypatch.setattr(pool.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(pool, "prepare_for_inference", lambda *_, **__: Network())
+    found = probe_here(Network(), SamplingOptions(sigma=0.5, n0=64, n=192, precision="fp32"), threads=1)
+    assert found.batch_size == 256 and found.samples_per_second == pytest.approx(256**0.5 / 0.001)
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_not_taken():
