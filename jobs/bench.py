@@ -28,7 +28,7 @@ from raycsr.distributed.pool import device_name
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.prepare import prepare_for_inference, resolve_precision
+from raycsr.models.prepare import arithmetic, prepare_for_inference, resolve_precision
 from raycsr.models.spec import ModelOptions
 from raycsr.reports import Column, Table, as_text
 from raycsr.results import load_votes
@@ -82,6 +82,9 @@ def engine() -> list[dict]:
             sampler = Sampler(network, Draws(SIGMA, CHUNK, n - CHUNK, batch_size=batch_size), device=device)
             name = f"engine, {precision}, batch {batch_size}{', compiled' if compiled else ''}"
             contenders[name] = functools.partial(sampler.count, image, "image")
+        contenders[f"bare passes of {name.removeprefix('engine, ')}"] = _bare_passes(
+            network, batch_sizes[-1], n, device
+        )
 
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(ROUNDS + 1):  # the first round warms up
@@ -98,6 +101,25 @@ def engine() -> list[dict]:
     if device.type == "cuda":
         rows.append(_matrix_rate(device, max(rates.values())))
     return rows
+
+
+def _bare_passes(network: BaseClassifier, batch_size: int, n: int, device: torch.device) -> Callable[[], None]:
+    """The network alone on one batch, over and over until n rows; on a GPU a CUDA graph, as the engine's passes are."""
+    pixels = torch.rand((batch_size, *_picture().shape), device=device).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def one_pass() -> torch.Tensor:
+        with arithmetic(network.precision, device):
+            return network(pixels)
+
+    launch: Callable[[], object] = one_pass
+    if device.type == "cuda":
+        one_pass()  # compiles
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            one_pass()
+        launch = graph.replay
+    return lambda: [launch() for _ in range(n // batch_size)] and None
 
 
 def _picture(side: int = 224) -> torch.Tensor:

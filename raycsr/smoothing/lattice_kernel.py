@@ -20,8 +20,8 @@ from raycsr.smoothing.lattice import LatticeTable
 if TYPE_CHECKING:
     from raycsr.smoothing.noise import Copies
 
-_BLOCKS = 64  # of 16 elements, in each program of the first kernel
-_WARPS = 2  # so that each thread has a block of its own
+_BLOCKS = 32  # of 16 elements, in each program of the first kernel
+_WARPS = 1  # so that each thread has a block of its own
 _FINISHED = 256  # elements that a program of the second finishes at a time
 _FINISHERS = 1024  # its programs
 

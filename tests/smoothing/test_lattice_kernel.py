@@ -108,7 +108,7 @@ def test_it_compiles_for_a_gpu_that_is_not_here(tmp_path, monkeypatch):
     sizes = {"capacity": "i32", "rows": "i32", "elements": "i32"}
     table = {"starts": "*i32", "fractions": "*i64", "lowest": "i32"}
     for kernel, its_own, constants in (
-        (lattice_kernel._noisy_copies, {"values": "*fp32"}, {"BLOCKS": 64}),
+        (lattice_kernel._noisy_copies, {"values": "*fp32"}, {"BLOCKS": 32}),
         (lattice_kernel._finish, table, {"HALVINGS": 11, "BLOCK": 256}),
     ):
         signature = noise | its_own | sizes | dict.fromkeys(constants, "constexpr")
