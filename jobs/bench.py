@@ -103,7 +103,7 @@ def engine() -> list[dict]:
     return rows
 
 
-def _bare_passes(network: BaseClassifier, batch_size: int, n: int, device: torch.device) -> Callable[[], None]:
+def _bare_passes(network: BaseClassifier, batch_size: int, n: int, device: torch.device) -> Callable[[], object]:
     """The network alone on one batch, over and over until n rows; on a GPU a CUDA graph, as the engine's passes are."""
     pixels = torch.rand((batch_size, *_picture().shape), device=device).contiguous(memory_format=torch.channels_last)
 
@@ -119,7 +119,7 @@ def _bare_passes(network: BaseClassifier, batch_size: int, n: int, device: torch
         with torch.cuda.graph(graph):
             one_pass()
         launch = graph.replay
-    return lambda: [launch() for _ in range(n // batch_size)] and None
+    return lambda: [launch() for _ in range(n // batch_size)]
 
 
 def _picture(side: int = 224) -> torch.Tensor:
