@@ -27,7 +27,7 @@ def summarize(
     """Sum certificates up at each radius. "Certified at r" means radius > 0 and radius >= r.
 
     Args:
-        certificates: Rows of `certify_counts` of one decision rule, alpha and method, in memory or read back.
+        certificates: Rows of `certify_counts` of one decision rule, alpha, answer and method, in memory or read back.
         costs: The cost matrix they were made with.
         radii: The radii r (R,), in the units of sigma.
         intervals: Whether to add 95 % intervals over images; a curve of many radii is quicker without.
@@ -39,14 +39,16 @@ def summarize(
         One row a radius, in the order given, with a column for each of `METRICS`, and others:
 
         - radius, num_images, num_errors, num_sensitive (images with a cost-sensitive radius), num_target (images of
-          target classes), num_groups;
+          target classes), num_answered (of those that are answered), num_groups;
+        - coverage: share of images that are answered, be it rightly or not: without an error, and not abstained;
         - accuracy: share of images with prediction == label and not abstained;
+        - answered_accuracy: the same share of the answered images alone;
         - certified_accuracy: share of images that are correct with standard_radius certified at r: the convention of
           published tables;
         - argmax_accuracy: share of images with prediction == label, whether or not that is proven;
         - multiclass_certified_accuracy: share of these images with multiclass_radius certified at r, which is a robust
-          accuracy of the argmax, and may exceed `accuracy`; NaN where certificates lack that radius, as those of
-          published tables and of the first methods do;
+          accuracy of the answer, and by argmax may exceed `accuracy`; NaN where certificates lack that radius, as
+          those of published tables and of the first methods do;
         - acr: mean of standard_radius where correct, of 0 elsewhere;
         - rob_cs: share of the sensitive images whose cost_sensitive_radius is certified at r;
         - rob_cost: mean over them of the sum of C[y, j] over the targets j not certified at r, by pairwise_radius,
@@ -65,8 +67,8 @@ def summarize(
         Errored images count in every denominator and in no numerator. NaN where a denominator is 0.
 
     Raises:
-        UserError: no rows, several rules, alphas or methods, a negative radius, certificates of other costs, or not a
-            group an image.
+        UserError: no rows, several rules, alphas, answers or methods, a negative radius, certificates of other costs,
+            or not a group an image.
 
     Example:
         >>> from raycsr import certify_counts
@@ -145,7 +147,9 @@ def refuse_mixed(certificates: pd.DataFrame) -> None:
     """Refuses certificates of which an image may have several: such as `collect_certificates` returns."""
     if certificates.empty:
         raise UserError("there are 0 certificates to sum up; certify some images first")
-    for column in certificates.columns.intersection(["run_id", "costs", "rule", "alpha", "method"], sort=False):
+    for column in certificates.columns.intersection(
+        ["run_id", "costs", "rule", "alpha", "answer", "method"], sort=False
+    ):
         if (certificates[column] == certificates[column].iloc[0]).all():
             continue
         values = certificates[column].unique()  # NaN, an alpha that nobody said, is not equal to itself

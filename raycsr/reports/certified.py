@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -20,9 +19,11 @@ from raycsr.certification import (
     pairwise_robustness,
     summarize,
 )
+from raycsr.certification.answers import ARGMAX, Answer
 from raycsr.costs import CostMatrix
 from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError, nearest
+from raycsr.reports.labels import distinct_labels
 from raycsr.reports.tables import MARK
 from raycsr.results.locations import resolve_run, runs_at
 from raycsr.results.locuslab import is_table, read_locuslab_tsv
@@ -32,18 +33,17 @@ from raycsr.store import READERS, Store
 _CURVE_POINTS = 101
 _EXPLAINED = 4  # sets in the title of a heat map
 _RADII = 4  # where the user names none
-_ID = 6  # characters of a run's id in a label
 
 
 @dataclass(frozen=True)
 class Certified:
-    """The certificates of one run, cost matrix and decision rule.
+    """The certificates of one run, cost matrix, decision rule and answer.
 
     Attributes:
         run: Label of the run, unlike those of the others.
         costs: Cost matrix as a person writes it.
-        rule: Decision rule as a person writes it.
-        rule_id: Id of the rule, as the certificates have it.
+        rule: Decision rule as a person writes it, and the answer where that is another than argmax.
+        rule_id: Id of the rule, as the certificates have it; with a plus and the id of such an answer.
         location: Location of the run, or of the published table.
         matrix: The cost matrix, with the class names of the data.
         certificates: The rows of this rule, as `raycsr.load_certificates` returns them.
@@ -53,6 +53,7 @@ class Certified:
         origin: The run; None for a published table.
         folder: Folder of the certificate set.
         positions: Position of each certificate's image in the run's listing.
+        answer: What the smoothed classifier says, given shares.
     """
 
     run: str
@@ -68,6 +69,19 @@ class Certified:
     origin: Run | None = None
     folder: Store | None = None
     positions: pd.Series | None = None
+    answer: Answer = ARGMAX
+
+    @property
+    def decision(self) -> str:
+        """Id of the decision rule alone, as the certificates have it."""
+        return self.rule_id.partition("+")[0]
+
+    @property
+    def decision_spec(self) -> str:
+        """The decision rule alone, as a person writes it."""
+        if self.answer.is_argmax:
+            return self.rule
+        return "argmax" if self.decision == "argmax" else self.rule.removesuffix(f", {self.answer.spec}")
 
     @property
     def alpha(self) -> float:
@@ -100,16 +114,18 @@ def load_certified(
     *,
     costs: Sequence[str] | None = None,
     rules: Sequence[str] | None = None,
+    answers: Sequence[str] | None = None,
     allow_missing: bool = False,
     table_alpha: float | None = None,
 ) -> tuple[list[Certified], list[str]]:
-    """Reads the stored certificates of some runs: one entry a run, cost matrix and decision rule.
+    """Reads the stored certificates of some runs: one entry a run, cost matrix, decision rule and answer.
 
     Args:
         runs: Folders, `s3://bucket/prefix`, or unique prefixes; folders of runs, for all in them; or files with tables
             of locuslab/smoothing.
         costs: Only these certificate sets, by their specs; by default all that are stored.
         rules: Only these decision rules, as they were written or by their ids; by default all that the runs have.
+        answers: Only these answers; by default all that are stored.
         allow_missing: Whether to take what is there where listed images have no certificate yet.
         table_alpha: Alpha of the tables, which do not say it; NaN by default.
 
@@ -125,7 +141,7 @@ def load_certified(
         ids = _rule_ids(rules, sources)
         labels = distinct_labels([(source.model, source.after, source.location) for source in sources])
         loaded = pool.map(
-            lambda source, label: _load(source, label, costs, ids, allow_missing, table_alpha), sources, labels
+            lambda source, label: _load(source, label, costs, ids, answers, allow_missing, table_alpha), sources, labels
         )
         sets = _distinct_costs([one for several in loaded for one in several])
     if not sets:
@@ -222,6 +238,7 @@ def _load(
     label: str,
     costs: Sequence[str] | None,
     ids: set[str],
+    answers: Sequence[str] | None,
     allow_missing: bool,
     table_alpha: float | None,
 ) -> list[Certified]:
@@ -235,13 +252,25 @@ def _load(
     run = source.run
     stored = run.certificate_sets()
     wanted = costs if costs is not None else list(dict.fromkeys(facts["spec"] for facts in stored.values()))
-    names = [name for spec in wanted for name, facts in stored.items() if facts["spec"] == spec]
+    said = None if answers is None else [one.id for one in run.answers(answers)]
+    names = [
+        name
+        for spec in wanted
+        for name, facts in stored.items()
+        if facts["spec"] == spec and (said is None or facts["answer"].id in said)
+    ]
     if not names and not allow_missing:
-        have = ", ".join(facts["spec"] for facts in stored.values()) or "none"
-        asked = "" if costs is None else f" for {', '.join(costs)}"
+        have = ", ".join(
+            facts["spec"] + ("" if facts["answer"].is_argmax else f" by {facts['answer'].spec}")
+            for facts in stored.values()
+        )
+        asked = ("" if costs is None else f" for {', '.join(costs)}") + (
+            "" if answers is None else f" by {', '.join(answers)}"
+        )
+        options = "--costs ..." + ("" if answers is None else " --answers ...")
         raise UserError(
-            f"run {run.run_id} has no certificates{asked} (stored: {have}); "
-            f"make them with `raycsr certify --run {run.location} --costs ...`"
+            f"run {run.run_id} has no certificates{asked} (stored: {have or 'none'}); "
+            f"make them with `raycsr certify --run {run.location} {options}`"
         )
     if not names or not shown:
         return []
@@ -270,7 +299,9 @@ def _load_set(of_run: _OfRun, name: str, facts: dict, allow_missing: bool) -> li
     matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
     size = tuple(manifest.get("preprocessing", {}).get("input_size", ())) or None
     folder = run.store.at(f"certificates/{name}")
-    of_argmax = certificates[certificates["rule"] == "argmax"]
+    of_argmax, answer = certificates[certificates["rule"] == "argmax"], facts["answer"]
+    if not answer.is_argmax:  # others are compared with the plain classifier, which never abstains
+        of_argmax = of_argmax.assign(abstain=of_argmax["p_a_lower_standard"] <= 0.5)
     sets = []
     for rule_id, rule in rules.items():
         rows = certificates[certificates["rule"] == rule_id].reset_index(drop=True)
@@ -282,13 +313,20 @@ def _load_set(of_run: _OfRun, name: str, facts: dict, allow_missing: bool) -> li
                 "report on what is there with --allow_missing true"
             )
         if len(rows):
-            missing = num_images - len(rows)
             positions = rows["image_id"].map(position)
-            plain = of_argmax if rule_id != "argmax" and len(of_argmax) else None
-            collapsed = collapsed_classes(rows, matrix.num_classes, plain)
-            rest = (missing, size, run, folder, positions)
-            sets.append(Certified(label, spec, rule, rule_id, run.location, matrix, rows, collapsed, *rest))
+            is_plain = rule_id == "argmax" and answer.is_argmax
+            collapsed = collapsed_classes(rows, matrix.num_classes, None if is_plain or of_argmax.empty else of_argmax)
+            names = _spoken(rule, rule_id, answer)
+            found = Certified(label, spec, *names, run.location, matrix, rows, collapsed, num_images - len(rows))
+            sets.append(replace(found, input_size=size, origin=run, folder=folder, positions=positions, answer=answer))
     return sets
+
+
+def _spoken(rule: str, rule_id: str, answer: Answer) -> tuple[str, str]:
+    """What a rule and an answer are called together, and their id: an answer other than argmax stands behind."""
+    if answer.is_argmax:
+        return rule, rule_id
+    return answer.spec if rule_id == "argmax" else f"{rule}, {answer.spec}", f"{rule_id}+{answer.id}"
 
 
 def _of_listed(run: Run, certificates: pd.DataFrame, listed: pd.Series) -> pd.DataFrame:
@@ -328,42 +366,3 @@ def _summary(one: Certified, radii: Sequence[float] | np.ndarray) -> pd.DataFram
     for name in ("rule_id", "rule", "costs", "run"):
         summary.insert(0, name, getattr(one, name))
     return summary.assign(collapsed=one.collapse)
-
-
-def distinct_labels(runs: Sequence[tuple[str, str, str]]) -> list[str]:
-    """A short label for each run, and no two alike.
-
-    Args:
-        runs: For each the path or name of its model, what to write after it, and its location, which ends with its id.
-            The label is the file's name; where that is not enough, with the nearest folders that differ, then with
-            the id's beginning, and of copies of one run with the location.
-    """
-    labels = [path.rsplit("/", 1)[-1] + after for path, after, _ in runs]
-    for same in _alike(labels):
-        for i, name in zip(same, _tell_apart([runs[i][0] for i in same]), strict=True):
-            labels[i] = name + runs[i][1]
-    for same in _alike(labels):
-        ids = {i: runs[i][2].rsplit("/", 1)[-1][:_ID] for i in same}
-        places = dict(zip(same, _tell_apart([runs[i][2] for i in same]), strict=True))
-        for i in same:
-            labels[i] += f" {ids[i] if list(ids.values()).count(ids[i]) == 1 else places[i]}"
-    return labels
-
-
-def _alike(labels: list[str]) -> list[list[int]]:
-    positions = pd.Series(range(len(labels))).groupby(labels).agg(list)
-    return [same for same in positions if len(same) > 1]
-
-
-def _tell_apart(paths: list[str]) -> list[str]:
-    """File names of paths with the folders that tell them apart, the nearest first; `…` for folders between."""
-    names, *levels = zip_longest(*(path.split("/")[::-1] for path in paths), fillvalue="")
-    parts = [[name] for name in names]
-    for folders in levels:
-        if len({tuple(one) for one in parts}) == len(set(paths)):
-            break
-        differ = len(set(folders)) > 1
-        for one, folder in zip(parts, folders, strict=True):
-            if differ or one[-1] != "…":
-                one.append(folder if differ else "…")
-    return ["/".join(part for part in reversed(one) if part) for one in parts]

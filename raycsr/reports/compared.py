@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raycsr.certification import METRICS, compare
+from raycsr.certification.answers import as_answer
 from raycsr.certification.comparison import SIGNIFICANCE
 from raycsr.costs.files import cells_of, text_of
 from raycsr.errors import UserError, first_of
@@ -68,29 +69,40 @@ def compare_sets(
     return Compared(a, b, at, table, margin)
 
 
-def both_sides(runs: Sequence[str], costs: str | None, rules: Sequence[str] | None) -> tuple[Certified, Certified]:
-    """The two sets that are meant by a run each, or by one run and two rules.
+def both_sides(
+    runs: Sequence[str], costs: str | None, rules: Sequence[str] | None, answers: Sequence[str] | None = None
+) -> tuple[Certified, Certified]:
+    """The two sets that are meant by a run each, or by one run and two rules or answers.
 
     Args:
         runs: One or two runs: folders, `s3://bucket/prefix`, unique prefixes, or tables of locuslab/smoothing.
         costs: Spec of the cost matrix; None for the only one of which both have certificates.
         rules: Two decision rules, as they were written or by their ids; one for both; None for the only one of each.
+        answers: Two answers; one for both; None for the only one of each.
 
     Raises:
         UserError: where a side means no set of certificates, or several, or both mean the same.
     """
-    rules = [] if rules is None else rules
+    rules, answers = [] if rules is None else rules, [] if answers is None else answers
     if not 1 <= len(runs) <= 2:
         raise UserError(f"{len(runs)} runs to compare; give --run A --run B, or one run and --rules R --rules S")
     if len(rules) > 2:
         raise UserError(f"{len(rules)} rules to compare; give one for each side, or one for both")
+    if len(answers) > 2:
+        raise UserError(f"{len(answers)} answers to compare; give one for each side, or one for both")
     # missing images are no matter here: the images are compared that both have
-    sets, _ = load_certified(runs, costs=None if costs is None else [costs], rules=rules or None, allow_missing=True)
+    asked = None if costs is None else [costs]
+    sets, _ = load_certified(runs, costs=asked, rules=rules or None, answers=answers or None, allow_missing=True)
     if costs is None:
         sets = _of_common_costs(sets)
-    first, second = (_side(sets, runs[i % len(runs)], rules[i % len(rules)] if rules else None) for i in range(2))
+    first, second = (
+        _side(sets, *(of[i % len(of)] if of else None for of in (rules, answers)), run=runs[i % len(runs)])
+        for i in range(2)
+    )
     if first is second:
-        raise UserError(f"both sides are {first.label} under {first.costs}; give another run, or another of --rules")
+        raise UserError(
+            f"both sides are {first.label} under {first.costs}; give another run, or another of --rules or --answers"
+        )
     return first, second
 
 
@@ -108,16 +120,22 @@ def _of_common_costs(sets: Sequence[Certified]) -> list[Certified]:
     return [one for one in sets if one.costs == common[0]]
 
 
-def _side(sets: Sequence[Certified], run: str, rule: str | None) -> Certified:
-    """The one set that a run and a rule mean."""
+def _side(sets: Sequence[Certified], rule: str | None, answer: str | None, *, run: str) -> Certified:
+    """The one set that a run, a rule and an answer mean."""
     locations = {one.location for one in sets if one.origin is None}
     location = run if run in locations else resolve_run(run).location
-    found = [one for one in sets if one.location == location and rule in (None, one.rule, one.rule_id)]
+    found = [one for one in sets if one.location == location and rule in (None, one.decision_spec, one.decision)]
+    if answer is not None:
+        says = as_answer(answer, sets[0].matrix.num_classes, sets[0].matrix.class_names)
+        found = [one for one in found if one.answer == says]
     if not found:
-        of = "" if rule is None else f" by rule {rule}"
+        of = ("" if rule is None else f" by rule {rule}") + ("" if answer is None else f" by answer {answer}")
         raise UserError(f"{run} has no certificates under {sets[0].costs}{of}; make them with `raycsr certify`")
     if len(found) > 1:
         several = list(dict.fromkeys(one.rule for one in found))
+        if len({one.answer.id for one in found}) > 1:
+            said = first_of([one.answer.spec for one in found], _NAMED)
+            raise UserError(f"{run} has the answers {said}; name one for each side by --answers")
         if len(several) > 1:
             raise UserError(f"{run} has the rules {first_of(several, _NAMED)}; name one for each side by --rules")
         alphas = ", ".join(one.costs for one in found)

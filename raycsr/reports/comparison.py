@@ -159,7 +159,9 @@ def legible(sets: Sequence[Certified], points: pd.DataFrame) -> list[Certified]:
             close = on_front["accuracy"] >= (plain.iloc[0] if len(plain) else rules["accuracy"].max()) - DRAWN_LOSS
             by_merit = merits(on_front[close]).sort_values(ascending=False).index
             ranked = pd.concat([on_front.loc[by_merit], on_front[~close]])
-            best = set(ranked.groupby(ranked["rule_id"].str.split("-").str[0])["rule_id"].first())
+            best = set(
+                ranked.groupby(ranked["rule_id"].str.replace("-[0-9a-f]{10}", "", regex=True))["rule_id"].first()
+            )
             ids = [rule_id for rule_id in ids if rule_id in best | {"argmax"}] or ids[:1]
         kept |= {(run, costs, rule_id) for rule_id in ids}
     return [one for one in sets if (one.run, one.costs, one.rule_id) in kept]

@@ -5,11 +5,13 @@ import re
 import warnings
 from collections.abc import Sequence
 
+import pandas as pd
 import pyarrow as pa
 
+from raycsr.certification.answers import ARGMAX, MAJORITY
 from raycsr.errors import UserError
 from raycsr.reports.attacked import plot_attacked
-from raycsr.reports.certified import Certified
+from raycsr.reports.certified import Certified, certified_curves
 from raycsr.reports.curves import plot_curves, plot_front
 from raycsr.reports.document import Document
 from raycsr.reports.findings import Findings
@@ -43,10 +45,13 @@ def write_report(found: Findings, document: Document, store: Store) -> list[str]
 
 def write_beside(found: Findings) -> None:
     """Writes the numbers and the picture of each certificate set into its folder, all rules in one."""
-    folders = {(one.run, one.costs): one.folder for one in found.sets if one.folder is not None}
-    for (run, costs), folder in folders.items():
-        rows = found.table[(found.table["run"] == run) & (found.table["costs"] == costs)]
-        picture = plot_curves({key: curve for key, curve in found.curves.items() if key[:2] == (run, costs)})
+    folders = {one.folder.location: one.folder for one in found.sets if one.folder is not None}
+    for location, folder in folders.items():
+        of_set = [one for one in found.sets if one.folder is not None and one.folder.location == location]
+        keys = [one.key for one in of_set]
+        rows = found.table[pd.MultiIndex.from_frame(found.table[["run", "costs", "rule"]]).isin(keys)]
+        drawn = {key: curve for key, curve in found.curves.items() if key in keys}
+        picture = plot_curves(drawn or certified_curves(of_set[:1]))
         try:
             folder.write("metrics.json", json.dumps(rows.to_dict("records"), indent=1).encode())
             folder.write("curves.png", picture)
@@ -56,7 +61,11 @@ def write_beside(found: Findings) -> None:
 
 def _write_locuslab_tables(sets: Sequence[Certified], store: Store) -> list[str]:
     """Writes the standard certificates of each run, rule and alpha, the same under all costs, and names the files."""
-    standard = {(one.run, one.rule_id, one.alpha): one for one in sets if one.positions is not None}
+    standard = {
+        (one.run, one.decision, one.alpha): one
+        for one in sets
+        if one.positions is not None and one.answer in (ARGMAX, MAJORITY)  # others have another standard radius
+    }
     written: list[str] = []
     for (run, rule_id, alpha), one in standard.items():
         name = run.replace("σ=", "sigma_") + ("" if rule_id == "argmax" else f" {rule_id}")

@@ -65,6 +65,7 @@ def find(
     *,
     costs: Sequence[str] | None = None,
     rules: Sequence[str] | None = None,
+    answers: Sequence[str] | None = None,
     radii: Sequence[float] | None = None,
     allow_missing: bool = False,
     table_alpha: float | None = None,
@@ -72,7 +73,7 @@ def find(
     """Reads certificates and sums them up.
 
     Args:
-        runs: As `load_certified` takes them, and so costs, rules, allow_missing and table_alpha.
+        runs: As `load_certified` takes them, and so costs, rules, answers, allow_missing and table_alpha.
         radii: Of the table, L2 in [0, 1] pixel units; by default four up to the largest certified one. Runs and rules
             are compared at the smallest that is not 0.
 
@@ -80,7 +81,7 @@ def find(
         UserError: as `load_certified`.
     """
     sets, left_out = load_certified(
-        runs, costs=costs, rules=rules, allow_missing=allow_missing, table_alpha=table_alpha
+        runs, costs=costs, rules=rules, answers=answers, allow_missing=allow_missing, table_alpha=table_alpha
     )
     asked = list(dict.fromkeys(radii if radii is not None else default_radii(sets)))
     radius = min((one for one in asked if one > 0), default=0.0)

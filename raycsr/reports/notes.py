@@ -17,6 +17,9 @@ TERMS = [
     "certified acc.: of all images, the share that is answered rightly, and stays so. Standard: as published tables "
     "have it, by the share of the answer alone, which must exceed 1/2. Multiclass: of the argmax, by the shares of the "
     "answer and of its runner-up, so that no majority is needed; argmax accuracy is what it can reach.",
+    "coverage: of all images, the share that is answered: what is said there is proven. An answer such as majority "
+    "abstains where the share of its class does not exceed a threshold; that is never a costly mistake, nor right, and "
+    "an adversary can force it.",
     "rob_cs: of the images on which some mistake is costly, the share on which no perturbation makes a costly one.",
     "images, sensitive images, target images: how many the numbers beside them stand on: all, those on which some "
     "mistake is costly, those of classes that are costly to answer.",
@@ -90,6 +93,6 @@ def seen_images_in_words(sets: Sequence[Certified]) -> list[str]:
     """Which runs stand on images that their models were trained on, or their rules tuned on."""
     rules: dict[str, list[str]] = {}
     for one in sets:
-        rules.setdefault(one.run, []).append(one.rule_id)
+        rules.setdefault(one.run, []).append(one.decision)
     runs = {one.run: one.origin for one in sets if one.origin is not None}
     return [f"{label}: {line}." for label, run in runs.items() for line in seen_images_of(run, rules[label])]

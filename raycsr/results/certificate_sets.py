@@ -1,11 +1,11 @@
-"""A run's sets of certificates: each is of one cost matrix, alpha and method, and has a part for each part of votes.
+"""A run's sets of certificates, each of one cost matrix, alpha, answer and method, with a part for each part of votes.
 
 A part of certificates says of which bytes it was made. Where its votes part has other bytes by now, or is gone, it
 counts for nothing: it is made again, in memory by those who read and in its place by those who certify. So are parts
 of earlier versions, which do not say it.
 
 A set of an older method stays what it is: what it lacks is made by its own method, and a run that is certified now gets
-another set, of the newest. Where a run has both, the newest stands for its costs and alpha.
+another set, of the newest. Where a run has both, the newest stands for its costs, alpha and answer.
 """
 
 import json
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raycsr.certification import METHODS, NEWEST, certify_votes
+from raycsr.certification.answers import ARGMAX, Answer
 from raycsr.costs import CostMatrix
 from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError
@@ -52,10 +53,11 @@ class CertificateSet:
         self._votes = Parts(run.at("votes"), VOTES)
         self._parts = Parts(run.at(f"certificates/{name}"), CERTIFICATES, ADDED)
 
-    def note(self, spec: str, costs: CostMatrix, alpha: float, sampling: str) -> None:
+    def note(self, spec: str, costs: CostMatrix, alpha: float, sampling: str, answer: Answer = ARGMAX) -> None:
         """Writes down what the set is of, where that is not there."""
         if _facts(self._run, self.name) is None:
-            facts = {"spec": spec, "alpha": alpha, "bound": NEWEST[sampling].name, "values": costs.values.tolist()}
+            facts: dict = {"spec": spec, "alpha": alpha, "bound": NEWEST[sampling].name}
+            facts |= {"values": costs.values.tolist()} | ({} if answer.is_argmax else {"answer": answer.to_dict()})
             self._parts.store.write("costs.json", json.dumps(facts, separators=(",", ":")).encode())
 
     def write(self, part: str, certificates: pd.DataFrame, votes_digest: str) -> None:
@@ -68,7 +70,7 @@ class CertificateSet:
         valid = self._valid(parts, ["image_id"])
         return [part for part in parts if part not in valid]
 
-    def certify(self, parts: Iterable[str], costs: CostMatrix, alpha: float) -> list[str]:
+    def certify(self, parts: Iterable[str], costs: CostMatrix, alpha: float, answer: Answer = ARGMAX) -> list[str]:
         """Certifies votes parts, each by itself, several side by side.
 
         Returns:
@@ -79,7 +81,7 @@ class CertificateSet:
         """
 
         def certify(part: str) -> str | None:
-            made = self._made(part, costs, alpha)
+            made = self._made(part, costs, alpha, answer)
             if made is None:
                 return part
             self.write(part, *made)
@@ -102,10 +104,9 @@ class CertificateSet:
         schema = CERTIFICATES.append(pa.field("part", pa.string()))
         rows = [tables[name].replace_schema_metadata() for name in names if name in tables]
         whole = pa.concat_tables([schema.empty_table(), *rows])
-        if not whole["method"].null_count:
+        if not (whole["method"].null_count or whole["answer"].null_count):
             return whole
-        facts = _facts(self._run, self.name)
-        return _filled(whole, None if facts is None else facts["bound"])
+        return _filled(whole, _facts(self._run, self.name))
 
     def _valid(self, parts: Sequence[str], columns: list[str], rules: Sequence[str] = ()) -> dict[str, pa.Table]:
         """Columns of the certificates, of some votes parts, that were made of the very bytes that are there."""
@@ -122,9 +123,9 @@ class CertificateSet:
         facts = _facts(self._run, self.name)
         if facts is None:
             raise UserError(f"{self._parts.store.location} is no set of certificates; make one with `raycsr certify`")
-        costs, alpha = CostMatrix(np.array(facts["values"])), facts["alpha"]
+        of = CostMatrix(np.array(facts["values"])), facts["alpha"], facts["answer"]
         with ThreadPoolExecutor(READERS) as pool:
-            made = dict(zip(parts, pool.map(lambda part: self._made(part, costs, alpha, rules), parts), strict=True))
+            made = dict(zip(parts, pool.map(lambda part: self._made(part, *of, rules), parts), strict=True))
         self._votes.warn([part for part, one in made.items() if one is None])
         tables = {part: certificates_table(one[0]) for part, one in made.items() if one is not None}
         if tables:
@@ -136,23 +137,24 @@ class CertificateSet:
         return {part: table.append_column("part", pa.repeat(part, len(table))) for part, table in tables.items()}
 
     def _made(
-        self, part: str, costs: CostMatrix, alpha: float, rules: Sequence[str] = ()
+        self, part: str, costs: CostMatrix, alpha: float, answer: Answer, rules: Sequence[str] = ()
     ) -> tuple[pd.DataFrame, str] | None:
         """The certificates of a votes part, of some rules or of all, and its digest; None where it cannot be read."""
         votes, digest = self._votes.with_digest(part, VOTES.names, rules)
         if votes is None:
             return None
         try:
-            return certify_table(votes, costs, self._sigma, alpha, _method_in(self.name, costs, alpha)), digest
+            method = _method_in(self.name, costs, alpha, answer)
+            return certify_table(votes, costs, self._sigma, alpha, method=method, answer=answer), digest
         except UserError as error:
             raise UserError(f"{self._votes.store.location}/{part}: {error}") from None  # it says it all
 
 
 def certificate_sets(run: Store, method: str | None = None) -> dict[str, dict]:
-    """Name of each set of a run -> what it is of: spec, alpha, bound (the method) and values; warns of what is damaged.
+    """Name of each set of a run -> what it is of: spec, alpha, answer, bound (the method) and values.
 
-    Of several methods the newest stands, for one run is certified by one method under a cost matrix and an alpha; or
-    the one that is named.
+    It warns of what is damaged. Of several methods the newest stands, for one run is certified by one method under a
+    cost matrix, an alpha and an answer; or the one that is named.
     """
     found = {name: _facts(run, name, aloud=True) for name in run.names("certificates")}
     sets = {name: facts for name, facts in found.items() if facts is not None}
@@ -160,9 +162,10 @@ def certificate_sets(run: Store, method: str | None = None) -> dict[str, dict]:
         return {name: facts for name, facts in sets.items() if facts["bound"] == method}
     if len({facts["bound"] for facts in sets.values()}) < 2:
         return sets
-    newest: dict[tuple[str, float], str] = {}
+    newest: dict[tuple[str, float, str], str] = {}
     for name in sorted(sets, key=lambda name: _age(sets[name]["bound"])):
-        newest[CostMatrix(np.array(sets[name]["values"])).digest, sets[name]["alpha"]] = name
+        facts = sets[name]
+        newest[CostMatrix(np.array(facts["values"])).digest, facts["alpha"], facts["answer"].id] = name
     return {name: facts for name, facts in sets.items() if name in newest.values()}
 
 
@@ -178,7 +181,8 @@ def _facts(run: Store, name: str, *, aloud: bool = False) -> dict | None:
         return None
     try:
         facts = json.loads(run.read(file))
-        of_name = _digest(facts["values"], facts["alpha"], facts["bound"])
+        facts["answer"] = Answer.of_dict(facts["answer"]) if "answer" in facts else ARGMAX
+        of_name = _digest(facts["values"], facts["alpha"], facts["bound"], facts["answer"])
         if isinstance(facts["spec"], str) and name.endswith(f"-{of_name}"):
             return facts
     except (UserError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
@@ -192,7 +196,9 @@ def _facts(run: Store, name: str, *, aloud: bool = False) -> dict | None:
     return None
 
 
-def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str, method: str | None = None) -> str:
+def certificate_set(
+    spec: str, costs: CostMatrix, alpha: float, sampling: str, method: str | None = None, answer: Answer = ARGMAX
+) -> str:
     """Names a certificate set: a legible slug, and a digest of what the certificates depend on.
 
     Args:
@@ -201,8 +207,10 @@ def certificate_set(spec: str, costs: CostMatrix, alpha: float, sampling: str, m
         alpha: Failure probability of one statement about an image.
         sampling: Sampling design of the votes.
         method: Name of the method that certifies them, by default the newest of the design.
+        answer: What the smoothed classifier says, given shares.
     """
-    return f"{slug(spec)}-{_digest(costs.values, alpha, NEWEST[sampling].name if method is None else method)}"
+    says = "" if answer.is_argmax else f"-{answer.id.partition('-')[0]}"
+    return f"{slug(spec)}{says}-{_digest(costs.values, alpha, method or NEWEST[sampling].name, answer)}"
 
 
 def slug(spec: str) -> str:
@@ -211,27 +219,34 @@ def slug(spec: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", stem)[:40]
 
 
-def _method_in(name: str, costs: CostMatrix, alpha: float) -> str:
-    """The method of a set of these costs and alpha, by the set's name.
+def _method_in(name: str, costs: CostMatrix, alpha: float, answer: Answer) -> str:
+    """The method of a set of these costs, alpha and answer, by the set's name.
 
     Raises:
         UserError: a method that this raycsr does not know.
     """
     for method in METHODS:
-        if name.endswith(f"-{_digest(costs.values, alpha, method)}"):
+        if name.endswith(f"-{_digest(costs.values, alpha, method, answer)}"):
             return method
     raise UserError(
         f"certificates {name} are of a method that this raycsr does not know; it certifies by {', '.join(METHODS)}"
     )
 
 
-def _filled(certificates: pa.Table, method: str | None) -> pa.Table:
-    """Certificates of before, with what was added since: a target alone was certified as all together were."""
+def _filled(certificates: pa.Table, facts: dict | None) -> pa.Table:
+    """Certificates of before, with what was added since: a target alone was certified as all together were.
+
+    Args:
+        certificates: Rows of one set.
+        facts: What the set is of, where that is known.
+    """
+    method, answer = (None, ARGMAX) if facts is None else (facts["bound"], facts["answer"])
     instead = {
         "target_radius": certificates["pairwise_radius"],
         "p_a_lower_group": certificates["p_a_lower"],
         "route": pa.repeat("pair", len(certificates)),
         "method": pa.repeat(pa.scalar(method, pa.string()), len(certificates)),
+        "answer": pa.repeat(answer.id, len(certificates)),
     }
     for name, column in instead.items():
         place = certificates.schema.get_field_index(name)
@@ -239,12 +254,20 @@ def _filled(certificates: pa.Table, method: str | None) -> pa.Table:
     return certificates
 
 
-def _digest(values: np.ndarray | list, alpha: float, bound: str) -> str:
-    return sha256(json.dumps([CostMatrix(np.array(values)).digest, alpha, bound]).encode()).hexdigest()[:10]
+def _digest(values: np.ndarray | list, alpha: float, bound: str, answer: Answer) -> str:
+    of = [CostMatrix(np.array(values)).digest, alpha, bound]  # sets of argmax had their names before there were others
+    of += [] if answer.is_argmax else [answer.id]
+    return sha256(json.dumps(of).encode()).hexdigest()[:10]
 
 
 def certify_table(
-    votes: pa.Table, costs: CostMatrix, sigma: float, alpha: float, method: str | None = None
+    votes: pa.Table,
+    costs: CostMatrix,
+    sigma: float,
+    alpha: float,
+    *,
+    method: str | None = None,
+    answer: Answer | str = ARGMAX,
 ) -> pd.DataFrame:
     """Certifies stored votes (`certify_votes` on a table of the VOTES schema).
 
@@ -269,6 +292,7 @@ def certify_table(
         alpha=alpha,
         sampling=sampling[0] if len(set(sampling)) == 1 else sampling,
         method=method,
+        answer=answer,
         image_ids=votes["image_id"].to_pylist(),
         rules=votes["rule"].to_pylist(),
         errors=votes["error"].to_pylist(),

@@ -31,8 +31,8 @@ def collect_certificates(
         rule: Decision rule whose certificates are read, by its id or as a person writes it; by default all.
 
     Returns:
-        One row a run, costs, alpha, image and rule: run_id, experiment, model, sigma, costs (the spec), then the
-        columns of `raycsr.results.schema.CERTIFICATES`, and `group` where the data of any has groups. Select one of
+        One row a run, costs, alpha, answer, image and rule: run_id, experiment, model, sigma, costs (the spec), then
+        the columns of `raycsr.results.schema.CERTIFICATES`, and `group` where the data of any has groups. Select one of
         each of the first before `raycsr.summarize`.
 
     Raises:

@@ -5,7 +5,7 @@ import os
 import pandas as pd
 import pyarrow as pa
 
-from raycsr.certification import method_named
+from raycsr.certification import Answer, method_named
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.results.certificate_sets import OF_VOTES, certificate_set, certify_table
@@ -40,13 +40,16 @@ def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataF
     return votes.assign(sigma=found.manifest()["sigma"])
 
 
-def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001) -> pd.DataFrame:
+def certify_stored(
+    votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001, answer: Answer | str = "argmax"
+) -> pd.DataFrame:
     """Certifies votes as `load_votes` returns them, or a selection of its rows, by the bounds of their own design.
 
     Args:
         votes: Rows of one run, or of several at one sigma and of one design.
         costs: Cost matrix; (m, m).
         alpha: Failure probability of one image's certificate.
+        answer: What the smoothed classifier says, given shares, as `raycsr.certify_counts` takes it.
 
     Returns:
         The rows that `raycsr.certify_counts` describes; and `group` where the votes have it.
@@ -74,7 +77,7 @@ def certify_stored(votes: pd.DataFrame, costs: CostMatrix, alpha: float = 0.001)
         raise UserError(
             f"votes are not as load_votes gives them: {error.args[-1]}; keep them as Parquet, not as text"
         ) from error
-    certificates = certify_table(table, costs, float(sigmas[0]) if len(sigmas) else 1.0, alpha)
+    certificates = certify_table(table, costs, float(sigmas[0]) if len(sigmas) else 1.0, alpha, answer=answer)
     certificates = certificates.drop(columns=OF_VOTES)
     return certificates.assign(group=votes["group"].to_numpy()) if "group" in votes else certificates
 
@@ -85,6 +88,7 @@ def load_certificates(
     alpha: float | None = None,
     rule: str | None = None,
     method: str | None = None,
+    answer: Answer | str | None = None,
 ) -> pd.DataFrame:
     """Reads a run's certificates, or makes them from its votes where none are stored.
 
@@ -95,13 +99,15 @@ def load_certificates(
         rule: Decision rule to read, by its id or as a person writes it; None for all.
         method: Method that certifies, one of `raycsr.certification.METHODS`; by default the newest of the run's
             design, for which what is stored by an older one is not read.
+        answer: What the smoothed classifier says, given shares, such as `majority`; by default `argmax`, or that of the
+            stored set.
 
     Returns:
         The rows that `raycsr.certify_counts` describes; and where the data has groups, a column `group`, by which
         `raycsr.summarize` gives its intervals.
 
     Raises:
-        UserError: where there is no such run, rule or method, or `costs` is needed to tell several sets apart.
+        UserError: where there is no such run, rule, method or answer, or `costs` is needed to tell several sets apart.
 
     Example:
         >>> certificates = load_certificates(run, costs="pair:a/b", alpha=0.01)
@@ -115,21 +121,25 @@ def load_certificates(
     if method is not None:
         method_named(method, sampling)
     stored = found.certificate_sets(method)
+    (says,) = found.answers(["argmax" if answer is None else answer])
     if costs is None:
-        names = [name for name, facts in stored.items() if alpha in (None, facts["alpha"])]
+        of_alpha = {name: facts for name, facts in stored.items() if alpha in (None, facts["alpha"])}
+        names = [name for name, facts in of_alpha.items() if answer is None or facts["answer"] == says]
         if len(names) != 1:
             raise UserError(
-                f"run {found.run_id} has {len(names)} certificate sets ({', '.join(names)}); name one by costs=..."
+                f"run {found.run_id} has {len(names)} certificate sets ({', '.join(names)}); name one by costs=..., or "
+                "answer=..."
             )
         return found.with_groups(found.certificates(names[0], *rules))
     matrix = found.costs(costs) if isinstance(costs, str) else costs
     level = 0.001 if alpha is None else alpha
     spec = costs if isinstance(costs, str) else ""
-    name = certificate_set(spec, matrix, level, sampling, method)
+    name = certificate_set(spec, matrix, level, sampling, method, says)
     same = [other for other in stored if other.rsplit("-", 1)[-1] == name.rsplit("-", 1)[-1]]
     if same:
         return found.with_groups(found.certificates(same[0], *rules))
-    return found.with_groups(certify_table(found.votes(*rules), matrix, found.manifest()["sigma"], level, method))
+    votes, sigma = found.votes(*rules), found.manifest()["sigma"]
+    return found.with_groups(certify_table(votes, matrix, sigma, level, method=method, answer=says))
 
 
 def _ids(run: Run, rule: str | None) -> list[str]:

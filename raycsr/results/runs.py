@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raycsr.certification.answers import ARGMAX, Answer, parse_answers
 from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile, UserError, nearest
 from raycsr.results.certificate_sets import CertificateSet, certificate_set, certificate_sets
@@ -101,6 +102,11 @@ class Run:
         """Resolves a cost spec against the run's classes."""
         manifest = self.manifest()
         return CostMatrix.from_spec(spec, manifest["num_classes"], manifest["class_names"])
+
+    def answers(self, specs: Iterable[str | Answer]) -> list[Answer]:
+        """Resolves answers against the run's classes, each once."""
+        manifest = self.manifest()
+        return parse_answers(specs, manifest["num_classes"], manifest["class_names"])
 
     def rules(self) -> dict[str, RunRule]:
         """The run's decision rules by id: argmax, then the others by their spec."""
@@ -266,9 +272,9 @@ class Run:
     # Certificates ---------------------------------------------------------------------------------------
 
     def certificate_sets(self, method: str | None = None) -> dict[str, dict]:
-        """Name of each stored certificate set -> what it is of: spec, alpha, bound (its method) and values.
+        """Name of each stored certificate set -> what it is of: spec, alpha, answer, bound (its method) and values.
 
-        Of sets of one cost matrix and alpha but several methods, the newest; or those of the method that is named.
+        Of sets of one cost matrix, alpha and answer but several methods, the newest; or those of the one that is named.
         """
         return certificate_sets(self.store, method)
 
@@ -276,17 +282,17 @@ class Run:
         """A certificate set, by its name."""
         return CertificateSet(self.store, name, self.manifest()["sigma"])
 
-    def certify(self, spec: str, costs: CostMatrix, alpha: float) -> str:
+    def certify(self, spec: str, costs: CostMatrix, alpha: float, answer: Answer = ARGMAX) -> str:
         """Certifies each votes part that has no valid certificates yet, and returns the set's name.
 
         Raises:
             UserError: where the votes cannot be certified so; what is certified by then stays.
         """
-        name = self.open_certificates(spec, costs, alpha)
-        self.warn_unreadable(self.certify_parts(name, self.uncertified(name), costs, alpha))
+        name = self.open_certificates(spec, costs, alpha, answer)
+        self.warn_unreadable(self.certify_parts(name, self.uncertified(name), costs, alpha, answer))
         return name
 
-    def open_certificates(self, spec: str, costs: CostMatrix, alpha: float) -> str:
+    def open_certificates(self, spec: str, costs: CostMatrix, alpha: float, answer: Answer = ARGMAX) -> str:
         """Notes what a certificate set is of, where there is none of it yet, and returns its name.
 
         Raises:
@@ -294,21 +300,23 @@ class Run:
         """
         self._refuse_doubled()
         sampling = self.manifest()["sampling"]
-        name = certificate_set(spec, costs, alpha, sampling)
-        self.certificate_set(name).note(spec, costs, alpha, sampling)
+        name = certificate_set(spec, costs, alpha, sampling, answer=answer)
+        self.certificate_set(name).note(spec, costs, alpha, sampling, answer)
         return name
 
     def uncertified(self, name: str, among: Iterable[str] | None = None) -> list[str]:
         """Names of the votes parts, of all or of some, that have no valid part in a certificate set."""
         return self.certificate_set(name).lacking(among)
 
-    def certify_parts(self, name: str, parts: Iterable[str], costs: CostMatrix, alpha: float) -> list[str]:
+    def certify_parts(
+        self, name: str, parts: Iterable[str], costs: CostMatrix, alpha: float, answer: Answer = ARGMAX
+    ) -> list[str]:
         """Certifies votes parts into a certificate set; returns names of those that cannot be read.
 
         Raises:
             UserError: naming a part whose votes cannot be certified; others that are certified by then stay.
         """
-        return self.certificate_set(name).certify(parts, costs, alpha)
+        return self.certificate_set(name).certify(parts, costs, alpha, answer)
 
     def certificates(self, name: str, *rules: str) -> pd.DataFrame:
         """A certificate set, each (image_id, rule) once, of some rules, by their ids, or of all.

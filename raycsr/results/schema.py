@@ -57,7 +57,7 @@ CERTIFICATES = pa.schema(
         ("rule", pa.string()),
         ("label", pa.int32()),
         ("prediction", pa.int64()),  # class A, top of the selection votes; null where errored
-        ("abstain", pa.bool_()),  # of the standard certificate: p_a_lower_standard <= 1/2
+        ("abstain", pa.bool_()),  # unproven that A is answered: p_a_lower_standard <= 1/2 by argmax and majority
         ("standard_radius", pa.float64()),  # L2, [0, 1] pixel units; 0 where nothing is certified
         ("p_a_lower_standard", pa.float64()),  # at alpha
         ("p_a_lower", pa.float64()),  # at 0.9 alpha, of all pairs together
@@ -76,12 +76,13 @@ CERTIFICATES = pa.schema(
         ("multiclass_radius", pa.float64()),  # answers A, by p_A and the runner-up; null by the first methods
         ("target_radius", pa.list_(pa.float64())),  # as pairwise_radius, but each by itself; the least is the group's
         ("p_a_lower_group", pa.float64()),  # that target_radius stands on
-        ("route", pa.string()),  # what target_radius was certified by: `pair`, or `pair+set:T` with T classes
+        ("route", pa.string()),  # what target_radius was certified by: `pair`, `set:T` of T classes, `threshold`
         ("method", pa.string()),  # bounds, levels and routes: one of raycsr.certification.METHODS
+        ("answer", pa.string()),  # id of what g says, given shares (raycsr.Answer): null in parts older than answers
     ]
 )
 
-ADDED = frozenset({"multiclass_radius", "target_radius", "p_a_lower_group", "route", "method"})
+ADDED = frozenset({"multiclass_radius", "target_radius", "p_a_lower_group", "route", "method", "answer"})
 """Of certificates: what the first parts of version 3 lack; `certificate_sets` says what stands there instead."""
 
 ATTACKS = pa.schema(

@@ -1,4 +1,4 @@
-"""Tuning decision rules: from the certificates of a grid of rules to the one that is worth its loss."""
+"""Tuning rules and answers: from the certificates of a grid of both to the pair that is worth its loss."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,6 +17,9 @@ from raycsr.training.validation import first_whole, shuffled
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
 """The first grid, in units of logits."""
 
+THRESHOLDS = (0.6, 0.7, 0.8, 0.9)
+"""The shares of votes that costly answers are asked for, beside the majority."""
+
 LEAST_IMAGES = 20
 """A class with fewer images says too little about its recall: one standard deviation of it is 0.1 then."""
 
@@ -25,7 +28,7 @@ _FINER = 7  # strengths of the second grid
 
 @dataclass(frozen=True)
 class Budget:
-    """What a rule may lose against argmax.
+    """What a rule and an answer may lose against argmax.
 
     Accuracy alone does not protect a class. On CIFAR-10 (a small network, pair cat -> dog), a rule within an accuracy
     loss of 0.02 took the recall of dogs from 0.55 to 0.01, at a rob_cs of 0.73 instead of 0.40; within a recall loss
@@ -35,14 +38,17 @@ class Budget:
     Attributes:
         accuracy: Accuracy that may be lost, as a share of all images.
         recall: Recall that any one class may lose of which at least LEAST_IMAGES images were drawn.
+        coverage: Coverage that may be lost, as a share of all images: an answer that abstains is safe, and no answer.
     """
 
     accuracy: float = 0.02
     recall: float = 0.15
+    coverage: float = 0.05
 
     def __post_init__(self) -> None:
         """Refuse what is no budget."""
-        for name, value in (("budget", self.accuracy), ("recall_budget", self.recall)):
+        budgets = {"budget": self.accuracy, "recall_budget": self.recall, "coverage_budget": self.coverage}
+        for name, value in budgets.items():
             if not 0 < value < 1:
                 raise UserError(
                     f"{name} is a share between 0 and 1, got {value}; give 0.02 for two points of a hundred"
@@ -108,48 +114,61 @@ def _parts(labels: np.ndarray, costs: CostMatrix) -> np.ndarray:
 
 
 def compare_rules(certificates: pd.DataFrame, *, costs: CostMatrix, radius: float, weights: np.ndarray) -> pd.DataFrame:
-    """Compares decision rules on the same images.
+    """Compares decision rules and answers on the same images.
+
+    An answer is right, and answered, where both it and the majority prove it: else one with a threshold below 1/2 would
+    seem to gain what is but another convention, by which argmax would have it as well.
 
     Args:
-        certificates: Rows of `certify_images`: the same N images under each rule, argmax first.
+        certificates: Rows of `Counted.certify`: the same N images under each rule and answer, argmax by argmax first.
         costs: The cost matrix they were made with.
         radius: L2 radius of rob_cs, in [0, 1] pixel units.
         weights: Weights of the images, as `weights_of` returns them; (N,).
 
     Returns:
-        One row a rule, argmax first: rule (id), accuracy and target_recall (weighted), rob_cs, rob_cost, seed_recall,
-        accuracy_loss (against argmax), recall_loss (the largest of any class that has LEAST_IMAGES), recall_class
-        (that class; -1 where no class has them), and collapsed (the classes that collapsed, in words).
+        One row a rule and answer, argmax by argmax first: rule and answer (ids), accuracy, coverage and target_recall
+        (weighted), rob_cs, rob_cost, seed_recall, accuracy_loss and coverage_loss (against argmax), recall_loss (the
+        largest of any class that has LEAST_IMAGES), recall_class (that class; -1 where no class has them), and
+        collapsed (the classes that collapsed, in words).
     """
     labels = certificates["label"].to_numpy(np.int64)[: len(weights)]
     of_targets = costs.target_classes[labels]
     judged = np.flatnonzero(np.bincount(labels, minlength=costs.num_classes) >= LEAST_IMAGES)
-    rows = []
-    correct: dict[str, np.ndarray] = {}
-    plain = certificates[certificates["rule"] == "argmax"]
-    for rule, theirs in certificates.groupby("rule", sort=False):
-        right = (theirs["prediction"].to_numpy(np.float64, na_value=np.nan) == labels) & ~theirs["abstain"].to_numpy()
-        correct[str(rule)] = right
-        lost = correct["argmax"].astype(float) - right
+    rows: list[dict] = []
+    plain = certificates[(certificates["rule"] == "argmax") & (certificates["answer"] == "argmax")]
+    plainly_answered, plainly_right = _answered(plain, labels)
+    for (rule, answer), theirs in certificates.groupby(["rule", "answer"], sort=False):
+        answered, right = _answered(theirs, labels)
+        lost = plainly_right.astype(float) - right
         losses = np.array([lost[labels == k].mean() for k in judged])
         summary = summarize(theirs, costs=costs, radii=[radius], intervals=False).iloc[0]
         rows.append(
             {
                 "rule": rule,
+                "answer": answer,
                 "accuracy": np.average(right, weights=weights),
                 "rob_cs": summary["rob_cs"],
                 "rob_cost": summary["rob_cost"],
                 "seed_recall": summary["seed_recall"],
                 "target_recall": _average(right[of_targets], weights[of_targets]),
+                "coverage": np.average(answered, weights=weights),
                 "accuracy_loss": np.average(lost, weights=weights),
+                "coverage_loss": np.average(plainly_answered.astype(float) - answered, weights=weights),
                 "recall_loss": losses.max(initial=0.0),
                 "recall_class": int(judged[losses.argmax()]) if len(judged) else -1,
                 "collapsed": collapse_in_words(
-                    collapsed_classes(theirs, costs.num_classes, None if rule == "argmax" else plain), costs.class_names
+                    collapsed_classes(theirs, costs.num_classes, plain if rows else None), costs.class_names
                 ),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _answered(certificates: pd.DataFrame, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which images are answered, by a class of which more than half of the votes are proven, and which rightly; (N,)"""
+    prediction = certificates["prediction"].to_numpy(np.float64, na_value=np.nan)
+    answered = ~certificates["abstain"].to_numpy(bool) & (certificates["p_a_lower_standard"].to_numpy() > 0.5)
+    return answered, answered & (prediction == labels)
 
 
 def _average(values: np.ndarray, weights: np.ndarray) -> float:
@@ -157,7 +176,7 @@ def _average(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def choose_rule(table: pd.DataFrame, budget: Budget, metric: str = "rob_cs") -> int:
-    """Picks the rule that is best at a metric within the budget; of equal ones the one that loses least.
+    """Picks the rule and answer that are best at a metric within the budget; of equal ones those that lose least.
 
     Args:
         table: Table that `compare_rules` returned.
@@ -165,10 +184,11 @@ def choose_rule(table: pd.DataFrame, budget: Budget, metric: str = "rob_cs") -> 
         metric: rob_cs, or rob_cost, of which less is better.
 
     Returns:
-        Its position in the table; 0, argmax, where no other rule within the budget is better at the metric.
+        Their position in the table; 0, argmax, where no others within the budget are better at the metric.
     """
     merit = table[metric] if METRICS[metric].more_is_better else -table[metric]
     within = (table["accuracy_loss"] <= budget.accuracy) & (table["recall_loss"] <= budget.recall)
+    within &= table["coverage_loss"] <= budget.coverage
     better = table.assign(merit=merit)[within & (merit > merit.iloc[0])].reset_index(names="position")
     if better.empty:
         return 0
@@ -220,13 +240,13 @@ class Tuned:
     """What tuning came to.
 
     Attributes:
-        rules: All that were compared, argmax first.
-        table: Their rows, as `compare_rules` returns them.
-        chosen: Position of the chosen one in both.
-        metric: Metric that the rule was chosen by.
+        rules: Id -> each rule that was compared, argmax first.
+        table: Rows of rules and answers, as `compare_rules` returns them.
+        chosen: Position of the chosen one in the table.
+        metric: Metric that it was chosen by.
     """
 
-    rules: list[Rule]
+    rules: dict[str, Rule]
     table: pd.DataFrame
     chosen: int
     metric: str
@@ -234,7 +254,12 @@ class Tuned:
     @property
     def rule(self) -> Rule:
         """The chosen rule."""
-        return self.rules[self.chosen]
+        return self.rules[self.table["rule"].iloc[self.chosen]]
+
+    @property
+    def answer(self) -> str:
+        """Id of the chosen answer."""
+        return str(self.table["answer"].iloc[self.chosen])
 
 
 def tune(
@@ -250,9 +275,11 @@ def tune(
 ) -> Tuned:
     """Searches the rules that weigh the costs: a grid of strengths, then a finer one around the best.
 
+    Each is compared under all answers, which cost no sample more.
+
     Args:
-        certify: Rules -> the rows of `certify_images` on images that are not to be certified; the same images
-            and the same noise at each call.
+        certify: Rules -> the rows of `Counted.certify` on images that are not to be certified, under the answers to
+            compare, argmax first; the same images and the same noise at each call.
         costs: The cost matrix.
         spec: Spec of the costs, as a person writes it.
         class_names: Names of its classes.
@@ -262,16 +289,17 @@ def tune(
         strengths: The first grid, positive, in units of logits.
 
     Returns:
-        The rule that is best at the metric of the costs (`metric_of`) within the budget, and all that it was compared
-        with.
+        The rule and answer that are best at the metric of the costs (`metric_of`) within the budget, and all that they
+        were compared with.
     """
     metric = metric_of(costs)
     compared = [(ARGMAX, 0.0), *rule_grid(costs, spec, class_names, strengths)]
     certificates = certify([rule for rule, _ in compared])
     table = compare_rules(certificates, costs=costs, radius=radius, weights=weights)
-    _, best = compared[choose_rule(table, budget, metric)]
-    finer = rule_grid(costs, spec, class_names, finer_strengths(strengths, best))
-    compared += finer
-    certificates = pd.concat([certificates, certify([rule for rule, _ in finer])], ignore_index=True)
+    best = table["rule"].iloc[choose_rule(table, budget, metric)]
+    finer = finer_strengths(strengths, next(strength for rule, strength in compared if rule.id == best))
+    known = {rule.id: rule for rule, _ in compared}
+    new = {rule.id: rule for rule, _ in rule_grid(costs, spec, class_names, finer) if rule.id not in known}
+    certificates = pd.concat([certificates, certify(list(new.values()))], ignore_index=True)
     table = compare_rules(certificates, costs=costs, radius=radius, weights=weights)
-    return Tuned([rule for rule, _ in compared], table, choose_rule(table, budget, metric), metric)
+    return Tuned(known | new, table, choose_rule(table, budget, metric), metric)

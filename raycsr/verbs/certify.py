@@ -1,13 +1,16 @@
 """Certifying: stored votes -> certificates, for any cost matrix, without sampling anew."""
 
-from raycsr.certification import check_alpha
+from raycsr.certification import Answer, check_alpha
+from raycsr.certification.answers import AnswerSpec
 from raycsr.costs import CostMatrix, CostSpec
 from raycsr.distributed.certify_run import certify_run
 from raycsr.options import listed
 from raycsr.results import Run, resolve_run, runs_at
 
 
-def certify(*, run: list[str], costs: list[CostSpec], alpha: float = 0.001) -> dict[str, list[str]]:
+def certify(
+    *, run: list[str], costs: list[CostSpec], alpha: float = 0.001, answers: list[AnswerSpec] | None = None
+) -> dict[str, list[str]]:
     """Certifies the votes of runs under cost matrices, and stores the certificates beside the votes.
 
     Args:
@@ -15,24 +18,28 @@ def certify(*, run: list[str], costs: list[CostSpec], alpha: float = 0.001) -> d
             in it.
         costs: Cost matrices to certify under; each gives a separate statement at alpha.
         alpha: Failure probability of one image's certificate.
+        answers: What the smoothed classifier says, given the shares of its votes: `argmax` alone by default. One that
+            may abstain, such as `majority`, gives other certificates from the same votes, a set for each.
 
     Returns:
-        Location of each run -> the names of its certificate sets, in the order of `costs`.
+        Location of each run -> the names of its certificate sets, in the order of `costs`, for each of the `answers`.
 
     Raises:
-        UserError: where a run or a cost matrix cannot be used.
+        UserError: where a run, a cost matrix or an answer cannot be used.
     """
     check_alpha(alpha)
     runs = [resolve_run(location) for location in runs_at(run)]
-    matrices = [
-        (found, [(spec, found.costs(spec)) for spec in listed(costs)]) for found in runs
-    ]  # all, before any work
+    wanted = [  # all, before any work
+        (found, [(spec, found.costs(spec)) for spec in listed(costs)], found.answers(listed(answers or ["argmax"])))
+        for found in runs
+    ]
     return {
-        found.location: [_certify(found, spec, matrix, alpha) for spec, matrix in pairs] for found, pairs in matrices
+        found.location: [_certify(found, spec, matrix, alpha, one) for spec, matrix in pairs for one in of_run]
+        for found, pairs, of_run in wanted
     }
 
 
-def _certify(run: Run, spec: str, matrix: CostMatrix, alpha: float) -> str:
-    name = certify_run(run, spec, matrix, alpha)
+def _certify(run: Run, spec: str, matrix: CostMatrix, alpha: float, answer: Answer) -> str:
+    name = certify_run(run, spec, matrix, alpha, answer=answer)
     print(f"certified {run.location}/certificates/{name}")
     return name

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pyarrow as pa
 
+from raycsr.certification.answers import AnswerSpec
 from raycsr.costs import CostSpec
 from raycsr.models.rules import RuleSpec
 from raycsr.options import listed
@@ -21,23 +22,26 @@ def compare(
     costs: CostSpec | None = None,
     radius: float | None = None,
     rules: list[RuleSpec] | None = None,
+    answers: list[AnswerSpec] | None = None,
     groups: str | None = None,
     margin: float | None = None,
     out: str | None = None,
 ) -> pd.DataFrame:
-    """Compares the certificates of two runs, or of two decision rules of one, on the images that both have.
+    """Compares the certificates of two runs, or of two rules or answers of one, on the images that both have.
 
     Intervals of two runs that overlap do not tell whether they differ: both stand on the same images. Paired by image,
     shares have the exact McNemar test, means a paired one, and p is corrected for the number of metrics.
 
     Args:
         run: The first run and the second: their folders, s3://bucket/prefix, or unique prefixes of them; or files with
-            tables of locuslab/smoothing. One run where two of its rules are compared.
+            tables of locuslab/smoothing. One run where two of its rules or answers are compared.
         costs: Cost matrix whose certificates are compared; by default the only one of which both have certificates.
         radius: L2 radius at which they are compared, in [0, 1] pixel units; by default a quarter of the way to the
             largest certified one.
         rules: Decision rules of the first and of the second, as they were written or by their ids; one for both. By
             default the only one of each.
+        answers: Answers of the first and of the second, such as argmax and majority; one for both. By default the only
+            one of each.
         groups: Table (CSV) of image_id and group, local or s3://, for images that are not independent, such as those
             of one patient; by default the groups of the data.
         margin: Share of images that the second may lose and count as no worse, such as 0.02.
@@ -51,7 +55,7 @@ def compare(
     """
     if out is not None:
         Store(out).check_writable()
-    first, second = both_sides(listed(run), costs, listed(rules))
+    first, second = both_sides(listed(run), costs, listed(rules), listed(answers))
     compared = compare_sets(first, second, radius=radius, groups=groups, margin=margin)
     document = compose_comparison(compared)
     print(as_text(document))

@@ -37,7 +37,7 @@ def merge(*, run: list[str], into: str) -> str:
         print(f"merged {source.location}: {new}")
     for facts in {name.rsplit("-", 1)[-1]: facts for one in (*sources, target) for name, facts in _sets(one)}.values():
         costs = CostMatrix(np.array(facts["values"]), target.manifest()["class_names"])
-        certify_run(target, facts["spec"], costs, facts["alpha"])
+        certify_run(target, facts["spec"], costs, facts["alpha"], answer=facts["answer"])
     print(target.location)
     return target.location
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from raycsr.certification import check_alpha
+from raycsr.certification.answers import AnswerSpec
 from raycsr.costs import CostSpec
 from raycsr.errors import UserError
 from raycsr.models.rules import RuleSpec
@@ -21,6 +22,7 @@ def report(
     costs: list[CostSpec] | None = None,
     radii: list[float] | None = None,
     rules: list[RuleSpec] | None = None,
+    answers: list[AnswerSpec] | None = None,
     out: str | None = None,
     allow_missing: bool = False,
     table_alpha: float | None = None,
@@ -39,6 +41,8 @@ def report(
             front is at the smallest that is not 0.
         rules: Decision rules to show, as they were written or by their ids; by default all that the runs have. A
             selection is a view: metrics that are stored beside the certificate sets are not changed by it.
+        answers: Answers to show, such as `majority`; by default all that are stored. The front runs over rules and
+            answers together.
         out: Folder for report.html, report.md, summary.parquet, curves.png and front.png of all runs together, local or
             s3://; and for the standard certificates of each run and rule in a .tsv that the analysis of
             locuslab/smoothing reads. report.html shows more than is printed: pairs of classes, recalls, and the
@@ -54,14 +58,22 @@ def report(
     Raises:
         UserError: where a run has no certificates, or lacks images and may not; or no run has a rule.
     """
-    costs, radii, rules = listed(costs), listed(radii), listed(rules)
+    costs, radii, rules, answers = listed(costs), listed(radii), listed(rules), listed(answers)
     if radii is not None and not (radii and all(np.isfinite(radius) and radius >= 0 for radius in radii)):
         raise UserError(f"radii must be non-negative numbers, got {radii}")
     if table_alpha is not None:
         check_alpha(table_alpha, "table_alpha")
     if out is not None:
         Store(out).check_writable()
-    found = find(run, costs=costs, rules=rules, radii=radii, allow_missing=allow_missing, table_alpha=table_alpha)
+    found = find(
+        run,
+        costs=costs,
+        rules=rules,
+        answers=answers,
+        radii=radii,
+        allow_missing=allow_missing,
+        table_alpha=table_alpha,
+    )
     document = compose(found)
     print(as_text(document))
     if rules is None:

@@ -1,12 +1,15 @@
-"""Tuning a decision rule: training images -> the strength that is worth its loss, stored in the checkpoint."""
+"""Tuning a decision rule and an answer: training images -> the two that are worth their loss, in the checkpoint."""
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import group_column, largest_radius, metric_of
+from raycsr.certification import Answer, group_column, largest_radius, metric_of
+from raycsr.certification.answers import AnswerSpec, parse_answers
 from raycsr.costs import CostMatrix, CostSpec
 from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
@@ -34,9 +37,11 @@ class TuneRuleArguments:
     Attributes:
         model: The base classifier: a checkpoint, or the name of a timm model.
         costs: Cost matrix.
-        budget: Accuracy that the rule may lose against argmax, as a share of all images.
+        budget: Accuracy that the rule and the answer may lose against argmax, as a share of all images.
         recall_budget: Recall that any class may lose against argmax, of the classes with at least 20 of the drawn
             images.
+        coverage_budget: Coverage that may be lost against argmax, as a share of all images: an answer that abstains
+            makes no costly mistake, and gives no answer.
         radius: L2 radius at which rob_cs and rob_cost are taken, in [0, 1] pixel units; by default sigma.
         data: The images to tune on, never those to be certified; by default those that the checkpoint was trained on.
         sigma: Noise level in [0, 1] pixel units; by default that of the training.
@@ -44,6 +49,8 @@ class TuneRuleArguments:
         n0: Number of selection samples of an image.
         n: Number of estimation samples of an image.
         batch_size: Number of rows of a forward pass, a power of two.
+        answers: Answers to compare beside argmax; by default majority, and thresholds of 0.6 to 0.9 of the classes that
+            it is costly to answer. `argmax` alone tunes a rule and no answer.
         strengths: Strengths of the first grid, in units of logits: an offset rule lowers the costliest answer by each,
             an expected_cost rule has tau = (e^strength - 1) / largest cost. By default 0.25 to 3.
         seed: Seed of the draw of images and of the noise.
@@ -55,6 +62,7 @@ class TuneRuleArguments:
     costs: CostSpec
     budget: float = 0.02
     recall_budget: float = 0.15
+    coverage_budget: float = 0.05
     radius: float | None = None
     data: DataOptions | None = None
     sigma: float | None = None
@@ -62,6 +70,7 @@ class TuneRuleArguments:
     n0: int = 64
     n: int = 512
     batch_size: int = 64
+    answers: list[AnswerSpec] | None = None
     strengths: list[float] | None = None
     seed: int = 0
     out: str | None = None
@@ -70,19 +79,21 @@ class TuneRuleArguments:
 
 @takes(TuneRuleArguments)
 def tune_rule(asked: TuneRuleArguments) -> Rule:
-    """Tunes a decision rule on training images and stores it in the checkpoint, so that `--rules tuned` certifies it.
+    """Tunes a decision rule and an answer on training images and stores both in the checkpoint.
 
-    A grid of rules (offset and expected_cost, see `raycsr sample`) shares one sampling pass, and a finer grid around
-    the best rule follows. The rule of the largest rob_cs at the radius is chosen among those within both budgets; where
-    costs differ in size it is that of the smallest rob_cost. The rule is fixed before any image is seen that it is
-    certified on, so that its certificates hold at their alpha. The budgets are kept on the images that the rule is
-    tuned on. On others its losses are similar but not bounded; `raycsr report` shows them.
+    `raycsr sample --rules tuned` and `raycsr certify --answers` then certify them. A grid of rules (offset and
+    expected_cost, see `raycsr sample`) shares one sampling pass, and a finer grid around the best rule follows; each
+    rule is compared under all answers, which cost no sample more. The pair of the largest rob_cs at the radius is
+    chosen among those within all budgets; where costs differ in size it is that of the smallest rob_cost. Both are
+    fixed before any image is seen that they are certified on, so that certificates hold at their alpha. The budgets are
+    kept on the images that are tuned on. On others the losses are similar but not bounded; `raycsr report` shows them.
 
     Args:
         asked: Options of the verb; a caller gives its fields as keyword arguments.
 
     Returns:
-        The rule; argmax, which is not stored, where no other within the budgets is better.
+        The rule, argmax where no other within the budgets is better. The answer is in the checkpoint, beside the rule's
+        id.
 
     Raises:
         UserError: Something is wrong that can be known before sampling.
@@ -93,11 +104,11 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
     from raycsr.distributed.pool import worker_device
     from raycsr.distributed.sampling.classes import check_classes, classes_by_position
     from raycsr.models.loading import load_base_classifier
-    from raycsr.smoothing.certify_images import certify_images
+    from raycsr.smoothing.certify_images import count_images
     from raycsr.smoothing.options import Draws
-    from raycsr.training.tuning import STRENGTHS, Budget, draw_images, tune, weights_of
+    from raycsr.training.tuning import STRENGTHS, THRESHOLDS, Budget, draw_images, tune, weights_of
 
-    allowed, costs = Budget(asked.budget, asked.recall_budget), asked.costs
+    allowed, costs = Budget(asked.budget, asked.recall_budget, asked.coverage_budget), asked.costs
     options = ModelOptions(asked.model) if isinstance(asked.model, str) else asked.model
     load_base_classifier(options)  # what is wrong with it is told first
     path = _path(options, asked.out)
@@ -117,6 +128,9 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
         if not matrix.sensitive.any():
             raise UserError(f"costs {costs!r} have no costly mistake, so no rule can avoid one; give a positive cost")
 
+        specs = [f"threshold:{share}*{costs}" for share in THRESHOLDS]
+        specs = ["argmax", *(["majority", *specs] if asked.answers is None else listed(asked.answers))]
+        answers = parse_answers(specs, base_classifier.num_classes, listing.class_names)
         labels = listing.images["label"].to_numpy(np.int64)
         drawn = listing.images.iloc[draw_images(labels, matrix, asked.images, asked.seed, group_column(listing.images))]
         pixels = read_pixels(source, drawn, base_classifier.preprocessing)
@@ -134,16 +148,9 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
 
         def certify(rules: list[Rule]) -> pd.DataFrame:
             with Progress(len(pixels), f"{len(rules)} rules", "images") as shown:
-                return certify_images(
-                    base_classifier,
-                    {str(i): image for i, image in enumerate(pixels.images)},
-                    pixels.labels,
-                    draws,
-                    costs=matrix,
-                    alpha=ALPHA,
-                    rules=rules,
-                    progress=shown.update,
-                )
+                images = {str(i): image for i, image in enumerate(pixels.images)}
+                counted = count_images(base_classifier, images, draws, rules=rules, progress=shown.update)
+            return counted.certify(pixels.labels, costs=matrix, alpha=ALPHA, answers=answers)
 
         tuned = tune(
             certify,
@@ -155,14 +162,21 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
             budget=allowed,
             strengths=grid,
         )
-        print(_shown(tuned, listing.class_names))
-        if tuned.rule == ARGMAX:
-            print(f"argmax stays, and nothing is stored: no rule within the budgets has a better {tuned.metric}")
+        said = {answer.id: answer for answer in answers}
+        answer = said[tuned.answer]
+        print(_shown(tuned, said, listing.class_names))
+        if tuned.chosen == 0:
+            print(f"argmax stays, and nothing is stored: nothing else within the budgets has a better {tuned.metric}")
             return tuned.rule
         facts = {"costs": costs, "radius": radius, "sigma": sigma}
-        facts |= {"budget": asked.budget, "recall_budget": asked.recall_budget}
-        _store(base_classifier, options.name, path, tuned, facts, ImageSet.of(drawn, listing.identity))
-        print(f"stored {tuned.rule.spec} in {path}; certify it on other images by `raycsr sample ... --rules tuned`")
+        facts |= {name: getattr(asked, name) for name in ("budget", "recall_budget", "coverage_budget")}
+        _store(base_classifier, options.name, path, tuned, answer, facts, ImageSet.of(drawn, listing.identity))
+        by = [] if tuned.rule == ARGMAX else ["--rules tuned"]
+        by += [] if answer.is_argmax else [f"--answers {shlex.quote(answer.spec)}"]
+        print(
+            f"stored rule {tuned.rule.spec} and answer {answer.spec} in {path}; certify them on other images by "
+            f"`raycsr evaluate ... {' '.join(by)}`"
+        )
         return tuned.rule
 
 
@@ -208,19 +222,27 @@ def _data(base_classifier: "BaseClassifier", name: str, data: DataOptions | None
     return stored_options(base_classifier.training_info["data"])
 
 
-_SHOWN = ("accuracy", "accuracy_loss", "rob_cs", "rob_cost", "seed_recall", "target_recall")
+_STORED = ("accuracy", "coverage", "rob_cs", "rob_cost")
+_SHOWN = ("accuracy", "accuracy_loss", "coverage", "rob_cs", "rob_cost", "seed_recall", "target_recall")
 
 
-def _shown(tuned: "Tuned", class_names: list[str]) -> str:
-    """The grid as a table, by kind and strength, the chosen rule marked."""
+def _shown(tuned: "Tuned", answers: Mapping[str, Answer], class_names: list[str]) -> str:
+    """The rules under the chosen answer and the answers under the chosen rule, as a table; the chosen pair marked."""
     rows, found = [], tuned.table.to_dict("records")
-    for i in sorted(range(len(tuned.rules)), key=lambda i: _order(tuned.rules[i])):
+    for row in found:
+        row["rule"], row["says"] = tuned.rules[row["rule"]], answers[row["answer"]]
+    shown = [i for i, row in enumerate(found) if i == 0 or row["says"].id == tuned.answer or row["rule"] == tuned.rule]
+    for i in sorted(shown, key=lambda i: _order(found[i]["rule"])):
         row = found[i]
         worst = f" ({class_names[row['recall_class']]})" if row["recall_loss"] > 0 else ""
         mark = "<- chosen" if i == tuned.chosen else ""
-        rows.append([tuned.rules[i].spec, *(cell(row, k) for k in _SHOWN), f"{row['recall_loss']:.3f}{worst}", mark])
-    marks = marks_line(tuned.table.assign(rule=[rule.spec for rule in tuned.rules]), ["rule"])
-    return as_text(Table([Column("rule"), *map(column, _SHOWN), Column("worst recall loss"), Column("")], rows, marks))
+        numbers = [cell(row, name) for name in _SHOWN]
+        rows.append([row["rule"].spec, row["says"].spec, *numbers, f"{row['recall_loss']:.3f}{worst}", mark])
+    flattered = pd.DataFrame(found).iloc[shown]
+    names = {name: [one.spec for one in flattered[column]] for name, column in (("rule", "rule"), ("answer", "says"))}
+    marks = marks_line(flattered.assign(**names), ["rule", "answer"])
+    titles = [Column("rule"), Column("answer"), *map(column, _SHOWN), Column("worst recall loss"), Column("")]
+    return as_text(Table(titles, rows, marks))
 
 
 def _order(rule: Rule) -> tuple[str, float]:
@@ -228,19 +250,28 @@ def _order(rule: Rule) -> tuple[str, float]:
 
 
 def _store(
-    base_classifier: "BaseClassifier", name: str, path: str, tuned: "Tuned", facts: dict[str, Any], images: ImageSet
+    base_classifier: "BaseClassifier",
+    name: str,
+    path: str,
+    tuned: "Tuned",
+    answer: Answer,
+    facts: dict[str, Any],
+    images: ImageSet,
 ) -> None:
-    """Adds the rule to the checkpoint, in the place of one that was tuned for the same."""
+    """Adds the rule and the answer to the checkpoint, in the place of those that were tuned for the same."""
     from raycsr.models.checkpoints import is_raycsr_checkpoint, load_training_state, save_checkpoint
 
     before, after = (tuned.table.iloc[i] for i in (0, tuned.chosen))
-    entry = {"id": tuned.rule.id, **facts, "tuned_on": images.to_dict()}
-    entry |= {f"{key}_before": float(before[key]) for key in ("accuracy", "rob_cs", "rob_cost")}
-    entry |= {f"{key}_after": float(after[key]) for key in ("accuracy", "rob_cs", "rob_cost")}
+    entry = {"id": tuned.rule.id, "answer": answer.to_dict(), **facts, "tuned_on": images.to_dict()}
+    entry |= {f"{key}_before": float(before[key]) for key in _STORED}
+    entry |= {f"{key}_after": float(after[key]) for key in _STORED}
     earlier = base_classifier.training_info.get("tuned_rules", [])
-    replaced = {one["id"] for one in earlier if facts.items() <= one.items()} | {tuned.rule.id}
-    base_classifier.rules = (*(rule for rule in base_classifier.rules if rule.id not in replaced), tuned.rule)
-    entries = [*(one for one in earlier if one["id"] not in replaced), entry]
+    same = [(one["id"], one.get("answer")) == (entry["id"], entry["answer"]) for one in earlier]
+    kept = [one for one, is_same in zip(earlier, same, strict=True) if not (is_same or facts.items() <= one.items())]
+    gone = {one["id"] for one in earlier} - {one["id"] for one in kept} | {tuned.rule.id, ARGMAX.id}
+    new = [] if tuned.rule == ARGMAX else [tuned.rule]  # which every run counts
+    base_classifier.rules = (*(rule for rule in base_classifier.rules if rule.id not in gone), *new)
+    entries = [*kept, entry]
     save_checkpoint(
         path,
         base_classifier,

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from raycsr import CostMatrix, certify_counts, summarize
-from raycsr.reports.certified import distinct_labels
 from raycsr.reports.comparison import at_equal_accuracy, front, non_dominated, rank_points
+from raycsr.reports.labels import distinct_labels
 from raycsr.reports.tables import equal_accuracy_table, front_table, marks_line, ranking_table, summary_table
 
 
@@ -40,6 +40,7 @@ def points(*rows):
         "num_images": 50,
         "num_sensitive": 20,
         "num_target": 30,
+        "coverage": 0.9,
     }
     return table.assign(**named, **counts, rob_cost=1.5, seed_recall=0.7, target_recall=0.4)
 
@@ -71,7 +72,7 @@ def test_the_front_is_each_runs_own_and_says_what_is_best_of_all():
     ]
     assert titles(front_table(on_front))[-1] == "best of all runs"
     assert "best of all runs" not in titles(front_table(front(table[table["run"] == "a"])))
-    row = ["seed:cat", "a", "strong", "50", "0.600", "20", "0.500", "1.500", "0.700", "30", "0.400", ""]
+    row = ["seed:cat", "a", "strong", "50", "0.600", "0.900", "20", "0.500", "1.500", "0.700", "30", "0.400", ""]
     assert front_table(on_front).rows[1] == row
 
 
@@ -88,8 +89,17 @@ def test_a_collapsed_class_is_marked_beside_what_it_flatters_and_explained_in_on
     table["collapsed"] = ["", "dog 0 of 30 (argmax 0.600)"]
     shown = front_table(front(table))
     plain, strong = shown.rows
-    assert plain == ["seed:cat", "a", "argmax", "50", "0.700", "20", "0.300", "1.500", "0.700", "30", "0.400"]
-    assert strong[4:] == ["0.600 †", "20", "1.000 †", "1.500 †", "0.700 †", "30", "0.400"]  # its own recall is no lie
+    assert plain == ["seed:cat", "a", "argmax", "50", "0.700", "0.900", "20", "0.300", "1.500", "0.700", "30", "0.400"]
+    assert strong[4:] == [
+        "0.600 †",
+        "0.900",
+        "20",
+        "1.000 †",
+        "1.500 †",
+        "0.700 †",
+        "30",
+        "0.400",
+    ]
     assert shown.marks.startswith("†") and shown.marks.endswith("a · strong: dog 0 of 30 (argmax 0.600).")
     equal = equal_accuracy_table(at_equal_accuracy(table, [0, 0.1]))
     assert equal.rows[0][2:] == ["20", "0.300", "1.000 †"] and "dog 0 of 30" in equal.marks

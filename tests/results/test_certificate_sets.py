@@ -12,6 +12,7 @@ from handmade import IDS, NEVER_B, PLAIN, votes, write_run
 
 from raycsr import CostMatrix, UserError, collect_certificates, load_certificates, sealed, summarize
 from raycsr.certification import METHODS, NEWEST
+from raycsr.certification.answers import ARGMAX
 from raycsr.reports import load_certified
 from raycsr.reports.findings import find
 from raycsr.reports.notes import notes_on
@@ -130,7 +131,7 @@ def test_a_set_that_does_not_say_what_it_is_of_is_none_and_certify_mends_it(run,
         with pytest.warns(UserWarning, match=f"{file} is damaged"):
             assert run.certificate_sets() == {}
     assert run.certify("pair:a/b", run.costs("pair:a/b"), 0.01) == name
-    assert run.certificate_sets() == {name: facts}
+    assert run.certificate_sets() == {name: {**facts, "answer": ARGMAX}}
 
 
 def test_an_empty_folder_or_a_foreign_file_is_no_set(tmp_path):

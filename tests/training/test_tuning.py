@@ -115,7 +115,12 @@ def test_the_recall_of_a_class_with_few_images_is_not_judged():
 
 
 def grid_table(*rows):
-    return pd.DataFrame(rows, columns=["rob_cs", "accuracy_loss", "recall_loss"])
+    return pd.DataFrame(rows, columns=["rob_cs", "accuracy_loss", "recall_loss"]).assign(coverage_loss=0.0)
+
+
+def test_coverage_has_a_budget_of_its_own():
+    table = grid_table((0.5, 0, 0), (0.6, 0, 0), (0.7, 0, 0)).assign(coverage_loss=[0, 0.05, 0.06])
+    assert choose_rule(table, Budget()) == 1 and choose_rule(table, Budget(coverage=0.1)) == 2
 
 
 def test_the_largest_rob_cs_within_both_budgets_is_chosen():
@@ -141,7 +146,10 @@ def test_argmax_stays_where_nothing_is_better_within_the_budgets():
     assert choose_rule(grid_table((0.5, 0, 0), (0.9, 0.5, 0), (0.5, -0.01, 0)), Budget()) == 0
 
 
-@pytest.mark.parametrize("wrong", [{"accuracy": 0.0}, {"accuracy": 1.0}, {"recall": 1.5}, {"accuracy": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"accuracy": 0.0}, {"accuracy": 1.0}, {"recall": 1.5}, {"accuracy": float("nan")}, {"coverage": 0}],
+)
 def test_what_is_no_budget_is_refused(wrong):
     with pytest.raises(UserError, match="budget is a share between 0 and 1, got"):
         Budget(**wrong)
@@ -192,7 +200,7 @@ def test_tuning_finds_the_strength_that_the_budget_allows():
     # The finer grid around 1 goes from 0.5 to 2 in steps of 0.1875. At 1.4375, 11 dogs (1.02, 1.06, ..., 1.42) go for
     # 72 cats: an accuracy loss of (100 * 11 - 72) / 10100 = 0.102. At 1.25, 6 dogs go for 63 cats.
     found = tuned(Budget(0.1, 0.5))
-    assert found.rule.kind == "offset" and found.rules[0] == ARGMAX
+    assert found.rule.kind == "offset" and next(iter(found.rules.values())) == ARGMAX
     chosen = found.table.iloc[found.chosen]
     assert found.rule.spec == "offset:1.25*pair:cat/dog"
     assert chosen["rob_cs"] == pytest.approx(0.63)
@@ -212,6 +220,42 @@ def test_where_even_the_weakest_rule_costs_too_much_the_grid_is_refined_below_it
     found = tuned(Budget(0.001, 0.5), strengths=[2.0])
     assert found.rule.spec == "offset:1*pair:cat/dog"
     assert found.table["rob_cs"].iloc[found.chosen] == pytest.approx(0.5)
+
+
+# Of 60 cats 30 are taken for dogs, at .6 of the votes; dogs are sure.
+def test_an_answer_is_tuned_with_the_rule_and_costs_coverage():
+    labels = np.repeat([0, 1], [60, 40])
+    shares = np.array([[0.9, 0.1, 0]] * 30 + [[0.4, 0.6, 0]] * 30 + [[0.05, 0.95, 0]] * 40)
+
+    def certify(rules):
+        votes = np.round(1000 * shares).astype(int)
+        return pd.concat(
+            certify_counts(
+                votes, votes, labels, costs=PAIR, sigma=0.5, sampling="fixed", rules=[rule.id] * 100, answer=answer
+            )
+            for rule in rules
+            for answer in ("argmax", "majority", "threshold:0.7*pair:0/1")
+        )
+
+    of_all = {"costs": PAIR, "spec": "pair:cat/dog", "class_names": NAMES, "radius": 0.05, "weights": np.ones(100)}
+    found = tune(certify, budget=Budget(coverage=0.35), **of_all)
+    assert found.rule == ARGMAX and found.answer.startswith("threshold-")
+    chosen, plain = found.table.iloc[found.chosen], found.table.iloc[0]
+    assert (plain["rob_cs"], chosen["rob_cs"]) == (0.5, 1.0)  # dogs at .6 are not said
+    assert chosen["coverage_loss"] == pytest.approx(0.3) and chosen["accuracy_loss"] == 0
+    assert tune(certify, budget=Budget(coverage=0.25), **of_all).answer == "argmax"  # the majority says dog at .6
+
+
+def test_an_answer_gains_no_accuracy_by_another_convention():
+    """Cats at .45 against .3: right by a threshold of .2, as by argmax, if only the runner-up is to be beaten."""
+    votes, labels = np.tile([450, 300, 250], (20, 1)), np.zeros(20, int)
+    rows = [
+        certify_counts(votes, votes, labels, costs=PAIR, sigma=0.5, sampling="fixed", answer=answer)
+        for answer in ("argmax", "threshold:0=0.2")
+    ]
+    assert rows[0]["abstain"].all() and not rows[1]["abstain"].any()
+    table = compare_rules(pd.concat(rows), costs=PAIR, radius=0.1, weights=np.ones(20))
+    assert table["accuracy"].tolist() == [0, 0] and table["coverage_loss"].tolist() == [0, 0]
 
 
 def test_where_no_rule_helps_argmax_stays():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from raycsr import Answer
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import digits_arrays
@@ -55,7 +56,8 @@ def checkpoint(trained, tmp_path):
 
 
 def tune(model, costs="pair:4/9,3/8", **more):
-    return tune_rule(model=model, costs=costs, **{"images": 160, "n0": 64, "n": 128, **more})
+    """Tunes a rule, and by `answers=None` an answer with it."""
+    return tune_rule(model=model, costs=costs, **{"images": 160, "n0": 64, "n": 128, "answers": ["argmax"], **more})
 
 
 def test_the_rule_is_stored_with_what_it_gains_and_costs(checkpoint, trained, capsys):
@@ -137,9 +139,22 @@ def test_tuning_again_for_the_same_replaces_and_for_other_costs_adds(checkpoint)
 def test_as_a_user_types_it_into_another_file(checkpoint, tmp_path, capsys):
     out = str(tmp_path / "tuned.pt")
     words = ["--costs", "seed:8", "--budget", "0.05", "--images", "100", "--n", "64", "--radius", "0.3", "--out", out]
-    assert main(["tune-rule", "--model", checkpoint, *words]) == 0
-    assert f"in {out}; certify it on other images by `raycsr sample ... --rules tuned`" in capsys.readouterr().out
+    assert main(["tune-rule", "--model", checkpoint, "--answers", "argmax", *words]) == 0
+    assert f"in {out}; certify them on other images by `raycsr evaluate ... --rules tuned`" in capsys.readouterr().out
     assert load_checkpoint(checkpoint).rules == () and len(load_checkpoint(out).rules) == 1
+
+
+def test_an_answer_is_tuned_with_the_rule_and_stored_beside_its_id(checkpoint, capsys):
+    rule = tune(checkpoint, costs="pair:4/9", answers=None, strengths=[0.5], coverage_budget=0.2, n=64)
+    (facts,) = load_checkpoint(checkpoint).training_info["tuned_rules"]
+    answer = Answer.of_dict(facts["answer"])
+    assert facts["id"] == rule.id and not answer.is_argmax and facts["coverage_budget"] == 0.2
+    assert facts["coverage_after"] >= facts["coverage_before"] - 0.2
+    assert facts["rob_cs_after"] > facts["rob_cs_before"]
+    out = capsys.readouterr().out
+    assert f"answer {answer.spec} in {checkpoint}" in out and f"--answers {answer.spec}" in out.replace("'", "")
+    rows = [line for line in out.splitlines() if line.startswith("| ")]
+    assert any(" majority " in row for row in rows) and sum("<- chosen" in row for row in rows) == 1
 
 
 def test_where_no_rule_can_help_argmax_stays_and_nothing_is_written(checkpoint, tmp_path, capsys):
@@ -153,6 +168,8 @@ def test_where_no_rule_can_help_argmax_stays_and_nothing_is_written(checkpoint, 
     ("change", "message"),
     [
         ({"budget": 0.0}, "budget is a share between 0 and 1, got 0.0"),
+        ({"coverage_budget": 1.0}, "coverage_budget is a share between 0 and 1, got 1.0"),
+        ({"answers": ["majorty"]}, "'majorty' not understood; did you mean majority"),
         ({"recall_budget": 1.0}, "recall_budget is a share between 0 and 1, got 1.0"),
         ({"radius": 2.0}, r"radius is 2, and n=128 samples certify one above 0 and up to 0.8\d+ at sigma 0.5"),
         ({"radius": 0.0}, "radius is 0"),

@@ -11,15 +11,19 @@ from raycsr.certification.metrics.recalls import SEED_RECALL, TARGET_RECALL
 from raycsr.certification.metrics.record import Metric
 from raycsr.certification.metrics.right import (
     ACCURACY,
+    ANSWERED_ACCURACY,
     ARGMAX_ACCURACY,
     AVERAGE_RADIUS,
     CERTIFIED_ACCURACY,
+    COVERAGE,
     MULTICLASS_CERTIFIED_ACCURACY,
 )
 from raycsr.costs import CostMatrix
 
 METRICS: dict[str, Metric] = {
     "accuracy": ACCURACY,
+    "coverage": COVERAGE,
+    "answered_accuracy": ANSWERED_ACCURACY,
     "certified_accuracy": CERTIFIED_ACCURACY,
     "argmax_accuracy": ARGMAX_ACCURACY,
     "multiclass_certified_accuracy": MULTICLASS_CERTIFIED_ACCURACY,

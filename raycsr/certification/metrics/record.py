@@ -52,6 +52,12 @@ class Judged:
         return self.numbers("prediction") == self.labels
 
     @cached_property
+    def answered(self) -> NDArray[np.bool_]:
+        """Whether it is proven that the most likely class is answered at the image itself, be it right or not; (N,)"""
+        abstains = self.certificates["abstain"].to_numpy(bool)[self.rows]
+        return ~abstains & ~np.isnan(self.numbers("prediction"))
+
+    @cached_property
     def labels(self) -> IntArray:
         """The true classes; (N,)"""
         return self.certificates["label"].to_numpy(np.int64)[self.rows]
@@ -59,7 +65,7 @@ class Judged:
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Whether the answer is right, without abstaining; (N,)"""
-        return self.argmax_correct & ~self.certificates["abstain"].to_numpy(bool)[self.rows]
+        return self.argmax_correct & self.answered
 
     @cached_property
     def costs_left(self) -> tuple[FloatArray, FloatArray]:
@@ -155,6 +161,7 @@ class Metric:
         return self.intervals is share_intervals
 
 
+ANSWERED = Population(lambda images: images.answered, "num_answered", "answered images")
 IMAGES = Population(lambda all_of_them: np.ones(len(all_of_them.rows), bool), "num_images", "images")
 SENSITIVE = Population(
     lambda images: ~np.isnan(images.numbers("cost_sensitive_radius")),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from raycsr.certification.intervals import mean_intervals, share_intervals
-from raycsr.certification.metrics.record import IMAGES, Judged, Metric, Values
+from raycsr.certification.metrics.record import ANSWERED, IMAGES, Judged, Metric, Values
 
 
 def _by_both_shares(images: Judged) -> Values:
@@ -18,6 +18,23 @@ ACCURACY = Metric(
     more_is_better=True,
     values=lambda images: images.correct[:, None],
     intervals=share_intervals,
+)
+COVERAGE = Metric(
+    title="coverage",
+    population=IMAGES,
+    more_is_better=True,
+    values=lambda images: images.answered[:, None],
+    intervals=share_intervals,
+    flattered=False,  # to answer with other classes is to answer
+    tables=("front",),
+)
+ANSWERED_ACCURACY = Metric(
+    title="accuracy among answered",
+    population=ANSWERED,
+    more_is_better=True,
+    values=lambda images: images.correct[:, None],
+    intervals=share_intervals,
+    tables=(),
 )
 CERTIFIED_ACCURACY = Metric(
     title="certified acc. (standard)",
