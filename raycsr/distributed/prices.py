@@ -1,16 +1,18 @@
 """What sampling and training will take, by a few timed batches and a small pilot."""
 
 import functools
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from raycsr.certification import Statements, looks
+from raycsr.certification import Statements, largest_radius, looks
 from raycsr.data.decode import Decode
 from raycsr.data.memory import read_pixels
+from raycsr.distributed.advice import ALPHAS, NS, ExpectedShares, expected_shares, radii_of
 from raycsr.distributed.attack.attacker import Attacker, AttackerSpec
 from raycsr.distributed.attack.job import AttackJob
 from raycsr.distributed.options import PlanOptions
@@ -24,15 +26,14 @@ from raycsr.smoothing.engine import Request, Sampler
 from raycsr.smoothing.options import CHUNK
 from raycsr.training.batches import InMemoryBatches
 
-_PILOT_IMAGES = 16
 _PILOT_SECONDS = 30.0  # of sampling them: on a slow device they get fewer samples
 _PILOT_SAMPLES = (128, 2048)  # an image, at least and at most
 _TIMES_ON_PAPER = 50  # that each of them is then sampled
 _BATCHES = 4  # timed, after one that is not
 
 
-def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice]:
-    """What a fixed and a sequential design would take, by the engine's speed here; each once it is known."""
+def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice | ExpectedShares]:
+    """What a fixed and a sequential design would take, by the engine's speed here, and what others would certify."""
     found, device = probe_here(job.base_classifier, job.asked.sampling, torch.get_num_threads()), worker_device()
     sampler = functools.partial(
         Sampler,
@@ -41,7 +42,7 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
         device=device,
         purpose="pilot",  # an n that is chosen by what it prints is chosen without the certificates' votes
     )
-    rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, _PILOT_IMAGES).astype(int)]
+    rows = job.listing.images.iloc[np.linspace(0, len(job.listing.images) - 1, options.pilot_images).astype(int)]
     pixels = read_pixels(job.source, rows.drop_duplicates("image_id"), job.base_classifier.preprocessing)
     images = [torch.from_numpy(image).permute(2, 0, 1) for image in pixels.images]
     draws = job.asked.sampling.draws(job.sigma, found.batch_size)
@@ -67,6 +68,31 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
     votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
     sequential = job.asked.sampling.n0 + expected_samples(votes, pixels.labels, statements, n0=job.asked.sampling.n0)
     yield price_of("sequential", sequential, statements.radii, len(images))
+    yield from _offers(job, votes[:, 0], pixels.labels, lambda samples: _bill(total * samples / speed, options))
+
+
+def _offers(
+    job: Job,
+    votes: np.ndarray,
+    labels: np.ndarray,
+    bill: Callable[[int], tuple[float, int, float | None, float | None]],
+) -> Iterator[ExpectedShares]:
+    """What runs of each n and alpha would certify by the first rule, with their prices, the least first.
+
+    Args:
+        job: The run that is planned.
+        votes: Votes of the pilot; int (N, m).
+        labels: Classes of its images; int (N,).
+        bill: Samples of an image -> the fields of a `Price`.
+    """
+    radii = radii_of(job.asked.sampling.radii or (), job.asked.sigmas)
+    for alpha, n in itertools.product(ALPHAS, NS):
+        draws = (job.asked.sampling.n0, n)
+        shares = expected_shares(votes, labels, job.costs, sigma=job.sigma, draws=draws, alpha=alpha, radii=radii)
+        reach = largest_radius(n, alpha, job.sigma)
+        yield ExpectedShares(
+            *bill(sum(draws)), job.name, job.sigma, job.rules[0].spec, n, alpha, reach, radii, shares, len(votes)
+        )
 
 
 def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statements, *, n0: int) -> float:

@@ -3,10 +3,13 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from raycsr.distributed.advice import ExpectedShares, best_sigma
+from raycsr.distributed.advice import in_words as advice
 from raycsr.distributed.attack.arguments import AttackArguments
 from raycsr.distributed.options import PlanOptions
 from raycsr.distributed.plans import AttackPlan, Price, SamplingPlan, SweepPlan, TrainingPlan, as_json
@@ -19,7 +22,8 @@ from raycsr.store import Store
 if TYPE_CHECKING:
     from raycsr.distributed.training.plan import Plan
 
-Planned = tuple[SamplingPlan | TrainingPlan | SweepPlan | AttackPlan, Iterable[Price]]
+Plans = SamplingPlan | TrainingPlan | SweepPlan | AttackPlan
+Planned = tuple[Plans, Iterable[Price]]
 
 
 def validate(verb: str, asked: Any, planning: PlanOptions) -> None:
@@ -34,6 +38,8 @@ def validate(verb: str, asked: Any, planning: PlanOptions) -> None:
     Raises:
         UserError: naming what is wrong.
     """
+    if planning.pilot_images < 1:
+        raise UserError(f"a pilot of {planning.pilot_images} images says nothing; give pilot_images of 1 or more")
     if planning.devices < 1 or not 0 <= planning.hourly_price < math.inf:
         raise UserError(
             f"a price for {planning.devices} devices at {planning.hourly_price:g} an hour cannot be told; give devices "
@@ -44,13 +50,28 @@ def validate(verb: str, asked: Any, planning: PlanOptions) -> None:
     plans = plan_of_verb[verb](asked, planning)
     if planning.json:
         with redirect_stdout(sys.stderr):  # whatever a library prints: the document stands alone on stdout
-            content = {"verb": verb, "plans": [as_json(plan, list(prices)) for plan, prices in plans]}
+            content = {"verb": verb, "plans": [_document(plan, list(prices)) for plan, prices in plans]}
         print(json.dumps(content, indent=1))
         return
+    offers: list[ExpectedShares] = []  # of all noise levels
     for plan, prices in plans:
         print(plan)
+        of_plan: list[ExpectedShares] = []
         for price in prices:
             print(price, flush=True)
+            of_plan += [price] if isinstance(price, ExpectedShares) else []
+        for line in advice(of_plan):
+            print(line)
+        offers += of_plan
+    for line in best_sigma(offers):
+        print(line)
+
+
+def _document(plan: Plans, prices: Sequence[Price]) -> dict[str, Any]:
+    """A plan and its prices, and apart from them what other runs would certify at theirs."""
+    offers = [price for price in prices if isinstance(price, ExpectedShares)]
+    of_plan = as_json(plan, [price for price in prices if not isinstance(price, ExpectedShares)])
+    return {**of_plan, "expected": [asdict(one) for one in offers]} if offers else of_plan
 
 
 # Certification --------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """`raycsr validate`: the plan of each verb, its hours and price, and nothing written."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -74,6 +75,34 @@ def test_its_hours_and_price_are_those_of_a_fixed_and_of_a_sequential_n(validate
     assert 32 <= sequential <= fixed + 64  # the selection votes of some images decide all
 
 
+def test_a_pilot_says_what_each_sigma_n_and_alpha_would_certify_and_its_price(validate):
+    words = (
+        "--time_one_batch",
+        "true",
+        "--hourly_price",
+        "3600",
+        "--pilot_images",
+        "8",
+        "--sampling.sigma",
+        "0.25,0.5",
+    )
+    status, out, err = validate("sample", SAMPLE, *words)
+    assert status == 0, err
+    assert out.count("by 8 images under argmax and a fixed n") == 2
+    assert "at radius 0.125 / 0.25 / 0.5 / 0.75 / 1 / 1.5" in out
+    offers = re.findall(
+        r"^n ([\d,]+) +alpha (\S+): certified accuracy .*; rob_cs uniform \(8 images\) .* at 3600", out, re.M
+    )
+    assert offers[:6] == offers[6:] and len(offers) == 12
+    assert {n for n, _ in offers} == {"1,000", "10,000", "100,000"} and {alpha for _, alpha in offers} == {
+        "0.001",
+        "0.01",
+    }
+    assert out.splitlines()[-1].startswith("advice    sigma for cifar_resnet8, rob_cs uniform")
+    status, _, err = validate("sample", SAMPLE, "--pilot_images", "0")
+    assert status == 2 and "pilot of 0 images" in err
+
+
 def test_a_training_and_a_sweep_are_planned(validate):
     status, out, _ = validate("train", TRAIN, "--time_one_batch", "true")
     assert status == 0 and "2 epochs of batches of 64" in out and "on 1 such devices" in out
@@ -130,6 +159,7 @@ def test_a_certification_is_planned_as_json(plans):
     assert (first["rules"], first["costs"], first["design"]) == (["argmax"], ["uniform"], "sequential")
     assert second["largest_radius"] == 2 * first["largest_radius"] > 2
     fixed, sequential = first["prices"]
+    assert [(one["n"], one["alpha"]) for one in first["expected"]][:2] == [(1000, 0.001), (10000, 0.001)]
     assert fixed["design"] == "fixed" and fixed["samples_per_image"] == 1032
     assert fixed["price"] == pytest.approx(4 * fixed["seconds"])
     assert sequential["radii"] == [0.25] and sequential["pilot_images"] == 16
