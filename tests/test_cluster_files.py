@@ -92,6 +92,32 @@ def test_a_fault_in_a_manifest_is_seen(where, key, value, shared_data):
     assert len(problems(schema(path), manifest)) == 1
 
 
+def test_the_service_brings_a_cluster_that_kuberay_understands(shared_data):
+    path = shared_data / "kuberay-crd" / MANIFESTS["raycluster.yaml"]
+    if not path.is_file():
+        pytest.skip(f"no {path.name} among the shared data")
+    cluster = load("raycluster.yaml") | {"spec": load("serve.yaml")["spec"]["rayClusterConfig"]}
+    assert problems(schema(path), cluster) == []
+    assert cluster["spec"]["authOptions"] == {"mode": "token"}
+    (group,) = cluster["spec"]["workerGroupSpecs"]
+    (clients,) = group["template"]["spec"]["containers"][0]["env"]
+    assert clients["name"] == "RAYCSR_CLIENTS" and "secretKeyRef" in clients["valueFrom"]
+
+
+def test_the_service_is_what_ray_serve_and_its_application_understand():
+    pytest.importorskip("ray.serve", reason="pip install 'raycsr[serve]'", exc_type=ImportError)
+    from ray.serve.schema import ServeDeploySchema
+
+    spec = load("serve.yaml")["spec"]
+    (application,) = ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"])).applications
+    module, name = application.import_path.split(":")
+    built = getattr(importlib.import_module(module), name)(application.args)  # refuses what it does not know
+    (deployment,) = application.deployments
+    assert deployment.name == built._bound_deployment.name
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["maxReplicas"] == deployment.autoscaling_config["max_replicas"]
+
+
 def test_the_job_brings_the_cluster_that_stays():
     assert load("rayjob.yaml")["spec"]["rayClusterSpec"] == load("raycluster.yaml")["spec"]
 
@@ -228,7 +254,7 @@ def understood(words):
         UserError, click.UsageError: where it does not understand them.
     """
     match words:
-        case ["docker" | "helm" | "kubectl" | "aws" | "export", *_]:
+        case ["docker" | "helm" | "kubectl" | "aws" | "export" | "pip" | "curl", *_]:
             return True  # the shell has parsed it, that is all that can be said here
         case ["ray", *rest]:
             from ray.scripts.scripts import cli
@@ -238,6 +264,12 @@ def understood(words):
                 group, rest = group.commands[rest[0]], rest[1:]
             job = group.make_context(group.name, list(rest)).params.get("entrypoint")
             return understood(list(job)) if job else True
+        case [variable, *rest] if re.match(r"[A-Z_]+=", variable):
+            return understood(rest)
+        case ["serve", "run", target, *rest]:
+            pytest.importorskip("ray.serve", reason="pip install 'raycsr[serve]'", exc_type=ImportError)
+            module, name = target.split(":")
+            return bool(getattr(importlib.import_module(module), name)(dict(word.split("=", 1) for word in rest)))
         case ["raycsr", verb, *rest]:
             return bool(command(verb, list(rest)))
         case ["python", "-m", module, *rest] if module.startswith("jobs."):
@@ -275,6 +307,7 @@ def test_the_entrypoint_of_the_job_is_understood(monkeypatch):
         "ray job submit --working-directory . -- raycsr evaluate",
         "ray job submit -- python -m jobs.evaluate --config jobs/configs/imagenet.yaml --output s3://b/r",
         "raycsr evaluate --config jobs/configs/imagenet.yaml --results s3://b/r --pool.workers 3",
+        "RAYCSR_CLIENTS=a:b serve run jobs.serve:app directory=s3://b/deployed",
     ],
 )
 def test_a_fault_in_a_command_is_seen(line, monkeypatch):
