@@ -43,7 +43,7 @@ from raycsr.reports.tables import equal_accuracy_table, front_table, ranking_tab
 
 _IMAGES = 12  # of the costliest
 _NAMED = 8  # classes in a sentence
-_SHOWN = 2  # images beside pictures near them
+_SHOWN = 2  # images beside pictures near them, and worst pictures of a set
 
 
 def compose(found: Findings) -> Document:
@@ -175,6 +175,9 @@ def _attacked(found: Findings, costs: str) -> list[Block]:
         Paragraph(line) for line in audited([one for one in found.sets if one.costs == costs], found.attacks)
     ]
     shares = found.attacked[found.attacked["costs"] == costs]
+    blocks += [
+        Details(partial(_worst, one)) for one in found.sets if one.costs == costs and len(found.attacks[one.key])
+    ]
     if shares.empty:
         return blocks
     explained = (
@@ -185,6 +188,13 @@ def _attacked(found: Findings, costs: str) -> list[Block]:
     described = f"What is certified under {costs}, and above it what attacks leave"
     picture = Details(lambda: [Picture(plot_attacked(shares, found.curves), described)])
     return [*blocks, Paragraph(explained), picture, attacked_table(shares)]
+
+
+def _worst(one: Certified) -> Sequence[Block]:
+    """The nearest pictures on which attacks of a set succeeded."""
+    from raycsr.reports.worst import worst_found  # what reads data, which only the page needs
+
+    return worst_found(one, _SHOWN)
 
 
 def _front(points: pd.DataFrame) -> list[Block]:

@@ -1,6 +1,7 @@
 """A run's attacks: for images and radii, the votes on the worst picture that was found, a set for each way to attack.
 
-The pictures themselves are not kept: the same command on the same kind of device finds them again.
+Of some images, a few dozen of a run, the pictures that broke are kept for people to see; the same command on the same
+kind of device finds the others again.
 """
 
 import json
@@ -28,6 +29,8 @@ from raycsr.store import Store
 _SCHEME = 1  # of what an attack does: another gives other pictures, in a set of its own
 _FIX = "move it away, and `raycsr attack` with its options writes it again"
 _KEY = ["image_id", "radius", "alpha"]
+_FIELDS = [name for name in ATTACKS.names if name != "picture"]  # pictures are read where they are shown
+_ADDED = frozenset({"picture"})
 
 
 class AttackSet:
@@ -45,7 +48,7 @@ class AttackSet:
             name: As `attack_set` gives it.
         """
         self.name = name
-        self._parts = Parts(run.at(f"attacks/{name}"), ATTACKS)
+        self._parts = Parts(run.at(f"attacks/{name}"), ATTACKS, _ADDED)
 
     @property
     def location(self) -> str:
@@ -87,13 +90,26 @@ class AttackSet:
 
     def one(self, part: str) -> pa.Table | None:
         """A committed part, None where it cannot be read."""
-        return self._parts.one(part, ATTACKS.names)
+        return self._parts.one(part, _FIELDS)
 
     def read(self) -> pd.DataFrame:
         """All attacks, each image, radius and certificate once: the first by part name that has no error, if any."""
-        rows = self._parts.read(ATTACKS.names).to_pandas()
+        rows = self._parts.read(_FIELDS).to_pandas()
         rows = rows.sort_values("error", key=lambda errors: errors.notna(), kind="stable")
         return rows.drop_duplicates(_KEY).sort_values(_KEY, ignore_index=True)
+
+    def nearest(self, most: int) -> pd.DataFrame:
+        """The nearest of the broken pictures that are kept, each of another image.
+
+        Args:
+            most: Number of pictures at most.
+
+        Returns:
+            Rows with `picture`, a PNG of the model's input size, the nearest first.
+        """
+        rows = self._parts.read([*_FIELDS, "picture"]).to_pandas().dropna(subset="picture")
+        rows = rows.sort_values(["distance", "image_id"], kind="stable").drop_duplicates("image_id")
+        return rows.head(most).reset_index(drop=True)
 
     def lacking(self, wanted: pd.DataFrame) -> pd.DataFrame:
         """Of wanted rows of image_id, radius and alpha those that are not there, or have an error."""
@@ -142,7 +158,7 @@ def load_attacks(run: str | os.PathLike[str], costs: CostMatrix | str | None = N
 
     Returns:
         One row an attack: costs (the spec), rule (its id), steps, noises and seed, then the columns of
-        `raycsr.results.schema.ATTACKS`.
+        `raycsr.results.schema.ATTACKS` but for the pictures.
 
     Raises:
         UserError: where there is no such run, or the spec is none of its classes.
@@ -154,7 +170,7 @@ def load_attacks(run: str | os.PathLike[str], costs: CostMatrix | str | None = N
     found = resolve_run(run)
     matrix = found.costs(costs) if isinstance(costs, str) else costs
     columns = ["costs", "rule", "steps", "noises", "seed"]
-    frames = [pd.DataFrame({name: [] for name in columns}), ATTACKS.empty_table().to_pandas()]
+    frames = [pd.DataFrame({name: [] for name in columns}), ATTACKS.empty_table().select(_FIELDS).to_pandas()]
     frames = [pd.concat(frames, axis=1)]
     for name, facts in attack_sets(found).items():
         if matrix is None or CostMatrix(np.array(facts["values"])) == matrix:

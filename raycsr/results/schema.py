@@ -105,6 +105,7 @@ ATTACKS = pa.schema(
         ("device", pa.string()),  # what sought and judged it
         ("seconds", pa.float64()),  # of both
         ("error", pa.string()),  # null, or why there is no picture
+        ("picture", pa.binary()),  # a PNG, where it is broken, of a few dozen images alone; parts of before have none
     ]
 )
 

@@ -1,5 +1,6 @@
 """Attacks of a run in this process: what an honest certificate withstands, what an inflated one does not."""
 
+import io
 import json
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from raycsr import UserError, load_attacks
@@ -16,6 +18,7 @@ from raycsr.costs import CostMatrix
 from raycsr.data.images import frame
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import Listing, Source
+from raycsr.distributed.attack import attacker
 from raycsr.distributed.attack import run as attack_module
 from raycsr.distributed.attack.arguments import AttackArguments
 from raycsr.distributed.attack.attacker import Attacker
@@ -26,6 +29,7 @@ from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.rules import ARGMAX
 from raycsr.models.spec import Preprocessing
 from raycsr.results import SCHEMA_VERSION, Run
+from raycsr.results.attacks import AttackSet
 from raycsr.store import Store
 
 SIGMA, SIDE, CLASSES = 0.25, 5, ["left", "right", "never"]
@@ -110,6 +114,21 @@ def test_nothing_breaks_within_true_radii_and_nearly_all_beyond(tmp_path):
     assert beyond.attacks["broken"].mean() > 0.95 and not beyond.broken_guarantee
     assert (beyond.attacks["wrong"] == beyond.attacks["broken"]).all()
     assert (beyond.attacks["target"] == 1 - beyond.attacks["label"]).all()  # never the class that is never answered
+
+
+def test_broken_pictures_of_some_images_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(attacker, "_KEPT", 20)  # of 40
+    attacked = job(tmp_path, times=1.5)
+    rows = attack_run(attacked).attacks
+    kept = AttackSet(attacked.run.store, attacked.attacks.name).nearest(100)
+    assert 5 <= len(kept) <= 35 and kept["distance"].is_monotonic_increasing
+    assert len(AttackSet(attacked.run.store, attacked.attacks.name).nearest(2)) == 2
+    first = kept.iloc[0]
+    picture = np.asarray(Image.open(io.BytesIO(first["picture"])))
+    assert sha256(picture.tobytes()).hexdigest()[:16] == first["picture_sha"]
+    change = picture.astype(float) - attacked.source.pixels[int(first["image_id"])]
+    assert np.sqrt((change**2).sum()) / 255 == pytest.approx(first["distance"])
+    assert "picture" not in rows
 
 
 def test_pictures_lie_within_their_radii_and_close_to_their_ends(tmp_path):

@@ -1,6 +1,7 @@
 """The actor that attacks: blocks of decoded images in, committed parts of attacks out."""
 
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 
 from raycsr.certification.attacks import verdicts
 from raycsr.distributed.attack.job import AttackJob
@@ -27,6 +29,7 @@ from raycsr.smoothing.engine import Request, Sampler, is_out_of_memory
 from raycsr.smoothing.options import CHUNK, AttackOptions, Draws
 from raycsr.store import Store
 
+_KEPT = 64  # images, about, whose broken pictures are kept for people to see: all would take gigabytes
 _ROWS = 256  # noisy copies that gradients go through at once, or one image's where it has more
 
 
@@ -43,6 +46,7 @@ class AttackerSpec:
         costly: The costly classes (targets) of each label; bool (m, m).
         options: The budget.
         threads: Torch threads.
+        kept: Share of the images whose broken pictures are kept.
     """
 
     run: str
@@ -53,12 +57,14 @@ class AttackerSpec:
     costly: np.ndarray
     options: AttackOptions
     threads: int
+    kept: float
 
     @classmethod
     def of(cls, job: AttackJob, *, owner: int, threads: int) -> "AttackerSpec":
         """What the actors of a job get."""
         run, name, costly = job.run.location, job.attacks.name, job.matrix.values > 0
-        return cls(run, name, owner, job.manifest, job.rule, costly, job.asked.options, threads)
+        kept = _KEPT / max(1, job.wanted["image_id"].nunique())
+        return cls(run, name, owner, job.manifest, job.rule, costly, job.asked.options, threads, kept)
 
 
 class Attacker:
@@ -150,8 +156,10 @@ class Attacker:
             originals = torch.stack(pixels[some])
             pictures = self._seek(originals, good[some])
             self._judge(originals, pictures, good[some])
-            for row in good[some]:
+            for row, picture in zip(good[some], pictures, strict=True):
                 row["seconds"] = (time.perf_counter() - began) / len(originals)
+                if row["broken"] and _drawn(row["image_id"]) < self._spec.kept:
+                    row["picture"] = _png(picture)
         return rows
 
     def _row(self, image: dict[str, Any], radius: float) -> dict[str, Any]:
@@ -236,6 +244,18 @@ def _generator(seed: int, row: dict[str, Any], device: torch.device) -> torch.Ge
 def _name_of_noise(row: dict[str, Any]) -> str:
     """What the noise of a picture's votes depends on beside the seed; JSON, so that no two pictures share it."""
     return json.dumps([row["image_id"], "attacked", row["radius"]])
+
+
+def _drawn(image_id: str) -> float:
+    """A number in [0, 1) that depends on the image alone: which images are kept hangs on no block or actor."""
+    return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest(), "little") / 2**64
+
+
+def _png(picture: torch.Tensor) -> bytes:
+    """A picture, uint8 (C, H, W), as a file that loses nothing."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().cpu().numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _sha(picture: torch.Tensor) -> str:
