@@ -37,23 +37,24 @@ def plot_sureness(sets: Sequence[Certified]) -> bytes | None:
     """Draws, over each share of votes, how many images are answered rightly by a share as large.
 
     Args:
-        sets: Sets of any runs, costs and rules; each run and rule is drawn once, for the share knows no costs.
+        sets: Sets of any runs, costs, rules and answers; each run and rule is drawn once, for the share knows neither
+            costs nor what is said given shares.
 
     Returns:
         A PNG; None where no set says the share, as published tables do not.
     """
-    distinct = {(one.run, one.rule_id, one.alpha): one for one in sets if one.origin is not None}
+    distinct = {(one.run, one.decision, one.alpha): one for one in sets if one.origin is not None}
     if not distinct:
         return None
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.4), dpi=120, layout="constrained")
         axis = figure.subplots()
-        labels = [one.label for one in distinct.values()]
-        for (_, _, alpha), one in distinct.items():
+        labels = [_label(one) for one in distinct.values()]
+        for label, ((_, _, alpha), one) in zip(labels, distinct.items(), strict=True):
             shares = sure_shares(one.certificates)
             left = 1 - np.arange(len(shares)) / len(shares)  # share of images with one no smaller
-            label = one.label if labels.count(one.label) == 1 else f"{one.label} (alpha {alpha:g})"
-            axis.step([0, *shares, 1], [1, *left, 0], where="pre", label=label, linewidth=1.6)
+            shown = label if labels.count(label) == 1 else f"{label} (alpha {alpha:g})"
+            axis.step([0, *shares, 1], [1, *left, 0], where="pre", label=shown, linewidth=1.6)
         axis.axvline(0.5, color="0.6", linewidth=0.8, linestyle=":")  # where the standard radius begins
         axis.set(xlabel="lower bound on the share of votes of the right answer (p_A)", ylabel="share of images")
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -64,3 +65,8 @@ def plot_sureness(sets: Sequence[Certified]) -> bytes | None:
         above.set_xlabel("standard radius")
         legend_below(figure, *axis.get_legend_handles_labels())
         return png(figure)
+
+
+def _label(one: Certified) -> str:
+    """Run and rule, without the answer."""
+    return one.run if one.decision == "argmax" else f"{one.run} · {one.decision_spec}"

@@ -164,8 +164,25 @@ def test_every_number_by_hand():
 def test_less_is_better_of_costs():
     a, b = of_pairs(both=0, only_a=0, only_b=12, neither=0)
     table = compare(a, b, costs=COSTS, radius=0.5)
-    assert set(table["better"]) == {"b"} and row(table, "rob_cost")["difference"] == -1
-    assert set(compare(b, a, costs=COSTS, radius=0.5)["better"]) == {"a"}
+    assert set(table["better"][table["metric"] != "coverage"]) == {"b"} and row(table, "rob_cost")["difference"] == -1
+    table = compare(b, a, costs=COSTS, radius=0.5)
+    assert set(table["better"][table["metric"] != "coverage"]) == {"a"}
+    assert row(table, "coverage")["better"] == ""  # all are answered, wrongly or rightly
+
+
+def test_answers_of_one_rule_are_compared_with_their_coverage():
+    """An answer that abstains is safe: rob_cs is the larger for it, and coverage beside it the smaller."""
+    votes, labels = np.array([[560, 440]] * 12 + [[440, 560]] * 4), [0] * 16
+    both = [
+        certify_counts(votes, votes, labels, costs=COSTS, sigma=0.5, sampling="fixed", answer=one)
+        for one in ("argmax", "threshold:1=0.7")
+    ]
+    table = compare(*both, costs=COSTS, radius=0.1)
+    assert (
+        row(table, "rob_cs")[["a", "b", "b_better"]].tolist() == [0.0, 1.0, 16]
+        and row(table, "rob_cs")["better"] == "b"
+    )
+    assert row(table, "coverage")[["a", "b", "a_better"]].tolist() == [1.0, 0.75, 4]
 
 
 def test_only_common_images_are_compared_whatever_their_order():

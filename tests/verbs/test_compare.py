@@ -57,7 +57,10 @@ def test_published_tables_are_compared(tmp_path):
         (tmp_path / f"{name}.tsv").write_text(head + "".join(rows))
     table = compare(run=[str(tmp_path / "a.tsv"), str(tmp_path / "b.tsv")], radius=0.5)
     assert metric(table, "certified_accuracy")["p"] == 2 / 2**8
-    assert set(table["metric"]) == {"accuracy", "certified_accuracy", "acr"} | {"seed_recall", "target_recall"}
+    assert set(table["metric"]) == {"accuracy", "coverage", "certified_accuracy", "acr"} | {
+        "seed_recall",
+        "target_recall",
+    }
 
 
 def test_groups_of_a_table_make_images_count_together(plain, tmp_path):

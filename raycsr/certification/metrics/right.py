@@ -26,7 +26,7 @@ COVERAGE = Metric(
     values=lambda images: images.answered[:, None],
     intervals=share_intervals,
     flattered=False,  # to answer with other classes is to answer
-    tables=("front",),
+    tables=("front", "comparison"),
 )
 ANSWERED_ACCURACY = Metric(
     title="accuracy among answered",
