@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtr
 
 from jobs.bench import ROUNDS, show
-from raycsr.certification import FUTILITY_LEVEL, Statements, certify_counts, looks
+from raycsr.certification import WORTH, Statements, certify_counts, looks
 from raycsr.cli import run_job
 from raycsr.costs import CostMatrix
 from raycsr.data.memory import read_pixels
@@ -52,7 +52,7 @@ DESIGNS = {
     "three radii, three matrices": (COSTS, (0.1, 0.25, 0.5)),
 }
 # With four times as many samples, sequences certify more than Clopper-Pearson bounds do with N.
-BEYOND_DOUBT: dict[str, Any] = {"futility_level": 1e-6, "n": 4 * N}
+BEYOND_DOUBT: dict[str, Any] = {"worth": 1e11, "n": 4 * N}
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 Trace = list[np.ndarray]  # estimation votes (m,) of an image at each look
@@ -83,11 +83,11 @@ class Model:
         return [Request(torch.from_numpy(image).permute(2, 0, 1), name, i) for i, (image, name) in enumerate(chosen)]
 
 
-def statements(design: str, futility_level: float = FUTILITY_LEVEL, n: int = N) -> Statements:
+def statements(design: str, worth: float = WORTH, n: int = N) -> Statements:
     """What a design decides."""
     costs, radii = DESIGNS[design]
     matrices = [CostMatrix.from_spec(spec, 10, CLASSES) for spec in costs]
-    return Statements(matrices, radii, sigma=SIGMA, alpha=ALPHA, n=n, futility_level=futility_level)
+    return Statements(matrices, radii, sigma=SIGMA, alpha=ALPHA, n=n, worth=worth)
 
 
 def traces(model: Model) -> tuple[np.ndarray, list[Trace]]:

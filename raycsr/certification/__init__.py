@@ -21,18 +21,18 @@ from raycsr.certification.comparison import compare
 from raycsr.certification.groups import group_column, group_numbers
 from raycsr.certification.methods import METHODS, NEWEST, Method, largest_radius, method_named
 from raycsr.certification.metrics import METRICS, metric_of
-from raycsr.certification.statements import FUTILITY_LEVEL, Statements, Tallies, looks
+from raycsr.certification.statements import WORTH, Statements, Tallies, looks
 from raycsr.certification.summary import summarize
 from raycsr.certification.votes import SparseVotes
 
 __all__ = [
     "BOUNDS",
-    "FUTILITY_LEVEL",
     "METHODS",
     "METRICS",
     "MOST_SAMPLES",
     "NEWEST",
     "TELLING_IMAGES",
+    "WORTH",
     "Answer",
     "Method",
     "SparseVotes",

@@ -1,7 +1,6 @@
 """From votes to certificates: each image's standard, group-wise and pair-wise radii."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -184,13 +183,13 @@ def certify_votes(
     p_a_lower, p_b_upper, pairwise_radius = _all_pairs(votes, settled, by, sigma, alpha, taus)
     p_a_lower_group, target_radius, multiclass_radius = p_a_lower, pairwise_radius, np.full(num_images, np.nan)
     if by.by_evidence:
-        answers = _Answers(selection.totals(), selection.of(settled.top))
+        stakes = _stakes(votes, selection, settled)
         p_a_lower_group = np.full(num_images, np.nan)
         if not settled.by_threshold.all():  # evidence of radii takes ten times as long as bounds on shares
-            target_radius = _each_target_by_evidence(votes, answers, sigma, alpha)
+            target_radius = _each_target_by_evidence(votes, stakes, sigma, alpha)
         multiclass_radius = np.full(num_images, np.inf)
         if (taus[settled.top] < 0.5).any():
-            multiclass_radius = _multiclass_by_evidence(votes, answers, sigma, alpha)
+            multiclass_radius = _multiclass_by_evidence(stakes, sigma, alpha)
     elif by.each_alone:
         p_a_lower_group, target_radius = _each_target(votes, settled, by, sigma)
         multiclass_radius = _multiclass_radius(votes, by, sigma, alpha)
@@ -325,26 +324,30 @@ def _multiclass_radius(votes: _Votes, method: Method, sigma: float, alpha: float
     return sigma * pair_radius(low, np.minimum(high, -low))
 
 
-class _Answers(NamedTuple):
-    """What selection votes say of the class A: all of them, and those for it, (N,) each."""
+def _stakes(votes: _Votes, selection: SparseVotes, settled: Settled) -> Stakes:
+    """The votes of images that radii by betting hang on; as the target stands the runner-up, until one is named."""
+    n0, of_top0, size = selection.totals(), selection.of(settled.top), settled.set_size
+    of_set, of_set0 = (
+        np.where(size > 0, votes_of_sets(counted, settled.harmless), of_top)
+        for counted, of_top in ((votes.votes, votes.of_top), (selection, of_top0))
+    )
+    return Stakes(votes.n, votes.of_runner_up(), votes.of_top, of_set, n0, of_top0, of_set0, np.maximum(size, 1))
 
-    n0: IntArray
-    of_top0: IntArray
 
-
-def _each_target_by_evidence(votes: _Votes, answers: _Answers, sigma: float, alpha: float) -> FloatArray:
+def _each_target_by_evidence(votes: _Votes, stakes: Stakes, sigma: float, alpha: float) -> FloatArray:
     """target_radius of every image's targets, flat: each at alpha by itself. Of A itself it is 0."""
-    of = votes.images
-    of_target = np.minimum(votes.counts, (votes.n - votes.of_top)[of])  # of A, whose radius is none, any number will do
-    stakes = Stakes(votes.n[of], votes.of_top[of], of_target, answers.n0[of], answers.of_top0[of])
-    target_radius = votes.spread(betting_radius(stakes, sigma, alpha))
+    of = stakes.rows(votes.images)
+    # of A, whose radius is none, any number will do
+    of_target = np.minimum(votes.counts, of.n - np.maximum(of.of_top, of.of_set))
+    target_radius = votes.spread(betting_radius(of._replace(of_target=of_target), sigma, alpha))
     target_radius[votes.top_places] = 0.0
     return target_radius
 
 
-def _multiclass_by_evidence(votes: _Votes, answers: _Answers, sigma: float, alpha: float) -> FloatArray:
+def _multiclass_by_evidence(stakes: Stakes, sigma: float, alpha: float) -> FloatArray:
     """Within it A is answered, (N,): the group statement in which all classes but A are targets."""
-    return betting_radius(Stakes(votes.n, votes.of_top, votes.of_runner_up(), *answers), sigma, alpha)
+    alone = Stakes.of_pair(stakes.n, stakes.of_target, stakes.of_top, stakes.n0, stakes.of_top0)
+    return betting_radius(alone, sigma, alpha)
 
 
 def level_of_target(alpha: float, num_targets: IntArray) -> FloatArray:

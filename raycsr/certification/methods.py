@@ -58,6 +58,7 @@ METHODS = {
         Method("beta-binomial", "sequential", "beta-binomial", each_alone=False),
         Method("sequence-2", "sequential", "beta-binomial"),
         Method("e-1", "sequential", "betting", by_evidence=True),
+        Method("e-2", "sequential", "betting", set_route=True, by_evidence=True),
     )
 }
 

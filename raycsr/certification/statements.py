@@ -5,32 +5,33 @@ Stopping is always sound: certificates from the votes at any stop hold, since th
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
-from raycsr.certification.bounds import FloatArray, IntArray, binomial_lower, binomial_upper, evidence_of_share
-from raycsr.certification.eprocess import Stakes, reaches
+from raycsr.certification.bounds import IntArray, evidence_of_share
+from raycsr.certification.eprocess import Stakes, grid_radius, is_certified, last_step, reaches
 from raycsr.certification.methods import NEWEST
+from raycsr.certification.routes import settle
+from raycsr.certification.votes import SparseVotes
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
-# Level of the optimistic vote shares by which sampling is stopped for futility. It costs statements, never soundness:
-# about this share of the images near a radius that more samples would have certified.
-FUTILITY_LEVEL = 0.01
+# Samples that a statement is worth. After n samples about as many more are needed to tell, so that sampling stops for
+# futility where a statement's chance is below n / WORTH: early looks are patient, and late ones are not. That costs
+# statements, never soundness.
+WORTH = 200_000
 
 # What certifies the votes when sampling has stopped, and by the very same evidence stops it.
 METHOD = NEWEST["sequential"]
 
 _GROWTH = 1.1  # of n between looks: an eleventh of an image's samples come after they would have been enough, at most
 _MARGIN = 1 + 1e-9  # of a standard radius, so that its certificate, found by bisection, reaches what is decided
-_TABLES = 1024  # kept: a few levels at the looks of a design
-_OPTIMISTIC = {"lower": binomial_lower, "upper": binomial_upper}
+_IMAGES = 256  # in flight, of which is kept what the selection votes settle
 
 
 class Statements:
@@ -57,7 +58,7 @@ class Statements:
         sigma: float,
         alpha: float,
         n: int,
-        futility_level: float = FUTILITY_LEVEL,
+        worth: float = WORTH,
     ) -> None:
         """Takes the statements.
 
@@ -67,13 +68,15 @@ class Statements:
             sigma: Noise level, in the same units.
             alpha: Failure probability of one image's certificate.
             n: Number of samples that an image may have.
-            futility_level: Level of the optimistic vote shares by which sampling is stopped for futility.
+            worth: Number of samples that a statement is worth: after n samples, sampling stops for futility where even
+                vote shares that are as good as a chance of n / worth allows would not make it.
 
         Raises:
             UserError: no radius, or one that is not positive.
         """
         self.costs, self.radii = tuple(costs), tuple(sorted(set(radii)))
-        self.sigma, self.alpha, self.n, self._futility_level = sigma, alpha, n, futility_level
+        self.sigma, self.alpha, self.n, self._worth = sigma, alpha, n, worth
+        self._settled: dict[tuple[bytes, int], _Settled] = {}
         if not self.radii or not all(np.isfinite(r) and r > 0 for r in self.radii):
             raise UserError(f"radii to decide are {list(radii)}; give positive numbers of [0, 1] pixel units")
 
@@ -98,7 +101,13 @@ class Statements:
             counts: Estimation votes, int (rules, m), of one number of samples.
             label: The image's class.
         """
-        return bool(self.are_decided(self.tally(counts0, counts, np.full(len(np.asarray(counts)), label))).all())
+        selection = np.asarray(counts0)
+        key = selection.tobytes(), label
+        if key not in self._settled:  # once an image, which is asked about at every look
+            if len(self._settled) >= _IMAGES:
+                self._settled.clear()
+            self._settled[key] = self._settle(selection, np.full(len(selection), label))
+        return bool(self.are_decided(self._settled[key].tally(np.asarray(counts))).all())
 
     def tally(self, counts0: ArrayLike, counts: ArrayLike, labels: ArrayLike) -> "Tallies":
         """The few numbers of each row's votes that statements depend on.
@@ -108,55 +117,115 @@ class Statements:
             counts: Estimation votes, int (N, m).
             labels: Classes of the images, int (N,).
         """
-        selection, estimation, y = np.asarray(counts0), np.asarray(counts), np.asarray(labels)
-        rows, top = np.arange(len(y)), selection.argmax(axis=1)
-        of_target = np.full((len(self.costs), len(y)), -1, np.int64)
+        return self._settle(np.asarray(counts0), np.asarray(labels)).tally(np.asarray(counts))
+
+    def _settle(self, selection: IntArray, labels: IntArray) -> "_Settled":
+        rows, top, votes = np.arange(len(labels)), selection.argmax(axis=1), SparseVotes.from_dense(selection)
+        shape = len(self.costs), *selection.shape
+        targets, sets = np.zeros(shape, bool), np.zeros(shape, bool)
+        stated = np.zeros(shape[:2], bool)
         for i, matrix in enumerate(self.costs):
-            costly = matrix.values[y] > 0  # (N, m)
-            stated = costly.any(axis=1) & ~costly[rows, top]
-            of_target[i] = np.where(stated, np.where(costly, estimation, 0).max(axis=1), -1)
-        of_top, of_top0 = estimation[rows, top], selection[rows, top]
-        return Tallies(estimation.sum(axis=1), of_top, selection.sum(axis=1), of_top0, top == y, of_target)
+            targets[i] = matrix.values[labels] > 0
+            stated[i] = targets[i].any(axis=1) & ~targets[i, rows, top]
+            settled = settle(votes, labels, costs=matrix, method=METHOD, alpha=self.alpha)
+            sets[i] = settled.harmless.dense(selection.shape[1]) > 0
+        sets[..., rows, top] = True
+        return _Settled(selection, top, top == labels, stated, targets, sets)
 
     def are_decided(self, tallies: "Tallies") -> NDArray[np.bool_]:
         """Whether all statements about each row are decided, bool (N,)."""
         is_open = np.zeros(len(tallies.n), bool)
         rows = np.flatnonzero(tallies.right)
-        no_target = np.zeros_like(tallies.n)
-        is_open[rows] = self._are_open(self._reach_standard, tallies.stakes(no_target).rows(rows))
+        is_open[rows] = self._standard_is_open(tallies.n[rows], tallies.of_top[rows])
         matrices, rows = np.nonzero((tallies.of_target >= 0) & ~is_open)
-        stakes = tallies.stakes(no_target).rows(rows)._replace(of_target=tallies.of_target[matrices, rows])
-        np.logical_or.at(is_open, rows, self._are_open(self._reach_cost_sensitive, stakes))
+        if len(rows):
+            is_open[rows[self._costly_are_open(tallies.stakes(matrices, rows), rows)]] = True
         return ~is_open
 
-    def _are_open(self, reach: Callable[[Stakes, FloatArray], NDArray[np.bool_]], stakes: Stakes) -> NDArray[np.bool_]:
-        """Rows with a radius that their votes do not certify, but that those which are left may.
+    def _standard_is_open(self, n: IntArray, of_top: IntArray) -> NDArray[np.bool_]:
+        """Whether one of the standard statements of rows is open, (N,)."""
+        share, enough = ndtr(_MARGIN * np.array(self.radii) / self.sigma), -np.log(self.alpha)
+        reached = evidence_of_share(of_top[:, None], n[:, None], share) >= enough
+        end, most, _ = self._at_best(n, of_top, np.zeros_like(n))
+        hopeful = evidence_of_share(most[:, None], end[:, None], share) >= enough
+        return np.asarray((~reached & hopeful).any(axis=1))
 
-        All radii of all rows are asked about in one call, since an image has few rows and is asked about often.
+    def _costly_are_open(self, stakes: Stakes, rows: IntArray) -> NDArray[np.bool_]:
+        """Whether one of the cost-sensitive statements of stakes is open, (N,), which are of `rows`.
+
+        By the target with the most votes: of no other is the radius shorter. All smaller radii of the grid are asked
+        about only where no other statement of the row is open.
         """
-        radii, rows = np.array(self.radii), np.arange(len(stakes.n))
-        each = np.repeat(rows, len(radii))
-        reached = reach(stakes.rows(each), np.tile(radii, len(rows))).reshape(len(rows), len(radii))
-        is_open = np.asarray(~reached.all(axis=1))
-        others = np.flatnonzero(is_open)
-        least = radii[reached[others].argmin(axis=1)]  # what is not reached there says what becomes of larger ones
-        is_open[others] = reach(self._at_best(stakes.rows(others)), least)
-        return is_open
+        number, of_each = len(self.radii), np.repeat(np.arange(len(rows)), len(self.radii))
+        each, levels = stakes.rows(of_each), np.full(len(of_each), self.alpha)
+        radii = np.tile(grid_radius(last_step(np.array(self.radii), self.sigma), self.sigma), len(rows))
+        reached = is_certified(each, radii, self.sigma, levels)
+        hopeful = is_certified(self._stakes_at_best(stakes).rows(of_each), radii, self.sigma, levels)
+        is_open = ~reached & hopeful
+        doubted = reached & hopeful & ~np.isin(rows, rows[is_open.reshape(-1, number).any(axis=1)])[of_each]
+        if doubted.any():
+            is_open[doubted] = ~reaches(each.rows(doubted), radii[doubted], self.sigma, self.alpha)
+        return np.asarray(is_open.reshape(-1, number).any(axis=1))
 
-    def _reach_standard(self, stakes: Stakes, radii: FloatArray) -> NDArray[np.bool_]:
-        return evidence_of_share(stakes.of_top, stakes.n, ndtr(_MARGIN * radii / self.sigma)) >= -np.log(self.alpha)
+    def _stakes_at_best(self, stakes: Stakes) -> Stakes:
+        """The votes at the end at best: these prove nothing."""
+        end, of_top, least = self._at_best(stakes.n, stakes.of_top, stakes.of_target)
+        _, of_set, least_by_set = self._at_best(stakes.n, stakes.of_set, stakes.of_target)
+        of_set = np.maximum(of_set, of_top)
+        of_target = np.minimum(np.minimum(least, least_by_set), end - of_set)
+        return stakes._replace(n=end, of_top=of_top, of_set=of_set, of_target=of_target)
 
-    def _reach_cost_sensitive(self, stakes: Stakes, radii: FloatArray) -> NDArray[np.bool_]:
-        """By the target with the most votes: of no other is the radius shorter."""
-        return reaches(stakes, radii, self.sigma, self.alpha)
+    def _at_best(self, n: IntArray, ours: IntArray, of_target: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """All votes at the end, ours and the target's, were those that are left to fall by the most optimistic shares.
 
-    def _at_best(self, stakes: Stakes) -> Stakes:
-        """The votes at the end, were those that are left to fall by optimistic shares: these prove nothing."""
-        n, of_top, of_target, level = stakes.n, stakes.of_top, stakes.of_target, self._futility_level
-        left = np.maximum(self.n - n, 0)
-        most = of_top + np.ceil(left * _optimistic("upper", of_top, n, level)).astype(np.int64)
-        least = of_target + np.floor(left * _optimistic("lower", of_target, n, level)).astype(np.int64)
-        return stakes._replace(n=n + left, of_top=most, of_target=np.minimum(least, n + left - most))
+        These are, of the shares (p, q) that are as near to those that were seen as the futility's level allows, those
+        with the largest Phi^-1(p) - Phi^-1(q), by the normal approximation. A target without votes gets none.
+        """
+        left, total = np.maximum(self.n - n, 0), np.maximum(n, 1)
+        p, q = (ours + 0.5) / (total + 1), (of_target + 0.5) / (total + 1)
+        by_p = np.exp(ndtri(p) ** 2 / 2)  # the derivatives of Phi^-1, but for a factor
+        by_q = np.where(of_target > 0, np.exp(ndtri(q) ** 2 / 2), 0.0)
+        of_p, of_q = p * ((1 - p) * by_p + q * by_q), q * ((1 - q) * by_q + p * by_p)  # covariance times derivatives
+        far = -ndtri(np.minimum(n / self._worth, 0.5)) / np.sqrt(total * (by_p * of_p + by_q * of_q))
+        most = ours + np.ceil(left * np.minimum(p + far * of_p, 1)).astype(np.int64)
+        least = of_target + np.floor(left * np.maximum(q - far * of_q, 0)).astype(np.int64)
+        return n + left, most, np.minimum(least, n + left - most)
+
+
+class _Settled(NamedTuple):
+    """What the selection votes say of N rows of votes, under K cost matrices; bool but for the first two.
+
+    Attributes:
+        selection: Selection votes, int (N, m).
+        top: The answer A, int (N,).
+        right: Whether it is the image's class, (N,).
+        stated: Whether there is a cost-sensitive statement, (K, N).
+        targets: The classes that it is costly to answer, (K, N, m).
+        sets: The classes of the set T, (K, N, m).
+    """
+
+    selection: IntArray
+    top: IntArray
+    right: NDArray[np.bool_]
+    stated: NDArray[np.bool_]
+    targets: NDArray[np.bool_]
+    sets: NDArray[np.bool_]
+
+    def tally(self, estimation: IntArray) -> "Tallies":
+        """With the estimation votes, int (N, m)."""
+        rows = np.arange(len(self.top))
+        of_target = np.where(self.stated, np.where(self.targets, estimation, 0).max(axis=2), -1)
+        return Tallies(
+            estimation.sum(axis=1),
+            estimation[rows, self.top],
+            self.selection.sum(axis=1),
+            self.selection[rows, self.top],
+            self.right,
+            of_target,
+            np.where(self.sets, estimation, 0).sum(axis=2),
+            np.where(self.sets, self.selection, 0).sum(axis=2),
+            self.sets.sum(axis=2),
+        )
 
 
 class Tallies(NamedTuple):
@@ -170,6 +239,9 @@ class Tallies(NamedTuple):
         right: Whether the answer is the image's class, bool (N,).
         of_target: The most estimation votes that a target class has, int64 (K, N); -1 where there is no cost-sensitive
             statement: the image's class has no target class, or the answer is one.
+        of_set: Estimation votes of the set of harmless classes, int64 (K, N).
+        of_set0: Selection votes of it, int64 (K, N).
+        set_size: Number of its classes, 1 where it is the answer alone, int64 (K, N).
     """
 
     n: IntArray
@@ -178,24 +250,41 @@ class Tallies(NamedTuple):
     of_top0: IntArray
     right: NDArray[np.bool_]
     of_target: IntArray
+    of_set: IntArray
+    of_set0: IntArray
+    set_size: IntArray
 
-    def stakes(self, of_target: IntArray) -> Stakes:
-        """The votes that the radius against a target hangs on, given the target's estimation votes, (N,)."""
-        return Stakes(self.n, self.of_top, of_target, self.n0, self.of_top0)
+    def stakes(self, matrices: IntArray, rows: IntArray) -> Stakes:
+        """The votes that the radii against targets hang on: of so many matrices and rows, (S,) each."""
+        at = matrices, rows
+        return Stakes(
+            self.n[rows],
+            self.of_target[at],
+            self.of_top[rows],
+            self.of_set[at],
+            self.n0[rows],
+            self.of_top0[rows],
+            self.of_set0[at],
+            self.set_size[at],
+        )
 
     def columns(self) -> dict[str, IntArray]:
         """All but n as integer columns, so that they can stand in a table that has n; `of_columns` reads them back."""
-        of_target = {f"of_target {i}": votes for i, votes in enumerate(self.of_target)}
-        right = self.right.astype(np.int64)
-        return {"of_top": self.of_top, "n0": self.n0, "of_top0": self.of_top0, "right": right, **of_target}
+        of_rows = {name: getattr(self, name).astype(np.int64) for name in _OF_ROWS}
+        return of_rows | {f"{name} {i}": votes for name in _OF_MATRICES for i, votes in enumerate(getattr(self, name))}
 
     @classmethod
     def of_columns(cls, n: IntArray, columns: Mapping[str, IntArray]) -> "Tallies":
         """Tallies from n and what `columns` gave."""
-        of_target = [votes for name, votes in columns.items() if name.startswith("of_target ")]
-        targets = np.array(of_target, np.int64).reshape(len(of_target), len(n))
-        right = columns["right"].astype(bool)
-        return cls(n, columns["of_top"], columns["n0"], columns["of_top0"], right, targets)
+        found: dict[str, Any] = {name: columns[name] for name in _OF_ROWS}
+        for name in _OF_MATRICES:
+            of_each = [votes for column, votes in columns.items() if column.startswith(f"{name} ")]
+            found[name] = np.array(of_each, np.int64).reshape(len(of_each), len(n))
+        return cls(n, **{**found, "right": found["right"].astype(bool)})
+
+
+_OF_ROWS = ("of_top", "n0", "of_top0", "right")
+_OF_MATRICES = ("of_target", "of_set", "of_set0", "set_size")
 
 
 def looks(n: int, chunk: int) -> list[int]:
@@ -216,16 +305,3 @@ def looks(n: int, chunk: int) -> list[int]:
     while found[-1] < n:
         found.append(max(found[-1] + chunk, int(_GROWTH * found[-1] / chunk) * chunk))
     return [0, *found[:-1], n]
-
-
-def _optimistic(side: str, votes: IntArray, n: IntArray, level: float) -> FloatArray:
-    """Clopper-Pearson bounds: looked up where all rows have one n, as an image's have; else worked out."""
-    if len(n) and (n == n[0]).all():
-        return _table(side, int(n[0]), level)[votes]
-    return _OPTIMISTIC[side](votes, n, level)
-
-
-@lru_cache(_TABLES)
-def _table(side: str, n: int, level: float) -> FloatArray:
-    """The bound for every number of votes of n: images meet at the same looks, again and again."""
-    return _OPTIMISTIC[side](np.arange(n + 1), n, level)

@@ -34,6 +34,7 @@ def tail(m, *shares):
 CASES = {
     "1 target, unsure which harmless class": Case(CostMatrix.pairwise(10, {2: [1]}), 2, tail(10, 0.45, 0.1, 0.3)),
     "1 target, on top": Case(CostMatrix.pairwise(10, {2: [0]}), 2, tail(10, 0.45, 0.3, 0.1)),
+    "1 target, many harmless ones": Case(CostMatrix.pairwise(5, {2: [3]}), 2, np.array([0.28, 0.27, 0.26, 0.15, 0.04])),
     "9 targets, right": Case(CostMatrix.uniform(10), 0, tail(10, 0.7, 0.1)),
     "9 targets, one of them on top": Case(CostMatrix.uniform(10), 1, tail(10, 0.4, 0.35)),
     "9 targets, one of them on top by a majority": Case(CostMatrix.uniform(10), 1, tail(10, 0.7, 0.1)),
@@ -121,8 +122,16 @@ def ever_untrue(case, alpha, sampling, method=None):
     return untrue.mean(axis=1)
 
 
-@pytest.mark.parametrize("method", ["sequence-2", "e-1"])
-@pytest.mark.parametrize("name", ["1 target, unsure which harmless class", "9 targets, right", "9 targets, a near tie"])
+@pytest.mark.parametrize("method", ["sequence-2", "e-1", "e-2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "1 target, unsure which harmless class",
+        "9 targets, right",
+        "9 targets, a near tie",
+        "1 target, many harmless ones",
+    ],
+)
 def test_sequential_certificates_fail_no_more_often_than_alpha_whenever_one_stops(name, method):
     untrue = ever_untrue(CASES[name], 0.05, "sequential", method)
     assert max(untrue) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / PATHS)

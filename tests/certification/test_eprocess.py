@@ -18,9 +18,14 @@ LEVEL = 0.05
 SIGMA = 0.5
 
 
-def stakes(of_top, of_target, n, first=(58, 64)):
-    """Votes of one image or of several, of which what is said once holds for all."""
-    return Stakes(*np.broadcast_arrays(n, of_top, of_target, first[1], first[0]))
+def stakes(of_top, of_target, n, first=(58, 64), others=0, size=1):
+    """Votes of one image or of several, of which what is said once holds for all.
+
+    `others` are the votes for the classes of the set but A, of which there are size - 1; of them `first` has a third.
+    """
+    of_set0 = first[0] if size == 1 else first[0] + (first[1] - first[0]) // 3
+    columns = (n, of_target, of_top, np.add(of_top, others), first[1], first[0], of_set0, size)
+    return Stakes(*np.broadcast_arrays(*columns))
 
 
 def certified(*args, radius=0.25, level=LEVEL, **votes):
@@ -36,13 +41,42 @@ def test_one_bettor_by_hand(monkeypatch):
     slope = np.exp(ndtri(q) - 0.5)
     mean = slope * q - height
     bet = 0.5 / (1 + mean)
-    of_sample = np.exp(eprocess._wagers(*map(np.atleast_1d, (0.5, 6, 8))))[0, :, 0]
+    of_sample = np.exp(eprocess._wagers(*map(np.atleast_1d, (0.5, 6, 8, 1))))[0, :, 0]
     assert of_sample == pytest.approx([1 + bet * (slope - mean), 1 - bet * (1 + mean), 1 - bet * mean])
     for p in (0.6, 0.9, 0.99):  # at the edge of "may be answered", nobody can expect to win
         shares = np.array([p, ndtr(ndtri(p) - 1.0), 0])
         shares[2] = 1 - shares.sum()
         if shares[2] >= 0:
             assert of_sample @ shares <= 1
+
+
+def test_one_bettor_on_a_set_of_three_by_hand(monkeypatch):
+    monkeypatch.setattr(eprocess, "_TANGENTS", (0.0,))
+    monkeypatch.setattr(eprocess, "_BETS", (0.5,))
+
+    def height(p):  # what a class has at least that is as likely as the mean of three, at r = .25 and sigma .5
+        return ndtr(ndtri(ndtr(ndtri(p) - 0.5) / 3) - 0.5)
+
+    q = 6.5 / 9
+    slope = (height(q + 1e-6) - height(q - 1e-6)) / 2e-6
+    mean = slope * q - height(q)
+    bet = 0.5 / (1 + mean)
+    of_sample = np.exp(eprocess._wagers(*map(np.atleast_1d, (0.5, 6, 8, 3))))[0, :, 0]
+    assert of_sample == pytest.approx([1 + bet * (slope - mean), 1 - bet * (1 + mean), 1 - bet * mean], rel=1e-8)
+    for p in (0.5, q, 0.95):
+        assert of_sample @ [p, height(p), 1 - p - height(p)] <= 1
+
+
+def test_a_set_certifies_what_no_class_of_it_does():
+    votes, three = (np.array([250]), np.array([5]), np.array([640])), {"first": (26, 64), "others": 380, "size": 3}
+    by_set, alone = betting_radius(stakes(*votes, **three), SIGMA, 0.001), betting_radius(stakes(*votes), SIGMA, 0.001)
+    assert by_set > 1.2 * alone > 0
+
+
+def test_a_set_that_does_not_help_costs_little():
+    votes = np.array([600]), np.array([20]), np.array([640])
+    with_set = betting_radius(stakes(*votes, others=20, size=3), SIGMA, 0.001)
+    assert with_set > 0.95 * betting_radius(stakes(*votes), SIGMA, 0.001)
 
 
 def test_a_clear_image_is_certified_and_one_with_rivals_is_not():
@@ -104,6 +138,45 @@ def ever_certified(shares, radius, stop, most=96):
         stopped = stop(votes, of_target, np.full(len(votes), n))
         alive[votes[stopped], of_target[stopped]] = 0
     return 1 - alive.sum()
+
+
+def ever_certified_by_a_set(p_a, others, target, radius, size, first, most=36):
+    """The same where the set has more classes than A, of `others` votes, and the evidence depends on both."""
+    alive = np.zeros((most + 1, most + 1, most + 1))
+    alive[0, 0, 0] = 1.0
+    for n in range(1, most + 1):
+        step = alive * (1 - p_a - others - target)
+        step[1:] += alive[:-1] * p_a
+        step[:, 1:] += alive[:, :-1] * others
+        step[:, :, 1:] += alive[:, :, :-1] * target
+        alive = step
+        of_top, of_others, of_target = np.nonzero(alive > 1e-12)
+        votes = {"others": of_others, "size": size, "first": first, "radius": radius}
+        stopped = certified(of_top, of_target, np.full(len(of_top), n), **votes)
+        alive[of_top[stopped], of_others[stopped], of_target[stopped]] = 0
+    return 1 - alive.sum()
+
+
+SETS = [(0.9, 3, 0.25), (0.95, 2, 0.5), (0.6, 2, 0.1)]  # p_T, classes of T, radius
+
+
+def of_target_at_the_edge(p_set, size, radius):
+    """The share of a class that is as likely as the mean of T at a distance of `radius`."""
+    z = radius / SIGMA
+    return ndtr(ndtri(ndtr(ndtri(p_set) - z) / size) - z)
+
+
+@pytest.mark.parametrize(("p_set", "size", "radius"), SETS)
+def test_at_the_edge_of_a_set_a_radius_is_ever_certified_no_more_often_than_its_level(p_set, size, radius):
+    target = of_target_at_the_edge(p_set, size, radius)
+    for p_a, first in ((p_set / size, 24), (0.0, 60)):  # A is one of many, or was named by luck alone
+        assert ever_certified_by_a_set(p_a, p_set - p_a, target, radius, size, (first, 64)) <= LEVEL
+
+
+def test_the_enumeration_sees_a_set_of_which_a_class_is_not_counted():
+    target = of_target_at_the_edge(0.97, 3, 0.1)
+    assert ever_certified_by_a_set(0.32, 0.65, target, 0.1, 3, (24, 64), most=48) <= LEVEL
+    assert ever_certified_by_a_set(0.32, 0.65, target, 0.1, 2, (24, 64), most=48) > 2 * LEVEL
 
 
 EDGES = [(0.8, 0.5), (0.5, 0.1), (0.4, 0.25), (0.95, 1.0)]

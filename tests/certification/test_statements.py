@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raycsr.certification import certify_counts
-from raycsr.certification.statements import Statements, looks
+from raycsr.certification.statements import Statements, Tallies, looks
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -134,3 +134,48 @@ def test_an_image_is_given_up_by_what_the_samples_that_are_left_can_do():
 )
 def test_statements_in_words(costs, words):
     assert str(Statements(costs, (0.1, 0.25), n=N, **SETTING)) == words
+
+
+GROUPS = CostMatrix.groups(4, "aaab")
+THIRDS, OF_THIRDS = (22, 21, 20, 1), [214, 213, 212, 1]  # the harmless classes share what the pair route needs of one
+
+
+def test_a_group_that_harmless_classes_rule_out_together_is_decided():
+    statements = Statements([GROUPS], [0.5], n=N, **SETTING)
+    row = certify_counts([THIRDS], [OF_THIRDS], [1], costs=GROUPS, sampling="sequential", **SETTING).iloc[0]
+    assert row["route"] == "pair+set:3" and row["cost_sensitive_radius"] >= 0.5
+    assert statements.decided([THIRDS], [OF_THIRDS], 1)
+    before = certify_counts([THIRDS], [OF_THIRDS], [1], costs=GROUPS, sampling="sequential", method="e-1", **SETTING)
+    assert before["cost_sensitive_radius"][0] < 0.5 and before["route"][0] == "pair"
+
+
+def test_tallies_come_back_from_the_columns_of_a_table():
+    generator = np.random.default_rng(0)
+    counts0, counts = (
+        generator.multinomial(64, [0.3, 0.3, 0.2, 0.2], 50),
+        generator.multinomial(640, [0.3, 0.3, 0.3, 0.1], 50),
+    )
+    statements = Statements([SEED_0, GROUPS, PAIR], [0.1, 0.3], n=N, **SETTING)
+    tallies = statements.tally(counts0, counts, generator.integers(0, 4, 50))
+    back = Tallies.of_columns(tallies.n, tallies.columns())
+    assert all(np.array_equal(one, other) for one, other in zip(tallies, back, strict=True))
+    assert (tallies.set_size[1] > 1).any() and (tallies.set_size[0] == 1).all()
+
+
+@pytest.mark.parametrize("costs", [(), (SEED_0,), (GROUPS, PAIR, SEED_0)])
+def test_many_rows_are_decided_as_each_of_them(costs):
+    generator = np.random.default_rng(1)
+    p = generator.dirichlet([3, 2, 1, 0.5], 200)
+    counts0, counts = (np.stack([generator.multinomial(n, one) for one in p]) for n in (64, 640))
+    labels = generator.integers(0, 4, 200)
+    statements = Statements(costs, [0.05, 0.2, 0.4], n=N, **SETTING)
+    together = statements.are_decided(statements.tally(counts0, counts, labels))
+    alone = [statements.decided(c0[None], c[None], int(y)) for c0, c, y in zip(counts0, counts, labels, strict=True)]
+    assert together.tolist() == alone and 20 < together.sum() < 180
+
+
+def test_late_looks_are_less_patient_than_early_ones():
+    # .69 where .6915 is needed, of 64, of 6,400 and of 64,000
+    share = np.array([0.69, 0.31, 0, 0])
+    open_ = [not decided((share * n).round().astype(int)) for n in (100, 6_400, 64_000)]
+    assert open_ == [True, True, False]
