@@ -23,6 +23,7 @@ from raycsr.certification.methods import METHODS, NEWEST, Method, largest_radius
 from raycsr.certification.metrics import METRICS, metric_of
 from raycsr.certification.statements import WORTH, Statements, Tallies, looks
 from raycsr.certification.summary import summarize
+from raycsr.certification.top_k import top_k_radius
 from raycsr.certification.votes import SparseVotes
 
 __all__ = [
@@ -56,4 +57,5 @@ __all__ = [
     "metric_of",
     "pairwise_robustness",
     "summarize",
+    "top_k_radius",
 ]

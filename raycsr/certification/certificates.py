@@ -22,6 +22,7 @@ from raycsr.certification.routes import (
     votes_of_sets,
 )
 from raycsr.certification.targets import Targets
+from raycsr.certification.top_k import ahead_radius
 from raycsr.certification.votes import SparseVotes
 from raycsr.costs import CostMatrix, as_cost_matrix
 from raycsr.errors import UserError, nearest
@@ -182,17 +183,17 @@ def certify_votes(
     p_a_lower_standard = by.bounds.lower(votes.of_top, n, alpha)
     p_a_lower, p_b_upper, pairwise_radius = _all_pairs(votes, settled, by, sigma, alpha, taus)
     p_a_lower_group, target_radius, multiclass_radius = p_a_lower, pairwise_radius, np.full(num_images, np.nan)
+    stakes = _stakes(votes, selection, settled)
     if by.by_evidence:
-        stakes = _stakes(votes, selection, settled)
         p_a_lower_group = np.full(num_images, np.nan)
         if not settled.by_threshold.all():  # evidence of radii takes ten times as long as bounds on shares
             target_radius = _each_target_by_evidence(votes, stakes, sigma, alpha)
-        multiclass_radius = np.full(num_images, np.inf)
-        if (taus[settled.top] < 0.5).any():
-            multiclass_radius = _multiclass_by_evidence(stakes, sigma, alpha)
     elif by.each_alone:
         p_a_lower_group, target_radius = _each_target(votes, settled, by, sigma)
-        multiclass_radius = _multiclass_radius(votes, by, sigma, alpha)
+    if by.each_alone and (taus[settled.top] < 0.5).any():
+        multiclass_radius = ahead_radius(stakes.of_answer(), by, sigma, alpha)
+    elif by.each_alone:
+        multiclass_radius = np.full(num_images, np.inf)
     if by.each_alone and settled.by_threshold.any():
         by_threshold = _each_target_by_threshold(votes, settled, by, sigma, taus)
         target_radius = np.where(settled.by_threshold, by_threshold, target_radius)
@@ -316,14 +317,6 @@ def _each_target(votes: _Votes, settled: Settled, method: Method, sigma: float) 
     return p_a_lower, target_radius
 
 
-def _multiclass_radius(votes: _Votes, method: Method, sigma: float, alpha: float) -> FloatArray:
-    """Within it A is answered, (N,): the group statement in which all classes but A are targets, by the pair route."""
-    lower, upper = method.levels(alpha)
-    low = ndtri(method.bounds.lower(votes.of_top, votes.n, lower))
-    high = ndtri(method.bounds.upper(votes.of_runner_up(), votes.n, upper))
-    return sigma * pair_radius(low, np.minimum(high, -low))
-
-
 def _stakes(votes: _Votes, selection: SparseVotes, settled: Settled) -> Stakes:
     """The votes of images that radii by betting hang on; as the target stands the runner-up, until one is named."""
     n0, of_top0, size = selection.totals(), selection.of(settled.top), settled.set_size
@@ -342,12 +335,6 @@ def _each_target_by_evidence(votes: _Votes, stakes: Stakes, sigma: float, alpha:
     target_radius = votes.spread(betting_radius(of._replace(of_target=of_target), sigma, alpha))
     target_radius[votes.top_places] = 0.0
     return target_radius
-
-
-def _multiclass_by_evidence(stakes: Stakes, sigma: float, alpha: float) -> FloatArray:
-    """Within it A is answered, (N,): the group statement in which all classes but A are targets."""
-    alone = Stakes.of_pair(stakes.n, stakes.of_target, stakes.of_top, stakes.n0, stakes.of_top0)
-    return betting_radius(alone, sigma, alpha)
 
 
 def level_of_target(alpha: float, num_targets: IntArray) -> FloatArray:

@@ -38,8 +38,8 @@ _TANGENTS = (-2.0, -1.0, 0.0)  # in standard errors from what the selection vote
 _BETS = (0.95, 0.6, 0.35, 0.2, 0.11, 0.06, 0.03)  # of 1 / (1 + c), with which a single sample could ruin the bettor
 _SLACK = 1e-12  # relative, by which c is rounded up
 _FEW = 16  # images that are sooner all worked out than compared with each other
-_TOGETHER = 1 << 8  # radii of images that are tested at once, and whose wagers are kept
-_KEPT = 1 << 9  # wagers that are kept: of the images whose votes are looked at again and again
+_TOGETHER = 1 << 8  # radii of images that are tested at once
+_KEPT = 1 << 7  # statements about an image, and images in flight, of which the wagers are kept, those of two routes
 
 
 class Stakes(NamedTuple):
@@ -66,9 +66,13 @@ class Stakes(NamedTuple):
     set_size: IntArray
 
     @classmethod
-    def of_pair(cls, n: IntArray, of_target: IntArray, of_top: IntArray, n0: IntArray, of_top0: IntArray) -> "Stakes":
+    def of_pair(cls, n: IntArray, of_top: IntArray, of_target: IntArray, n0: IntArray, of_top0: IntArray) -> "Stakes":
         """Those of which T is {A}."""
         return cls(n, of_target, of_top, of_top, n0, of_top0, of_top0, np.ones_like(n))
+
+    def of_answer(self) -> "Stakes":
+        """Those of the same target, of which T is {A}."""
+        return Stakes.of_pair(self.n, self.of_top, self.of_target, self.n0, self.of_top0)
 
     def rows(self, which: NDArray[np.bool_] | IntArray) -> "Stakes":
         """Those of some of the images."""
@@ -178,12 +182,13 @@ def is_certified(stakes: Stakes, radii: FloatArray, sigma: float, levels: FloatA
 
 def _of_wagers(stakes: Stakes, scale: FloatArray) -> FloatArray:
     """The logarithm of the evidence of wagers: of the pair, or the average of pair and set, (N,)."""
-    n, of_target, of_top, of_set, n0, of_top0, of_set0, size = stakes
+    n, of_target, of_top, _, n0, of_top0, _, size = stakes
     evidence = _of_route(n, of_target, of_top, n0, of_top0, np.ones_like(n), scale)
-    by_set = np.flatnonzero(size > 1)
-    if len(by_set):
-        votes = (column[by_set] for column in (n, of_target, of_set, n0, of_set0, size))
-        evidence[by_set] = np.logaddexp(evidence[by_set], _of_route(*votes, scale[by_set])) - np.log(2)
+    some = np.flatnonzero(size > 1)
+    if len(some):
+        n, of_target, _, of_set, n0, _, of_set0, size = stakes.rows(some)
+        by_set = _of_route(n, of_target, of_set, n0, of_set0, size, scale[some])
+        evidence[some] = np.logaddexp(evidence[some], by_set) - np.log(2)
     return evidence
 
 
@@ -200,13 +205,13 @@ def _of_route(
 
 def _wagers_of_each(scale: FloatArray, ours0: IntArray, n0: IntArray, size: IntArray) -> FloatArray:
     """The wagers of each image, (N, 3, bets): worked out once for all that are alike; those of a few are kept."""
-    if len(scale) <= _TOGETHER:
+    if len(scale) <= _KEPT:
         return _kept(scale.tobytes(), np.stack([ours0, n0, size]).tobytes())
     at, which = _first_of_each(scale, ours0, n0, size)
     return _wagers(scale[at], ours0[at], n0[at], size[at])[which]
 
 
-@lru_cache(_KEPT)
+@lru_cache(2 * _KEPT)
 def _kept(scale: bytes, votes: bytes) -> FloatArray:
     """The wagers of a few images, whose votes are looked at again and again."""
     ours0, n0, size = np.frombuffer(votes, np.int64).reshape(3, -1)
@@ -238,4 +243,4 @@ def _wagers(scale: FloatArray, ours0: IntArray, n0: IntArray, size: IntArray) ->
     mean = mean + _SLACK * (mean + 2 * height)  # c
     bet = np.array(_BETS)[:, None, None] / (1 + mean)  # (bets, tangents, D)
     gains = np.stack([slope - mean, -1 - mean, -mean])[:, None] * bet  # (3, bets, tangents, D)
-    return np.log1p(gains).reshape(3, -1, len(scale)).transpose(2, 0, 1)
+    return np.log1p(gains).reshape(3, bet.shape[0] * bet.shape[1], -1).transpose(2, 0, 1)

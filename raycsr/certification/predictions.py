@@ -32,11 +32,11 @@ from raycsr.certification.answers import Answer
 from raycsr.certification.bounds import FloatArray, IntArray, binomial_upper, check_alpha, evidence_of_share
 from raycsr.certification.certificates import certify_counts
 from raycsr.certification.eprocess import Stakes, is_certified
-from raycsr.certification.statements import FUTILITY_LEVEL
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
 _TOGETHER = 1024  # images and true classes that are certified at once
+_FUTILITY_LEVEL = 0.01  # of the optimistic shares by which an image is given up
 
 
 class Predictions:
@@ -64,7 +64,7 @@ class Predictions:
         check_alpha(alpha_p, "alpha_p")
         self.taus, self.alpha_p, self.n = np.asarray(taus, np.float64), alpha_p, n
         every = np.full(len(self.taus), n, np.int64)
-        if not self._proven(Stakes(every, every, 0 * every, every, every), np.arange(len(self.taus))).any():
+        if not self._proven(Stakes.of_pair(every, every, 0 * every, every, every), np.arange(len(self.taus))).any():
             raise UserError(
                 f"n={n} samples prove no answer at alpha_p={alpha_p:g}, even if all agree; raise n, or alpha_p"
             )
@@ -107,11 +107,12 @@ class Predictions:
         """The votes at the end, were those that are left to fall by an optimistic share of the answer.
 
         It proves nothing, and only ends the sampling of images that would abstain with n votes as well, all but
-        `FUTILITY_LEVEL` of them.
+        `_FUTILITY_LEVEL` of them.
         """
         left = np.maximum(self.n - stakes.n, 0)
-        more = np.ceil(left * binomial_upper(stakes.of_top, stakes.n, FUTILITY_LEVEL)).astype(np.int64)
-        return stakes._replace(n=stakes.n + left, of_top=stakes.of_top + more)
+        more = np.ceil(left * binomial_upper(stakes.of_top, stakes.n, _FUTILITY_LEVEL)).astype(np.int64)
+        most = stakes.of_top + more
+        return stakes._replace(n=stakes.n + left, of_top=most, of_set=most)
 
 
 def _stakes(counts0: ArrayLike, counts: ArrayLike) -> tuple[Stakes, IntArray]:
@@ -122,7 +123,7 @@ def _stakes(counts0: ArrayLike, counts: ArrayLike) -> tuple[Stakes, IntArray]:
     rivals[rows, top] = -1
     of_rival = np.maximum(rivals.max(axis=1, initial=0), 0)
     totals0, totals = selection.sum(axis=1), estimation.sum(axis=1)
-    return Stakes(totals, estimation[rows, top], of_rival, totals0, selection[rows, top]), top
+    return Stakes.of_pair(totals, estimation[rows, top], of_rival, totals0, selection[rows, top]), top
 
 
 def shares_of(counts: ArrayLike, most: int = 5) -> list[dict[int, float]]:

@@ -68,7 +68,7 @@ def test_each_image_stops_at_the_first_look_that_decides_it(sequential):
         assert decided or row["n"] == N
     certificates = load_certificates(outcome.run.location, costs="seed:4")
     assert (certificates.set_index("image_id")["n"] == votes.set_index("image_id")["n"]).all()
-    assert outcome.run.certificate_sets().popitem()[1]["bound"] == "e-1"
+    assert outcome.run.certificate_sets().popitem()[1]["bound"] == "e-2"
     assert outcome.run.finished()
 
 
