@@ -14,7 +14,6 @@ from raycsr.reports.text import as_text
 from raycsr.results import Ownership
 from raycsr.results.outcome import Outcome
 from raycsr.store import Store
-from raycsr.verbs.evaluate import evaluate
 from raycsr.verbs.report import report
 
 
@@ -55,6 +54,8 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
         UserError: Something is wrong that can be known before a trial is paid for.
     """
     from raycsr.distributed.cluster import check_location, connect, user_errors_of_workers
+    from raycsr.distributed.sampling.arguments import SampleArguments
+    from raycsr.distributed.sampling.run import sample_all
     from raycsr.distributed.search.job import (
         ALPHA,
         check_evaluation,
@@ -92,19 +93,22 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
     outcomes = []
-    if asked.test is not None:
-        for (level, spec), checkpoint in best.items():
-            outcomes += evaluate(
-                data=asked.test,
-                model=ModelOptions(checkpoint),
-                sampling=replace(asked.sampling, sigma=level),
-                pool=asked.pool,
-                costs=[spec],
-                results=asked.results,
-                experiment=asked.experiment,
-                radii=asked.radii,
-                alpha=ALPHA,
+    if asked.test is not None and best:
+        outcomes = sample_all(
+            *(
+                SampleArguments(
+                    data=asked.test,
+                    model=ModelOptions(checkpoint),
+                    sampling=replace(asked.sampling, sigma=level),
+                    pool=asked.pool,
+                    costs=[spec],
+                    results=asked.results,
+                    experiment=asked.experiment,
+                    alpha=ALPHA,
+                )
+                for (level, spec), checkpoint in best.items()
             )
-        if len(outcomes) > 1:
-            report(run=[o.run.location for o in outcomes], radii=asked.radii, out=f"{folder.location}/report")
+        )
+        runs = dict.fromkeys(outcome.run.location for outcome in outcomes)  # two of the same weights are one
+        report(run=[*runs], radii=asked.radii, out=f"{folder.location}/report", allow_missing=True)
     return SweepOutcome(folder.location, trials, best, failures, outcomes)

@@ -57,7 +57,7 @@ class Sampling:
         runs = find_runs(self.results)
         return runs[0].vote_parts() if runs else []
 
-    def until(self, ready: Callable[[], object], limit: float = 180) -> "Sampling":
+    def until(self, ready: Callable[[], object], limit: float = 600) -> "Sampling":
         """Waits for something to happen while the driver lives."""
         give_up = time.monotonic() + limit
         while not ready():
@@ -66,7 +66,7 @@ class Sampling:
             time.sleep(0.05)
         return self
 
-    def finish(self, limit: float = 300) -> tuple[int, str]:
+    def finish(self, limit: float = 900) -> tuple[int, str]:
         """Waits for the end; returns the exit status and what was printed."""
         try:
             out, _ = self.process.communicate(timeout=limit)

@@ -14,7 +14,7 @@ from verbs.test_sample import comparable
 
 from raycsr import load_votes
 
-IMAGES, RULES, KILLS = 300, 2, 20
+IMAGES, RULES, KILLS = 300, 2, 8
 LONGEST = 30.0  # seconds from a driver's start to its end
 
 CONFIG = """
@@ -60,7 +60,7 @@ def undisturbed_top_up(sampling):
 
 @pytest.mark.long
 @pytest.mark.timeout(2400)
-def test_a_top_up_of_two_rules_whose_driver_is_killed_twenty_times(sampling, undisturbed_top_up):
+def test_a_top_up_of_two_rules_whose_driver_is_killed_again_and_again(sampling, undisturbed_top_up):
     moments = random.Random(0)
     kills, before, config = 0, {}, FIRST
     while kills < KILLS:

@@ -7,19 +7,29 @@ import pytest
 
 from raycsr.errors import UserError
 
-FEW, MANY, BLOCK = 40, 2000, 245  # cases by default, cases of `pytest -m long`, of one test there
 NASTY = [
     *(b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xc3", b"\x1b[0m", "ü\u202f\u2028".encode(), b"\r", b"\n", b"\t", b" "),
     *(b"'", b'"', b"\\", b",", b";", b":", b"- ", b"#", b"&a ", b"*a", b"!!int ", b"[", b"]", b"{", b"}", b"<<"),
     *(b"null", b"-1", b"1e999", b"9" * 25, b"9" * 5000, b"nan", b".inf", b"0x1F", b"1_000", b"1.000,5", b"../", b"%s"),
 ]
 
-# a test is called with the seeds of some cases: the first few each time, all others where long tests are asked for
-each_block = pytest.mark.parametrize(
-    "seeds",
-    [range(FEW), *(pytest.param(range(i, i + BLOCK), marks=pytest.mark.long) for i in range(FEW, MANY, BLOCK))],
-    ids=lambda seeds: f"{seeds.start}-{seeds.stop}",
-)
+
+def blocks(few, many, block):
+    """Calls a test with the `seeds` of some cases: the first few each time, all others where long tests are asked for.
+
+    Args:
+        few: Cases by default.
+        many: All cases.
+        block: Cases of one long test.
+    """
+    return pytest.mark.parametrize(
+        "seeds",
+        [range(few), *(pytest.param(range(i, i + block), marks=pytest.mark.long) for i in range(few, many, block))],
+        ids=lambda seeds: f"{seeds.start}-{seeds.stop}",
+    )
+
+
+each_block = blocks(40, 2000, 245)
 
 
 def mutated(content, rng):

@@ -9,7 +9,7 @@ import warnings
 
 import pandas as pd
 import pyarrow as pa
-from fuzzing import each_block
+from fuzzing import blocks
 from handmade import votes_of_labels
 
 from raycsr.distributed.sampling.voter import part_name
@@ -60,7 +60,7 @@ def sample(run, rng, owner, errors):
             run.write_votes(part_name(owner, [*block, " ".join(missing), continues]), pa.concat_tables(tables))
 
 
-@each_block
+@blocks(40, 530, 245)  # a fifth of a second each
 def test_a_merge_loses_no_votes_and_a_second_changes_nothing(tmp_path, seeds):
     warnings.simplefilter("error")
     for seed in seeds:

@@ -19,6 +19,8 @@ from raycsr.certification import METRICS
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions, SearchOptions
+from raycsr.distributed.sampling import run
+from raycsr.distributed.sampling.stream import stream
 from raycsr.distributed.search.job import check_sweep, claim, concurrent_trials, keep_best, plan_of
 from raycsr.distributed.search.trials import TrialProgress
 from raycsr.distributed.training.arguments import TrainConfig
@@ -73,7 +75,9 @@ def test_trials_compete_in_the_metric_of_their_costs_unless_one_is_named(tmp_pat
 
 @pytest.mark.ray
 @pytest.mark.parametrize("where", ["local", "s3"])
-def test_a_trial_that_fails_is_named_and_the_rest_is_kept(cluster, s3, tmp_path, where, capsys):
+def test_a_trial_that_fails_is_named_and_the_rest_is_kept(cluster, s3, tmp_path, where, capsys, monkeypatch):
+    pools = []
+    monkeypatch.setattr(run, "stream", lambda works: pools.append(len(works)) or stream(works))
     results = tmp_path if where == "local" else f"s3://{s3.new_bucket()}/sweeps"
     dear = dear_costs(tmp_path)
     more = {"costs": {"grid": ["seed:4", dear]}} if where == "local" else {}
@@ -110,6 +114,7 @@ def test_a_trial_that_fails_is_named_and_the_rest_is_kept(cluster, s3, tmp_path,
     assert capsys.readouterr().out.count("Best: ") == groups  # printed, too
     if where == "local":
         assert len(found.outcomes) == 2 and not any(outcome.errors for outcome in found.outcomes)
+        assert len(pools) == 1 and Path(found.location, "report", "report.html").exists()  # one pool for all
         assert list(Path(found.location).glob("*/events.out.tfevents.*")), "TensorBoard has nothing to show"
     again = sweep(**{key: value for key, value in one.items() if key != "test"})
     pd.testing.assert_frame_equal(again.trials, found.trials)  # nothing is trained a second time

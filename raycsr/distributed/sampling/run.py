@@ -21,16 +21,20 @@ from raycsr.results import Ownership, Run, note_known_sets
 from raycsr.results.outcome import Outcome
 
 
-def sample_all(asked: SampleArguments) -> list[Outcome]:
+def sample_all(*asked: SampleArguments) -> list[Outcome]:
     """Samples all runs that are asked for, once everything is checked.
+
+    Args:
+        asked: Options of one or more commands, which have their pool in common.
 
     Raises:
         UserError: Something is wrong that can be known before samples are paid for.
     """
-    jobs = check(asked)
-    if asked.pool.actors:
-        connect()
-    check_pool(asked.pool)
+    jobs = [job for one in asked for job in check(one)]
+    for pool in {one.pool for one in asked}:
+        if pool.actors:
+            connect()
+        check_pool(pool)
     return sample_runs(jobs)
 
 
