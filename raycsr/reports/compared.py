@@ -139,7 +139,10 @@ def _side(sets: Sequence[Certified], rule: str | None, answer: str | None, *, ru
         if len(several) > 1:
             raise UserError(f"{run} has the rules {first_of(several, _NAMED)}; name one for each side by --rules")
         alphas = ", ".join(one.costs for one in found)
-        raise UserError(f"{run} has several certificate sets of these costs ({alphas}); keep those of one alpha")
+        raise UserError(
+            f"{run} has several certificate sets of these costs ({alphas}); compare those of one alpha from Python, by "
+            "raycsr.compare of raycsr.load_certificates(run, costs=..., alpha=...)"
+        )
     return found[0]
 
 

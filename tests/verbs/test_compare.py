@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 from handmade import IDS, NEVER_B, NO_B, PLAIN, write_run
 
+import raycsr
 from raycsr import UserError
+from raycsr.results import Run
+from raycsr.store import Store
 from raycsr.verbs.compare import compare
 
 OFFSET = "offset:1*pair:a/b"
@@ -104,6 +107,16 @@ def test_costs_are_named_where_both_have_several(plain, tmp_path):
     with pytest.raises(UserError, match="--costs; .*pair:a/b, uniform"):
         compare(run=runs)
     assert metric(compare(run=runs, costs="uniform"), "rob_cs")["num_images"] == 6
+
+
+def test_sets_of_several_alphas_are_not_taken_for_one(plain):
+    run = Run(Store(plain))
+    run.certify("pair:a/b", run.costs("pair:a/b"), 0.001)
+    with pytest.raises(UserError, match=r"alpha 0\.001.*load_certificates\(run, costs=\.\.\., alpha=\.\.\.\)"):
+        compare(run=[plain], rules=["argmax", OFFSET], costs="pair:a/b")
+    sides = [raycsr.load_certificates(plain, "pair:a/b", 0.001, rule) for rule in ("argmax", OFFSET)]
+    table = raycsr.compare(*sides, costs=run.costs("pair:a/b"), radius=0.5)
+    assert metric(table, "rob_cs")["better"] == "b"
 
 
 def test_a_side_without_certificates_of_these_costs_is_named(plain, tmp_path):
