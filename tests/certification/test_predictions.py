@@ -149,11 +149,12 @@ def test_at_a_tie_each_class_is_hardly_ever_said(taus):
 # Without labels
 
 
+@pytest.mark.parametrize("answer", ["argmax", "majority", "threshold:1=0.7,2=0.3"])
 @pytest.mark.parametrize("sampling", ["fixed", "sequential"])
-def test_the_radius_for_each_possible_class_is_that_of_an_image_of_this_class(sampling):
+def test_the_radius_for_each_possible_class_is_that_of_an_image_of_this_class(sampling, answer):
     counts0, counts = [[60, 4, 0], [20, 24, 20]], [[900, 90, 10], [100, 500, 400]]
     costs = CostMatrix.pairwise(3, {0: [1], 1: [0, 2]})
-    facts = {"sigma": SIGMA, "sampling": sampling}
+    facts = {"sigma": SIGMA, "sampling": sampling, "answer": answer}
     rows = certify_unlabelled(counts0, counts, costs=costs, **facts)
     for y in (0, 1):
         labelled = certify_counts(counts0, counts, [y, y], costs=costs, **facts)
@@ -161,7 +162,8 @@ def test_the_radius_for_each_possible_class_is_that_of_an_image_of_this_class(sa
         for column in ("prediction", "abstain", "standard_radius", "multiclass_radius"):
             assert rows[column].tolist() == labelled[column].tolist()
     assert all(np.isnan(of_image[2]) for of_image in rows["radius_if"])  # class 2 has no costly mistake
-    assert rows["radius_if"][1][0] == 0  # it is answered by class 1, which would be costly
+    if answer == "argmax":
+        assert rows["radius_if"][1][0] == 0  # it is answered by class 1, which would be costly
 
 
 def test_without_costs_there_is_no_radius_if_and_errors_certify_nothing():

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from handmade import PLAIN, write_run
 from torch import nn
 
 import raycsr
@@ -140,6 +141,12 @@ def test_other_weights_and_other_rules_than_those_of_the_run_are_refused(run, mo
         SmoothedClassifier.from_run(run, model=ModelOptions("cifar_resnet8", num_classes=10, input_size=8, init_seed=1))
     with pytest.raises(UserError, match="no rule 'offset:0=2'"):
         SmoothedClassifier.from_run(run, rule="offset:0=2")
+
+
+def test_a_run_of_noise_that_was_not_exact_is_another_classifier(tmp_path):
+    run = write_run(str(tmp_path), "digits0", {"argmax": PLAIN})  # as runs were that name no scheme
+    with pytest.raises(UserError, match="noise scheme v1"):
+        SmoothedClassifier.from_run(run.location)
 
 
 def test_a_saved_folder_is_the_same_classifier_and_needs_no_ray(run, tmp_path):

@@ -13,15 +13,16 @@ from raycsr.deployment.folder import Deployed
 from raycsr.deployment.of_run import deployed_of_run
 from raycsr.deployment.smoothed_classifier import SmoothedClassifier, one_rule
 from raycsr.distributed.cluster import check_location
-from raycsr.distributed.pool import Probe
+from raycsr.distributed.pool import Probe, worker_device
 from raycsr.distributed.predict.arguments import PredictArguments
 from raycsr.errors import UserError, first_of, shown
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
+from raycsr.models.prepare import resolve_precision
 from raycsr.models.spec import ModelOptions
 from raycsr.results import SCHEMA_VERSION
 from raycsr.results.predictions import PredictionSet, check_table
-from raycsr.smoothing.options import NOISE_SCHEME, SamplingOptions
+from raycsr.smoothing.options import CHUNK, NOISE_SCHEME, SamplingOptions
 
 _SHOWN = 6  # names of classes in a message
 
@@ -60,9 +61,12 @@ class Asked:
         """What is deployed on such workers."""
         return replace(self.deployed, precision=found.precision, compile=found.compile, batch_size=found.batch_size)
 
-    def classifier(self, found: Probe) -> SmoothedClassifier:
-        """The smoothed classifier, in this process."""
-        return SmoothedClassifier.deploy(self.base_classifier, self.on(found))
+    def classifier_here(self) -> SmoothedClassifier:
+        """The smoothed classifier in this process, for an image that is worth no search for the fastest batch."""
+        deployed, batch_size = self.deployed, self.arguments.batch_size or CHUNK
+        precision = resolve_precision(deployed.precision, worker_device())
+        here = replace(deployed, precision=precision, batch_size=batch_size)
+        return SmoothedClassifier.deploy(self.base_classifier, here, device=worker_device())
 
 
 @dataclass(frozen=True)

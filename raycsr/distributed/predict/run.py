@@ -14,7 +14,7 @@ from raycsr.data.decode import Decode
 from raycsr.deployment.images import read_file, to_pixels
 from raycsr.deployment.rows import answered_rows, as_json
 from raycsr.distributed.cluster import user_errors_of_workers
-from raycsr.distributed.pool import Probe, alive_actors, probe, probe_here
+from raycsr.distributed.pool import Probe, alive_actors, probe
 from raycsr.distributed.predict.job import Asked, PredictJob
 from raycsr.distributed.predict.predictor import Predictor, PredictorSpec
 from raycsr.distributed.sampling.blocks import in_this_process, on_actors
@@ -65,7 +65,7 @@ def predict_image(asked: Asked, path: str) -> str:
         UserError: it is no image.
     """
     encoded = sys.stdin.buffer.read() if path == "-" else read_file(path)
-    classifier = asked.classifier(probe_here(asked.base_classifier, asked.sampling, asked.arguments.pool.threads))
+    classifier = asked.classifier_here()
     votes = classifier.draw(to_pixels(encoded, classifier.preprocessing))
     (row,) = answered_rows(classifier, votes, asked.costs)
     return as_json(row, classifier)
