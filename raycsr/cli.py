@@ -283,11 +283,18 @@ def _help() -> str:
     )
 
 
+# jsonargparse's words for what a group of options lacks where the group itself may be left out
+_OF_OPTIONAL_GROUP = re.compile(
+    r"^Parser key \"(\w+)\": Does not validate .*(the following arguments are required: )(\w+) \(see .*$"
+)
+
+
 class _Parser(ArgumentParser):
     """Says what is wrong in one line, instead of a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(f"{' '.join(message.split())} (see `{self.prog} --help`)")
+        line = _OF_OPTIONAL_GROUP.sub(r"\2\1.\3", " ".join(message.split()))
+        raise UserError(f"{line} (see `{self.prog} --help`)")
 
     def format_help(self, *args: Any, **options: Any) -> str:
         """Names no `--radii+`, by which jsonargparse adds to a list (here the option is repeated), and forms."""

@@ -208,3 +208,9 @@ def test_help_says_types_in_words_that_people_know(verb, capsys):
         main([verb, "--help"])
     text = capsys.readouterr().out
     assert "list[str]" in text and "Annotated" not in text
+
+
+def test_what_a_group_that_may_be_left_out_lacks_is_said_in_one_line(capsys):
+    status, out, err = run(capsys, "predict", "--data.path", "photos", "--run", "r")
+    assert status == 2 and not out
+    assert err == "raycsr predict: the following arguments are required: data.source (see `raycsr predict --help`)\n"

@@ -34,7 +34,7 @@ def show(
     script; what is printed are their numbers.
 
     Args:
-        data: The images.
+        data: The images, which need no labels.
         radius: L2 radius to be shown, in [0, 1] pixel units.
         sigma: Noise level to be shown, in [0, 1] pixel units.
         images: Number of images, taken at even steps from the listing.
@@ -57,7 +57,7 @@ def show(
         raise UserError(f"{images} images of {input_size} px cannot be shown; give 1 or more of both")
     store = Store(out)
     store.check_writable()
-    source = open_source(data)
+    source = open_source(data, labelled=bool(data.classes or data.class_names))
     ids = source.list().images["image_id"].to_numpy()
     chosen = ids[np.unique(np.linspace(0, len(ids) - 1, images).astype(int))].tolist()
     blocks: list[Block] = [Paragraph(EXPLAINED)]

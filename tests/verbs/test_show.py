@@ -72,3 +72,8 @@ def test_showing_loads_no_torch(folder, tmp_path):
     words = ["show", "--data.source", "imagefolder", "--data.path", str(folder), "--radius", "0.5", "--sigma", "0.25"]
     done = subprocess.run([sys.executable, "-c", code, *words, "--out", str(tmp_path)], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_images_need_no_labels_and_may_have_them(folder, tmp_path):
+    for data in (DataOptions("imagefolder", str(folder / "a")), DataOptions("imagefolder", str(folder), classes=["a"])):
+        assert show(data=data, radius=0.5, sigma=0.25, images=1, input_size=8, out=str(tmp_path / "out"))
