@@ -57,7 +57,7 @@ def test_the_notebook_goes_from_a_prefix_to_tables_and_pictures(s3, tmp_path, wh
     assert row(cells["ranking"], 2)[:5] == ["pair:a/b", "1", "m.pt σ=0.5", "offset:1*pair:a/b", "1.000"]
     assert "pair:a/b: m.pt σ=0.5 · offset:1*pair:a/b, 0 images" in text(cells["images"])
     assert row(cells["trials"], 2)[4:8] == ["t1", '{"training.lr": 0.2}', "0.7", "0.9"]
-    assert row(cells["own"], 1) == ["model", "sigma", "rule"]
+    assert row(cells["own"], 1) == ["model", "sigma", "rule", "answer"]
 
 
 def test_runs_can_be_selected_and_sweeps_may_be_absent(tmp_path):

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
-from raycsr.certification.bounds import IntArray, evidence_of_share
+from raycsr.certification.answers import ARGMAX, Answer
+from raycsr.certification.bounds import FloatArray, IntArray, evidence_of_share
 from raycsr.certification.eprocess import Stakes, grid_radius, is_certified, last_step, reaches
 from raycsr.certification.methods import NEWEST
 from raycsr.certification.routes import settle
@@ -40,7 +41,8 @@ class Statements:
     Of an image whose answer is right it is the standard radius, and under each cost matrix of which its class is a seed
     class the cost-sensitive one. A statement is decided once the image's certificate makes it, or once none will: its
     answer is wrong (standard) or costly (cost-sensitive), or the radius that all samples would certify is below r, were
-    those that are left to fall by optimistic vote shares (futility).
+    those that are left to fall by optimistic vote shares (futility). Each is made of each answer. A target that takes
+    the threshold route is ruled out by its own share, so that nothing is lost where the answer is it.
 
     Example:
         >>> statements = Statements([CostMatrix.seedwise(3, [0])], [0.25], sigma=0.5, alpha=0.001, n=10_048)
@@ -59,6 +61,7 @@ class Statements:
         alpha: float,
         n: int,
         worth: float = WORTH,
+        answers: Iterable[Answer] = (ARGMAX,),
     ) -> None:
         """Takes the statements.
 
@@ -70,12 +73,22 @@ class Statements:
             n: Number of samples that an image may have.
             worth: Number of samples that a statement is worth: after n samples, sampling stops for futility where even
                 vote shares that are as good as a chance of n / worth allows would not make it.
+            answers: What the smoothed classifier says, given shares.
 
         Raises:
             UserError: no radius, or one that is not positive.
         """
         self.costs, self.radii = tuple(costs), tuple(sorted(set(radii)))
         self.sigma, self.alpha, self.n, self._worth = sigma, alpha, n, worth
+        self.answers = tuple(answers)
+        self._questions = [
+            _Question(matrix, answer, tau)
+            for matrix in self.costs
+            for answer in self.answers
+            for tau in _taus(answer.of_classes(matrix.num_classes)[matrix.target_classes])
+        ]
+        # to be answered by a majority and above its threshold, which the standard radius is about
+        self._majorities = list(dict.fromkeys(tuple(np.maximum(a.thresholds, 0.5).tolist()) for a in self.answers))
         self._settled: dict[tuple[bytes, int], _Settled] = {}
         if not self.radii or not all(np.isfinite(r) and r > 0 for r in self.radii):
             raise UserError(f"radii to decide are {list(radii)}; give positive numbers of [0, 1] pixel units")
@@ -83,7 +96,9 @@ class Statements:
     @property
     def digest(self) -> str:
         """Names the statements, and the method by which they are made."""
-        facts = [METHOD.name, [matrix.digest for matrix in self.costs], self.radii, self.sigma, self.alpha, self.n]
+        facts: list = [METHOD.name, [matrix.digest for matrix in self.costs], self.radii]
+        facts += [self.sigma, self.alpha, self.n]
+        facts += [] if self.answers == (ARGMAX,) else [[answer.id for answer in self.answers]]
         return sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -91,7 +106,8 @@ class Statements:
         radii = ", ".join(f"{radius:g}" for radius in self.radii)
         number = len(self.costs)
         costs = f", and under {number} cost {'matrix' if number == 1 else 'matrices'}" if number else ""
-        return f"whether radius {radii} is reached: the standard one{costs}"
+        answers = "" if self.answers == (ARGMAX,) else f", of {', '.join(answer.spec for answer in self.answers)}"
+        return f"whether radius {radii} is reached: the standard one{costs}{answers}"
 
     def decided(self, counts0: ArrayLike, counts: ArrayLike, label: int) -> bool:
         """Whether all statements about an image are decided, for every decision rule.
@@ -121,13 +137,17 @@ class Statements:
 
     def _settle(self, selection: IntArray, labels: IntArray) -> "_Settled":
         rows, top, votes = np.arange(len(labels)), selection.argmax(axis=1), SparseVotes.from_dense(selection)
-        shape = len(self.costs), *selection.shape
-        targets, sets = np.zeros(shape, bool), np.zeros(shape, bool)
-        stated = np.zeros(shape[:2], bool)
-        for i, matrix in enumerate(self.costs):
-            targets[i] = matrix.values[labels] > 0
-            stated[i] = targets[i].any(axis=1) & ~targets[i, rows, top]
-            settled = settle(votes, labels, costs=matrix, method=METHOD, alpha=self.alpha)
+        shape = len(self._questions), *selection.shape
+        targets, sets, stated = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape[:2], bool)
+        for i, (matrix, answer, tau) in enumerate(self._questions):
+            costly = matrix.values[labels] > 0  # (N, m)
+            settled = settle(votes, labels, costs=matrix, method=METHOD, alpha=self.alpha, answer=answer)
+            by_threshold = np.zeros(costly.shape, bool)
+            by_threshold[costly] = settled.by_threshold
+            lost = costly[rows, top] & ~by_threshold[rows, top]  # the answer is costly, and has no threshold
+            of_tau = by_threshold & (answer.of_classes(matrix.num_classes) == tau)
+            targets[i] = of_tau if tau else costly & ~by_threshold
+            stated[i] = targets[i].any(axis=1) & ~lost
             sets[i] = settled.harmless.dense(selection.shape[1]) > 0
         sets[..., rows, top] = True
         return _Settled(selection, top, top == labels, stated, targets, sets)
@@ -136,17 +156,32 @@ class Statements:
         """Whether all statements about each row are decided, bool (N,)."""
         is_open = np.zeros(len(tallies.n), bool)
         rows = np.flatnonzero(tallies.right)
-        is_open[rows] = self._standard_is_open(tallies.n[rows], tallies.of_top[rows])
-        matrices, rows = np.nonzero((tallies.of_target >= 0) & ~is_open)
-        if len(rows):
-            is_open[rows[self._costly_are_open(tallies.stakes(matrices, rows), rows)]] = True
+        for taus in self._majorities:
+            place = ndtri(np.array(taus)[tallies.top[rows] if len(taus) > 1 else np.zeros(len(rows), int)])
+            is_open[rows] |= self._share_is_open(tallies.n[rows], tallies.of_top[rows], place)
+        questions, rows = np.nonzero((tallies.of_target >= 0) & ~is_open)
+        taus_of = np.array([question.tau for question in self._questions])[questions]
+        for alone in (taus_of > 0, taus_of == 0):
+            of, at = rows[alone], (questions[alone], rows[alone])
+            if not len(of):
+                continue
+            if taus_of[alone][0]:
+                against = tallies.n[of] - tallies.of_target[at]
+                found = self._share_is_open(tallies.n[of], against, -ndtri(taus_of[alone]))
+            else:
+                found = self._costly_are_open(tallies.stakes(*at), of)
+            is_open[of[found]] = True
         return ~is_open
 
-    def _standard_is_open(self, n: IntArray, of_top: IntArray) -> NDArray[np.bool_]:
-        """Whether one of the standard statements of rows is open, (N,)."""
-        share, enough = ndtr(_MARGIN * np.array(self.radii) / self.sigma), -np.log(self.alpha)
-        reached = evidence_of_share(of_top[:, None], n[:, None], share) >= enough
-        end, most, _ = self._at_best(n, of_top, np.zeros_like(n))
+    def _share_is_open(self, n: IntArray, votes: IntArray, place: FloatArray) -> NDArray[np.bool_]:
+        """Whether one of the statements of rows is open that a share alone decides, (N,).
+
+        It is "the share is above Phi(place + r/sigma)": that of the answer, or of all that is not a target.
+        """
+        share = ndtr(_MARGIN * np.array(self.radii) / self.sigma + place[:, None])
+        enough = -np.log(self.alpha)
+        reached = evidence_of_share(votes[:, None], n[:, None], share) >= enough
+        end, most, _ = self._at_best(n, votes, np.zeros_like(n))
         hopeful = evidence_of_share(most[:, None], end[:, None], share) >= enough
         return np.asarray((~reached & hopeful).any(axis=1))
 
@@ -192,8 +227,28 @@ class Statements:
         return n + left, most, np.minimum(least, n + left - most)
 
 
+class _Question(NamedTuple):
+    """A cost-sensitive statement about some of an image's targets, of which one answers for all.
+
+    Attributes:
+        costs: The cost matrix.
+        answer: What the smoothed classifier says, given shares.
+        tau: The threshold of the targets that take the threshold route; 0 for those that take the others.
+    """
+
+    costs: CostMatrix
+    answer: Answer
+    tau: float
+
+
+def _taus(of_targets: FloatArray) -> list[float]:
+    """The thresholds of the questions about target classes of such thresholds."""
+    alone = np.unique(of_targets[of_targets > 0]).tolist()
+    return [0.0, *alone] if (of_targets < 0.5).any() or not len(of_targets) else alone
+
+
 class _Settled(NamedTuple):
-    """What the selection votes say of N rows of votes, under K cost matrices; bool but for the first two.
+    """What the selection votes say of N rows of votes, for K questions; bool but for the first two.
 
     Attributes:
         selection: Selection votes, int (N, m).
@@ -220,6 +275,7 @@ class _Settled(NamedTuple):
             estimation[rows, self.top],
             self.selection.sum(axis=1),
             self.selection[rows, self.top],
+            self.top,
             self.right,
             of_target,
             np.where(self.sets, estimation, 0).sum(axis=2),
@@ -229,16 +285,17 @@ class _Settled(NamedTuple):
 
 
 class Tallies(NamedTuple):
-    """What statements depend on, of N rows of votes under K cost matrices.
+    """What statements depend on, of N rows of votes and K questions: a cost matrix is one, by argmax.
 
     Attributes:
         n: Estimation samples, int64 (N,).
         of_top: Estimation votes of the answer, int64 (N,).
         n0: Selection samples, int64 (N,).
         of_top0: Selection votes of the answer, int64 (N,).
+        top: The answer, int64 (N,).
         right: Whether the answer is the image's class, bool (N,).
-        of_target: The most estimation votes that a target class has, int64 (K, N); -1 where there is no cost-sensitive
-            statement: the image's class has no target class, or the answer is one.
+        of_target: The most estimation votes that a target class of the question has, int64 (K, N); -1 where there is no
+            statement: the image's class has no such target, or the answer is one without a threshold.
         of_set: Estimation votes of the set of harmless classes, int64 (K, N).
         of_set0: Selection votes of it, int64 (K, N).
         set_size: Number of its classes, 1 where it is the answer alone, int64 (K, N).
@@ -248,15 +305,16 @@ class Tallies(NamedTuple):
     of_top: IntArray
     n0: IntArray
     of_top0: IntArray
+    top: IntArray
     right: NDArray[np.bool_]
     of_target: IntArray
     of_set: IntArray
     of_set0: IntArray
     set_size: IntArray
 
-    def stakes(self, matrices: IntArray, rows: IntArray) -> Stakes:
-        """The votes that the radii against targets hang on: of so many matrices and rows, (S,) each."""
-        at = matrices, rows
+    def stakes(self, questions: IntArray, rows: IntArray) -> Stakes:
+        """The votes that the radii against targets hang on: of so many questions and rows, (S,) each."""
+        at = questions, rows
         return Stakes(
             self.n[rows],
             self.of_target[at],
@@ -283,7 +341,7 @@ class Tallies(NamedTuple):
         return cls(n, **{**found, "right": found["right"].astype(bool)})
 
 
-_OF_ROWS = ("of_top", "n0", "of_top0", "right")
+_OF_ROWS = ("of_top", "n0", "of_top0", "top", "right")
 _OF_MATRICES = ("of_target", "of_set", "of_set0", "set_size")
 
 

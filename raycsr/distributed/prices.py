@@ -63,7 +63,12 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
     counted = list(sampler(replace(draws, n=n)).sample(requests))
     radii = job.asked.sampling.radii or [job.sigma]
     statements = job.statements or Statements(
-        job.costs.values(), radii, sigma=job.sigma, alpha=job.asked.alpha, n=job.asked.sampling.max_samples
+        job.costs.values(),
+        radii,
+        sigma=job.sigma,
+        alpha=job.asked.alpha,
+        n=job.asked.sampling.max_samples,
+        answers=job.answers,
     )
     votes = np.stack([one.counts + one.counts0 for one in sorted(counted, key=lambda one: one.position)])
     sequential = job.asked.sampling.n0 + expected_samples(votes, pixels.labels, statements, n0=job.asked.sampling.n0)

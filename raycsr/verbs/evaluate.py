@@ -49,6 +49,7 @@ def evaluate(asked: EvaluateArguments) -> list[Outcome]:
     report(
         run=[outcome.run.location for outcome in outcomes],
         costs=asked.costs,
+        answers=asked.answers,
         radii=asked.radii,
         out=asked.out,
         allow_missing=True,

@@ -12,11 +12,13 @@ from scipy.special import betaln, logsumexp, ndtr, ndtri, xlog1py, xlogy
 from scipy.stats import beta, binom, norm
 from torch import nn
 
-from raycsr import load_certificates
+from raycsr import Answer, load_certificates
+from raycsr.certification.answers import as_answer
 from raycsr.models.rules import Rule
 from raycsr.results import Run, sparse_votes
 from raycsr.results.outcome import Outcome
 
+ANSWERS = ("majority", "threshold:0.4*COSTS")
 SHARE_OF_P_A = 0.9  # of alpha: of a statement about all pairs, whose targets share the rest; of one about a target
 CHANCE = 1e-6  # of one statement's count of false certificates to be over the limit, were each false at alpha
 
@@ -62,6 +64,11 @@ class Audit:
             for rule, rows in certificates.groupby("rule"):
                 self._look_at_certificates(spec, rules[rule], rows)
                 self._look_at_bounds(spec, rules[rule], rows, run.manifest()["sampling"])
+            for answer in ANSWERS:
+                said = as_answer(answer.replace("COSTS", spec), slabs.NUM_CLASSES)
+                certificates = load_certificates(run.location, costs=spec, alpha=self.alpha, answer=said)
+                for rule, rows in certificates.groupby("rule"):
+                    self._look_at_answer(f"{rules[rule].spec}, {spec}, {answer}", rules[rule], spec, said, rows)
 
     def _look_at_votes(self, run: Run, rule: Rule, images: int) -> None:
         table = run.votes(rule.id)
@@ -181,16 +188,29 @@ class Audit:
         of_top, of_top0 = (np.take_along_axis(votes, top[:, None], axis=1) for votes in (counts, before))
         n = rows["n"].to_numpy()[:, None]
         of_target = np.minimum(counts[:, targets], n - of_top)
-        beyond = self._beyond_evidence(radius, of_top, of_target, n, of_top0)
+        beyond, size = self._beyond_evidence(radius, of_top, of_target, n, of_top0), sizes_of_sets(rows)
+        for i in np.flatnonzero(size):
+            harmless = np.setdiff1d(np.argsort(-before[i], kind="stable"), targets, assume_unique=True)[: size[i]]
+            of_set = counts[i, harmless].sum(), before[i, harmless].sum(), size[i]
+            beyond[i] = self._beyond_evidence(radius[i], of_top[i], of_target[i], n[i], of_top0[i], of_set)
         return np.where(targets == top[:, None], radius > 0, beyond)
 
     def _beyond_evidence(
-        self, radius: np.ndarray, of_a: ArrayLike, of_b: ArrayLike, n: ArrayLike, of_a0: ArrayLike
+        self,
+        radius: np.ndarray,
+        of_a: ArrayLike,
+        of_b: ArrayLike,
+        n: ArrayLike,
+        of_a0: ArrayLike,
+        of_set: tuple[int, int, int] | None = None,
     ) -> np.ndarray:
-        """Where the votes do not speak against "b may be answered" within a radius, or within half of it."""
+        """Where the votes do not speak against "b may be answered" within a radius, or within half of it.
+
+        A set has its votes, its selection votes and its size.
+        """
         of_a, of_b, n, of_a0 = np.broadcast_arrays(of_a, of_b, n, of_a0, radius)[:4]
         little = [
-            log_evidence(of_a, of_b, n, of_a0, self.pictures.n0, r / slabs.SIGMA) < -np.log(self.alpha) - 1e-6
+            log_evidence(of_a, of_b, n, of_a0, self.pictures.n0, r / slabs.SIGMA, of_set) < -np.log(self.alpha) - 1e-6
             for r in (radius, radius / 2)
         ]
         return (radius > 0) & (little[0] | little[1])
@@ -225,6 +245,28 @@ class Audit:
         found |= {f"{spec}, never {k}": pairs[:, k] for k in range(slabs.NUM_CLASSES)}
         for statement, false in found.items():
             ever = self.false.setdefault(f"{rule.spec}, {statement}", np.full(len(self.pictures), np.nan))
+            ever[place] = np.fmax(ever[place], false)
+
+    def _look_at_answer(self, name: str, rule: Rule, spec: str, said: Answer, rows: pd.DataFrame) -> None:
+        """What certificates of an answer state against the true shares, by whichever route reaches farthest."""
+        place, label = rows["image_id"].to_numpy(int), rows["label"].to_numpy()
+        p, taus = slabs.shares(rule, self.pictures.projections[place]), said.of_classes(slabs.NUM_CLASSES)
+        top = rows["prediction"].to_numpy(int)
+        p_a = np.take_along_axis(p, top[:, None], axis=1)[:, 0]
+        others = np.where(np.arange(p.shape[1]) == top[:, None], 0, p).max(axis=1)
+        says = slabs.SIGMA * np.minimum((ndtri(p_a) - ndtri(others)) / 2, ndtri(p_a) - ndtri(taus[top])).clip(0)
+        found = {"multiclass": rows["multiclass_radius"].to_numpy() > says, "answers": ~rows["abstain"] & (says <= 0)}
+        found["standard"] = rows["standard_radius"].to_numpy() > says
+        never = np.maximum(slabs.pairwise_radius(p), slabs.SIGMA * (ndtri(taus) - ndtri(p)).clip(0))
+        found["cost-sensitive"] = np.full(len(rows), np.nan)
+        for y in np.unique(label):
+            targets, of_y = slabs.costs(spec).targets(y), np.flatnonzero(label == y)
+            if len(targets):
+                by_sets = np.stack([by_any_set(p[of_y], target) for target in targets], axis=1)
+                farthest = np.maximum(never[np.ix_(of_y, targets)], by_sets).min(axis=1)
+                found["cost-sensitive"][of_y] = rows["cost_sensitive_radius"].to_numpy()[of_y] > farthest
+        for statement, false in found.items():
+            ever = self.false.setdefault(f"{name}, {statement}", np.full(len(self.pictures), np.nan))
             ever[place] = np.fmax(ever[place], false)
 
     def false_rates(self) -> dict[str, tuple[int, int, int]]:
@@ -274,22 +316,41 @@ def by_any_set(p: np.ndarray, target: int) -> np.ndarray:
 
 
 def log_evidence(
-    of_a: np.ndarray, of_b: np.ndarray, n: np.ndarray, of_a0: np.ndarray, n0: int, scale: np.ndarray
+    of_a: np.ndarray,
+    of_b: np.ndarray,
+    n: np.ndarray,
+    of_a0: np.ndarray,
+    n0: int,
+    scale: np.ndarray,
+    of_set: tuple[int, int, int] | None = None,
 ) -> np.ndarray:
     """How far the votes speak against "b may be answered within scale * sigma", by its definition."""
-    share = (of_a0 + 0.5) / (n0 + 1)
+    wagers = log_fortune(of_a, of_b, n, of_a0, n0, scale, 1)
+    ours, size = of_a, 1
+    if of_set is not None:
+        ours, ours0, size = of_set
+        wagers = np.logaddexp(wagers, log_fortune(ours, of_b, n, ours0, n0, scale, size)) - np.log(2)
+    share = norm.cdf(norm.ppf(size / (size + 1)) + scale)
+    return np.logaddexp(wagers, log_odds(ours, n, share)) - np.log(2)
+
+
+def log_fortune(
+    ours: ArrayLike, of_b: np.ndarray, n: np.ndarray, ours0: ArrayLike, n0: int, scale: np.ndarray, size: int
+) -> np.ndarray:
+    """What bettors have on average who wager that b is less likely than the mean of a set, in logarithms."""
+    share = (np.asarray(ours0) + 0.5) / (n0 + 1)
     error = np.sqrt(share * (1 - share) / n0) / norm.pdf(norm.ppf(share))
     fortunes = []
     for tangent in (-2, -1, 0):
         z = norm.ppf(share) + tangent * error
-        slope = np.exp(norm.logpdf(z - 2 * scale) - norm.logpdf(z))
-        mean = slope * norm.cdf(z) - norm.cdf(z - 2 * scale)
+        w = norm.ppf(norm.cdf(z - scale) / size)
+        slope = np.exp(norm.logpdf(w - scale) - norm.logpdf(w) + norm.logpdf(z - scale) - norm.logpdf(z)) / size
+        mean = slope * norm.cdf(z) - norm.cdf(w - scale)
         for bet in (0.95, 0.6, 0.35, 0.2, 0.11, 0.06, 0.03):
             b = bet / (1 + mean)
-            of_others = (n - of_a - of_b) * np.log(1 - b * mean)
-            fortunes.append(of_a * np.log(1 + b * (slope - mean)) + of_b * np.log(1 - b * (1 + mean)) + of_others)
-    of_pair = logsumexp(fortunes, axis=0) - np.log(len(fortunes))
-    return np.logaddexp(of_pair, log_odds(of_a, n, norm.cdf(scale))) - np.log(2)
+            of_others = (n - ours - of_b) * np.log(1 - b * mean)
+            fortunes.append(ours * np.log(1 + b * (slope - mean)) + of_b * np.log(1 - b * (1 + mean)) + of_others)
+    return logsumexp(fortunes, axis=0) - np.log(len(fortunes))
 
 
 def log_odds(votes: ArrayLike, n: ArrayLike, share: ArrayLike) -> np.ndarray:

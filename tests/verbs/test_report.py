@@ -137,7 +137,7 @@ def test_each_rule_has_its_rows_and_its_front(make_run, tmp_path, capsys):
     for text in (capsys.readouterr().out, written):
         (point,) = rows(text.split("Front at radius 0.5")[1].split("At equal accuracy")[0])
         # 2 of 2 by Wilson
-        assert point[1:6] == ["offset:1*pair:a/b", "6", "0.833", "2", "1.000 [0.342, 1.000]"]
+        assert point[1:7] == ["offset:1*pair:a/b", "6", "0.833", "1.000", "2", "1.000 [0.342, 1.000]"]
     assert "has no valid alpha" in written and "of each rule and cost matrix" in written
     assert "different numbers of images" not in written
     (name,) = run.certificate_sets()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from raycsr.certification.answers import AnswerSpec
 from raycsr.costs import CostSpec
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import PoolOptions
@@ -27,6 +28,8 @@ class SampleArguments:
         costs: Cost matrices to certify under while sampling goes on; `raycsr certify` adds others later. With
             sampling.radii they also say what is decided about an image: the same command with other costs, other radii
             or a larger n continues each image where it stopped.
+        answers: What the smoothed classifier says, given the shares of its votes: certificates are made of each, and
+            what sampling.radii ask is decided of each. By default `argmax` alone; `raycsr certify` adds others later.
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, each of which gives a run under the other options of `model`.
         retry_errors: Whether to sample images again that could not be sampled before.
@@ -43,6 +46,7 @@ class SampleArguments:
     experiment: str = "default"
     rules: list[RuleSpec] | None = None
     costs: list[CostSpec] | None = None
+    answers: list[AnswerSpec] | None = None
     alpha: float = 0.001
     further_models: list[str] | None = None
     retry_errors: bool = False

@@ -13,6 +13,7 @@ from importlib.metadata import version
 import pandas as pd
 
 from raycsr.certification import Statements, check_alpha, largest_radius
+from raycsr.certification.answers import ARGMAX, Answer, parse_answers
 from raycsr.costs import CostMatrix
 from raycsr.data.sources import Listing, Source, open_source
 from raycsr.distributed.cluster import check_location
@@ -54,6 +55,7 @@ class Job:
         rules: Decision rules, argmax first.
         costs: Spec -> cost matrix to certify under.
         statements: Statements that a sequential run decides about each image; None where n alone ends its sampling.
+        answers: What the smoothed classifier says, given shares; each is certified.
     """
 
     asked: SampleArguments
@@ -65,6 +67,7 @@ class Job:
     rules: tuple[Rule, ...]
     costs: dict[str, CostMatrix]
     statements: Statements | None
+    answers: tuple[Answer, ...] = (ARGMAX,)
 
 
 def check(asked: SampleArguments) -> list[Job]:
@@ -86,6 +89,7 @@ def _check_model(asked: SampleArguments, model: ModelOptions, source: Source, li
     _warn_of_random_weights(model)
     num_classes, names = base_classifier.num_classes, listing.class_names
     matrices = {spec: CostMatrix.from_spec(spec, num_classes, names) for spec in listed(asked.costs or [])}
+    answers = tuple(parse_answers(listed(asked.answers or ["argmax"]), num_classes, names))
     specs = ["argmax", *listed(asked.rules or [])]
     rules = parse_rules(specs, num_classes=num_classes, class_names=names, stored=base_classifier.rules)
     for line in seen_images(image_sets_of(base_classifier, rules), lambda: listing.images, listing.identity):
@@ -94,7 +98,12 @@ def _check_model(asked: SampleArguments, model: ModelOptions, source: Source, li
         statements = None
         if sampling.radii is not None:
             statements = Statements(
-                matrices.values(), sampling.radii, sigma=sigma, alpha=asked.alpha, n=sampling.max_samples
+                matrices.values(),
+                sampling.radii,
+                sigma=sigma,
+                alpha=asked.alpha,
+                n=sampling.max_samples,
+                answers=answers,
             )
         _warn_of_training_sigma(base_classifier, model.name, sigma)
         yield Job(
@@ -107,6 +116,7 @@ def _check_model(asked: SampleArguments, model: ModelOptions, source: Source, li
             rules=tuple(rules),
             costs=matrices,
             statements=statements,
+            answers=answers,
         )
 
 

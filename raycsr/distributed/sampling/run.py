@@ -122,8 +122,7 @@ def _begin(job: Job, run: Run, found: Probe, hold: contextlib.ExitStack) -> _Beg
     missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=asked.retry_errors), ids)
     _refuse_elsewhere(missing, found, asked.sampling.batch_size)
     before = run.vote_parts()
-    for spec, matrix in job.costs.items():
-        certify_run(run, spec, matrix, asked.alpha, before)  # what is there; actors add theirs as they commit
+    _certify(job, run, before)  # what is there; actors add theirs as they commit
     samples = len(missing) * (asked.sampling.n0 + asked.sampling.max_samples)
     print(f"run       {run.location}")
     print(
@@ -145,8 +144,7 @@ def _end(begun: _Begun, seconds: float) -> Outcome:
     if len(missing):
         remaining.read()
     new = sorted(set(run.vote_parts()) - set(begun.before))
-    for spec, matrix in job.costs.items():
-        certify_run(run, spec, matrix, job.asked.alpha, new)  # parts whose actor died before it certified them
+    _certify(job, run, new)  # parts whose actor died before it certified them
     errors = remaining.errors(begun.wanted, [rule.id for rule in job.rules])
     outcome = Outcome(run, len(begun.wanted), missing["image_id"].nunique(), errors)
     rules = list(run.rules())
@@ -156,6 +154,12 @@ def _end(begun: _Begun, seconds: float) -> Outcome:
         run.finish(num_images=len(begun.images), num_errors=len(errors), seconds=seconds)
     begun.hold.close()
     return outcome
+
+
+def _certify(job: Job, run: Run, parts: Sequence[str]) -> None:
+    for spec, matrix in job.costs.items():
+        for answer in job.answers:
+            certify_run(run, spec, matrix, job.asked.alpha, parts, answer)
 
 
 def _refuse_elsewhere(to_sample: pd.DataFrame, found: Probe, batch_size: int | None) -> None:

@@ -126,6 +126,7 @@ def spec_of(work: Work, model: Callable[[], BaseClassifier], network: int = 0) -
         costs=job.costs,
         statements=job.statements,
         alpha=asked.alpha,
+        answers=job.answers,
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from raycsr.certification import Statements, looks
+from raycsr.certification.answers import ARGMAX, Answer
 from raycsr.costs import CostMatrix
 from raycsr.data.decode import OTHER_PIXELS
 from raycsr.distributed.pool import device_kind, device_name, worker_device
@@ -45,6 +46,7 @@ class VoterSpec:
         costs: Spec -> cost matrix to certify under at once.
         statements: Statements whose decision ends the sampling of an image; None where n alone does.
         alpha: Failure probability of an image's certificate.
+        answers: What the smoothed classifier says, given shares; each is certified.
     """
 
     model: Callable[[], BaseClassifier]
@@ -60,6 +62,7 @@ class VoterSpec:
     costs: dict[str, CostMatrix]
     statements: Statements | None
     alpha: float
+    answers: tuple[Answer, ...] = (ARGMAX,)
 
 
 class Voter:
@@ -96,8 +99,11 @@ class Voter:
             self._sampler = self._open_sampler()
         self._num_classes = self.network.num_classes
         self._metrics = Metrics(self._run.run_id)
-        names = [certificate_set(name, matrix, spec.alpha, spec.design) for name, matrix in spec.costs.items()]
-        self._sets = [CertificateSet(self._run.store, name, spec.draws.sigma) for name in names]
+        self._sets: list[tuple[CertificateSet, CostMatrix, Answer]] = []
+        for name, matrix in spec.costs.items():
+            for answer in spec.answers:
+                of_set = certificate_set(name, matrix, spec.alpha, spec.design, answer=answer)
+                self._sets.append((CertificateSet(self._run.store, of_set, spec.draws.sigma), matrix, answer))
 
     def _refuse_other_noise(self, sigma: float) -> None:
         """Refuses a node whose noise would not be the run's: the table is worked out wherever it is needed."""
@@ -260,8 +266,8 @@ class Voter:
     def _commit(self, part: str, votes: pa.Table) -> None:
         digest = self._run.write_votes(part, votes)
         sigma, alpha = self.spec.draws.sigma, self.spec.alpha
-        for certificates, matrix in zip(self._sets, self.spec.costs.values(), strict=True):
-            certificates.write(part, certify_table(votes, matrix, sigma, alpha), digest)
+        for certificates, matrix, answer in self._sets:
+            certificates.write(part, certify_table(votes, matrix, sigma, alpha, answer=answer), digest)
 
 
 class Voters:
