@@ -11,7 +11,7 @@ from scipy.special import ndtr
 from raycsr.reports.certified import Certified
 from raycsr.reports.curves import STYLE, legend_below, png
 
-_MOST_SIGMAS = 4  # on the upper axis: radii in units of sigma
+_SIGMAS = (0.0, 0.5, 1.0, 2.0)  # on the upper axis: radii in units of sigma
 
 EXPLAINED = (
     "For each share of votes, how many images are answered rightly with a share proven to be as large. The average "
@@ -60,8 +60,7 @@ def plot_sureness(sets: Sequence[Certified]) -> bytes | None:
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         axis.grid(alpha=0.25)
         above = axis.secondary_xaxis("top", functions=(lambda share: share, lambda share: share))
-        sigmas = np.arange(_MOST_SIGMAS)
-        above.set_xticks(ndtr(sigmas), [f"{sigma:g}σ" for sigma in sigmas])
+        above.set_xticks(ndtr(_SIGMAS), [f"{sigma:g}σ" for sigma in _SIGMAS])
         above.set_xlabel("standard radius")
         legend_below(figure, *axis.get_legend_handles_labels())
         return png(figure)
