@@ -42,7 +42,8 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
 
     The same command continues a sweep that was interrupted. Its folder, `<experiment>/sweeps/<name>`, holds a folder
     for each trial (trial.json, checkpoint.pt, TensorBoard's files), trials.parquet, leaderboard.md and
-    best/<sigma>-<costs>.pt. While it runs, a second sweep of its name is refused.
+    best/<sigma>-<costs>.pt, and a report of these on the images of `test`. While it runs, a second sweep of its name is
+    refused.
 
     Args:
         asked: Options of the verb; a caller gives its fields as keyword arguments.
