@@ -207,6 +207,8 @@ def _wagers_of_each(scale: FloatArray, ours0: IntArray, n0: IntArray, size: IntA
     """The wagers of each image, (N, 3, bets): worked out once for all that are alike; those of a few are kept."""
     if len(scale) <= _KEPT:
         return _kept(scale.tobytes(), np.stack([ours0, n0, size]).tobytes())
+    if len(scale) <= _TOGETHER:  # sooner all worked out than compared with each other
+        return _wagers(scale, ours0, n0, size)
     at, which = _first_of_each(scale, ours0, n0, size)
     return _wagers(scale[at], ours0[at], n0[at], size[at])[which]
 
