@@ -129,9 +129,11 @@ class CertificateSet:
         self._votes.warn([part for part, one in made.items() if one is None])
         tables = {part: certificates_table(one[0]) for part, one in made.items() if one is not None}
         if tables:
+            present = NEWEST[METHODS[facts["bound"]].design].name
+            them = "them" if facts["bound"] == present else f"a set of method {present}, not of {facts['bound']}"
             warnings.warn(
                 f"{self._parts.store.location} lacks certificates of the votes in {len(tables)} parts, or has them of "
-                f"other votes, the first {next(iter(tables))}: they are made in memory; `raycsr certify` stores them",
+                f"other votes, the first {next(iter(tables))}: they are made in memory; `raycsr certify` stores {them}",
                 stacklevel=5,
             )
         return {part: table.append_column("part", pa.repeat(part, len(table))) for part, table in tables.items()}

@@ -213,7 +213,7 @@ def test_a_method_that_is_none_or_of_another_design_is_refused(old):
 
 def test_a_run_that_grows_has_no_set_of_two_methods(old):
     old.write_votes("0002-b.parquet", votes("offset-1", IDS, range(6), PLAIN, ["0"] * 6))
-    with pytest.warns(UserWarning, match="made in memory"):
+    with pytest.warns(UserWarning, match=f"made in memory; .* stores a set of method cp-2, not of {BEFORE}"):
         certificates = load_certificates(old.location)
     assert len(certificates) == 12 and set(certificates["method"]) == {BEFORE}
     name = old.certify("pair:a/b", old.costs("pair:a/b"), 0.01)
