@@ -206,6 +206,7 @@ def test_it_sees_bounds_for_a_fixed_n_on_votes_that_said_when_to_stop(tmp_path, 
     monkeypatch.setitem(BOUNDS, "betting", BOUNDS["clopper-pearson"])
     monkeypatch.setattr(statements, "evidence_of_share", peeking)
     monkeypatch.setattr(statements, "reaches", peeking_at_two)
+    monkeypatch.setattr(statements, "is_certified", peeking_at_two)
     audit = Audit(slabs.pictures_near_radii(500, RADII[:1], of=(), under=(), n=N), 0.05, str(tmp_path))
     audit.ask(Ask(RADII[:1], N, SEED, ()))
     found = audit.violations()
@@ -215,8 +216,8 @@ def test_it_sees_bounds_for_a_fixed_n_on_votes_that_said_when_to_stop(tmp_path, 
 
 
 def _of_another_sigma(monkeypatch):
-    def certify_table(votes, matrix, sigma, alpha):
-        return certificate_sets.certify_table(votes, matrix, 1.01 * sigma, alpha)
+    def certify_table(votes, matrix, sigma, alpha, **more):
+        return certificate_sets.certify_table(votes, matrix, 1.01 * sigma, alpha, **more)
 
     monkeypatch.setattr(voter, "certify_table", certify_table)
 

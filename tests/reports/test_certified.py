@@ -138,7 +138,9 @@ def test_rows_of_other_rules_are_not_read_nor_certified(tmp_path, monkeypatch):
     read, certified = [], []
     monkeypatch.setattr(runs, "deduplicated", lambda table: read.append(table) or deduplicated(table))
     monkeypatch.setattr(
-        certificate_sets, "certify_table", lambda votes, *rest: certified.append(votes) or certify_table(votes, *rest)
+        certificate_sets,
+        "certify_table",
+        lambda votes, *of, **more: certified.append(votes) or certify_table(votes, *of, **more),
     )
     asked = ["offset:2*pair:a/b"]
     (one,), _ = load_certified([run.location], rules=asked)
