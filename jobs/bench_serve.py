@@ -51,6 +51,8 @@ def bench_serve(*, folder: str, requests: int = 200, clients: int = 4, port: int
         before, start = _cpu_seconds(), time.perf_counter()
         replies = list(pool.map(lambda i: _ask(url, images[i % len(images)], "secret"), range(requests)))
         wall, cpu = time.perf_counter() - start, _cpu_seconds() - before
+    serve.shutdown()
+    ray.shutdown()  # before the figures are printed: Ray has last words of its own
     said = [json.loads(text) for status, text, _ in replies if status == 200]
     print(
         json.dumps(
@@ -67,8 +69,6 @@ def bench_serve(*, folder: str, requests: int = 200, clients: int = 4, port: int
             }
         )
     )
-    serve.shutdown()
-    ray.shutdown()
 
 
 def _percentiles(seconds: list[float]) -> list[float]:
