@@ -121,6 +121,7 @@ class SmoothedClassifier:
     def _open(self, network: nn.Module, deployed: Deployed, device: torch.device) -> None:
         self.base_classifier, self.deployed, self.device = network, deployed, device
         self.preprocessing: Preprocessing | None = None
+        self._decides: Predictions | None = None
         if isinstance(network, BaseClassifier):
             self.preprocessing = network.preprocessing
             precision = resolve_precision(deployed.precision, device)
@@ -310,8 +311,11 @@ class SmoothedClassifier:
         return self._predictions(counts.shape[1]).decided(counts0, counts)
 
     def _predictions(self, num_classes: int) -> Predictions:
-        taus = self.deployed.answer.of_classes(num_classes)
-        return Predictions(taus, alpha_p=self.deployed.alpha_p, n=self.deployed.n)
+        """What decides about answers, made once: it is asked at every look at an image."""
+        if self._decides is None:
+            taus = self.deployed.answer.of_classes(num_classes)
+            self._decides = Predictions(taus, alpha_p=self.deployed.alpha_p, n=self.deployed.n)
+        return self._decides
 
     def _count(self, pixels: torch.Tensor, sampler: Sampler) -> DrawnVotes:
         """Votes of noise that no other call has: 128 bits of the operating system's entropy name it."""

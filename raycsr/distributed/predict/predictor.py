@@ -12,6 +12,7 @@ from raycsr.deployment.folder import Deployed
 from raycsr.deployment.rows import Row, answered_rows
 from raycsr.deployment.smoothed_classifier import SmoothedClassifier
 from raycsr.distributed.pool import device_name, worker_device
+from raycsr.distributed.sampling.blocks import texts
 from raycsr.distributed.sampling.deaths import Block, SharedDeaths, starting, survive
 from raycsr.distributed.sampling.voter import part_name
 from raycsr.models.base_classifier import BaseClassifier
@@ -84,7 +85,7 @@ class Predictor:
         }
 
     def _table(self, block: Block) -> pa.Table:
-        errors = _texts(block["error"])
+        errors = texts(block["error"])
         good = [i for i, error in enumerate(errors) if error is None]
         answered: dict[int, Row] = {}
         if good:
@@ -92,7 +93,7 @@ class Predictor:
             rows = answered_rows(self._classifier, self._classifier.draw(pixels), self._spec.costs)
             answered = dict(zip(good, rows, strict=True))
         device = device_name(self._classifier.device)
-        columns = zip(block["image_id"], block["version"], _texts(block["image_sha"]), errors, strict=True)
+        columns = zip(block["image_id"], block["version"], texts(block["image_sha"]), errors, strict=True)
         nothing = {"n0": 0, "n": 0, "seconds": 0.0}
         return pa.Table.from_pylist(
             [
@@ -102,8 +103,3 @@ class Predictor:
             ],
             schema=PREDICTIONS,
         )
-
-
-def _texts(column: np.ndarray) -> list[str | None]:
-    """A column of strings; Ray Data gives NaN for null where a whole block of them is."""
-    return [text if isinstance(text, str) else None for text in column]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import ray
@@ -62,3 +63,8 @@ def in_this_process(
             yield pd.DataFrame(work(decode({name: block[name].to_numpy() for name in block.column_names})))
     finally:
         torch.set_num_threads(threads)
+
+
+def texts(column: np.ndarray) -> list[str | None]:
+    """A column of strings; Ray Data gives NaN for null where a whole block of them is."""
+    return [text if isinstance(text, str) else None for text in column]

@@ -15,6 +15,7 @@ from raycsr.certification.answers import ARGMAX, Answer
 from raycsr.costs import CostMatrix
 from raycsr.data.decode import OTHER_PIXELS
 from raycsr.distributed.pool import device_kind, device_name, worker_device
+from raycsr.distributed.sampling.blocks import texts
 from raycsr.distributed.sampling.deaths import SharedDeaths, starting, survive
 from raycsr.distributed.sampling.prometheus import Metrics
 from raycsr.errors import UserError
@@ -180,7 +181,7 @@ class Voter:
         rules, images = self._sampler.rules, len(block["image_id"])
         self._wanted = [r for r, rule in enumerate(rules) if rule.id in missing]
         counts = np.zeros((2, len(rules), images, self._num_classes), np.int64)
-        errors, seconds, drawn = _texts(block["error"]), np.zeros(images), np.zeros(images, np.int64)
+        errors, seconds, drawn = texts(block["error"]), np.zeros(images), np.zeros(images, np.int64)
         batch_sizes = np.full(images, self._sampler.batch_size, np.int32)
         before = self._before(block, continues, errors) if continues else None
         rows = [i for i in range(images) if errors[i] is None]
@@ -214,7 +215,7 @@ class Voter:
                     "sampling": [self.spec.design] * images,
                     "decided": self._digests(counts[:, self._wanted], block["label"], counted_rows),
                     "continues": [continues or None] * images,
-                    "image_sha": _texts(block["image_sha"]),
+                    "image_sha": texts(block["image_sha"]),
                     "device": [self._device_name] * images,
                     "batch_size": batch_sizes,
                     "seconds": seconds,
@@ -295,11 +296,6 @@ class Voters:
             del before  # a device may hold one network, and not two
             self._voter = self._make(spec, self._deaths, network)
         return {**self._voter(block), "run": block["run"]}
-
-
-def _texts(column: np.ndarray) -> list[str | None]:
-    """A column of strings; Ray Data gives NaN for null where a whole block of them is."""
-    return [text if isinstance(text, str) else None for text in column]
 
 
 def part_name(owner: int, what: list[str]) -> str:
