@@ -51,11 +51,16 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _give_again(dropped: "sys.UnraisableHookArgs") -> None:
     if dropped.exc_type is KeyboardInterrupt:
-        threading.Timer(_AGAIN_SECONDS, signal.raise_signal, [signal.SIGINT]).start()
+        _send_soon(signal.SIGINT)
     elif dropped.exc_type is SystemExit and was_terminated():
-        threading.Timer(_AGAIN_SECONDS, signal.raise_signal, [signal.SIGTERM]).start()
+        _send_soon(signal.SIGTERM)
     else:
         _report(dropped)
+
+
+def _send_soon(number: int) -> None:
+    """To the main thread itself: a signal that another thread gets does not end what the main thread waits for."""
+    threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, [threading.main_thread().ident, number]).start()
 
 
 def ignore_stops() -> None:
