@@ -164,7 +164,7 @@ def slabs_on_workers(cluster):
 
 @pytest.mark.ray
 def test_the_same_on_ray(slabs_on_workers, tmp_path):
-    pictures = near_radii(300)
+    pictures = near_radii(100)
     audit = Audit(pictures, 0.05, str(tmp_path))
     connect()
     for ask in (Ask(RADII[:1], 192, SEED, OFFSET), Ask(RADII, N, SEED, OFFSET)):

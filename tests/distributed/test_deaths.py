@@ -181,6 +181,7 @@ class DeadlyVoter(Voter):
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_images_that_kill_their_process_are_errored_rows_and_all_others_are_sampled(
     job, photographs, sent, monkeypatch
 ):

@@ -74,6 +74,7 @@ def test_workers_stream_their_shares_of_each_batch(options, cluster):
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_worker_that_is_lost_costs_the_epoch_it_was_in(two, options, monkeypatch, capfd):
     save = module.save
 

@@ -15,7 +15,7 @@ from raycsr.store import Store
 
 WORKER = "MapWorker(MapBatches(Voters))"
 
-pytestmark = pytest.mark.timeout(1800)  # half a minute each, but for what else the machine has to do
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a minute each, but for what else the machine has to do
 
 
 def seconds_between_parts(sampling):
@@ -24,7 +24,6 @@ def seconds_between_parts(sampling):
     return max(b - a for a, b in itertools.pairwise(written))
 
 
-@pytest.mark.long
 def test_an_actor_is_killed(sampling, nodes, assert_whole):
     sampling.start().until(lambda: len(sampling.parts()) >= 2)
     actors = [pid for node in nodes.nodes for pid in node.pids(WORKER)]
@@ -61,7 +60,6 @@ def test_a_pool_waits_for_its_first_node_and_grows_with_the_next(sampling, nodes
     assert_whole(sampling)
 
 
-@pytest.mark.long
 def test_a_node_goes_away_with_a_grace_period(sampling, nodes, assert_whole):
     sampling.start().until(lambda: len(sampling.parts()) >= 2)
     leaving = nodes.nodes.pop()
@@ -73,7 +71,6 @@ def test_a_node_goes_away_with_a_grace_period(sampling, nodes, assert_whole):
     assert_whole(sampling)
 
 
-@pytest.mark.long
 def test_a_driver_that_is_terminated_releases_its_run_and_is_continued(sampling, assert_whole):
     sampling.start().until(lambda: len(sampling.parts()) >= 2)
     start = time.monotonic()
@@ -88,7 +85,6 @@ def test_a_driver_that_is_terminated_releases_its_run_and_is_continued(sampling,
     assert_whole(sampling)
 
 
-@pytest.mark.long
 def test_a_part_that_was_cut_off_is_sampled_again(sampling, assert_whole):
     sampling.start().until(lambda: len(sampling.parts()) >= 3)
     os.killpg(sampling.process.pid, signal.SIGKILL)
@@ -103,7 +99,6 @@ def test_a_part_that_was_cut_off_is_sampled_again(sampling, assert_whole):
     assert_whole(sampling)
 
 
-@pytest.mark.long
 def test_a_full_disk_stops_the_run_in_one_line_and_more_space_continues_it(sampling, small_disk, assert_whole):
     sampling.results = str(small_disk / "results")
     status, out = sampling.start().finish()
@@ -123,7 +118,6 @@ def on_s3(sampling, on_ceph):
     return sampling
 
 
-@pytest.mark.long
 def test_s3_is_gone_for_half_a_minute(on_s3, ceph, assert_whole):
     on_s3.start().until(lambda: len(on_s3.parts()) >= 2)
     ceph.kill_gateway()
@@ -134,7 +128,6 @@ def test_s3_is_gone_for_half_a_minute(on_s3, ceph, assert_whole):
     assert_whole(on_s3)
 
 
-@pytest.mark.long
 def test_of_two_drivers_one_wins_and_the_other_says_who_owns_the_run(on_s3, assert_whole):
     first = on_s3.start().process
     second = on_s3.start().process
@@ -147,7 +140,6 @@ def test_of_two_drivers_one_wins_and_the_other_says_who_owns_the_run(on_s3, asse
     assert_whole(on_s3)
 
 
-@pytest.mark.long
 def test_a_dead_owner_on_another_machine_is_replaced_after_a_minute(on_s3, assert_whole):
     on_s3.start().until(lambda: len(on_s3.parts()) >= 2)
     os.killpg(on_s3.process.pid, signal.SIGKILL)
@@ -163,7 +155,6 @@ def test_a_dead_owner_on_another_machine_is_replaced_after_a_minute(on_s3, asser
     assert_whole(on_s3)
 
 
-@pytest.mark.long
 def test_a_driver_is_killed_at_random_moments_eight_times(sampling, assert_whole):
     moments = random.Random(0)
     before, lost = 0, 0

@@ -86,6 +86,7 @@ def last_line(output):
     return said.strip().splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_sweep_is_submitted_and_the_notebook_reads_what_it_wrote(nodes, on_ceph, written, tmp_path):
     results = f"{on_ceph}/results"
     done = nodes.submit("python", "-m", "jobs.sweep", "--config", written(SWEEP), "--results", results)
@@ -115,6 +116,7 @@ def test_a_mistake_fails_the_job_and_is_its_last_line(nodes, on_ceph, written):
     assert said.startswith("raycsr evaluate: ") and "'cifar_resnet9'" in said and "cifar_resnet8" in said
 
 
+@pytest.mark.long
 def test_a_certification_is_watched_stopped_continued_and_read_back_without_ray(nodes, ceph, on_ceph, written):
     results = f"{on_ceph}/results"
     entrypoint = [

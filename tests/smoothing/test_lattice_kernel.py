@@ -73,17 +73,17 @@ class Brightness(nn.Module):
 
 @runs_kernels
 def test_votes_of_images_that_share_passes_are_those_of_the_cpu(monkeypatch):
-    images = torch.randint(256, (3, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(256, (2, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
     def votes(device):
-        sampler = Sampler(Brightness(), Draws(0.5, 10, 70, batch_size=128), device=device)
+        sampler = Sampler(Brightness(), Draws(0.5, 10, 40, batch_size=128), device=device)
         if device == DEVICE:
             monkeypatch.setattr(sampler._pass._noise, "kernel", kernel(sampler._pass._noise.table))
         requests = [Request(image, str(i)) for i, image in enumerate(images)]
         return {one.position: (one.counts0.tolist(), one.counts.tolist()) for one in sampler.sample(requests)}
 
     on_the_cpu = votes("cpu")
-    assert votes(DEVICE) == on_the_cpu and len(on_the_cpu) == 3
+    assert votes(DEVICE) == on_the_cpu and len(on_the_cpu) == 2
 
 
 @pytest.mark.skipif(INTERPRETED, reason="it is what runs the others so")
