@@ -81,14 +81,37 @@ def check_training(options: TrainingOptions) -> None:
     for name in ("epochs", "batch_size", "lr", "step_factor"):
         if not getattr(options, name) > 0:
             raise UserError(f"training.{name} must be positive, got {getattr(options, name)}")
+    if not 0 <= options.momentum < 1:
+        raise UserError(f"training.momentum must lie in [0, 1), got {options.momentum}")
+    if not options.weight_decay >= 0:
+        raise UserError(f"training.weight_decay must be 0 or more, got {options.weight_decay}")
     if not 0 <= options.warmup_epochs < options.epochs:
         raise UserError(f"training.warmup_epochs is {options.warmup_epochs}: give less than epochs, {options.epochs}")
-    if options.schedule == "step" and not all(0 < epoch < options.epochs for epoch in options.milestones):
-        raise UserError(f"training.milestones {list(options.milestones)} must lie between 0 and {options.epochs}")
+    _check_milestones(options)
     if options.clip_norm is not None and not options.clip_norm > 0:
         raise UserError(f"training.clip_norm must be positive, got {options.clip_norm}; leave it out not to clip")
     if options.ema is not None and not 0 < options.ema < 1:
         raise UserError(f"training.ema must lie between 0 and 1, got {options.ema}; leave it out for no average")
+
+
+def _check_milestones(options: TrainingOptions) -> None:
+    milestones = list(options.milestones)
+    if options.schedule != "step":
+        if milestones:
+            raise UserError(
+                f"training.milestones {milestones} are for the schedule step and training.schedule is "
+                f"{options.schedule}: give step, or leave them out"
+            )
+        return
+    if not milestones:
+        raise UserError("training.schedule is step and there are no training.milestones: give some, or constant")
+    if not all(0 < epoch < options.epochs for epoch in milestones):
+        raise UserError(f"training.milestones {milestones} must lie between 0 and {options.epochs}")
+    if min(milestones) <= options.warmup_epochs:
+        raise UserError(
+            f"training.milestones {milestones} must lie beyond the warm-up, training.warmup_epochs, "
+            f"{options.warmup_epochs:g}: training.lr would never be reached"
+        )
 
 
 class Trainer:
@@ -135,7 +158,7 @@ class Trainer:
         self._network = self._model if num_workers() == 1 else _in_parallel(self._model)
         self._average = None
         if options.ema is not None:
-            self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
+            self._average = AveragedModel(model, use_buffers=True)
         self._batches = batches
         self._objective = objective
         self._sigma = sigma
@@ -212,12 +235,19 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._options.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        if self._average is not None:
-            self._average.update_parameters(self._model)
+        self._update_average()
         if self._step + 1 < self._steps:  # a one_cycle schedule refuses the step after its last
             self._schedule.step()
         self._step += 1
         return loss.detach()
+
+    def _update_average(self) -> None:
+        if self._average is not None and self._options.ema is not None:
+            warming_up = (1 + self._step) / (
+                10 + self._step
+            )  # or a short training would be judged by its first weights
+            self._average.multi_avg_fn = get_ema_multi_avg_fn(min(self._options.ema, warming_up))
+            self._average.update_parameters(self._model)
 
     def _refuse_not_finite(self, loss: torch.Tensor, batch: Batch, step: int) -> None:
         if torch.isfinite(loss):
@@ -245,6 +275,7 @@ class Trainer:
         return {
             "epoch": self.epoch,
             "step": self._step,
+            "device": self._device.type,
             "precision": self.precision,
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
@@ -257,7 +288,16 @@ class Trainer:
         """Goes on where `state_dict` was called; the model must hold the weights that `model` then had.
 
         A worker beyond those of that moment has the random state that it was made with.
+
+        Raises:
+            UserError: The training began on another kind of device, whose noise this one cannot go on with.
         """
+        began = state.get("device", "cuda" if "cuda" in state["random"][0] else "cpu")  # states of before have none
+        if began != self._device.type:
+            raise UserError(
+                f"the training began on {began} and would go on on {self._device.type}, which draws other noise: go on "
+                f"on {began}, or begin anew under another --name, or with the checkpoint as model.name"
+            )
         self.epoch, self._step, self.precision = state["epoch"], state["step"], state["precision"]
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
@@ -297,7 +337,7 @@ def _in_parallel(model: BaseClassifier) -> DistributedDataParallel:
 def _optimizer(model: BaseClassifier, options: TrainingOptions) -> Optimizer:
     if options.optimizer == "adamw":
         return AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    nesterov = options.momentum > 0
+    nesterov = options.nesterov and options.momentum > 0  # without momentum there is none to be Nesterov's
     return SGD(model.parameters(), options.lr, options.momentum, weight_decay=options.weight_decay, nesterov=nesterov)
 
 
@@ -305,7 +345,8 @@ def _schedule(optimizer: Optimizer, options: TrainingOptions, steps_per_epoch: i
     total = options.epochs * steps_per_epoch
     warmup = round(options.warmup_epochs * steps_per_epoch)
     if options.schedule == "one_cycle":
-        return OneCycleLR(optimizer, max_lr=options.lr, total_steps=total, pct_start=warmup / total or 0.3)
+        share = warmup / total or 0.3
+        return OneCycleLR(optimizer, options.lr, total_steps=total, pct_start=share, cycle_momentum=False)
     after: LRScheduler
     if options.schedule == "cosine":
         after = CosineAnnealingLR(optimizer, T_max=total - warmup)

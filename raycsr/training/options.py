@@ -11,13 +11,14 @@ class TrainingOptions:
     Attributes:
         epochs: Number of passes over the images.
         batch_size: Number of images of a step, over all workers.
-        optimizer: Optimiser: sgd (with Nesterov momentum) or adamw.
+        optimizer: Optimiser: sgd or adamw.
         lr: Largest learning rate.
-        momentum: Momentum of sgd.
+        momentum: Momentum of sgd, the same at every step.
+        nesterov: Whether the momentum of sgd is Nesterov's; false gives plain momentum, as most papers have it.
         weight_decay: Weight decay, applied to all weights.
         schedule: Schedule of the learning rate: one_cycle (up, then down to 0), cosine (down to 0), step (multiplied by
             `step_factor` at each of `milestones`) or constant.
-        milestones: Epochs after which the step schedule multiplies the learning rate.
+        milestones: Epochs after which the step schedule multiplies the learning rate, beyond the warm-up.
         step_factor: Factor of the step schedule.
         warmup_epochs: Number of epochs of linear warm-up, part of `epochs`; with 0, one_cycle warms up over 30 % of the
             steps.
@@ -25,8 +26,8 @@ class TrainingOptions:
         precision: Precision of the forward and backward passes; the weights stay float32. bf16 and fp16 use autocast;
             auto is bf16 where the workers' device is fast at it, else fp32. A training that is continued elsewhere
             keeps the precision that it began with.
-        ema: Decay of an exponential moving average of the weights, such as .999; the average is then validated and
-            kept. null keeps the weights themselves.
+        ema: Decay of an exponential moving average of the weights, such as .999, at most (1 + n) / (10 + n) after n
+            steps; the average is then validated and kept. null keeps the weights themselves.
     """
 
     epochs: int = 10
@@ -34,6 +35,7 @@ class TrainingOptions:
     optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 5e-4
     schedule: str = "one_cycle"
     milestones: tuple[int, ...] = ()

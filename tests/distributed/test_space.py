@@ -1,8 +1,11 @@
+import json
+from dataclasses import asdict, replace
+
 import pytest
 
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions
-from raycsr.distributed.search.space import at_point, corner_points, first_difference, param_space
+from raycsr.distributed.search.space import at_point, corner_points, first_difference, param_space, with_later_options
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
 from raycsr.models.spec import ModelOptions
@@ -67,3 +70,15 @@ def test_the_first_difference_of_two_sweeps():
     assert first_difference(before, now) == "config.training.lr = 0.1, now it is 0.2"
     now = {"config": before["config"], "space": {"sigma": {"grid": [0.25, 0.5]}}}
     assert first_difference(before, now) == "space.sigma.grid = [0.25], now it is [0.25, 0.5]"
+
+
+def test_what_was_stored_before_an_option_was_added_had_its_default():
+    now = json.loads(json.dumps(asdict(BASE)))
+    stored = json.loads(json.dumps(asdict(BASE)))
+    for group, name in (("training", "nesterov"), ("training", "milestones")):
+        del stored[group][name]
+    del stored["augmentation"], stored["stream"]
+    assert first_difference(with_later_options(stored, BASE), now) is None
+    plain = replace(BASE, training=replace(BASE.training, nesterov=False))
+    named = json.loads(json.dumps(asdict(plain)))
+    assert first_difference(with_later_options(stored, plain), named) == "training.nesterov = True, now it is False"

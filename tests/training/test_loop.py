@@ -84,6 +84,8 @@ def test_warm_up_rises_and_is_part_of_the_epochs():
     assert rates[0] == pytest.approx(1e-5)
     assert rates[:5] == sorted(rates[:5])
     assert rates[4:8] == pytest.approx([1e-2] * 4) and rates[8:] == pytest.approx([1e-3] * 8)
+    almost = learning_rates(lr=1e-2, schedule="step", milestones=(1,), warmup_epochs=0.99)  # to a step of four
+    assert almost[4:] == pytest.approx([1e-3] * 12)
 
 
 def test_cosine_starts_at_the_top_and_one_cycle_peaks_after_its_warm_up():
@@ -92,6 +94,26 @@ def test_cosine_starts_at_the_top_and_one_cycle_peaks_after_its_warm_up():
     one_cycle = learning_rates(lr=1e-2, schedule="one_cycle", warmup_epochs=2)
     assert 6 <= int(np.argmax(one_cycle)) <= 8 and one_cycle[-1] < 1e-6
     assert learning_rates(lr=1e-2, schedule="constant") == [1e-2] * 16
+
+
+@pytest.mark.parametrize(("optimizer", "key", "named"), [("sgd", "momentum", 0.9), ("adamw", "betas", (0.9, 0.999))])
+def test_momentum_is_what_it_was_said_to_be_at_every_step_of_one_cycle(optimizer, key, named):
+    made, _ = trainer(optimizer=optimizer, lr=1e-3, schedule="one_cycle")
+    for batch in made._batches:
+        made.step(batch)
+        assert made._optimizer.param_groups[0][key] == named
+
+
+def test_nesterov_is_switched_off_and_without_momentum_it_is_nothing():
+    def weights(**options):
+        made, model = trainer(schedule="constant", weight_decay=0.0, **options)
+        for batch in [*made._batches][:2]:
+            made.step(batch)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    nesterov, plain = weights(), weights(nesterov=False)
+    assert not torch.equal(nesterov, plain)
+    assert torch.equal(weights(momentum=0.0), weights(momentum=0.0, nesterov=False))
 
 
 def test_clipping_bounds_the_step():
@@ -131,7 +153,7 @@ def test_a_training_that_is_continued_is_the_undisturbed_one(options):
 
 
 def test_the_average_of_the_weights_is_what_is_kept():
-    made, model = trainer(ema=0.75)
+    made, model = trainer(ema=0.24, schedule="constant")
     assert made.model is not model
     model.train()
     weights = []
@@ -139,12 +161,37 @@ def test_the_average_of_the_weights_is_what_is_kept():
         made.step(batch)
         weights.append(torch.cat([p.detach().flatten().clone() for p in model.parameters()]))
     average = weights[0]  # the first step's weights start it
-    for one in weights[1:]:
-        average = 0.75 * average + 0.25 * one
+    for one, decay in zip(weights[1:], (2 / 11, 0.24, 0.24), strict=True):  # (1 + n) / (10 + n), at most .24
+        average = decay * average + (1 - decay) * one
     kept = torch.cat([p.detach().flatten() for p in made.model.parameters()])
     torch.testing.assert_close(kept, average)
     batch_norm = made.model.network.bn1
     assert batch_norm.running_var.ne(1).all() and not torch.equal(batch_norm.running_var, model.network.bn1.running_var)
+
+
+def test_the_average_forgets_the_first_weights_in_a_short_training():
+    """After 200 steps of .999, 82 % of what was judged were the first step's weights."""
+    made, model = trainer(ema=0.999)
+    with torch.no_grad():
+        for number in range(200):
+            for parameter in model.parameters():
+                parameter.fill_(float(number == 0))
+            made._update_average()
+            made._step += 1
+    assert all(p.max() < 1e-6 for p in made.model.parameters())
+
+
+def test_a_gpus_state_is_refused_on_a_cpu_by_name():
+    made, _ = trainer()
+    state = made.state_dict()
+    assert state["device"] == "cpu"
+    with pytest.raises(UserError, match="began on cuda and would go on on cpu.*another --name"):
+        made.load_state_dict({**state, "device": "cuda"})
+    del state["device"]  # of an earlier commit
+    made.load_state_dict(state)
+    state["random"][0]["cuda"] = torch.zeros(16, dtype=torch.uint8)
+    with pytest.raises(UserError, match="began on cuda and would go on on cpu"):
+        made.load_state_dict(state)
 
 
 def test_is_determined_by_its_seeds():
@@ -175,6 +222,12 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_images():
         ({"lr": float("nan")}, "training.lr must be positive, got nan"),
         ({"warmup_epochs": 4}, "warmup_epochs is 4: give less than epochs, 4"),
         ({"schedule": "step", "milestones": (2, 9)}, r"milestones \[2, 9\] must lie between 0 and 4"),
+        ({"schedule": "step"}, r"schedule is step .* no training.milestones"),
+        ({"milestones": (2,)}, r"milestones \[2\] .* training.schedule is one_cycle: .*step, or"),
+        ({"schedule": "step", "milestones": (1, 3), "warmup_epochs": 1}, r"milestones \[1, 3\] .*warmup_epochs, 1"),
+        ({"momentum": -0.1}, r"training.momentum must lie in \[0, 1\), got -0.1"),
+        ({"momentum": 1.0}, r"training.momentum must lie in \[0, 1\), got 1.0"),
+        ({"weight_decay": float("nan")}, "training.weight_decay must be 0 or more, got nan"),
         ({"clip_norm": 0.0}, "clip_norm must be positive"),
         ({"ema": 1.0}, "training.ema must lie between 0 and 1, got 1.0; leave it out"),
     ],

@@ -19,7 +19,7 @@ from raycsr.distributed.plans import SweepPlan
 from raycsr.distributed.pool import check_pool_options
 from raycsr.distributed.sampling.job import check_votes
 from raycsr.distributed.search.arguments import SweepArguments
-from raycsr.distributed.search.space import at_point, corner_points, first_difference
+from raycsr.distributed.search.space import at_point, corner_points, first_difference, with_later_options
 from raycsr.distributed.search.trials import Sweep
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.plan import check, prepare
@@ -111,7 +111,10 @@ def claim(folder: Store, sweep: Sweep) -> str:
     try:
         begun = dict(json.loads(folder.read("sweep.json")))
         refuse_other_schema(begun, f"{folder.location}/sweep.json")
-        changed = first_difference({key: begun[key] for key in facts}, json.loads(json.dumps(facts)))
+        stored = {key: begun[key] for key in facts} | {
+            "config": with_later_options(dict(begun["config"]), sweep.config)
+        }
+        changed = first_difference(stored, json.loads(json.dumps(facts)))
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{folder.location}/sweep.json is damaged; give another --name") from error
     if changed is not None:

@@ -1,8 +1,9 @@
 """The space of a sweep: which options differ between trials, checked before any trial is paid for."""
 
 import itertools
+import json
 from collections.abc import Callable
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -85,6 +86,23 @@ def _options(config: Any, prefix: str = "") -> list[str]:
 def param_space(space: Space) -> dict[str, Any]:
     """The space as Ray Tune takes it."""
     return {key: DOMAINS[kind](values) for key, domain in space.items() for kind, values in domain.items()}
+
+
+def with_later_options(stored: dict[str, Any], options: Any) -> dict[str, Any]:
+    """Options as an earlier commit stored them, with the default of each that was added since.
+
+    Args:
+        stored: Options by name, nested as `asdict` does.
+        options: The options of now, a dataclass, which say what there is.
+    """
+    found = dict(stored)
+    for one in fields(options):
+        now, before = getattr(options, one.name), stored.get(one.name)
+        if one.name not in stored and one.default is not MISSING:
+            found[one.name] = json.loads(json.dumps(one.default, default=asdict))
+        elif is_dataclass(now) and isinstance(before, dict):
+            found[one.name] = with_later_options(before, now)
+    return found
 
 
 def first_difference(before: dict, now: dict) -> str | None:

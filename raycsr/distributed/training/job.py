@@ -8,7 +8,7 @@ from pathlib import Path
 from raycsr.distributed.options import WorkerOptions
 from raycsr.distributed.plans import TrainingPlan
 from raycsr.distributed.pool import worker_device
-from raycsr.distributed.search.space import first_difference
+from raycsr.distributed.search.space import first_difference, with_later_options
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.plan import Plan
 from raycsr.errors import UserError
@@ -76,7 +76,8 @@ def claim(folder: Store, name: str, config: TrainConfig) -> None:
     try:
         begun = dict(json.loads(folder.read(f"{name}.json")))
         refuse_other_schema(begun, where)
-        changed = first_difference(dict(begun["config"]), json.loads(_config_json(config)))
+        stored = with_later_options(dict(begun["config"]), config)
+        changed = first_difference(stored, json.loads(_config_json(config)))
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(
             f"{where} is damaged; delete it to go on from the checkpoint under these options, or give another --name"
