@@ -2,10 +2,10 @@
 
 import atexit
 import functools
-import importlib
 import inspect
 import itertools
 import os
+import platform
 import re
 import signal
 import sys
@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,37 +21,10 @@ from jsonargparse import ArgumentParser
 
 from raycsr.credentials import without_credentials
 from raycsr.errors import ClusterLostError, UserError, nearest, printable
-from raycsr.options import arguments_of, forms_of, hints_of, read_words
+from raycsr.options import arguments_of, hints_of, read_words
+from raycsr.options.help import brief_help, full_help, group_help, options_of, positionals
 from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
-
-# verb -> module and function, and what it does; a module is imported only when its verb is asked for
-VERBS = {
-    "quickstart": (
-        "raycsr.verbs.quickstart:quickstart",
-        "train, certify and report on handwritten digits",
-    ),
-    "sample": ("raycsr.verbs.sample:sample", "images -> votes, on Ray; continues what was interrupted"),
-    "certify": ("raycsr.verbs.certify:certify", "votes -> certificates, for any cost matrix"),
-    "report": ("raycsr.verbs.report:report", "certificates -> a table and certified curves"),
-    "compare": ("raycsr.verbs.compare:compare", "two runs or rules, paired by image: what differs, and is it chance?"),
-    "show": ("raycsr.verbs.show:show", "images beside noisy copies and pictures as near as a radius"),
-    "train": ("raycsr.verbs.train:train", "images -> a base classifier, judged by certificates"),
-    "sweep": ("raycsr.verbs.sweep:sweep", "trainings over a space, on Ray Tune; keeps those that certify best"),
-    "tune-rule": ("raycsr.verbs.tune_rule:tune_rule", "training images -> a cost-sensitive decision rule"),
-    "attack": ("raycsr.verbs.attack:attack", "gradients against a run's certificates, and beyond them"),
-    "predict": ("raycsr.verbs.predict:predict", "unlabelled images -> what the smoothed classifier says of each"),
-    "evaluate": ("raycsr.verbs.evaluate:evaluate", "sample, certify and report"),
-    "validate": (
-        "raycsr.verbs.validate:validate",
-        "check a sample, train, sweep or attack, and print its plan",
-    ),
-    "ls": ("raycsr.verbs.ls:ls", "what a results folder holds, and how far each run is: raycsr ls RESULTS"),
-    "cp": ("raycsr.verbs.cp:cp", "copy runs to another place, local or S3; checks what it wrote"),
-    "merge": ("raycsr.verbs.merge:merge", "add to a run what others, sampled apart, have that it lacks"),
-    "rm": ("raycsr.verbs.rm:rm", "delete runs; says what it deletes, and asks first"),
-}
-
-VALIDATED = ("sample", "train", "sweep", "attack")
+from raycsr.verbs import VALIDATED, VERBS, Verb, function_of
 
 _ORDER = (
     "Precedence: the command line goes before --config, wherever that stands; a later --config goes before an earlier "
@@ -59,8 +33,8 @@ _ORDER = (
     "so the second way is not for them. Of any other option that is given twice, the last value counts."
 )
 
-_FORMS = re.compile(r"Annotated\[str,\s+Forms\]")  # how help writes it, perhaps over two lines
-_HELP = re.compile(r"--(\w+\.)?help")  # of a verb, or of a group of options that may be left out
+_HELP = re.compile(r"-h|--help|--help-all|--([\w.]+)\.help")  # the brief one, that of all options, and of a group
+_PACKAGES = ("ray", "torch", "timm")  # whose versions matter for results
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,8 +45,11 @@ def main(argv: list[str] | None = None) -> int:
         something, 130 or 143 where it was interrupted or terminated.
     """
     args = sys.argv[1:] if argv is None else argv
-    if not args or args[0] in ("-h", "--help"):
+    if not args or args[0] in ("-h", "--help", "--help-all"):
         print(_help())
+        return 0
+    if args[0] == "--version":
+        print(_version())
         return 0
     verb, rest = args[0], args[1:]
     handle_stops()
@@ -136,23 +113,14 @@ def leave(status: int) -> None:
 
 
 def parser(name: str, function: Callable, *groups: type) -> ArgumentParser:
-    """The parser of a function, and of dataclasses whose fields stand beside its options."""
-    about = (function.__doc__ or "").split("\n\n")[0]
-    made = _Parser(prog=name, allow_abbrev=False, description=about, epilog=_ORDER)
-    made.add_argument(
-        "--config",
-        action="config",
-        help="YAML file of options; the command line takes precedence over it, wherever it stands",
-    )
+    """The parser of a function, and of dataclasses whose fields stand beside its options; its help is not shown."""
+    made = _Parser(prog=name, allow_abbrev=False)
+    made.add_argument("--config", action="config")
     for one in (arguments_of(function), *groups):
         if isinstance(one, type):
             made.add_class_arguments(one, as_group=False, fail_untyped=True)
         else:
-            made.add_function_arguments(one, as_group=False, as_positional=bool(_positionals(one)), fail_untyped=True)
-    for action in made._actions:
-        forms = forms_of(hints_of(function).get(action.dest))
-        if forms is not None:
-            action.help = f"{action.help} Forms: {forms.in_words()}."
+            made.add_function_arguments(one, as_group=False, as_positional=bool(positionals(one)), fail_untyped=True)
     return made
 
 
@@ -167,15 +135,16 @@ def arguments(name: str, function: Callable, words: Sequence[str], *groups: type
 
     Raises:
         UserError: naming what is wrong.
-        SystemExit: after --help or --print_config.
+        SystemExit: after a help or --print_config.
     """
+    asked = next((asked for word in words if (asked := _HELP.fullmatch(word))), None)
+    if asked is not None:
+        print(_help_of(name, function, asked, *groups), end="")
+        sys.exit(0)
     options = parser(name, function, *groups)
-    for word in words:
-        if word == "-h" or _HELP.fullmatch(word):
-            options.parse_args([word])  # prints it and exits
     printed = [word for word in words if word.partition("=")[0] == "--print_config"]
     hints = {key: hint for one in (function, *groups) for key, hint in hints_of(one).items()}
-    given = read_words([word for word in words if word not in printed], hints, _positionals(function))
+    given = read_words([word for word in words if word not in printed], hints, positionals(function))
     try:
         parsed = options.parse_object(given)
         if printed:
@@ -187,10 +156,24 @@ def arguments(name: str, function: Callable, words: Sequence[str], *groups: type
     return {key: value for key, value in vars(made).items() if key != "config"}
 
 
-def _positionals(function: Callable) -> list[str]:
-    """The options that are given without their names: those of a function that may be called so."""
-    parameters = inspect.signature(function).parameters.values()
-    return [one.name for one in parameters if one.kind is not one.KEYWORD_ONLY and one.default is one.empty]
+def _help_of(name: str, function: Callable, asked: re.Match[str], *groups: type) -> str:
+    """The help that a word asks for: of the common options, of all, or of a group.
+
+    Raises:
+        UserError: where there is no such group.
+    """
+    options = options_of(function, *groups)
+    verb = VERBS.get(name.rpartition(" ")[2], Verb("", ""))
+    example = f"validate {verb.example}" if name.startswith("raycsr validate ") else verb.example
+    if asked[1]:
+        if text := group_help(options, asked[1]):
+            return text
+        known = dict.fromkeys(one.group for one in options if one.group)
+        raise UserError(f"{asked[0]!r}: no options of such a group; {nearest(asked[1], known)}")
+    if asked[0] == "--help-all" or not name.startswith("raycsr "):
+        return full_help(name, function, options, _ORDER, example)
+    common = [field.name for one in groups for field in fields(one)] or verb.common  # of a plan: what it adds
+    return brief_help(name, function, options, common, example)
 
 
 def command(verb: str, rest: list[str]) -> functools.partial:
@@ -200,16 +183,12 @@ def command(verb: str, rest: list[str]) -> functools.partial:
         UserError: naming what is wrong with it.
     """
     if verb not in VERBS:
-        raise UserError(f"no such verb; {nearest(verb, VERBS)}")
-    function = _function(verb)
+        what = "option" if verb.startswith("-") else "verb"
+        raise UserError(f"no such {what}; {nearest(verb, VERBS if what == 'verb' else ('--help', '--version'))}")
+    function = function_of(verb)
     if verb == "validate":
         return _validation(function, rest)
     return functools.partial(function, **arguments(f"raycsr {verb}", function, rest))
-
-
-def _function(verb: str) -> Callable:
-    module, name = VERBS[verb][0].split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _validation(validate: Callable, rest: list[str]) -> functools.partial:
@@ -217,17 +196,17 @@ def _validation(validate: Callable, rest: list[str]) -> functools.partial:
     planning = inspect.signature(validate).parameters["planning"].annotation
     names = [field.name for field in fields(planning)]
     before = list(itertools.takewhile(lambda word: word not in VALIDATED, rest))
-    if any(word in ("-h", "--help") for word in before):
-        print(f"usage: raycsr validate {'|'.join(VALIDATED)} [--config F] [--results R] [options of that verb]")
-        print(f"       {' '.join(f'[--{name} ...]' for name in names)}; see raycsr validate VERB --help")
+    if any(_HELP.fullmatch(word) for word in before):
+        about, name = VERBS["validate"], f"raycsr validate {'|'.join(VALIDATED)}"
+        print(brief_help(name, validate, options_of(planning), (), about.example), end="")
         sys.exit(0)
     others = [word for i, word in enumerate(before) if (word.startswith("-") or not i) and _name(word) not in names]
     if others or len(before) == len(rest):
         raise UserError(f"validate what? give one of {', '.join(VALIDATED)}, and its options")
     verb = rest[len(before)]
-    given = arguments(f"raycsr validate {verb}", _function(verb), [*before, *rest[len(before) + 1 :]], planning)
+    given = arguments(f"raycsr validate {verb}", function_of(verb), [*before, *rest[len(before) + 1 :]], planning)
     of_plan = planning(**{name: given.pop(name) for name in names})
-    return functools.partial(validate, verb, arguments_of(_function(verb))(**given), of_plan)
+    return functools.partial(validate, verb, arguments_of(function_of(verb))(**given), of_plan)
 
 
 def _name(word: str) -> str:
@@ -269,18 +248,23 @@ def _first(errors: Mapping[str, str]) -> str:
 
 def _help() -> str:
     width = max(map(len, VERBS))
-    lines = [f"  {verb:<{width}}  {what}" for verb, (_, what) in VERBS.items()]
     return "\n".join(
         [
             "usage: raycsr VERB [options]",
             "",
             "Certifies cost-sensitive robustness by randomized smoothing, on Ray.",
             "",
-            *lines,
+            *(f"  {name:<{width}}  {verb.what}" for name, verb in VERBS.items()),
             "",
-            "raycsr VERB --help shows the options of a verb.",
+            "raycsr VERB --help shows the options of a verb, raycsr --version the version.",
         ]
     )
+
+
+def _version() -> str:
+    """The version, and those of what results depend on, without importing it."""
+    beside = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in _PACKAGES)]
+    return f"raycsr {version('raycsr')} ({', '.join(beside)})"
 
 
 # jsonargparse's words for what a group of options lacks where the group itself may be left out
@@ -295,12 +279,6 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = _OF_OPTIONAL_GROUP.sub(r"\2\1.\3", " ".join(message.split()))
         raise UserError(f"{line} (see `{self.prog} --help`)")
-
-    def format_help(self, *args: Any, **options: Any) -> str:
-        """Names no `--radii+`, by which jsonargparse adds to a list (here the option is repeated), and forms."""
-        for action in self._actions:
-            action.option_strings = [one for one in action.option_strings if not one.endswith("+")]
-        return _FORMS.sub("str", super().format_help(*args, **options))
 
 
 if __name__ == "__main__":

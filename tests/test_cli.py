@@ -1,10 +1,20 @@
 import os
-import re
+import shlex
+import shutil
 import signal
+import subprocess
+import sys
+from importlib.metadata import version
 
 import pytest
 
-from raycsr.cli import VERBS, main
+from raycsr.cli import command, main
+from raycsr.options import hints_of
+from raycsr.options.annotations import group_of
+from raycsr.options.help import options_of
+from raycsr.verbs import VALIDATED, VERBS, Verb, function_of
+
+COMMANDS = [*VERBS, *(f"validate {verb}" for verb in VALIDATED)]
 
 
 def run(capsys, *words):
@@ -20,8 +30,20 @@ def test_help_names_the_verbs(capsys):
     assert all(f"  {verb} " in out for verb in VERBS)
 
 
+def test_the_version_and_those_that_results_depend_on(capsys):
+    status, out, _ = run(capsys, "--version")
+    assert status == 0 and out.startswith(f"raycsr {version('raycsr')} (Python 3.")
+    assert f"ray {version('ray')}, torch {version('torch')}" in out
+    assert run(capsys, "--verison") == (2, "", "raycsr --verison: no such option; did you mean --version?\n")
+
+
+def test_python_runs_the_package_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "raycsr", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("raycsr ")
+
+
 def test_an_unknown_verb_is_one_line(capsys):
-    assert run(capsys, "smaple") == (2, "", "raycsr smaple: no such verb; did you mean sample?\n")
+    assert run(capsys, "smaple") == (2, "", "raycsr smaple: no such verb; did you mean sample or completion?\n")
     assert run(capsys, "zzz") == (2, "", "raycsr zzz: no such verb; choose from " + ", ".join(VERBS) + "\n")
 
 
@@ -52,7 +74,7 @@ def dice(asked: DiceArguments) -> None:
 def test_a_verb_more_is_a_module_and_a_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "rolling.py").write_text(ONE_MORE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(VERBS, "dice", ("rolling:dice", "dice -> how many numbers they can come to"))
+    monkeypatch.setitem(VERBS, "dice", Verb("rolling:dice", "dice -> how many numbers they can come to"))
     assert "  dice        dice -> how many numbers they can come to\n" in run(capsys)[1]
     assert run(capsys, "dice", "--sides", "6,6") == (0, "11\n", "")
     (tmp_path / "dice.yaml").write_text("sides: [4, 8]")
@@ -64,25 +86,96 @@ def test_a_verb_more_is_a_module_and_a_line(tmp_path, monkeypatch, capsys):
     assert "Numbers of sides of the dice." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_each_verb_has_help_with_its_options_explained(verb, capsys):
+def help_of(capsys, *words):
+    """What a help prints in a terminal of 80 columns."""
     with pytest.raises(SystemExit) as exit:
-        main([verb, "--help"])
+        main(list(words))
     assert exit.value.code == 0
-    out = capsys.readouterr().out
-    assert f"usage: raycsr {verb}" in out
-    assert any(option in out for option in ("results", "--run", "--model", "--data"))
-    assert not re.search(r"--[\w.]+\+", out)  # --costs+ adds to a list for jsonargparse, and is no option here
+    return capsys.readouterr().out
 
 
-def test_options_of_a_group_that_may_be_left_out_are_explained_too(capsys):
-    for words in (["tune-rule", "--data.help"], ["sweep", "--test.help"], ["validate", "sweep", "--test.help"]):
-        with pytest.raises(SystemExit) as exit:
-            main(words)
-        assert exit.value.code == 0
-        out = capsys.readouterr().out
-        assert "One of digits, cifar10" in out and not re.search(r"--[\w.]+\+", out)
-    assert run(capsys, "train", "--nothing.help")[0] == 2
+@pytest.fixture
+def narrow(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_is_below_60_lines_with_what_is_required_and_an_example(verb, narrow, capsys):
+    out = help_of(capsys, *verb.split(), "--help")
+    lines = out.splitlines()
+    assert lines[0].startswith(f"usage: raycsr {verb}") and len(lines) < 60 and max(map(len, lines)) <= 80
+    assert "\nexample:\n  raycsr " in out
+    assert "required:" not in out or out.index("required:") < out.index("options:")
+
+
+@pytest.mark.parametrize("verb", [verb for verb in COMMANDS if verb != "validate"])
+def test_all_help_has_each_option_explained(verb, narrow, capsys):
+    out = help_of(capsys, *verb.split(), "--help-all")
+    about = {one.name: one for one in options_of(function_of(verb.split()[-1]))}
+    for name in leaves(hints_of(function_of(verb.split()[-1]))):
+        flag = about[name].placeholder if about[name].positional else f"--{name}"
+        assert f"\n  {flag} " in out and about[name].about, name
+
+
+def leaves(hints, prefix=""):
+    for name, hint in hints.items():
+        if group_of(hint) is None:
+            yield prefix + name
+        else:
+            yield from leaves(hints_of(group_of(hint)), f"{prefix}{name}.")
+
+
+def test_help_says_defaults_and_forms_and_marks_what_is_common(capsys):
+    brief = " ".join(help_of(capsys, "sample", "--help").split())
+    assert "[0, 1] pixel units. (default: 0.5)" in brief and "pair:cat/dog,3/8" in brief
+    assert "raycsr sample --help-all" in brief and "--pool.help" in brief and "--data.image_roots" not in brief
+    every = " ".join(help_of(capsys, "sample", "--help-all").split())
+    assert "--data.image_roots" in every and "a number or a list, each a number; default: 0.5" in every
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_examples_of_help_are_understood(verb):
+    words = shlex.split(VERBS[verb].example)
+    assert words[0] == verb
+    assert callable(command(verb, words[1 : words.index(">")] if ">" in words else words[1:]))
+
+
+@pytest.mark.parametrize("words", [["tune-rule", "--data"], ["sweep", "--test"], ["validate", "sweep", "--test"]])
+def test_a_group_of_options_is_explained_alone(words, capsys):
+    group = words.pop()
+    out = help_of(capsys, *words, f"{group}.help")
+    assert f"{group}.source SOURCE" in out and "One of digits, cifar10" in out and "--results" not in out
+    status, _, err = run(capsys, *words, f"{group}s.help")
+    assert status == 2 and f"did you mean {group.removeprefix('--')}" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_verbs_options_and_values(shell, capsys):
+    pytest.importorskip("shtab")
+    status, out, _ = run(capsys, "completion", shell)
+    assert status == 0 and "tune-rule" in out and "sampling.precision" in out and "bf16" in out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("tune", "tune-rule"), ("sample --sampling.si", "--sampling.sigma"), ("sample --pool.elastic t", "true")],
+)
+def test_bash_completes(typed, offered, tmp_path, capsys):
+    pytest.importorskip("shtab")
+    script = tmp_path / "raycsr"
+    script.write_text(run(capsys, "completion", "bash")[1])
+    words = ["raycsr", *typed.split()]
+    asks = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
+    asks += "$(complete -p raycsr | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo \"${COMPREPLY[@]}\""
+    done = subprocess.run(["bash", "-c", asks], capture_output=True, text=True)
+    assert done.stdout.split() == [offered], done.stderr
+
+
+def test_completion_without_its_package_names_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    status, _, err = run(capsys, "completion", "bash")
+    assert status == 2 and "raycsr[completion]" in err and err.count("\n") == 1
 
 
 CONFIG = """
@@ -204,10 +297,8 @@ def test_sigterm_ends_in_one_line(config, capsys, monkeypatch):
 
 @pytest.mark.parametrize("verb", ["certify", "report"])
 def test_help_says_types_in_words_that_people_know(verb, capsys):
-    with pytest.raises(SystemExit):
-        main([verb, "--help"])
-    text = capsys.readouterr().out
-    assert "list[str]" in text and "Annotated" not in text
+    text = help_of(capsys, verb, "--help-all")
+    assert "a list, each text" in " ".join(text.split()) and "Annotated" not in text and "Optional" not in text
 
 
 def test_what_a_group_that_may_be_left_out_lacks_is_said_in_one_line(capsys):

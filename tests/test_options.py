@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from raycsr.cli import VALIDATED, VERBS, _function, command, main
+from raycsr.cli import command, main
 from raycsr.costs import CostSpec
 from raycsr.errors import UserError
 from raycsr.options import hints_of, read_words
 from raycsr.options.annotations import alternatives_of, element_of, forms_of, group_of, scalars_of
+from raycsr.verbs import VALIDATED, VERBS, function_of
 
 COMMANDS = [[verb] for verb in VERBS if verb != "validate"] + [["validate", verb] for verb in VALIDATED]
 each_command = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -41,8 +42,8 @@ def all_options(words):
 
 
 def hints_for(words):
-    hints = hints_of(_function(words[-1]))
-    timing = inspect.signature(_function("validate")).parameters["planning"].annotation
+    hints = hints_of(function_of(words[-1]))
+    timing = inspect.signature(function_of("validate")).parameters["planning"].annotation
     return hints | hints_of(timing) if words[0] == "validate" else hints
 
 
@@ -160,7 +161,7 @@ def test_one_key_of_a_mapping_leaves_the_others(config):
 
 def test_help_says_the_order(capsys):
     with pytest.raises(SystemExit):
-        main(["sample", "--help"])
+        main(["sample", "--help-all"])
     said = " ".join(capsys.readouterr().out.split())
     assert "command line goes before --config" in said
 
@@ -199,7 +200,7 @@ def test_there_are_lists_of_all_kinds():
 
 
 def read(*words, verb="sample"):
-    return read_words(words, hints_of(_function(verb)))
+    return read_words(words, hints_of(function_of(verb)))
 
 
 def test_one_value_of_an_option_that_may_be_a_list_stays_one():

@@ -85,7 +85,7 @@ class SearchOptions:
     """How the search space is searched.
 
     Attributes:
-        metric: Certified metric on the held-out images by which trials are ranked, one of {metrics}. By default it
+        metric: Certified metric on the held-out images by which trials are ranked; one of {metrics}. By default it
             is rob_cs, and rob_cost under costs that differ in size.
         budget: Accuracy that the best trial may lose against the most accurate one of the same sigma and costs. Without
             such a limit, a classifier that answers with seed classes only would win by rob_cs.

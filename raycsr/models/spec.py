@@ -9,14 +9,14 @@ class ModelOptions:
     """The base classifier to load or to create.
 
     Attributes:
-        name: Name of a timm model (the CIFAR ResNets of raycsr are among them); a model with its own weights,
-            hf-hub:OWNER/NAME or local-dir:FOLDER; or the path or s3:// URI of a checkpoint that says which network it
-            belongs to: those of raycsr, locuslab/smoothing, SmoothAdv, MACER, Consistency, SmoothMix,
+        name: Name of a timm model, such as resnet50 or cifar_resnet20, or the path or s3:// URI of a checkpoint. A
+            model with its own weights is hf-hub:OWNER/NAME or local-dir:FOLDER. Checkpoints that say which network
+            they belong to are those of raycsr, locuslab/smoothing, SmoothAdv, MACER, Consistency, SmoothMix,
             pytorch/examples and timm's train.py.
         num_classes: Number of classes; by default that of the weights, or else that of the data.
-        pretrained: Weights to load. true loads timm's weights of that name. The path or s3:// URI of a .pth or
-            .safetensors file loads weights of that architecture from it: each tensor of the network must come from
-            the file, or loading is refused; only train and sweep replace a head of another size.
+        pretrained: Weights to load: true for timm's weights of that name, or the path or s3:// URI of a .pth or
+            .safetensors file with weights of that architecture. Each tensor of the network must come from the file, or
+            loading is refused; only train and sweep replace a head of another size.
         ema: Whether to take the moving average of the weights (state_dict_ema, model_ema) from a file that holds both
             it and the last weights.
         args: Further keyword arguments of the architecture, as in `timm.create_model`;
