@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from raycsr.cli import parser
 from raycsr.costs import CostMatrix
 from raycsr.data.memory import read_pixels
 from raycsr.data.options import DataOptions
@@ -24,9 +23,11 @@ from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import parse_rules, rule_of_dict
 from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.options import hints_of, read_words
+from raycsr.options.help import full_help, options_of
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.training.objectives import OBJECTIVES, objective_names, resolve_objective
 from raycsr.training.options import TrainingOptions, ValidationOptions
+from raycsr.verbs import function_of
 from raycsr.verbs.certify import certify
 from raycsr.verbs.sample import sample
 from raycsr.verbs.train import train
@@ -213,8 +214,13 @@ def test_without_packages_there_are_raycsrs_own():
     assert Counter(source_names()) == Counter(["digits", "cifar10", "imagefolder", "csv", "parquet", "webdataset"])
 
 
+def help_of(verb):
+    """All help of a verb, in one line."""
+    return " ".join(full_help(f"raycsr {verb}", function_of(verb), options_of(function_of(verb)), "").split())
+
+
 def test_help_names_what_there_is():
-    text = " ".join(parser("raycsr train", train).format_help().split())
+    text = help_of("train")
     for name in [*OBJECTIVES, *source_names()]:
         assert name in text
 
@@ -310,7 +316,7 @@ def test_costs_of_a_package_are_read_shown_and_certified(acme):
     costs = CostMatrix.from_spec("under:cat,bird,dog", 3, ["cat", "dog", "bird"])
     assert costs.values.tolist() == [[0, 0, 0], [2, 0, 1], [1, 0, 0]]
     assert costs.class_names == ("cat", "dog", "bird")
-    text = " ".join(parser("raycsr train", train).format_help().split())
+    text = help_of("train")
     assert "Forms: uniform, seed:cat,dog, pair:cat/dog,3/8, groups:superclasses.csv, under:mild,worse or a path" in text
     with pytest.raises(UserError, match="costs 'undr:cat' not understood; did you mean under:mild,worse"):
         CostMatrix.from_spec("undr:cat", 3)
@@ -349,7 +355,7 @@ def test_a_rule_of_a_package_decides_beside_others_and_is_stored(acme):
     back = rule_of_dict(json.loads(json.dumps(cautious.to_dict())))
     assert back == cautious and (back.id, back.spec) == (cautious.id, "cautious:0.5/cat")
     assert cautious.id.startswith("cautious-") and cautious.id != replace(cautious, lead=0.6).id
-    assert "cautious:0.5/cat, or tuned" in " ".join(parser("raycsr sample", sample).format_help().split())
+    assert "cautious:0.5/cat, or tuned" in help_of("sample")
     with pytest.raises(UserError, match="rule 'cautios:1/cat' not understood: did you mean cautious:0.5/cat"):
         parse_rules(["cautios:1/cat"], num_classes=2)
     with pytest.raises(UserError, match="rule 'cautious' not understood"):
