@@ -43,7 +43,7 @@ from raycsr.store import Store
 SIGMA, ALPHA, N0 = 0.25, 0.001, 64
 N = 100_032  # whole chunks
 COSTS = ("uniform", "seed:cat", "pair:cat/dog")
-# what is to be decided: (cost matrices, radii), the standard radius always among it
+# what is to be decided: (cost matrices, radii), the standard and the multiclass radius always among it
 DESIGNS = {
     "one radius, uniform": (COSTS[:1], (0.25,)),
     "one radius, seed:cat": (COSTS[1:2], (0.25,)),
@@ -124,7 +124,8 @@ def certified(
         matrix = CostMatrix.from_spec(spec, 10, CLASSES)
         table = certify_counts(selection, counts, labels, costs=matrix, sigma=SIGMA, alpha=ALPHA, sampling=sampling)
         sensitive = table["cost_sensitive_radius"].to_numpy(np.float64, na_value=np.nan)
-        sides = [(np.ones(len(labels), bool), table["standard_radius"] * (table["prediction"] == labels))]
+        right, everyone = table["prediction"] == labels, np.ones(len(labels), bool)
+        sides = [(everyone, table[name] * right) for name in ("standard_radius", "multiclass_radius")]
         for is_about, radius in [*(sides if place == 0 else []), (~np.isnan(sensitive), np.nan_to_num(sensitive))]:
             for r in radii:
                 about.append(is_about)

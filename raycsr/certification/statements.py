@@ -38,11 +38,14 @@ _IMAGES = 256  # in flight, of which is kept what the selection votes settle
 class Statements:
     """The statements about each image: is its radius at least r, for each radius r.
 
-    Of an image whose answer is right it is the standard radius, and under each cost matrix of which its class is a seed
-    class the cost-sensitive one. A statement is decided once the image's certificate makes it, or once none will: its
-    answer is wrong (standard) or costly (cost-sensitive), or the radius that all samples would certify is below r, were
-    those that are left to fall by optimistic vote shares (futility). Each is made of each answer. A target that takes
-    the threshold route is ruled out by its own share, so that nothing is lost where the answer is it.
+    Of an image whose answer is right it is the standard radius and the multiclass one, which reports draw, and under
+    each cost matrix of which its class is a seed class the cost-sensitive one. A statement is decided once the image's
+    certificate makes it, or once none will: its answer is wrong (standard, multiclass) or costly (cost-sensitive), or
+    the radius that all samples would certify is below r, were those that are left to fall by optimistic vote shares
+    (futility). Each is made of each answer. A target that takes the threshold route is ruled out by its own share, so
+    that nothing is lost where the answer is it. The multiclass statement is two where the answer has a threshold below
+    1/2: that no other class is as likely, and that its share exceeds the threshold. It is none of its own where the
+    threshold is 1/2 or more, for then it is the standard one.
 
     Example:
         >>> statements = Statements([CostMatrix.seedwise(3, [0])], [0.25], sigma=0.5, alpha=0.001, n=10_048)
@@ -87,8 +90,13 @@ class Statements:
             for answer in self.answers
             for tau in _taus(answer.of_classes(matrix.num_classes)[matrix.target_classes])
         ]
-        # to be answered by a majority and above its threshold, which the standard radius is about
-        self._majorities = list(dict.fromkeys(tuple(np.maximum(a.thresholds, 0.5).tolist()) for a in self.answers))
+        # What the answer's own share is to exceed: a majority and its threshold, which the standard radius is about,
+        # and its threshold, if it has one.
+        taus = [np.array(answer.thresholds) for answer in self.answers]
+        shares = [exceeds for tau in taus for exceeds in (np.maximum(tau, 0.5), np.where(tau > 0, tau, 0.5))]
+        self._shares = list(dict.fromkeys(tuple(exceeds.tolist()) for exceeds in shares))
+        # Of each class, or of all, whether some answer says it by less than a majority, so that its rivals matter.
+        self._by_rivals = np.any(np.broadcast_arrays(*(tau < 0.5 for tau in taus)), axis=0)
         self._settled: dict[tuple[bytes, int], _Settled] = {}
         if not self.radii or not all(np.isfinite(r) and r > 0 for r in self.radii):
             raise UserError(f"radii to decide are {list(radii)}; give positive numbers of [0, 1] pixel units")
@@ -99,6 +107,7 @@ class Statements:
         facts: list = [METHOD.name, [matrix.digest for matrix in self.costs], self.radii]
         facts += [self.sigma, self.alpha, self.n]
         facts += [] if self.answers == (ARGMAX,) else [[answer.id for answer in self.answers]]
+        facts += ["multiclass"] if self._by_rivals.any() else []  # which runs of before did not decide
         return sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -107,7 +116,8 @@ class Statements:
         number = len(self.costs)
         costs = f", and under {number} cost {'matrix' if number == 1 else 'matrices'}" if number else ""
         answers = "" if self.answers == (ARGMAX,) else f", of {', '.join(answer.spec for answer in self.answers)}"
-        return f"whether radius {radii} is reached: the standard one{costs}{answers}"
+        kinds = "the standard one and the multiclass one" if self._by_rivals.any() else "the standard one"
+        return f"whether radius {radii} is reached: {kinds}{costs}{answers}"
 
     def decided(self, counts0: ArrayLike, counts: ArrayLike, label: int) -> bool:
         """Whether all statements about an image are decided, for every decision rule.
@@ -137,7 +147,7 @@ class Statements:
 
     def _settle(self, selection: IntArray, labels: IntArray) -> "_Settled":
         rows, top, votes = np.arange(len(labels)), selection.argmax(axis=1), SparseVotes.from_dense(selection)
-        shape = len(self._questions), *selection.shape
+        shape = len(self._questions) + 1, *selection.shape
         targets, sets, stated = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape[:2], bool)
         for i, (matrix, answer, tau) in enumerate(self._questions):
             costly = matrix.values[labels] > 0  # (N, m)
@@ -150,17 +160,24 @@ class Statements:
             stated[i] = targets[i].any(axis=1) & ~lost
             sets[i] = settled.harmless.dense(selection.shape[1]) > 0
         sets[..., rows, top] = True
-        return _Settled(selection, top, top == labels, stated, targets, sets)
+        # The last question is the multiclass one, where none of the others is the same.
+        right, others = top == labels, np.arange(shape[2]) != top[:, None]
+        by_rivals = self._by_rivals[top] if len(self._by_rivals) > 1 else self._by_rivals
+        same = np.zeros(len(labels), bool)
+        for i, question in enumerate(self._questions):
+            same |= stated[i] & (question.tau == 0) & (targets[i] == others).all(axis=1)
+        targets[-1], stated[-1] = others, right & by_rivals & ~same
+        return _Settled(selection, top, right, stated, targets, sets)
 
     def are_decided(self, tallies: "Tallies") -> NDArray[np.bool_]:
         """Whether all statements about each row are decided, bool (N,)."""
         is_open = np.zeros(len(tallies.n), bool)
         rows = np.flatnonzero(tallies.right)
-        for taus in self._majorities:
+        for taus in self._shares:
             place = ndtri(np.array(taus)[tallies.top[rows] if len(taus) > 1 else np.zeros(len(rows), int)])
             is_open[rows] |= self._share_is_open(tallies.n[rows], tallies.of_top[rows], place)
         questions, rows = np.nonzero((tallies.of_target >= 0) & ~is_open)
-        taus_of = np.array([question.tau for question in self._questions])[questions]
+        taus_of = np.array([*(question.tau for question in self._questions), 0.0])[questions]
         for alone in (taus_of > 0, taus_of == 0):
             of, at = rows[alone], (questions[alone], rows[alone])
             if not len(of):
@@ -186,7 +203,7 @@ class Statements:
         return np.asarray((~reached & hopeful).any(axis=1))
 
     def _costly_are_open(self, stakes: Stakes, rows: IntArray) -> NDArray[np.bool_]:
-        """Whether one of the cost-sensitive statements of stakes is open, (N,), which are of `rows`.
+        """Whether one of the statements about targets without a threshold is open, (N,), by stakes of `rows`.
 
         By the target with the most votes: of no other is the radius shorter. All smaller radii of the grid are asked
         about only where no other statement of the row is open.
@@ -248,14 +265,16 @@ def _taus(of_targets: FloatArray) -> list[float]:
 
 
 class _Settled(NamedTuple):
-    """What the selection votes say of N rows of votes, for K questions; bool but for the first two.
+    """What the selection votes say of N rows of votes, for K questions, the last of which is the multiclass one.
+
+    Arrays are bool but for the first two.
 
     Attributes:
         selection: Selection votes, int (N, m).
         top: The answer A, int (N,).
         right: Whether it is the image's class, (N,).
-        stated: Whether there is a cost-sensitive statement, (K, N).
-        targets: The classes that it is costly to answer, (K, N, m).
+        stated: Whether there is such a statement, (K, N).
+        targets: The classes that are not to be answered, (K, N, m).
         sets: The classes of the set T, (K, N, m).
     """
 
@@ -285,7 +304,7 @@ class _Settled(NamedTuple):
 
 
 class Tallies(NamedTuple):
-    """What statements depend on, of N rows of votes and K questions: a cost matrix is one, by argmax.
+    """What statements depend on, of N rows of votes and K questions: each cost matrix, by argmax, and the rivals of A.
 
     Attributes:
         n: Estimation samples, int64 (N,).
@@ -295,7 +314,8 @@ class Tallies(NamedTuple):
         top: The answer, int64 (N,).
         right: Whether the answer is the image's class, bool (N,).
         of_target: The most estimation votes that a target class of the question has, int64 (K, N); -1 where there is no
-            statement: the image's class has no such target, or the answer is one without a threshold.
+            statement: the image's class has no such target, or the answer is one without a threshold; of the rivals,
+            the answer is wrong, or another question is the same.
         of_set: Estimation votes of the set of harmless classes, int64 (K, N).
         of_set0: Selection votes of it, int64 (K, N).
         set_size: Number of its classes, 1 where it is the answer alone, int64 (K, N).

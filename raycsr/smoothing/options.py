@@ -57,8 +57,8 @@ class SamplingOptions:
         n: Number of estimation samples of an image, drawn with independent noise; the largest attainable radius grows
             with it. With `radii` it is the largest number.
         radii: Radii to decide, in [0, 1] pixel units. Each image is sampled only until it is known whether its radii
-            (the standard one, and the cost-sensitive one under each of the costs) reach them; most images need few
-            samples. The certificates hold whenever sampling stops, and an image can be continued later.
+            (the standard and the multiclass one, and the cost-sensitive one under each of the costs) reach them; most
+            images need few samples. The certificates hold whenever sampling stops, and an image can be continued later.
         seed: Seed of the noise.
         batch_size: Number of rows of a forward pass, a power of two; by default a short search finds the fastest. It is
             halved where memory runs out.

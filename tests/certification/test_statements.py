@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raycsr.certification import certify_counts
+from raycsr.certification.answers import MAJORITY
 from raycsr.certification.statements import Statements, Tallies, looks
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
 SEED_0 = CostMatrix.seedwise(4, [0])
 PAIR = CostMatrix.pairwise(4, {0: [3]})
+COSTS = [(), (CostMatrix.uniform(4),), (PAIR,)]
 SETTING = {"sigma": 0.5, "alpha": 0.001}
 N = 100_000
 
@@ -31,6 +33,46 @@ def test_a_wrong_answer_is_decided_for_the_standard_statement_alone():
     counts0, counts = (0, 9, 0, 0), [0, 400, 0, 300]
     assert decided(counts, counts0=counts0)
     assert not decided(counts, counts0=counts0, costs=[PAIR], radii=(0.1,))  # harmless, and near to the costly one
+
+
+def test_an_answer_far_ahead_of_each_rival_is_decided_without_a_majority_of_the_radius():
+    # radius .25 at sigma .5 needs p_A >= .691 by a majority, and Phi^-1(p_A) - Phi^-1(p_B) >= 1 against each rival
+    assert not decided(
+        [38, 9, 9, 8]
+    )  # .6 against .14: the standard statement is futile, and it may be that it is ahead
+    assert decided([3800, 900, 900, 800])
+    assert decided([3800, 2600, 0, 0])  # .59 against .41: it is not
+    assert decided([38, 9, 9, 8], label=1)  # wrong: how far ahead it is counts for nothing
+
+
+@pytest.mark.parametrize(("p", "radius"), [([0.6, 0.14, 0.14, 0.12], 0.25), ([0.8, 0.1, 0.06, 0.04], 0.4)])
+def test_sampling_goes_on_until_the_multiclass_radius_is_known_to_reach(p, radius):
+    """Where costs ask about one class alone; reports draw certified accuracy by this radius."""
+    generator, statements, reached = np.random.default_rng(0), Statements([PAIR], [radius], n=N, **SETTING), 0
+    for _ in range(20):
+        counts0, counts, n = generator.multinomial(64, p), np.zeros(4, int), 0
+        for look in looks(N, 64):
+            counts, n = counts + generator.multinomial(look - n, p), look
+            if statements.decided([counts0], [counts], 0):
+                break
+        row = certify_counts([counts0], [counts], [0], costs=PAIR, sampling="sequential", **SETTING).iloc[0]
+        reached += row["multiclass_radius"] >= radius
+    assert reached == 20
+
+
+def test_the_multiclass_statement_is_made_once():
+    """That no costly class is answered is the same statement where each class but the true one is costly."""
+    votes = [[9, 1, 0, 0]], [[38, 9, 9, 8]], [0]
+    asked = [(Statements(costs, [0.25], n=N, **SETTING).tally(*votes).of_target >= 0).sum(axis=0) for costs in COSTS]
+    assert asked == [1, 1, 2]  # none, uniform, a pair
+
+
+def test_runs_of_before_that_did_not_decide_it_are_looked_at_again():
+    """The digest of the statements, which each row of a run has that was stopped by them, is another one."""
+    statements = Statements([SEED_0], [0.25], n=N, **SETTING)
+    assert statements.digest != "4f786f745d3e6b0e"
+    by_majority = Statements([SEED_0], [0.25], n=N, answers=[MAJORITY], **SETTING)  # then it is the standard one
+    assert by_majority.digest == "2fbb174df3e82ec1"
 
 
 def test_a_costly_answer_is_decided_at_once():
@@ -64,8 +106,9 @@ def test_an_undecided_image_is_one_whose_certificate_does_not_say(counts0, count
     }
     right = rows[PAIR]["prediction"] == label
     standard = rows[PAIR]["standard_radius"] >= radius or not right
+    multiclass = rows[PAIR]["multiclass_radius"] >= radius or not right
     made = all(not row["cost_sensitive_radius"] < radius for row in rows.values())
-    if standard and made:
+    if standard and multiclass and made:
         assert Statements([SEED_0, PAIR], [radius], n=N, **SETTING).decided([counts0], [counts], label)
 
 
@@ -127,9 +170,15 @@ def test_an_image_is_given_up_by_what_the_samples_that_are_left_can_do():
 @pytest.mark.parametrize(
     ("costs", "words"),
     [
-        ([], "whether radius 0.1, 0.25 is reached: the standard one"),
-        ([SEED_0], "whether radius 0.1, 0.25 is reached: the standard one, and under 1 cost matrix"),
-        ([SEED_0, PAIR], "whether radius 0.1, 0.25 is reached: the standard one, and under 2 cost matrices"),
+        ([], "whether radius 0.1, 0.25 is reached: the standard one and the multiclass one"),
+        (
+            [SEED_0],
+            "whether radius 0.1, 0.25 is reached: the standard one and the multiclass one, and under 1 cost matrix",
+        ),
+        (
+            [SEED_0, PAIR],
+            "whether radius 0.1, 0.25 is reached: the standard one and the multiclass one, and under 2 cost matrices",
+        ),
     ],
 )
 def test_statements_in_words(costs, words):

@@ -38,6 +38,20 @@ def test_a_threshold_above_a_half_is_part_of_the_standard_statement():
     assert not decided(counts, costs=(), answers=[ARGMAX, *answers])
 
 
+def test_a_threshold_below_a_half_is_part_of_the_multiclass_statement():
+    answers = parse_answers(["threshold:0=0.4"], 4)
+    counts = [420, 200, 200, 180]  # radius .05 is reached against the rivals, and needs a share of .44 above .4
+    assert (
+        certify_counts([(9, 1, 0, 0)], [counts], [0], costs=SEED_0, sampling="sequential", **SETTING)[
+            "multiclass_radius"
+        ][0]
+        >= 0.05
+    )
+    assert decided(counts, costs=(), radii=(0.05,), answers=[ARGMAX])
+    assert not decided(counts, costs=(), radii=(0.05,), answers=answers)
+    assert decided([4800, 1800, 1800, 1600], costs=(), radii=(0.05,), answers=answers)
+
+
 VOTES = st.lists(st.integers(0, 400), min_size=4, max_size=4).filter(lambda votes: sum(votes) > 0)
 
 
@@ -53,8 +67,9 @@ def test_an_undecided_image_is_one_whose_certificate_does_not_say(counts0, count
     ]
     right = rows[0]["prediction"] == label
     standard = rows[0]["standard_radius"] >= radius or not right
+    multiclass = rows[0]["multiclass_radius"] >= radius or not right
     made = all(not row["cost_sensitive_radius"] < radius for row in rows)
-    if standard and made:
+    if standard and multiclass and made:
         statements = Statements([SEED_0, PAIR], [radius], n=N, answers=[answer], **SETTING)
         assert statements.decided([counts0], [counts], label)
 
@@ -80,8 +95,8 @@ def test_no_statement_is_lost_that_all_samples_make_but_a_few(answer):
                 ).iloc[0]
                 for votes in (stop, counts)
             )
-            for name in ("cost_sensitive_radius", "standard_radius"):
-                at_end_made = at_end[name] >= 0.1 and (name != "standard_radius" or at_end["prediction"] == 0)
+            for name in ("cost_sensitive_radius", "standard_radius", "multiclass_radius"):
+                at_end_made = at_end[name] >= 0.1 and (name == "cost_sensitive_radius" or at_end["prediction"] == 0)
                 made += at_end_made
                 lost += at_end_made and not at_stop[name] >= 0.1
     assert made > 20 and lost <= 0.05 * made + 1 and np.mean(taken) < 3200
