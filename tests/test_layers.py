@@ -34,6 +34,7 @@ LAYERS = [
     "data",
     "deployment",
     "reports",
+    "catalogue",
     "distributed",
     "verbs",
     "cli",

@@ -62,13 +62,18 @@ def is_cost_spec(text: str) -> bool:
     return kind_of(text.casefold(), _forms().values()) is not None or (is_cost_file(text) and "*" not in text)
 
 
-def _forms() -> dict[str, str]:
-    """Name -> an example: of raycsr's own kinds, and of those of installed packages that can be used."""
-    forms = {name: kind.form for name, kind in _KINDS.items()}
+def cost_kinds() -> dict[str, CostKind]:
+    """All kinds: raycsr's own, and those of installed packages that can be used."""
+    kinds = dict(_KINDS)
     for name in _ADDED.names():
         with suppress(UserError):  # said where that name is asked for
-            forms[name] = _ADDED.load(name).form
-    return forms
+            kinds[name] = _ADDED.load(name)
+    return kinds
+
+
+def _forms() -> dict[str, str]:
+    """Name -> an example."""
+    return {name: kind.form for name, kind in cost_kinds().items()}
 
 
 CostSpec = Annotated[str, Forms(cost_forms, is_cost_spec)]

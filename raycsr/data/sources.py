@@ -105,7 +105,7 @@ class Source:
 
         Whoever lets go of each turn before the next never has more encoded images in memory.
         """
-        read = _kind(self.options.source).read
+        read = find_source(self.options.source).read
         while image_ids:
             images = read(self.options, image_ids, Room(MAX_HELD))
             if images[0] is LATER:  # threads read images out of their order; one alone always fits
@@ -123,7 +123,7 @@ class Source:
                 the source says none; a class of the subset is unknown; names of classes are there twice or do not
                 fit; a label has no class.
         """
-        kind = _kind(self.options.source)
+        kind = find_source(self.options.source)
         list_images = kind.list if self.labelled or kind.unlabelled is None else kind.unlabelled
         found = list_images(self.options)
         where, left_out = _describe(self.options), _left_out(found)
@@ -186,7 +186,7 @@ def open_source(options: DataOptions, *, labelled: bool = True) -> Source:
         UserError: An unknown source or split, a split of a source that has none, a path missing or superfluous, skip or
             limit below 1, labels or classes that are named where none are looked for.
     """
-    kind = _ADDED.load(options.source) or _kind(options.source)  # load refuses a name that is raycsr's own
+    kind = _ADDED.load(options.source) or find_source(options.source)  # load refuses a name that is raycsr's own
     if options.split is not None and not _has_splits(options):
         raise UserError(
             f"{_describe(options)} has no splits (data.split is {options.split!r}): leave data.split out, and let "
@@ -231,11 +231,11 @@ def stored_options(stored: Mapping[str, Any]) -> DataOptions:
 def _has_splits(options: DataOptions) -> bool:
     one_file = str(options.path).endswith(".parquet")  # which is of one split or of none
     with suppress(UserError):  # of an unknown source: said where it is opened
-        return _kind(options.source).splits is not None and not one_file
+        return find_source(options.source).splits is not None and not one_file
     return False
 
 
-def _kind(name: str) -> SourceKind:
+def find_source(name: str) -> SourceKind:
     """The kind of that name: raycsr's own, without a look at what is installed, or that of a package.
 
     Raises:

@@ -1,9 +1,10 @@
-"""Listing: what a results folder holds and how far each run is; starts no Ray."""
+"""Listing: what a results folder holds and how far each run is, or what an option may name; starts no Ray."""
 
 import os
 
 import pandas as pd
 
+from raycsr.catalogue import KINDS
 from raycsr.errors import UserError, printable
 from raycsr.reports.document import Column, Table
 from raycsr.reports.text import as_text
@@ -28,21 +29,25 @@ _COLUMNS = {  # of `list_runs` -> as they are shown
 
 
 def ls(results: str) -> pd.DataFrame:
-    """Lists runs and how far each of them is, sweeps and checkpoints, without starting Ray.
+    """Lists runs and how far each of them is, sweeps and checkpoints; or all models, objectives, costs and the like.
 
     Of each run's images, `done` have votes under every decision rule, `missing` are still to be sampled, and
     `errored` could not be. A run is running, finished, stopped (continue it by the same command) or died; or it is of
-    the schema_version of another raycsr, which can read it.
+    the schema_version of another raycsr, which can read it. It starts no Ray.
 
     Args:
-        results: Folder of results, of an experiment or of a run, local or s3://bucket/prefix.
+        results: Folder of results, of an experiment or of a run, local or s3://bucket/prefix; or one of models,
+            objectives, sources, costs, rules, answers, metrics, methods: what there is of them, a line each. A folder
+            of such a name is ./models.
 
     Returns:
-        One row a run, as `raycsr.list_runs`, with done, missing and errored.
+        One row a run, as `raycsr.list_runs`, with done, missing and errored; or a row a name, with what it is.
 
     Raises:
         UserError: where there is nothing.
     """
+    if results in KINDS:
+        return _names(results)
     store = Store(results)
     if not store.names("") and not os.path.isdir(store.location):
         raise UserError(f"there is nothing at {store.location!r}; give the --results of a command that has run")
@@ -60,6 +65,17 @@ def ls(results: str) -> pd.DataFrame:
     for line in others:
         print(printable(line))
     return runs
+
+
+def _names(kind: str) -> pd.DataFrame:
+    """What there is of a kind, a line each."""
+    known = KINDS[kind]()
+    width = max(map(len, known))
+    for name, about in known.items():
+        print(printable(f"{name:<{width}}  {about}"))
+    if os.path.isdir(kind):
+        print(f"\nthe folder {kind} is listed by: raycsr ls ./{kind}")
+    return pd.DataFrame({"name": list(known), "about": list(known.values())})
 
 
 def _progress(location: str, state: str) -> ImageCounts | None:

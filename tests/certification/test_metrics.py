@@ -30,7 +30,8 @@ from raycsr.certification.intervals import share_intervals
 from raycsr.certification.metrics.record import SEEDS, Metric
 
 METRICS["seed_certified"] = Metric(
-    title="certified seeds", population=SEEDS, more_is_better=True, intervals=share_intervals, guaranteed=True,
+    title="certified seeds", about="seeds that are certified", population=SEEDS,
+    more_is_better=True, intervals=share_intervals, guaranteed=True,
     values=lambda images: images.correct[:, None] & images.certified("standard_radius"), shows_interval=True)
 
 import numpy as np

@@ -13,6 +13,15 @@ from raycsr.store import Store
 from raycsr.verbs.ls import ls
 
 
+def test_a_folder_that_is_called_as_what_there_is_of_a_kind(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = write_run("costs", images=100, parts=1, rules=("argmax",))
+    assert main(["ls", "costs"]) == 0
+    assert "seed:cat,dog" in (out := capsys.readouterr().out) and "raycsr ls ./costs" in out
+    assert main(["ls", "./costs"]) == 0
+    assert run.run_id in capsys.readouterr().out
+
+
 @pytest.fixture(params=["local", "s3"])
 def results(request, tmp_path):
     if request.param == "local":

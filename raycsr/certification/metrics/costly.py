@@ -5,6 +5,7 @@ from raycsr.certification.metrics.record import SENSITIVE, Metric
 
 ROB_CS = Metric(
     title="rob_cs",
+    about="of the images on which some mistake is costly, the share on which no perturbation makes one",
     population=SENSITIVE,
     more_is_better=True,
     values=lambda images: images.certified("cost_sensitive_radius"),
@@ -14,6 +15,7 @@ ROB_CS = Metric(
 )
 ROB_COST = Metric(
     title="rob_cost",
+    about="of these images, the mean sum of the costs that are not ruled out; less is better",
     population=SENSITIVE,
     more_is_better=False,
     values=lambda images: images.costs_left[0],
@@ -22,6 +24,7 @@ ROB_COST = Metric(
 )
 WORST_CASE_COST = Metric(
     title="worst cost",
+    about="of these images, the mean of the largest cost that is not ruled out; less is better",
     population=SENSITIVE,
     more_is_better=False,
     values=lambda images: images.costs_left[1],

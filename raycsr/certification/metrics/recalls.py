@@ -5,6 +5,7 @@ from raycsr.certification.metrics.record import SEEDS, TARGETS, Metric
 
 SEED_RECALL = Metric(
     title="seed recall",
+    about="share answered rightly of the classes with costly mistakes",
     population=SEEDS,
     more_is_better=True,
     values=lambda images: images.correct[:, None],
@@ -12,6 +13,7 @@ SEED_RECALL = Metric(
 )
 TARGET_RECALL = Metric(
     title="target recall",
+    about="share answered rightly of the classes that are costly to answer",
     population=TARGETS,
     more_is_better=True,
     values=lambda images: images.correct[:, None],

@@ -132,6 +132,7 @@ class Metric:
 
     Attributes:
         title: What tables call it.
+        about: What it is, in a line of `raycsr ls metrics`.
         population: The images that it is about.
         more_is_better: Whether more of it is better.
         values: The images of its population -> their values; (N, R) or (N, 1)
@@ -146,6 +147,7 @@ class Metric:
     """
 
     title: str
+    about: str
     population: Population
     more_is_better: bool
     values: Callable[[Judged], Values]

@@ -14,6 +14,7 @@ def _by_both_shares(images: Judged) -> Values:
 
 ACCURACY = Metric(
     title="accuracy",
+    about="share of images that are answered rightly",
     population=IMAGES,
     more_is_better=True,
     values=lambda images: images.correct[:, None],
@@ -21,6 +22,7 @@ ACCURACY = Metric(
 )
 COVERAGE = Metric(
     title="coverage",
+    about="share of images that are answered, where an answer may abstain",
     population=IMAGES,
     more_is_better=True,
     values=lambda images: images.answered[:, None],
@@ -30,6 +32,7 @@ COVERAGE = Metric(
 )
 ANSWERED_ACCURACY = Metric(
     title="accuracy among answered",
+    about="of the images that are answered, the share answered rightly",
     population=ANSWERED,
     more_is_better=True,
     values=lambda images: images.correct[:, None],
@@ -38,6 +41,7 @@ ANSWERED_ACCURACY = Metric(
 )
 CERTIFIED_ACCURACY = Metric(
     title="certified acc. (standard)",
+    about="share answered rightly at every perturbation up to the radius, by the answer's own share of votes",
     population=IMAGES,
     more_is_better=True,
     values=lambda images: images.correct[:, None] & images.certified("standard_radius"),
@@ -48,6 +52,7 @@ CERTIFIED_ACCURACY = Metric(
 )
 ARGMAX_ACCURACY = Metric(
     title="argmax accuracy",
+    about="share of images whose most likely class is the right one, with no majority needed",
     population=IMAGES,
     more_is_better=True,
     values=lambda images: images.argmax_correct[:, None],
@@ -56,6 +61,7 @@ ARGMAX_ACCURACY = Metric(
 )
 MULTICLASS_CERTIFIED_ACCURACY = Metric(
     title="certified acc. (multiclass)",
+    about="as certified_accuracy, by the shares of the answer and of its runner-up",
     population=IMAGES,
     more_is_better=True,
     values=_by_both_shares,
@@ -66,6 +72,7 @@ MULTICLASS_CERTIFIED_ACCURACY = Metric(
 )
 AVERAGE_RADIUS = Metric(
     title="ACR",
+    about="mean standard radius of all images, 0 where the answer is wrong",
     population=IMAGES,
     more_is_better=True,
     values=lambda images: (images.numbers("standard_radius") * images.correct)[:, None],

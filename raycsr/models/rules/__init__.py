@@ -120,7 +120,7 @@ def _find(name: str) -> type[Rule] | None:
     return added or KINDS.get(name)
 
 
-def _kinds() -> dict[str, type[Rule]]:
+def rule_kinds() -> dict[str, type[Rule]]:
     """All kinds: raycsr's own, and those of installed packages that can be used."""
     kinds = dict(KINDS)
     for name in _ADDED.names():
@@ -130,23 +130,34 @@ def _kinds() -> dict[str, type[Rule]]:
 
 
 def _nearest(name: str) -> str:
-    forms = {name: kind.forms for name, kind in _kinds().items()} | {_TUNED: (_TUNED,)}
+    forms = {name: kind.forms for name, kind in rule_kinds().items()} | {_TUNED: (_TUNED,)}
     close = [forms[one][0] for one in similar(name, forms)]
     return f"did you mean {' or '.join(close)}?" if close else f"use {rule_forms()}"
 
 
 def rule_forms() -> str:
     """What help and messages say of the forms."""
-    forms = [form for kind in _kinds().values() for form in kind.forms]
+    forms = [form for kind in rule_kinds().values() for form in kind.forms]
     return f"{', '.join(forms)}, or tuned for those that `raycsr tune-rule` stored in the checkpoint"
 
 
 def is_rule_spec(text: str) -> bool:
     """Whether a text is written in one of the forms, or as the costs that are part of one."""
-    forms = [_TUNED, *(form for kind in _kinds().values() for form in kind.forms)]
+    forms = [_TUNED, *(form for kind in rule_kinds().values() for form in kind.forms)]
     return kind_of(text.casefold(), forms) is not None or is_cost_spec(text)
 
 
 RuleSpec = Annotated[str, Forms(rule_forms, is_rule_spec)]
 
-__all__ = ["ARGMAX", "KINDS", "Argmax", "ExpectedCost", "Offset", "Rule", "RuleSpec", "parse_rules", "rule_of_dict"]
+__all__ = [
+    "ARGMAX",
+    "KINDS",
+    "Argmax",
+    "ExpectedCost",
+    "Offset",
+    "Rule",
+    "RuleSpec",
+    "parse_rules",
+    "rule_kinds",
+    "rule_of_dict",
+]

@@ -80,7 +80,12 @@ def objective_names() -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _find(name: str) -> Objective:
+def find_objective(name: str) -> Objective:
+    """The objective of that name, without its hyper-parameters.
+
+    Raises:
+        UserError: There is none, or the package that adds it is broken.
+    """
     added = _ADDED.load(name)  # first: it refuses a name that is raycsr's own
     if added is not None:
         return added
@@ -117,7 +122,7 @@ def resolve_objective(name: str, args: Mapping[str, Any] | None = None, *, costs
         >>> loss.shape  # a scalar: the mean over the batch
         torch.Size([])
     """
-    objective = _find(name)
+    objective = find_objective(name)
     kinds = _hyperparameters(objective)
     args = args or {}
     for key, value in args.items():
@@ -146,6 +151,7 @@ __all__ = [
     "Reduction",
     "Reweighted",
     "consistency",
+    "find_objective",
     "gaussian",
     "macer",
     "margin_cs",
