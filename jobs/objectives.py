@@ -67,7 +67,7 @@ RECIPES = {
     "smoothadv": Recipe(5, {"k": 1, "steps": 4, "radius": 0.25}),
     "consistency": Recipe(2, {"lam": 20.0}),
     "smoothmix": Recipe(6, {"k": 1}),
-    "margin_cs": Recipe(4, {"k": 4}, {"seed:cat": {"lam": 0.5}, "pair:cat/dog": {"lam": 3.0}}),
+    "margin_cs": Recipe(4, {"k": 4}),
 }
 RECIPES |= {f"{name}_cs": recipe for name, recipe in RECIPES.items() if f"{name}_cs" in OBJECTIVES}
 

@@ -38,11 +38,22 @@ def step_up(
     norm = _norms(gradient)
     points = (norm >= LEAST_GRADIENT) & norm.isfinite()
     moved = (moved + torch.where(points, length * gradient / norm, 0.0)).clamp(0, 1)
-    if radius is None:
-        return moved
+    return moved if radius is None else within(moved, images, radius)
+
+
+def within(moved: torch.Tensor, images: torch.Tensor, radius: torch.Tensor | float) -> torch.Tensor:
+    """Returns the point of an L2 ball around each image that is nearest to where it was moved.
+
+    Args:
+        moved: Points of the box [0, 1]; (N, C, H, W).
+        images: Centres of the balls, in the same box; (N, C, H, W).
+        radius: Radius of all balls or of each, (N, 1, 1, 1).
+
+    Returns:
+        (N, C, H, W), in the box too: a ball around a point of the box is projected on without leaving it.
+    """
     shift = moved - images
     norm = _norms(shift)
-    # a ball around a point of the box: projecting back does not leave the box
     return torch.where(norm > radius, images + shift * (radius / norm), moved)
 
 

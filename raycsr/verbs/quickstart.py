@@ -35,7 +35,7 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
     print(f"1. Train a ResNet-8 on handwritten digits of 8 x 8 pixels under Gaussian noise, sigma {SIGMA:g}")
     gaussian = _train(results, "gaussian", ModelOptions("cifar_resnet8", input_size=8), epochs=30)
     print("2. Mistaking an 8 for another digit is to be the costly mistake: train on with the margin_cs objective")
-    margin_cs = _train(results, "margin_cs", ModelOptions(gaussian), epochs=10, lr=0.02, args={"k": 4, "lam": 0.5})
+    margin_cs = _train(results, "margin_cs", ModelOptions(gaussian), epochs=10, lr=0.02, args={"k": 4, "gamma_n": 0.0})
     print("3. Or leave the network as it is and tune its decision rule, on training images")
     tune_rule(model=gaussian, costs=COSTLY, budget=0.01, images=400, n=192, answers=["argmax"])  # one idea at a time
     print("4. Sample noisy copies of 300 held-out digits in this process, as actors on a cluster do, and certify them")

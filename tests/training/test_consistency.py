@@ -59,4 +59,5 @@ def test_nothing_is_infinite_where_a_softmax_is_zero():
 
 def test_published_settings():
     defaults = {n: p.default for n, p in inspect.signature(consistency).parameters.items() if p.default is not p.empty}
-    assert defaults == {"k": 2, "lam": 10.0, "eta": 0.5, "reduction": "mean"}
+    attack = {"radius": 0.0, "steps": 10, "warmup": 0.1}  # none
+    assert defaults == {"k": 2, "lam": 10.0, "eta": 0.5, "reduction": "mean"} | attack

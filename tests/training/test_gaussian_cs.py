@@ -32,15 +32,19 @@ def test_one_seed_class_adds_the_published_mean_over_seed_images(weight):
     assert loss(SEED_0, weight=weight).item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_the_default_weight_is_the_published_one():
+    assert loss(SEED_0).item() == pytest.approx(sum(CE) / 3 + 0.1 * CE[0], rel=1e-6)
+
+
 def test_two_seed_classes_of_equal_cost_add_the_published_mean_whatever_the_cost():
     expected = sum(CE) / 3 + (CE[0] + CE[2]) / 2
-    assert loss(CostMatrix.seedwise(3, [0, 2], cost=7.0)).item() == pytest.approx(expected, rel=1e-6)
+    assert loss(CostMatrix.seedwise(3, [0, 2], cost=7.0), weight=1.0).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_real_valued_costs_weigh_by_the_sums_of_their_rows():
     costs = CostMatrix([[0, 1.5, 0.5], [0.25, 0, 0.75], [3, 2, 0]])  # row sums 2, 1, 5
-    expected = sum(CE) / 3 + (2 * CE[0] + 1 * CE[1] + 5 * CE[2]) / 8
-    assert loss(costs).item() == pytest.approx(expected, rel=1e-6)
+    expected = sum(CE) / 3 + 3 * (2 * CE[0] + 1 * CE[1] + 5 * CE[2]) / 8
+    assert loss(costs, weight=3.0).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_batch_without_sensitive_images_is_gaussian():
@@ -104,7 +108,10 @@ def test_an_unknown_objective_names_the_nearest():
 def test_an_unknown_hyperparameter_names_those_there_are():
     with pytest.raises(UserError, match="gaussian_cs has no hyper-parameter 'beta'; it has weight"):
         resolve_objective("gaussian_cs", {"beta": 1.0}, costs=SEED_0)
-    with pytest.raises(UserError, match="margin_cs has no .* 'lambda'; it has k, beta, lam, gamma_n, gamma_s, form"):
+    with pytest.raises(
+        UserError,
+        match="margin_cs has no .* 'lambda'; it has k, beta, lam, gamma_n, gamma_s, form, standard_too, drop_saturated",
+    ):
         resolve_objective("margin_cs", {"lambda": 1.0}, costs=SEED_0)
     with pytest.raises(UserError, match="gaussian has no hyper-parameter 'sigma'; it has none"):
         resolve_objective("gaussian", {"sigma": 1.0}, costs=None)

@@ -11,6 +11,7 @@ from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.training.objectives import margin_cs, resolve_objective
 from raycsr.training.objectives.margin_cs import margin_terms
+from raycsr.training.objectives.normal_quantile import mean_class_quantiles
 
 # With beta 1 and equal copies h is the row itself. Normal quantiles from the table:
 # Phi^-1(.5) = 0, Phi^-1(.7) = .524401, Phi^-1(.8) = .841621, Phi^-1(.9) = 1.281552
@@ -32,8 +33,9 @@ def random_logits(*shape):
 
 
 def terms(logits, labels, costs, **hyperparameters):
-    defaults = {"beta": 16.0, "gamma_n": 4.0, "gamma_s": 16.0, "form": "sum"}
-    return margin_terms(logits, labels, costs=costs, **(defaults | hyperparameters))
+    options = {"gamma_n": 4.0, "gamma_s": 16.0, "form": "sum"} | hyperparameters
+    quantiles = mean_class_quantiles(logits, options.pop("beta", 16.0))
+    return margin_terms(quantiles, labels, costs=costs, **options)
 
 
 def one_term(logits, y, costs, *, beta, gamma_n, gamma_s, form):
@@ -54,9 +56,9 @@ def one_term(logits, y, costs, *, beta, gamma_n, gamma_s, form):
 @pytest.mark.parametrize(
     ("form", "gamma_s", "seed_image"),
     [
-        ("sum", 2.0, 1 * (2 - 0.524401) + 3 * (2 - 0.841621)),  # xi_1 = .524401, xi_2 = .841621
+        ("sum", 2.0, 0.25 * (2 - 0.524401) + 0.75 * (2 - 0.841621)),  # xi_1 = .524401, xi_2 = .841621
         ("max", 2.0, 2 - 0.524401),  # class 1 is the hardest target; its cost is not looked at
-        ("sum", 0.6, 1 * (0.6 - 0.524401)),  # xi_2 > gamma_s
+        ("sum", 0.6, 0.25 * (0.6 - 0.524401)),  # xi_2 > gamma_s
         ("sum", 0.5, 0.0),
     ],
 )
@@ -82,6 +84,46 @@ def test_a_costly_mistake_counts_up_to_gamma_s():
     assert terms(logits, label, costs, beta=1.0, gamma_s=0.5).item() == pytest.approx(2 * 0.817220)
 
 
+def test_costs_have_no_unit_and_keep_their_ratios():
+    """Rows that sum up to 4 and 1: 2.5 on average."""
+    costs = torch.tensor([[0.0, 1.0, 3.0], [0.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+    first = 1 / 2.5 * (2 - 0.524401) + 3 / 2.5 * (2 - 0.841621)
+    last = 0.5 / 2.5 * (2 + 0.317220) + 0.5 / 2.5 * (2 + 0.841621)
+    for unit in (1.0, 100.0, 1e-3):
+        value = loss(Linear(PROBABILITIES.log()), costs=unit * costs, gamma_s=2.0, **NO_NOISE)
+        assert value.item() == pytest.approx(CE + (first + (4 - 1.366022) + last) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["sum", "max"])
+def test_one_lam_is_for_both_forms_and_any_number_of_targets(form):
+    """Undecided between ten classes every margin is 0: each costly target lacks gamma_s."""
+    model = Linear(torch.zeros(3, 10))
+    for targets in (1, 9):
+        costs = torch.zeros(10, 10)
+        costs[0, 1 : 1 + targets] = 1.0
+        value = loss(model, IMAGES[:1], LABELS[:1], costs=costs, sigma=0.5, form=form)
+        assert value.item() == pytest.approx(math.log(10) + 3 * 0.5 / 2 * 16, rel=1e-5)
+
+
+def test_seed_images_may_have_the_margin_of_the_others_too():
+    # image 0: xi = .524401 against all classes; image 2 is wrong, so has none
+    costs = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    alone = loss(Linear(PROBABILITIES.log()), costs=costs, gamma_s=2.0, **NO_NOISE)
+    both = loss(Linear(PROBABILITIES.log()), costs=costs, gamma_s=2.0, standard_too=True, **NO_NOISE)
+    assert both.item() - alone.item() == pytest.approx((4 - 0.524401) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["sum", "max"])
+@pytest.mark.parametrize(("gap", "kept"), [(16.0, True), (18.0, False), (-16.0, True), (-18.0, False)])
+def test_what_float32_takes_for_certain_may_be_dropped(form, gap, kept):
+    """Two classes whose logits differ by 17.3 have 1 - h = 2^-25."""
+    logits = torch.tensor([[[gap, 0.0]]])
+    costs = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    for drop in (False, True):
+        term = terms(logits, LABELS[:1], costs, beta=1.0, form=form, drop_saturated=drop)
+        assert (term.item() > 0) == (kept or not drop)
+
+
 def test_beta_is_that_of_the_margins_alone():
     # h is proportional to p^2: of a class with odds 7 : 3 it has odds 49 : 9
     logits = torch.tensor([[0.7, 0.3]]).log()
@@ -92,7 +134,7 @@ def test_beta_is_that_of_the_margins_alone():
 
 def test_weight_of_the_margins_is_lam_sigma_over_two():
     model = Linear(torch.zeros(3, 3))  # constant, so that noise is out of the way
-    assert loss(model, sigma=0.5).item() == pytest.approx(math.log(3) + 3 * 0.5 / 2 * (1 + 3) * 16 / 3, rel=1e-5)
+    assert loss(model, sigma=0.5).item() == pytest.approx(math.log(3) + 3 * 0.5 / 2 * 16 / 3, rel=1e-5)
 
 
 def test_noise_is_sigma_times_the_generators_normals_for_k_copies_of_each_image():
@@ -103,7 +145,7 @@ def test_noise_is_sigma_times_the_generators_normals_for_k_copies_of_each_image(
     mean_softmax = logits.softmax(2).mean(1)
     settings = {"beta": 2.0, "gamma_n": 4.0, "gamma_s": 16.0, "form": "sum"}
     expected = -mean_softmax[torch.arange(3), LABELS].log().mean().item()
-    expected += 3 * 0.5 / 2 * sum(one_term(logits[i], i, COSTS, **settings) for i in range(3)) / 3
+    expected += 3 * 0.5 / 2 * sum(one_term(logits[i], i, COSTS / 4, **settings) for i in range(3)) / 3
     value = loss(model, sigma=0.5, k=2, seed=5, **settings)
     assert value.item() == pytest.approx(expected, rel=1e-5)
     assert loss(model, sigma=0.5, k=2, seed=6, **settings).item() != pytest.approx(expected, rel=1e-3)
@@ -198,7 +240,7 @@ def test_the_mask_leaves_a_costly_mistake_beyond_gamma_s_to_cross_entropy():
 def test_the_loss_of_a_costly_mistake_pulls_the_right_way(gap, form, gamma_s):
     model = Linear(torch.tensor([[0.0, gap, 0.0]] * 3))
     loss(model, IMAGES[:1], LABELS[:1], sigma=1e-20, lam=1.5e20, form=form, gamma_s=gamma_s).backward()
-    least = 0.9 if gamma_s == 16 else 1.5  # cross-entropy pulls by 1 at most, the rest is the margin
+    least = 0.9 if gamma_s == 16 else 1.3  # cross-entropy pulls by 1 at most, the rest is the margin
     assert model.weight.grad[0, 0] < -least and model.weight.grad[0, 1] > least
 
 

@@ -98,6 +98,16 @@ class TestAttack:
         moved = attack(Linear(torch.zeros(3, 2)), IMAGES, LABELS, noise, steps=2, step=0.1, radius=0.5)
         assert torch.equal(moved, IMAGES)
 
+    @pytest.mark.parametrize("gap", [25.0, 50.0, 200.0])
+    @pytest.mark.parametrize("radius", [None, 0.5])
+    def test_a_gradient_that_is_rounding_moves_nothing(self, gap, radius):
+        """At a gap of 50 it is 1e-22 long: divided by its length it would move the image by a whole step."""
+        model, image = Linear(torch.tensor([[gap, -gap]]).repeat(192, 1) / 192), torch.full((1, 3, 8, 8), 0.5)
+        noise = torch.zeros(1, 2, 3, 8, 8)
+        for label, moves in ((0, False), (1, True)):  # the one it is sure of, and the one it is sure not to be
+            moved = attack(model, image, torch.tensor([label]), noise, steps=4, step=0.1, radius=radius)
+            assert torch.equal(moved, image) != moves
+
     def test_no_gradient_reaches_the_weights(self):
         model = Linear(WEIGHT)
         attack(model, IMAGES, LABELS, torch.zeros(2, 1, 3, 1, 1), steps=2, step=0.1)
@@ -106,6 +116,6 @@ class TestAttack:
 
 def test_published_settings():
     defaults = {n: p.default for n, p in inspect.signature(smoothadv_cs).parameters.items() if p.default is not p.empty}
-    assert defaults == {"weight": 1.0, "k": 2, "steps": 10, "radius": 0.5, "warmup": 0.1}
+    assert defaults == {"weight": 0.1, "k": 2, "steps": 10, "radius": 0.5, "warmup": 0.1, "multi_noise": True}
     del defaults["weight"]
     assert defaults == {n: inspect.signature(smoothadv).parameters[n].default for n in defaults}

@@ -28,7 +28,7 @@ def mixing_weight(k):
 
 
 def by_hand(k=2, eta=5.0, ramp=1.0):
-    """Loss of each image."""
+    """Loss of each image; that of the first, the right one, has a part that no costs reweigh."""
     w = mixing_weight(k)
     p, mixed = 1 / (1 + exp(-3.5)), 1 / (1 + exp(-(3.5 - w * 1.25)))
     target = (1 - w) * p + w / 2
@@ -69,9 +69,9 @@ def test_a_step_is_in_units_of_sigma():
     torch.testing.assert_close((mixed - clean).flatten(1).norm(dim=1), weights * 0.5)
 
 
-def test_costs_reweigh_each_images_whole_loss():
-    each = by_hand()
-    assert loss(smoothmix_cs, weight=3.0).item() == pytest.approx(sum(each) / 2 + 3 * each[0], rel=1e-5)
+def test_costs_reweigh_cross_entropy_alone():
+    each, cross_entropy = by_hand(), by_hand(eta=0.0)
+    assert loss(smoothmix_cs, weight=3.0).item() == pytest.approx(sum(each) / 2 + 3 * cross_entropy[0], rel=1e-5)
     with pytest.raises(UserError, match="smoothmix_cs got no cost matrix; give costs, or use smoothmix"):
         loss(smoothmix_cs, costs=None)
 
@@ -94,6 +94,6 @@ def test_nothing_is_infinite_where_a_softmax_is_zero():
 
 def test_published_settings():
     defaults = {n: p.default for n, p in inspect.signature(smoothmix_cs).parameters.items() if p.default is not p.empty}
-    assert defaults == {"weight": 1.0, "k": 2, "steps": 4, "step": 2.0, "eta": 5.0, "warmup": 0.1}
+    assert defaults == {"weight": 0.1, "k": 2, "steps": 4, "step": 2.0, "eta": 5.0, "warmup": 0.1, "mix_step": 0}
     del defaults["weight"]
     assert defaults == {n: inspect.signature(smoothmix).parameters[n].default for n in defaults}

@@ -49,6 +49,21 @@ def attack(
     return moved.detach()
 
 
+def attack_in_ball(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    noise: torch.Tensor,
+    *,
+    steps: int,
+    radius: float,
+) -> torch.Tensor:
+    """Returns what `attack` finds within an L2 radius by steps of 2 * radius / steps; the images for a radius of 0."""
+    if radius == 0:
+        return images
+    return attack(model, images, labels, noise, steps=steps, step=2 * radius / steps, radius=radius)
+
+
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]

@@ -45,14 +45,14 @@ def macer(
         lam: Weight of the margins.
         gamma: Margin xi up to which images are pushed: a radius of sigma/2 * gamma.
         start: Share of the training before the margins count.
-        reduction: "mean" for the loss of the batch, "none" for that of each image.
+        reduction: "mean" for the loss of the batch, "none" for each image's cross-entropy and the rest.
 
     Returns:
-        The loss, a scalar; or each image's, (N,).
+        The loss, a scalar; or its two parts, (N, 2).
     """
     logits = logits_of_copies(model, images, draw_noise(images, k, sigma, generator))  # (N, k, m)
-    ce = functional.nll_loss(log_mean_softmax(logits), labels, reduction=reduction)
+    ce = functional.nll_loss(log_mean_softmax(logits), labels, reduction="none")  # (N,)
     if progress < start:
-        return ce
+        return reduced(ce, torch.zeros_like(ce), reduction)
     margins = standard_margin(mean_class_quantiles(logits, beta), labels)  # (N,)
-    return ce + lam * sigma / 2 * reduced(hinge(margins, 0, gamma), reduction)
+    return reduced(ce, lam * sigma / 2 * hinge(margins, 0, gamma), reduction)

@@ -14,6 +14,8 @@ from raycsr.training.objectives.margins import hinge, standard_margin
 from raycsr.training.objectives.normal_quantile import log_mean_softmax, mean_class_quantiles
 
 Form = Literal["sum", "max"]
+_FLOAT32_LOWEST = -5.543  # Phi^-1(2^-26): 2p - 1 of a smaller p is rounded to -1
+_FLOAT32_HIGHEST = 5.420  # Phi^-1(1 - 2^-25): a larger p is rounded to 1
 
 
 def margin_cs(
@@ -31,8 +33,15 @@ def margin_cs(
     gamma_n: float = 4.0,
     gamma_s: float = 16.0,
     form: Form = "sum",
+    standard_too: bool = False,
+    drop_saturated: bool = False,
 ) -> torch.Tensor:
     """Returns CE of the mean softmax over k noisy copies + lam * sigma/2 * the batch's mean of `margin_terms`.
+
+    The published figures were made by the paper's code: form "max", lam 3, drop_saturated, and for pairs of classes
+    standard_too. The paper's formula is form "sum" with C as it is given; here C is first divided by the mean of what
+    its seed classes' rows sum up to, so that lam means the same for both forms, for one costly target and for nine, and
+    in whatever unit costs are told. Costs of different size keep their ratios.
 
     Args:
         model: The base classifier.
@@ -44,11 +53,14 @@ def margin_cs(
         generator: Source of the noise, on the device of the images.
         k: Noisy copies an image; a forward pass has N * k rows.
         beta: Inverse temperature of the softmax in the margins.
-        lam: Weight of the margins. It does not transfer between the two forms.
+        lam: Weight of the margins.
         gamma_n: Margin xi up to which images of classes without costs are pushed: a radius of sigma/2 * gamma_n.
         gamma_s: The same for images of seed classes; those that are wrong by more are left to CE.
         form: "sum" over all costly targets weighted by C, as the paper has it; "max", the hardest target
             only, without C, as its published code does.
+        standard_too: Whether images of seed classes have the other classes' margin, against all classes, as well.
+        drop_saturated: Whether a margin has no part in the loss where float32 takes one of its two probabilities for 0
+            or 1, as in the published code: Phi^-1 below -5.54 or above 5.42. Its gamma_s of 16 acts like 10.4 so.
 
     Returns:
         The loss, a scalar.
@@ -62,19 +74,31 @@ def margin_cs(
         raise UserError("margin_cs got no cost matrix; give costs, or use gaussian.")
     logits = logits_of_copies(model, images, draw_noise(images, k, sigma, generator))  # (N, k, m)
     ce = functional.nll_loss(log_mean_softmax(logits), labels)
-    terms = margin_terms(logits, labels, costs=costs, beta=beta, gamma_n=gamma_n, gamma_s=gamma_s, form=form)
+    row_sums = costs.sum(dim=1)  # (m,)
+    mean_of_seeds = row_sums.sum() / (row_sums > 0).sum().clamp(min=1)  # no indexing: the device does not wait
+    terms = margin_terms(
+        mean_class_quantiles(logits, beta),
+        labels,
+        costs=costs / mean_of_seeds,
+        gamma_n=gamma_n,
+        gamma_s=gamma_s,
+        form=form,
+        standard_too=standard_too,
+        drop_saturated=drop_saturated,
+    )
     return ce + lam * sigma / 2 * terms.mean()
 
 
 def margin_terms(
-    logits: torch.Tensor,
+    quantiles: torch.Tensor,
     labels: torch.Tensor,
     *,
     costs: torch.Tensor,
-    beta: float,
     gamma_n: float,
     gamma_s: float,
     form: Form,
+    standard_too: bool = False,
+    drop_saturated: bool = False,
 ) -> torch.Tensor:
     """Returns what each image lacks to its margin; sigma/2 times that is a radius.
 
@@ -84,29 +108,38 @@ def margin_terms(
     - "sum": the sum over j of C[y, j] * (gamma_s - xi_j) where |xi_j| < gamma_s; mistakes count too.
     - "max": gamma_s - xi where |xi| < gamma_s, xi = min over j in Omega_y of xi_j.
 
-    The positive side is the true class and not the top class: with that, xi_j is always 0, and has no
-    gradient, where the top class is the costly one. The conditions carry no gradient.
+    The positive side is the true class and not the top class, as in the published code for pairs: with that, xi_j is
+    always 0, and has no gradient, where the top class is the costly one. The conditions carry no gradient.
 
     Args:
-        logits: Logits of k noisy copies; (N, k, m).
+        quantiles: q, the normal quantiles of all classes (`mean_class_quantiles`); (N, m).
         labels: Classes of the images; int64 (N,).
-        costs: Cost matrix; (m, m).
-        beta: Inverse temperature of the softmax.
+        costs: Cost matrix C; (m, m).
         gamma_n: Margin for images of classes without costs.
         gamma_s: Margin for images of seed classes.
         form: "sum" or "max".
+        standard_too: Whether images of seed classes have the first of the three as well.
+        drop_saturated: Whether xi_j is left out where float32 takes one of its probabilities for 0 or 1.
 
     Returns:
         (N,).
     """
-    quantiles = mean_class_quantiles(logits, beta)  # (N, m)
     true_class = quantiles.gather(1, labels[:, None])  # (N, 1)
     standard = hinge(standard_margin(quantiles, labels), 0, gamma_n)  # (N,)
     row = costs[labels]  # (N, m)
     targets = row > 0  # (N, m): Omega_y
-    if form == "sum":
-        sensitive = (row * hinge(true_class - quantiles, -gamma_s, gamma_s)).sum(dim=1)  # (N,)
-    else:
-        hardest = quantiles.masked_fill(~targets, -math.inf).amax(dim=1, keepdim=True)  # (N, 1)
-        sensitive = hinge(true_class - hardest, -gamma_s, gamma_s).squeeze(1)  # (N,)
+    others = quantiles
+    if form == "max":
+        others = quantiles.masked_fill(~targets, -math.inf).amax(dim=1, keepdim=True)  # (N, 1), the hardest
+    terms = hinge(true_class - others, -gamma_s, gamma_s)  # (N, m), or (N, 1)
+    if drop_saturated:
+        terms = torch.where(_told_by_float32(true_class) & _told_by_float32(others), terms, 0)
+    sensitive = terms.squeeze(1) if form == "max" else (row * terms).sum(dim=1)  # (N,)
+    if standard_too:
+        sensitive = sensitive + standard
     return torch.where(targets.any(dim=1), sensitive, standard)
+
+
+def _told_by_float32(quantiles: torch.Tensor) -> torch.Tensor:
+    """Whether torch.distributions.Normal.icdf of the probability is finite: erfinv(2p - 1), in float32."""
+    return (quantiles > _FLOAT32_LOWEST) & (quantiles < _FLOAT32_HIGHEST)

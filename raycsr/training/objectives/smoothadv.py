@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from raycsr.training.objectives.attack import attack
+from raycsr.training.objectives.attack import attack_in_ball
 from raycsr.training.objectives.copies import cross_entropy_of_copies, draw_noise, logits_of_copies, ramp
-from raycsr.training.objectives.reweighting import Reduction, reduced
+from raycsr.training.objectives.reweighting import Reduction
 
 
 def smoothadv(
@@ -21,9 +21,10 @@ def smoothadv(
     steps: int = 10,
     radius: float = 0.5,
     warmup: float = 0.1,
+    multi_noise: bool = True,
     reduction: Reduction = "mean",
 ) -> torch.Tensor:
-    """Returns the mean CE over k noisy copies of each image's attacked self.
+    """Returns the mean CE over noisy copies of each image's attacked self.
 
     The attack is projected gradient ascent on -log of the mean softmax of the true class. Published: 10 steps,
     radius 64 to 512 / 256, k 1 to 8, a warm-up of 10 epochs of 150.
@@ -40,13 +41,14 @@ def smoothadv(
         steps: Gradient steps of the attack, of 2 * radius / steps each.
         radius: L2 distance that the attack moves an image at most, in [0, 1] pixel units.
         warmup: Share of the training over which the radius grows from 0.
+        multi_noise: Whether all k copies are in the loss; false leaves the first one there, as the paper's code does
+            unless it is told otherwise (`--train-multi-noise`). Its successors' code has all.
         reduction: "mean" for the loss of the batch, "none" for that of each image.
 
     Returns:
         The loss, a scalar; or each image's, (N,).
     """
     noise = draw_noise(images, k, sigma, generator)
-    reach = radius * ramp(progress, warmup)
-    if reach > 0:
-        images = attack(model, images, labels, noise, steps=steps, step=2 * reach / steps, radius=reach)
-    return reduced(cross_entropy_of_copies(logits_of_copies(model, images, noise), labels), reduction)
+    images = attack_in_ball(model, images, labels, noise, steps=steps, radius=radius * ramp(progress, warmup))
+    losses = cross_entropy_of_copies(logits_of_copies(model, images, noise[:, : k if multi_noise else 1]), labels)
+    return losses.mean() if reduction == "mean" else losses
