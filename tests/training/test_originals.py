@@ -1,8 +1,8 @@
 """Each objective beside its original, derived once more from the paper's formulas in the plainest way.
 
 On the same batch and noise: the loss, the gradient of all weights, and the batch statistics after it. The originals
-work with probabilities, ours with their logarithms. Left out of them is what published code adds to a probability before its
-logarithm, 1e-10, which no longer tells costly mistakes apart that are certain.
+work with probabilities, ours with their logarithms. Left out of them is what published code adds to a probability
+before its logarithm, 1e-10, which no longer tells costly mistakes apart that are certain.
 """
 
 import math
