@@ -32,6 +32,21 @@ def whole_batch(batch_size: int, num_images: int) -> int:
     return largest - largest % num_workers()
 
 
+def parts_of(batch: Batch, number: int) -> Iterator[Batch]:
+    """Yields so many parts of a batch, of equal size but for one image; where there are too few, some twice.
+
+    All workers take as many steps, whatever images of theirs could not be decoded.
+    """
+    if number == 1:  # without a copy
+        yield batch
+        return
+    size = len(batch.labels)
+    for part in torch.arange(max(size, number)).tensor_split(number):
+        chosen = part % size
+        names = [batch.image_ids[i] for i in chosen.tolist()]
+        yield batch._replace(images=batch.images[chosen], labels=batch.labels[chosen], image_ids=names)
+
+
 class InMemoryBatches:
     """Shuffled batches; each iteration is an epoch in a new order.
 

@@ -1,5 +1,6 @@
 """The training loop: an iterable of batches in, a callback an epoch. It knows no ray and no storage."""
 
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from raycsr.errors import UserError, nearest
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.prepare import resolve_precision
 from raycsr.progress import Progress
-from raycsr.training.batches import Batch
+from raycsr.training.batches import Batch, parts_of
 from raycsr.training.objectives import Objective
 from raycsr.training.options import TrainingOptions
 from raycsr.training.ranks import averaged, gathered, num_workers, rank, take_buffers_of_first
@@ -78,13 +79,19 @@ def check_training(options: TrainingOptions) -> None:
         raise UserError(f"unknown optimizer {options.optimizer!r}: {nearest(options.optimizer, _OPTIMIZERS)}")
     if options.schedule not in _SCHEDULES:
         raise UserError(f"unknown schedule {options.schedule!r}: {nearest(options.schedule, _SCHEDULES)}")
-    for name in ("epochs", "batch_size", "lr", "step_factor"):
+    for name in ("epochs", "batch_size", "split_batches", "lr", "step_factor"):
         if not getattr(options, name) > 0:
             raise UserError(f"training.{name} must be positive, got {getattr(options, name)}")
     if not 0 <= options.momentum < 1:
         raise UserError(f"training.momentum must lie in [0, 1), got {options.momentum}")
     if not options.weight_decay >= 0:
         raise UserError(f"training.weight_decay must be 0 or more, got {options.weight_decay}")
+    if options.batch_size % options.split_batches:
+        multiple = max(options.batch_size // options.split_batches, 1) * options.split_batches
+        raise UserError(
+            f"training.batch_size is {options.batch_size}, which training.split_batches, {options.split_batches}, does "
+            f"not divide; give a batch_size of {multiple}"
+        )
     if not 0 <= options.warmup_epochs < options.epochs:
         raise UserError(f"training.warmup_epochs is {options.warmup_epochs}: give less than epochs, {options.epochs}")
     _check_milestones(options)
@@ -166,9 +173,10 @@ class Trainer:
         self._costs = costs
         self._options = options
         self._device = model.scale.device
-        self._steps = options.epochs * len(batches)
+        self._names = "image_ids" in inspect.signature(objective).parameters
+        self._steps = options.epochs * len(batches) * options.split_batches
         self._optimizer = _optimizer(model, options)
-        self._schedule = _schedule(self._optimizer, options, len(batches))
+        self._schedule = _schedule(self._optimizer, options, len(batches) * options.split_batches)
         self.precision = _common_precision(options.precision, self._device)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == "fp16")
 
@@ -193,12 +201,13 @@ class Trainer:
             checked: tuple[torch.Tensor, Batch] | None = None
             what = f"epoch {self.epoch + 1} of {self._options.epochs}"
             with Progress(len(self._batches), what, "batches", shown=progress) as shown:
-                for batch in self._batches:
-                    losses.append(self.step(batch))
-                    images += len(batch.labels)
-                    if checked is not None:  # a step late, so that the device never waits for the host
-                        self._refuse_not_finite(*checked, self._step - 2)
-                    checked = losses[-1], batch
+                for loaded in self._batches:
+                    for batch in parts_of(loaded, self._options.split_batches):
+                        losses.append(self.step(batch))
+                        images += len(batch.labels)
+                        if checked is not None:  # a step late, so that the device never waits for the host
+                            self._refuse_not_finite(*checked, self._step - 2)
+                        checked = losses[-1], batch
                     shown.update()
             if checked is not None:
                 self._refuse_not_finite(*checked, self._step - 1)
@@ -227,6 +236,7 @@ class Trainer:
                 costs=self._costs,
                 progress=self._step / self._steps,
                 generator=self._generator,
+                **({"image_ids": batch.image_ids} if self._names else {}),
             )
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()

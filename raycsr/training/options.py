@@ -11,6 +11,8 @@ class TrainingOptions:
     Attributes:
         epochs: Number of passes over the images.
         batch_size: Number of images of a step, over all workers.
+        split_batches: Number of steps that a batch is taken in, with as many parts of it: published objectives of k
+            noisy copies take k steps of 256 / k images.
         optimizer: Optimiser: sgd or adamw.
         lr: Largest learning rate.
         momentum: Momentum of sgd, the same at every step.
@@ -32,6 +34,7 @@ class TrainingOptions:
 
     epochs: int = 10
     batch_size: int = 256
+    split_batches: int = 1
     optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9

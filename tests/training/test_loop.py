@@ -10,7 +10,7 @@ from raycsr.errors import UserError
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
 from raycsr.training.batches import InMemoryBatches
-from raycsr.training.loop import Trainer
+from raycsr.training.loop import Trainer, check_training
 from raycsr.training.objectives import gaussian
 from raycsr.training.options import TrainingOptions
 
@@ -38,6 +38,49 @@ def trainer(objective=gaussian, count=64, **options):
         options=TrainingOptions(**options),
     )
     return made, model
+
+
+def seen_steps(count, **options):
+    """The images of each step of a training, as it is given them, and its learning rates."""
+    steps = []
+
+    def objective(model, images, labels, *, sigma, costs, progress, generator, image_ids):
+        steps.append((image_ids, labels.tolist(), progress))
+        return gaussian(model, images, labels, sigma=sigma, costs=costs, progress=progress, generator=generator)
+
+    made, _ = trainer(objective, count, epochs=2, **options)
+    rates = []
+    step = made.step
+    made.step = lambda batch: (rates.append(made._schedule.get_last_lr()[0]), step(batch))[1]
+    made.run()
+    return steps, rates
+
+
+def test_a_batch_may_be_taken_in_several_steps():
+    """As a smaller batch size: the same order, parts, learning rates and progress."""
+    split = seen_steps(64, split_batches=4, schedule="step", milestones=(1,))
+    whole = seen_steps(64, schedule="step", milestones=(1,))
+    assert len(split[0]) == 4 * len(whole[0]) == 32
+    for i, (ids, labels, progress) in enumerate(whole[0]):
+        parts = split[0][4 * i : 4 * i + 4]
+        assert [len(part[0]) for part in parts] == [4] * 4
+        assert [i for part in parts for i in part[0]] == list(ids)
+        assert [label for part in parts for label in part[1]] == labels
+        assert [part[2] for part in parts] == [pytest.approx(progress + j / 32) for j in range(4)]
+    assert split[1] == [rate for rate in whole[1] for _ in range(4)]
+
+
+def test_as_many_steps_are_taken_of_a_batch_that_is_too_small():
+    steps, _ = seen_steps(3, split_batches=4)
+    assert [len(ids) for ids, *_ in steps] == [1] * 8
+    assert {i for ids, *_ in steps[:4] for i in ids} == {"0", "1", "2"}
+
+
+def test_a_batch_that_cannot_be_split_is_refused():
+    with pytest.raises(UserError, match="batch_size is 256.*split_batches, 3.*255"):
+        check_training(TrainingOptions(split_batches=3))
+    with pytest.raises(UserError, match="split_batches must be positive, got 0"):
+        check_training(TrainingOptions(split_batches=0))
 
 
 @pytest.mark.parametrize(

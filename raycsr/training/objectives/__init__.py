@@ -36,7 +36,10 @@ class Objective(Protocol):
         progress: float,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """Returns the loss of images (N, 3, H, W) in [0, 1] with labels (N,); progress is in [0, 1]."""
+        """Returns the loss of images (N, 3, H, W) in [0, 1] with labels (N,); progress is in [0, 1].
+
+        One with a further keyword `image_ids` is given the N names of the images.
+        """
 
 
 _WRITTEN: dict[str, Objective] = {
@@ -53,7 +56,8 @@ OBJECTIVES: dict[str, Objective] = {
 }
 COST_SENSITIVE = frozenset(name for name in OBJECTIVES if name.endswith("_cs"))
 _BATCH = ("model", "images", "labels")  # given by position
-_NOT_SET = {*inspect.signature(Objective.__call__).parameters, "reduction"}  # not by a user: no hyper-parameters
+# no hyper-parameters, which a user may set
+_NOT_SET = {*inspect.signature(Objective.__call__).parameters, "reduction", "image_ids"}
 
 
 def _wrong(objective: Any) -> str | None:
