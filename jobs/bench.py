@@ -35,7 +35,7 @@ from raycsr.results import load_votes
 from raycsr.smoothing.engine import Sampler
 from raycsr.smoothing.noise import Copies, Noise, noise_scheme
 from raycsr.smoothing.options import CHUNK, Draws, SamplingOptions
-from raycsr.training.augmentation import augmentation
+from raycsr.training.augmentation import Augmentation
 from raycsr.training.batches import InMemoryBatches
 from raycsr.training.loop import Epoch, Trainer
 from raycsr.training.objectives import Objective, resolve_objective
@@ -258,7 +258,7 @@ def trainer() -> list[dict]:
             labels,
             batch_size=BATCH,
             generator=torch.Generator().manual_seed(0),
-            augment=augmentation(options, (32, 32)),
+            augment=Augmentation(options, (32, 32)),
         )
         made = Trainer(
             ours,
@@ -279,7 +279,7 @@ def trainer() -> list[dict]:
 
         made.run(after)
         middle = {what: statistics.median(values[1:]) for what, values in rates.items()}  # the first round warms up
-        augmented = ", crop and flip by torchvision" if options.flip else ""
+        augmented = ", crop and flip" if options.flip else ""
         for what, rate in middle.items():
             shown = f"{what}, {name}{augmented if what == 'trainer' else ''}"
             rows.append({"what": shown, "images_per_second": rate, "ratio": rate / middle["bare loop"]})

@@ -14,7 +14,7 @@ from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import parse_rules
 from raycsr.models.spec import ModelOptions
-from raycsr.training.augmentation import augmentation
+from raycsr.training.augmentation import Augmentation
 from raycsr.training.loop import check_training
 from raycsr.training.objectives import resolve_objective
 from raycsr.training.validation import check_validation
@@ -60,7 +60,7 @@ def check(config):
     resolve_objective(config.objective.name, config.objective.args, costs=costs)
     check_training(config.training)
     check_validation(config.validation, config.sigma)
-    augmentation(config.augmentation, (32, 32))
+    Augmentation(config.augmentation, (32, 32))
 
 
 def config_of(options):

@@ -97,7 +97,7 @@ class TrainingPlan:
         data: Source of the images.
         num_images: Number of images to train on.
         num_held_out: Number of images that are held out for validation.
-        streamed: Whether images are read anew each epoch.
+        reading: Whether images are in memory, or streamed, and why; the batches are the same.
         epochs: Number of epochs.
         batch_size: Images of a batch, over all workers.
         notes: Lines about the data and its classes.
@@ -117,7 +117,7 @@ class TrainingPlan:
     data: str
     num_images: int
     num_held_out: int
-    streamed: bool
+    reading: str
     epochs: int
     batch_size: int
     notes: tuple[str, ...]
@@ -132,8 +132,9 @@ class TrainingPlan:
             f"{self.precision} on {self.device or f'{self.workers} workers'}",
             f"objective {self.objective}{arguments and f'({arguments})'} at sigma {self.sigma:g}, costs {self.costs}",
             f"data      {self.data}",
-            f"images    {self.num_images:,} to train on, {self.num_held_out:,} held out"
-            f"{', streamed' if self.streamed else ''}; {self.epochs} epochs of batches of {self.batch_size}",
+            f"images    {self.num_images:,} to train on, {self.num_held_out:,} held out; "
+            f"{self.epochs} epochs of batches of {self.batch_size}",
+            f"read      {self.reading}",
             *self.notes,
         )
 

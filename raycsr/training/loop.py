@@ -238,6 +238,7 @@ class Trainer:
                 generator=self._generator,
                 **({"image_ids": batch.image_ids} if self._names else {}),
             )
+        loss = self._weight(batch) * loss
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
         if self._options.clip_norm is not None:
@@ -250,6 +251,12 @@ class Trainer:
             self._schedule.step()
         self._step += 1
         return loss.detach()
+
+    def _weight(self, batch: Batch) -> torch.Tensor:
+        """What this worker's loss counts in the mean over workers: by its images, which may be fewer than others'."""
+        number = 0 if batch.repeated else len(batch.labels)
+        count = torch.full((), number, dtype=torch.float32, device=self._device)
+        return count / averaged(count).clamp(min=torch.finfo(torch.float32).tiny)  # 0 where no worker has an image
 
     def _update_average(self) -> None:
         if self._average is not None and self._options.ema is not None:

@@ -78,8 +78,9 @@ class AugmentationOptions:
     """The random augmentation of a training image before the noise, in this order.
 
     Attributes:
-        random_resized_crop: Smallest share of the image's area that a random crop, of aspect 3:4 to 4:3, keeps before
-            it is resized to the input size; .08 is usual for ImageNet. null resizes and crops as for evaluation.
+        random_resized_crop: Smallest share of the whole image's area that a random crop, of aspect 3:4 to 4:3, keeps
+            before it is resized to the input size; .08 is usual for ImageNet. Images are then streamed. null resizes
+            and crops as for evaluation.
         crop_padding: Number of black pixels to pad on each side before a random crop back to the input size; 4 is usual
             for CIFAR.
         flip: Whether to mirror half of the images.

@@ -26,7 +26,7 @@ class Broken(Exception):
     pass
 
 
-def trainer(objective, sigma, batch_norm, **options):
+def trainer(objective, sigma, batch_norm, missing=(), **options):
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(4) if batch_norm else nn.Identity()
     network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
@@ -36,7 +36,13 @@ def trainer(objective, sigma, batch_norm, **options):
     )
     return Trainer(
         model,
-        InMemoryBatches(IMAGES, LABELS, batch_size=8, generator=torch.Generator().manual_seed(1)),
+        InMemoryBatches(
+            IMAGES,
+            LABELS,
+            batch_size=8,
+            generator=torch.Generator().manual_seed(1),
+            subset=np.where(np.isin(np.arange(24), missing), -1, np.arange(24)),
+        ),
         objective=objective,
         sigma=sigma,
         generator=torch.Generator().manual_seed(2 + rank()),
@@ -91,6 +97,10 @@ CASES = {
     "gaussian": (gaussian, 0.0, False),
     "gaussian_cs": (OBJECTIVES["gaussian_cs"], 0.0, False),
     "smoothmix_cs": (OBJECTIVES["smoothmix_cs"], 0.25, True),
+    # of images 1, 4 and 9 to 13, which cannot be decoded, one worker has more than the other
+    "gaussian, unequal": (gaussian, 0.0, False, (1, 4, 9, 10, 11, 12, 13)),
+    "gaussian, nothing": (gaussian, 0.0, False, (21, 11, 1, 15)),  # all that the second worker has of the second batch
+    "gaussian_cs, unequal": (OBJECTIVES["gaussian_cs"], 0.0, False, (1, 4, 9, 10, 11, 12, 13)),
 }
 
 
@@ -138,7 +148,9 @@ def test_one_worker_has_everything():
     assert averaged(torch.tensor(3.0)) == 3
 
 
-@pytest.mark.parametrize("name", ["gaussian", "gaussian_cs"])
+@pytest.mark.parametrize(
+    "name", ["gaussian", "gaussian_cs", "gaussian, unequal", "gaussian, nothing", "gaussian_cs, unequal"]
+)
 def test_losses_and_weights_are_those_of_one_worker_with_the_whole_batch(two, name):
     losses, weights = trained(*CASES[name])
     for found, learned in (one[name] for one in two):

@@ -9,16 +9,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from raycsr.cli import main
+from raycsr.data.memory import read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source
 from raycsr.distributed.options import ObjectiveOptions, SearchOptions
 from raycsr.distributed.search.job import check_sweep
 from raycsr.distributed.training import fit as module
 from raycsr.distributed.training import plan as planning
+from raycsr.distributed.training import streamed_batches as streaming
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.plan import prepare
 from raycsr.distributed.training.streamed_batches import StreamedBatches
@@ -28,6 +31,10 @@ from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import Offset
 from raycsr.models.spec import ModelOptions
 from raycsr.results import ImageSet, Ownership, own_checkpoint
+from raycsr.training import batches as in_batches
+from raycsr.training.augmentation import Augmentation
+from raycsr.training.batches import InMemoryBatches
+from raycsr.training.loop import Trainer
 from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
 from raycsr.verbs.train import train
 
@@ -311,36 +318,126 @@ def test_a_training_of_another_schema_is_refused_by_name(options, tmp_path, caps
 
 
 @pytest.mark.ray
-def test_streams_what_does_not_fit_in_memory(options, cluster, monkeypatch):
+def test_what_does_not_fit_in_memory_is_streamed_to_the_same_weights(options, cluster, monkeypatch, capsys):
+    options["training"] = TrainingOptions(epochs=3, batch_size=64, lr=0.05, precision="fp32")
+    options["augmentation"] = AugmentationOptions(crop_padding=1, flip=True, color_jitter=0.2)
+    whole = train(**options, name="memory")
+    assert "\nread      in memory: 0.000193 GiB, of " in capsys.readouterr().out
     monkeypatch.setattr(planning, "_MEMORY_SHARE", 0.0)
-    plan = prepare(TrainConfig(**{k: v for k, v in options.items() if k not in ("results", "threads")}))
-    assert plan.stream
-    trained = train(**options, name="streamed")
-    history = load_base_classifier(trained.checkpoint).training_info["history"]
-    assert history[2]["loss"] < history[0]["loss"] and trained.metrics["accuracy"] is not None
+    streamed = train(**options, name="streamed")
+    assert "\nread      streamed: 0.000193 GiB, of 0 " in capsys.readouterr().out
+    steps = []
+
+    def step(trainer, batch):
+        if len(steps) == 20:  # of 16 an epoch
+            raise KeyboardInterrupt
+        steps.append(batch)
+        return original(trainer, batch)
+
+    original = Trainer.step
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(**options, name="killed")
+    monkeypatch.setattr(Trainer, "step", original)
+    killed = train(**options, name="killed")
+    weights = [load_base_classifier(one.checkpoint).components for one in (whole, streamed, killed)]
+    assert weights[0] == weights[1] == weights[2]
+    assert whole.metrics == streamed.metrics == killed.metrics
+
+
+def streamed_and_in_memory(data, model, augmentation, batch_size):
+    """The batches of one seed, read in two ways."""
+    source, preprocessing = open_source(data), load_base_classifier(model).preprocessing
+    images = source.list().images
+    augment = Augmentation(augmentation, preprocessing.input_size)
+    common = {"batch_size": batch_size}
+    streamed = StreamedBatches(
+        source, images, preprocessing, **common, generator=torch.Generator().manual_seed(0), augmentation=augment
+    )
+    pixels = read_pixels(source, images, preprocessing)
+    where = {image_id: position for position, image_id in enumerate(pixels.image_ids)}
+    in_memory = InMemoryBatches(
+        pixels.images,
+        pixels.labels,
+        **common,
+        subset=np.array([where.get(image_id, -1) for image_id in images["image_id"]]),
+        generator=torch.Generator().manual_seed(0),
+        image_ids=pixels.image_ids,
+        augment=augment,
+    )
+    return streamed, in_memory
+
+
+def contents(batches):
+    return [(batch.images.numpy().tobytes(), batch.labels.tolist(), list(batch.image_ids)) for batch in batches]
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("augmentation", [AugmentationOptions(), AugmentationOptions(random_resized_crop=0.5)])
-def test_streamed_batches_hold_each_readable_image_once(photographs, cluster, augmentation):
-    plan_source = open_source(photographs["data"])
-    images = plan_source.list().images
-    preprocessing = load_base_classifier(photographs["model"]).preprocessing
-    batches = StreamedBatches(
-        plan_source,
-        images,
-        preprocessing,
-        batch_size=2,
-        generator=torch.Generator().manual_seed(0),
-        options=augmentation,
-    )
-    assert len(batches) == 3
+@pytest.mark.parametrize("number", [1, 2])
+def test_streamed_batches_are_those_in_memory_to_the_byte_on_any_number_of_workers(cluster, monkeypatch, number):
+    class Unsteady(streaming.Augmented):
+        """Blocks that take more or less time, so that they overtake each other."""
+
+        def __call__(self, block):
+            time.sleep(int(block["seed"][0]) % 4 / 10)
+            return super().__call__(block)
+
+    monkeypatch.setattr(streaming, "_BLOCK", 16)
+    monkeypatch.setattr(streaming, "Augmented", Unsteady)
+    monkeypatch.setattr(in_batches, "num_workers", lambda: number)
+    options = AugmentationOptions(crop_padding=1, flip=True, rand_augment=5)
+    data = DataOptions("digits", split="train", limit=300)
+    shares = []
+    for rank in range(number):
+        monkeypatch.setattr(in_batches, "shard", lambda rank=rank: slice(rank, None, number))
+        streamed, in_memory = streamed_and_in_memory(data, ModelOptions("cifar_resnet8", input_size=8), options, 32)
+        epochs = [contents(in_memory), contents(in_memory)]
+        assert [contents(streamed), contents(streamed)] == epochs and epochs[0] != epochs[1]
+        shares.append(epochs[1])
+    monkeypatch.setattr(in_batches, "shard", lambda: slice(None))
+    _, whole = streamed_and_in_memory(data, ModelOptions("cifar_resnet8", input_size=8), options, 32)
+    list(whole)
+    for batch, *parts in zip(contents(whole), *shares, strict=True):
+        assert batch[2] == [name for names in zip(*(part[2] for part in parts), strict=True) for name in names]
+
+
+@pytest.mark.ray
+def test_an_image_that_cannot_be_decoded_is_left_out_of_the_same_batch_either_way(photographs, cluster):
+    with pytest.warns(UserWarning, match="1 of 6 images cannot be decoded"):
+        streamed, in_memory = streamed_and_in_memory(
+            photographs["data"], photographs["model"], AugmentationOptions(flip=True), 2
+        )
     with pytest.warns(UserWarning, match="1 images cannot be decoded, the first 'dog/1.png'"):
-        epoch = list(batches)
-    assert sorted(i for batch in epoch for i in batch.image_ids) == sorted(set(images.image_id) - {"dog/1.png"})
-    for batch in epoch:
-        assert batch.images.shape[1:] == (3, 8, 8) and batch.images.dtype == torch.uint8
-        assert [image_id.split("/")[0] == "dog" for image_id in batch.image_ids] == batch.labels.bool().tolist()
+        epoch = contents(streamed)
+    assert epoch == contents(in_memory) and sorted(len(batch[1]) for batch in epoch) == [1, 2, 2]
+
+
+@pytest.mark.ray
+def test_a_random_resized_crop_is_cut_from_whole_images_and_keyed_by_the_image(photographs, cluster):
+    crops = []
+    for batch_size in (2, 3):
+        streamed, _ = streamed_and_in_memory(
+            photographs["data"], photographs["model"], AugmentationOptions(random_resized_crop=0.5), batch_size
+        )
+        with pytest.warns(UserWarning, match="1 images cannot be decoded, the first 'dog/1.png'"):
+            epoch = list(streamed)
+        crops.append(
+            {name: image for batch in epoch for name, image in zip(batch.image_ids, batch.images, strict=True)}
+        )
+    assert crops[0].keys() == crops[1].keys() and len(crops[0]) == 5
+    for name, image in crops[0].items():
+        assert image.shape == (3, 8, 8) and torch.equal(image, crops[1][name])
+
+
+def test_the_crop_of_whole_images_is_the_same_on_every_machine(options, monkeypatch):
+    config = {k: v for k, v in options.items() if k not in ("results", "threads")}
+    config["augmentation"] = AugmentationOptions(random_resized_crop=0.5)
+    for share in (0.0, 1e9):
+        monkeypatch.setattr(planning, "_MEMORY_SHARE", share)
+        plan = prepare(TrainConfig(**config))
+        assert plan.stream and "random_resized_crop cuts from whole images" in plan.reading
+    with pytest.raises(UserError, match="stream is false, and augmentation.random_resized_crop .* leave one"):
+        prepare(TrainConfig(**config, stream=False))
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,13 @@ from raycsr.distributed.search.arguments import SweepArguments
 from raycsr.distributed.search.space import at_point, corner_points, first_difference, with_later_options
 from raycsr.distributed.search.trials import Sweep
 from raycsr.distributed.training.arguments import TrainConfig
-from raycsr.distributed.training.plan import check, prepare
+from raycsr.distributed.training.plan import check, prepare, reading_of
 from raycsr.distributed.training.ray_train import check_workers
 from raycsr.errors import UserError, nearest
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.spec import ModelOptions, Preprocessing
+from raycsr.models.spec import Preprocessing
 from raycsr.reports.comparison import rank_trials
 from raycsr.results import SCHEMA_VERSION, own_checkpoint, refuse_other_schema
 from raycsr.store import Store
@@ -83,15 +83,20 @@ def pixels_of_each_backbone(sweep: Sweep) -> dict[Preprocessing, Pixels]:
     Returns:
         Preprocessing -> all images; without those that are streamed.
     """
+    images = sweep.listing.images
     pixels: dict[Preprocessing, Pixels] = {}
-    seen: list[ModelOptions] = []
+    inputs: dict[str, Preprocessing] = {}
+    said: set[str] = set()
     for one in sweep.corners:
-        if one.model not in seen:
-            seen.append(one.model)
-            plan = prepare(one, sweep.listing)
-            preprocessing = plan.model.preprocessing
-            if not plan.stream and preprocessing not in pixels:
-                pixels[preprocessing] = read_pixels(plan.source, sweep.listing.images, preprocessing)
+        backbone = str(one.model)
+        if backbone not in inputs:
+            inputs[backbone] = prepare(one, sweep.listing).model.preprocessing
+        stream, reading = reading_of(one, len(images), preprocessing := inputs[backbone])
+        if (line := f"read      {one.model.label}: {reading}") not in said:
+            print(line)
+            said.add(line)
+        if not stream and preprocessing not in pixels:
+            pixels[preprocessing] = read_pixels(open_source(one.data), images, preprocessing)
     return pixels
 
 

@@ -246,7 +246,7 @@ def _train(
                 save(plan, model, state, history, checkpoint)
             tune.report(report_of(history[-1]))
 
-    held = None if plan.stream else pixels[plan.model.preprocessing]
+    held = None if plan.stream else pixels.get(plan.model.preprocessing)  # the driver's machine may have streamed them
     fit(plan, held, resume=resume, after_epoch=after, progress=False, workers=workers)
 
 

@@ -24,8 +24,8 @@ class TrainConfig:
         augmentation: The random augmentation of an image before the noise.
         validation: The held-out images by whose certificates the training is judged.
         seed: Seed of the order of the images, the augmentation, the noise and the network's own randomness.
-        stream: Whether to read the images anew each epoch, through Ray Data; by default where they do not fit in
-            memory.
+        stream: Whether to read the images anew each epoch, through Ray Data, in the same batches; by default where they
+            do not fit in memory, or random_resized_crop cuts from whole images.
         allow_test_images: Whether to take images of which a folder, split or shard is named test, val or validation.
     """
 

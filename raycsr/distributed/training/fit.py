@@ -16,7 +16,7 @@ from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.progress import Progress
-from raycsr.training.augmentation import augmentation
+from raycsr.training.augmentation import Augmentation
 from raycsr.training.batches import InMemoryBatches
 from raycsr.training.loop import Batches, Epoch, Trainer
 from raycsr.training.ranks import rank
@@ -102,6 +102,7 @@ def _split(plan: Plan, pixels: Pixels | None) -> tuple[InMemoryBatches | Streame
     listed, preprocessing = plan.listing.images, plan.model.preprocessing
     held_rows = listed.iloc[np.concatenate([plan.held_out.random, plan.held_out.seed_class])]
     of_all_classes = set(listed["image_id"].iloc[plan.held_out.random])
+    augment = Augmentation(config.augmentation, preprocessing.input_size)
     batches: InMemoryBatches | StreamedBatches
     if pixels is None:
         held = read_pixels(plan.source, held_rows, preprocessing)
@@ -111,15 +112,16 @@ def _split(plan: Plan, pixels: Pixels | None) -> tuple[InMemoryBatches | Streame
             preprocessing,
             batch_size=config.training.batch_size,
             generator=generator,
-            options=config.augmentation,
+            augmentation=augment,
         )
     else:
         where = {image_id: position for position, image_id in enumerate(pixels.image_ids)}
 
         def positions(rows: pd.DataFrame) -> np.ndarray:
-            return np.array([where[i] for i in rows["image_id"] if i in where], np.int64)
+            return np.array([where.get(i, -1) for i in rows["image_id"]], np.int64)  # -1: cannot be decoded
 
-        held = pixels.take(positions(held_rows))
+        of_held = positions(held_rows)
+        held = pixels.take(of_held[of_held >= 0])
         batches = InMemoryBatches(
             pixels.images,
             pixels.labels,
@@ -127,7 +129,7 @@ def _split(plan: Plan, pixels: Pixels | None) -> tuple[InMemoryBatches | Streame
             batch_size=config.training.batch_size,
             generator=generator,
             image_ids=pixels.image_ids,
-            augment=augmentation(config.augmentation, preprocessing.input_size),
+            augment=augment,
         )
     return batches, held, sum(image_id in of_all_classes for image_id in held.image_ids)
 

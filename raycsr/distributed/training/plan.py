@@ -17,8 +17,9 @@ from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import Preprocessing
 from raycsr.results import ImageSet, trained_on
-from raycsr.training.augmentation import augmentation
+from raycsr.training.augmentation import Augmentation
 from raycsr.training.loop import check_training
 from raycsr.training.objectives import Objective, resolve_objective
 from raycsr.training.validation import HeldOut, check_validation, hold_out
@@ -38,6 +39,7 @@ class Plan:
     held_out: HeldOut
     model: BaseClassifier
     stream: bool
+    reading: str  # in words: in memory or streamed, and why
 
     @cached_property
     def trained_on(self) -> list[dict[str, Any]]:
@@ -62,11 +64,20 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
     model = load_base_classifier(config.model, num_classes=len(listing.class_names), new_head=True)
     check_classes(listing, model, config.model.name)
     model.rules = ()  # those of a checkpoint were tuned for its weights
-    stream = config.stream
-    if stream is None:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        stream = num_bytes(len(listing.images), model.preprocessing) > _MEMORY_SHARE * memory
-    return Plan(config, source, listing, costs, objective, held_out, model, stream)
+    stream, reading = reading_of(config, len(listing.images), model.preprocessing)
+    return Plan(config, source, listing, costs, objective, held_out, model, stream, reading)
+
+
+def reading_of(config: TrainConfig, num_images: int, preprocessing: Preprocessing) -> tuple[bool, str]:
+    """Whether a training's images are streamed; and that, with its reason, in words."""
+    if config.augmentation.random_resized_crop is not None:  # memory would hold what evaluation crops
+        return True, "streamed, for random_resized_crop cuts from whole images"
+    if config.stream is not None:
+        return config.stream, "streamed, as asked for" if config.stream else "in memory, as asked for"
+    memory = _MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = num_bytes(num_images, preprocessing)
+    figures = f"{needed / 2**30:,.3g} GiB, of {memory / 2**30:,.3g} that they may take here"
+    return needed > memory, f"{'streamed' if needed > memory else 'in memory'}: {figures}"
 
 
 def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective, HeldOut]:
@@ -80,7 +91,12 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     if not config.sigma > 0:
         raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {config.sigma}")
     check_validation(config.validation, config.sigma)
-    augmentation(config.augmentation, (1, 1))
+    Augmentation(config.augmentation, (1, 1))
+    if config.stream is False and config.augmentation.random_resized_crop is not None:
+        raise UserError(
+            "stream is false, and augmentation.random_resized_crop cuts from whole images, which are streamed: leave "
+            "one of the two out"
+        )
     costs = CostMatrix.from_spec(config.costs, len(listing.class_names), listing.class_names)
     objective = resolve_objective(config.objective.name, config.objective.args, costs=costs)
     labels = listing.images["label"].to_numpy(np.int64)

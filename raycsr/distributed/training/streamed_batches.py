@@ -17,12 +17,9 @@ from raycsr.data.decode import decode_images, rgb_image
 from raycsr.data.images import Image
 from raycsr.data.sources import Source
 from raycsr.distributed.sampling.deaths import SharedDeaths, survive
-from raycsr.errors import UserError
 from raycsr.models.spec import Preprocessing
-from raycsr.training.augmentation import augmentation
-from raycsr.training.batches import Batch, whole_batch
-from raycsr.training.options import AugmentationOptions
-from raycsr.training.ranks import num_workers, shard
+from raycsr.training.augmentation import Augmentation
+from raycsr.training.batches import Batch, draw_epoch, whole_batch, without_gaps
 
 _BLOCK = 256  # images a task
 
@@ -34,19 +31,17 @@ class Augmented:
     Attributes:
         source: Source that the images are read from.
         preprocessing: Preprocessing of the base classifier, whose input size is used.
-        options: Options of the augmentation.
-        seed: Seed of this epoch; with a block's first image it determines the block's randomness.
+        augmentation: Augmentation, which draws by each image's own seed.
         deaths: Deaths of the stream's processes; None in this process alone.
     """
 
     source: Source
     preprocessing: Preprocessing
-    options: AugmentationOptions
-    seed: int
+    augmentation: Augmentation
     deaths: SharedDeaths | None = None
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Adds `image`, uint8 (N, H, W, 3), and `error` to a block that has `image_id`, `label` and `position`."""
+        """Adds `image`, uint8 (N, H, W, 3), and `error` to a block that has `image_id`, `label` and `seed`."""
         return survive(self.deaths, "decoded", block, self._augmented, self._given_up)
 
     def _given_up(self, block: dict[str, np.ndarray], why: str) -> dict[str, np.ndarray]:
@@ -54,35 +49,34 @@ class Augmented:
         return {**block, "image": black, "error": np.array([why], object)}
 
     def _augmented(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        augment = augmentation(self.options, self.preprocessing.input_size)
-        images: list[torch.Tensor] = []
+        images: list[torch.Tensor] = []  # (H, W, 3) each
         errors: list[str] = []
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed + int(block["position"][0]))
-            for turn in self.source.read_in_turns([str(image_id) for image_id in block["image_id"]]):
-                while turn:  # one by one: of encoded images and of those of their own size few are in memory
-                    image, error = self._decoded(turn.pop(0))
-                    images.append(image if augment is None else augment(image))
-                    errors.append(error or "")
-        pixels = torch.stack(images).permute(0, 2, 3, 1).contiguous().numpy()
+        for turn in self.source.read_in_turns([str(image_id) for image_id in block["image_id"]]):
+            while turn:  # one by one: of encoded images and of those of their own size few are in memory
+                image, error = self._decoded(turn.pop(0), int(block["seed"][len(images)]))
+                images.append(image)
+                errors.append(error or "")
+        pixels = self.augmentation(torch.stack(images), torch.tensor(block["seed"])).contiguous().numpy()
         return {**block, "image": pixels, "error": np.array(errors, object)}
 
-    def _decoded(self, encoded: Image) -> tuple[torch.Tensor, str | None]:
-        """An image, uint8 (3, H, W), black where it cannot be decoded, and why."""
-        if self.options.random_resized_crop is None:  # resized and cropped as for evaluation
+    def _decoded(self, encoded: Image, seed: int) -> tuple[torch.Tensor, str | None]:
+        """An image of the input size, uint8 (H, W, 3), black where it cannot be decoded, and why."""
+        if self.augmentation.options.random_resized_crop is None:  # resized and cropped as for evaluation
             decoded = decode_images([encoded], self.preprocessing)
-            return torch.from_numpy(decoded["image"][0]).permute(2, 0, 1), decoded["error"][0]
+            return torch.from_numpy(decoded["image"][0]), decoded["error"][0]
         try:
-            return pil_to_tensor(rgb_image(encoded)), None  # of its own size, which is cropped from
+            whole = pil_to_tensor(rgb_image(encoded))  # of its own size
+            return self.augmentation.resized_crop(whole, seed).permute(1, 2, 0), None
         except Exception as problem:  # any decoder's error concerns this image alone
-            black = torch.zeros((3, *self.preprocessing.input_size), dtype=torch.uint8)
+            black = torch.zeros((*self.preprocessing.input_size, 3), dtype=torch.uint8)
             return black, without_credentials(f"{type(problem).__name__}: {problem}")
 
 
 class StreamedBatches:
-    """Shuffled batches of images that are read anew each epoch; Ray Data works ahead of the training.
+    """Shuffled batches of images that are read anew each epoch; each iteration is an epoch (`draw_epoch`).
 
-    Each worker reads its shard of every batch. Images that cannot be decoded are left out, with a warning.
+    Ray Data works ahead of the training, and keeps the order. Each worker reads its shard of every batch. Images that
+    cannot be decoded are left out, with a warning.
     """
 
     def __init__(
@@ -93,7 +87,7 @@ class StreamedBatches:
         *,
         batch_size: int,
         generator: torch.Generator,
-        options: AugmentationOptions,
+        augmentation: Augmentation,
     ) -> None:
         """Reads nothing yet.
 
@@ -103,10 +97,10 @@ class StreamedBatches:
             preprocessing: Preprocessing of the base classifier.
             batch_size: Number of images of a batch, over all workers.
             generator: Generator of the order and the augmentation.
-            options: Options of the augmentation.
+            augmentation: Augmentation of the images.
         """
         self.generator = generator
-        self._source, self._preprocessing, self._options = source, preprocessing, options
+        self._source, self._preprocessing, self._augmentation = source, preprocessing, augmentation
         self._images = images[["image_id", "label"]]
         self._batch_size = whole_batch(batch_size, len(images))
 
@@ -121,39 +115,33 @@ class StreamedBatches:
     def __iter__(self) -> Iterator[Batch]:
         """Yields the batches of one epoch.
 
-        A batch of which no image can be decoded is the one before once more: all workers take as many steps.
-
         Raises:
             UserError: None of the first batch's images can be decoded.
         """
-        order = torch.randperm(len(self._images), generator=self.generator).numpy()
-        seed = int(torch.randint(2**62, (), generator=self.generator))
-        whole = np.arange(len(self) * self._batch_size).reshape(len(self), self._batch_size)
-        mine = whole[:, shard()].ravel()  # positions in the epoch's order
-        shuffled = self._images.iloc[order[mine]].assign(position=mine)
+        epoch = draw_epoch(len(self._images), self._batch_size, self.generator)
+        positions, seeds = (torch.cat(parts).numpy() for parts in zip(*epoch, strict=True))
+        mine = self._images.iloc[positions].assign(seed=seeds)
         blocks = [
-            pa.Table.from_pandas(shuffled.iloc[start : start + _BLOCK], preserve_index=False)
-            for start in range(0, len(shuffled), _BLOCK)
+            pa.Table.from_pandas(mine.iloc[start : start + _BLOCK], preserve_index=False)
+            for start in range(0, len(mine), _BLOCK)
         ]
-        augmented = Augmented(self._source, self._preprocessing, self._options, seed, self._deaths)
+        augmented = Augmented(self._source, self._preprocessing, self._augmentation, self._deaths)
         dataset = ray.data.from_arrow(blocks).map_batches(augmented, batch_size=None, num_cpus=1)
+        dataset.context.execution_options.preserve_order = True  # else blocks come as they are ready
         failed: dict[str, str] = {}
-        batch: Batch | None = None
-        size = self._batch_size // num_workers()
-        for block in dataset.iter_batches(batch_size=size, batch_format="numpy"):
-            good = np.flatnonzero(block["error"] == "")
-            bad = np.flatnonzero(block["error"] != "")
-            failed.update(zip(block["image_id"][bad], block["error"][bad], strict=True))
-            if len(good):
-                pixels = torch.from_numpy(block["image"][good]).permute(0, 3, 1, 2)  # (B, 3, H, W)
-                labels = torch.from_numpy(block["label"][good].astype(np.int64))
-                batch = Batch(pixels, labels, block["image_id"][good].tolist())
-            if batch is None:
-                first, why = next(iter(failed.items()))
-                raise UserError(f"none of the first {size} images can be decoded, as {first!r}: {why}; check the data")
-            yield batch
+        read = dataset.iter_batches(batch_size=len(epoch[0][0]), batch_format="numpy")
+        yield from without_gaps((_batch(block, failed) for block in read), failed)
         if failed:
             first, why = next(iter(failed.items()))
             warnings.warn(
                 f"{len(failed)} images cannot be decoded, the first {first!r}: {why}; they are left out", stacklevel=2
             )
+
+
+def _batch(block: dict[str, np.ndarray], failed: dict[str, str]) -> Batch:
+    """The images of a block that could be decoded; the others go to `failed`, id -> why."""
+    good, bad = np.flatnonzero(block["error"] == ""), np.flatnonzero(block["error"] != "")
+    failed.update(zip(block["image_id"][bad], block["error"][bad], strict=True))
+    pixels = torch.from_numpy(block["image"][good]).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    labels = torch.from_numpy(block["label"][good].astype(np.int64))
+    return Batch(pixels, labels, block["image_id"][good].tolist())

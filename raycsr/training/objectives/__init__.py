@@ -36,9 +36,10 @@ class Objective(Protocol):
         progress: float,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """Returns the loss of images (N, 3, H, W) in [0, 1] with labels (N,); progress is in [0, 1].
+        """Returns the loss of images (N, 3, H, W) in [0, 1] with labels (N,), a mean over them; progress is in [0, 1].
 
-        One with a further keyword `image_ids` is given the N names of the images.
+        One with a further keyword `image_ids` is given the N names of the images. Of several workers each has its own
+        images of the batch, and the mean of their losses counts each by how many.
         """
 
 

@@ -112,6 +112,8 @@ class Reweighted:
         )  # (N,), or (N, 2)
         weighed = losses if losses.ndim == 1 else losses[:, 0]  # (N,)
         sensitivity = costs.sum(dim=1)[labels]  # (N,)
-        total = averaged(sensitivity.sum())  # over workers: the mean of their losses is the loss of the whole batch
+        # Over workers: the mean of their losses, each counted by its number of images, is the loss of the whole batch.
+        total, number = averaged(torch.stack([sensitivity.sum(), torch.ones_like(sensitivity).sum()]))
         total = total.clamp(min=torch.finfo(costs.dtype).tiny)  # 0 / tiny is 0: no branch, no host sync
-        return losses.sum() / len(losses) + weight * (sensitivity / total * weighed).sum()
+        second = (sensitivity / total * weighed).sum() * (number / len(losses))
+        return losses.sum() / len(losses) + weight * second
