@@ -29,6 +29,7 @@ _HOMES = {
     "load_attacks": "raycsr.results",
     "load_base_classifier": "raycsr.models.loading",
     "load_certificates": "raycsr.results",
+    "load_predictions": "raycsr.results",
     "load_votes": "raycsr.results",
     "summarize": "raycsr.certification",
 }

@@ -9,6 +9,7 @@ from raycsr.results.locations import find_experiments, find_runs, list_runs, res
 from raycsr.results.locuslab import read_locuslab_tsv
 from raycsr.results.merging import begun_here, deduplicated, missing_images, rows_of, texts_of_rules
 from raycsr.results.owners import Ownership, own_checkpoint
+from raycsr.results.predictions import load_predictions
 from raycsr.results.runs import Run
 from raycsr.results.schema import SCHEMA_VERSION, VOTES, histograms, refuse_other_schema, sparse_votes, votes_table
 
@@ -33,6 +34,7 @@ __all__ = [
     "list_runs",
     "load_attacks",
     "load_certificates",
+    "load_predictions",
     "load_votes",
     "missing_images",
     "note_known_sets",

@@ -17,7 +17,7 @@ from raycsr.store import READERS, Store
 
 T = TypeVar("T")
 
-_FOLDERS = {"runs", "sweeps", "checkpoints"}  # of an experiment
+_FOLDERS = {"runs", "sweeps", "checkpoints", "predictions"}  # of an experiment
 
 
 def find_experiments(location: str | os.PathLike[str]) -> list[Store]:
@@ -81,6 +81,11 @@ def resolve_run(location: str | os.PathLike[str]) -> Run:
         runs += [run for run in _siblings(parent) if run.run_id.startswith(prefix)]
     if len(runs) == 1:
         return runs[0]
+    if not runs and Store(location).exists("predictions.json"):
+        raise UserError(
+            f"{location!r} is no run but a set of predictions, a folder that is copied and deleted by itself; "
+            "raycsr.load_predictions reads it"
+        )
     if not runs:
         raise UserError(f"no run at {location!r}; give the folder that `raycsr sample` printed, or a prefix of it")
     several = ", ".join(run.location for run in runs[:5])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from raycsr.errors import DamagedFile, UserError
+from raycsr.results.locations import find_experiments
+from raycsr.results.notes import is_text, read_note
 from raycsr.results.parts import Parts
 from raycsr.results.schema import refuse_other_schema
 from raycsr.store import Store
@@ -34,7 +37,10 @@ PREDICTIONS = pa.schema(
     ]
 )
 
-_FACTS = "predictions.json"
+FACTS = "predictions.json"
+"""The file of a set that says what it is of."""
+
+_KEY = ["image_id", "version"]
 
 
 class PredictionSet:
@@ -61,15 +67,15 @@ class PredictionSet:
         Raises:
             UserError: it was begun under another schema.
         """
-        if self.store.create(_FACTS, json.dumps(facts, indent=1).encode()):
+        if self.store.create(FACTS, json.dumps(facts, indent=1).encode()):
             return
         try:
-            noted = json.loads(self.store.read(_FACTS))
+            noted = json.loads(self.store.read(FACTS))
         except (ValueError, RecursionError) as error:
-            raise DamagedFile(f"{self.store.location}/{_FACTS}", "it is no JSON", "delete it") from error
+            raise DamagedFile(f"{self.store.location}/{FACTS}", "it is no JSON", "delete it") from error
         if not isinstance(noted, dict):
-            raise DamagedFile(f"{self.store.location}/{_FACTS}", "it is no JSON object", "delete it")
-        refuse_other_schema(noted, f"{self.store.location}/{_FACTS}")
+            raise DamagedFile(f"{self.store.location}/{FACTS}", "it is no JSON object", "delete it")
+        refuse_other_schema(noted, f"{self.store.location}/{FACTS}")
 
     def write(self, part: str, predictions: pa.Table) -> None:
         """Commits a part."""
@@ -79,23 +85,95 @@ class PredictionSet:
         """A committed part; None where there is none, or it cannot be read."""
         return self._parts.one(part, PREDICTIONS.names) if self._parts.store.exists(part) else None
 
-    def read(self, images: pd.DataFrame) -> pd.DataFrame:
-        """The predictions of some images, of a listing's image_id and version, in their order.
+    def facts(self) -> dict[str, Any]:
+        """What the set is of, as it was noted.
+
+        Raises:
+            DamagedFile: it is not what was written.
+            UserError: it is of another schema.
+        """
+        fields = {
+            "model": is_text,
+            "sigma": lambda sigma: type(sigma) in (int, float),
+            "answer": _has_spec,
+            "rule": _has_spec,
+        }
+        facts = read_note(self.store, FACTS, fields, "delete it")
+        refuse_other_schema(facts, f"{self.store.location}/{FACTS}")
+        return facts
+
+    def all(self) -> pd.DataFrame:
+        """The predictions of all images, each version of an image once, in the order of their ids.
 
         Where an image was asked about several times, as after an error, the first answer by part name stands: which it
         is does not depend on what it says.
         """
         rows = self._parts.read(PREDICTIONS.names).to_pandas()
         rows = rows.sort_values("error", key=lambda errors: errors.notna(), kind="stable")
-        return images[["image_id", "version"]].merge(rows.drop_duplicates(["image_id", "version"]), how="inner")
+        return rows.drop_duplicates(_KEY).sort_values(_KEY, ignore_index=True)
+
+    def read(self, images: pd.DataFrame) -> pd.DataFrame:
+        """The predictions of some images, of a listing's image_id and version, in their order."""
+        return images[_KEY].merge(self.all(), how="inner")
+
+    def count(self) -> int:
+        """How many images something is said of, be it that it abstains; not those with an error."""
+        rows = self._parts.read([*_KEY, "error"]).to_pandas()
+        return len(rows[rows["error"].isna()].drop_duplicates(_KEY))
 
     def lacking(self, images: pd.DataFrame, *, retry_errors: bool) -> pd.DataFrame:
         """Of a listing's images those that have no prediction, or with `retry_errors` none but an error."""
-        done = self._parts.read(["image_id", "version", "error"]).to_pandas()
+        done = self._parts.read([*_KEY, "error"]).to_pandas()
         if retry_errors:
             done = done[done["error"].isna()]
-        keys = pd.MultiIndex.from_frame(done[["image_id", "version"]])
-        return images[~pd.MultiIndex.from_frame(images[["image_id", "version"]]).isin(keys)]
+        keys = pd.MultiIndex.from_frame(done[_KEY])
+        return images[~pd.MultiIndex.from_frame(images[_KEY]).isin(keys)]
+
+
+def find_predictions(location: str | os.PathLike[str]) -> list[PredictionSet]:
+    """All sets of predictions at or under a location: a set, an experiment, or a results folder; sorted by location."""
+    store = Store(location)
+    if store.exists(FACTS):
+        return [PredictionSet(store)]
+    experiments = find_experiments(location)
+    sets = [
+        experiment.at(f"predictions/{name}") for experiment in experiments for name in experiment.names("predictions")
+    ]
+    return [PredictionSet(one) for one in sets if one.exists(FACTS)]
+
+
+def load_predictions(predictions: str | os.PathLike[str]) -> pd.DataFrame:
+    """Reads what `raycsr predict` said of images.
+
+    Args:
+        predictions: The set's folder, which `raycsr predict` prints last, local or `s3://...`; or a folder of results
+            that has no other.
+
+    Returns:
+        One row an image, in the order of their ids, with the columns of `raycsr.results.predictions.PREDICTIONS`:
+        `answer` and `name` are null where it abstains, `error` says why nothing is said. An image whose file was
+        replaced after it was asked about has a row for each `version` of the file.
+
+    Raises:
+        UserError: where there is no such set, or several.
+
+    Example:
+        >>> load_predictions(folder)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        raycsr.errors.UserError: no predictions at ...; give the folder that `raycsr predict` printed last
+    """
+    found = find_predictions(predictions)
+    if len(found) == 1:
+        found[0].facts()
+        return found[0].all()
+    where = repr(os.fspath(predictions))
+    if not found:
+        raise UserError(f"no predictions at {where}; give the folder that `raycsr predict` printed last")
+    raise UserError(f"{where} means {len(found)} sets of predictions, the first {found[0].store.location}; name one")
+
+
+def _has_spec(value: Any) -> bool:
+    return isinstance(value, dict) and is_text(value.get("spec"))
 
 
 def write_table(predictions: pd.DataFrame, path: str) -> None:

@@ -11,6 +11,7 @@ from raycsr.reports.text import as_text
 from raycsr.results import Run, find_experiments, list_runs
 from raycsr.results.collect import check_sweep
 from raycsr.results.locations import or_warn
+from raycsr.results.predictions import PredictionSet, find_predictions
 from raycsr.results.runs import ImageCounts
 from raycsr.results.state import RunState
 from raycsr.store import Store
@@ -29,7 +30,7 @@ _COLUMNS = {  # of `list_runs` -> as they are shown
 
 
 def ls(results: str) -> pd.DataFrame:
-    """Lists runs and how far each of them is, sweeps and checkpoints; or all models, objectives, costs and the like.
+    """Lists runs and how far each is, sweeps, checkpoints, predictions; or all models, objectives, costs and the like.
 
     Of each run's images, `done` have votes under every decision rule, `missing` are still to be sampled, and
     `errored` could not be. A run is running, finished, stopped (continue it by the same command) or died; or it is of
@@ -57,6 +58,7 @@ def ls(results: str) -> pd.DataFrame:
     counts = pd.DataFrame([one for one in progress if one is not None], columns=ImageCounts._fields)
     runs[["done", "missing", "errored"]] = counts[["done", "missing", "errored"]]
     others = [line for experiment in find_experiments(results) for line in _others(experiment)]
+    others += [_predictions(one) for one in find_predictions(results)]
     if len(runs):
         print(_table(runs))
         print(f"\nname a run as {_name(runs.iloc[0], store)}; the beginning of an id is enough where no other has it")
@@ -108,6 +110,15 @@ def _others(experiment: Store) -> list[str]:
     sweeps = [_sweep(experiment.at(f"sweeps/{name}")) for name in experiment.names("sweeps")]
     checkpoints = [name for name in experiment.names("checkpoints") if name.endswith(".pt")]
     return [*sweeps, *(f"checkpoint {experiment.location}/checkpoints/{name}" for name in checkpoints)]
+
+
+def _predictions(one: PredictionSet) -> str:
+    try:
+        facts = one.facts()
+    except UserError as error:
+        return f"predictions {one.store.location}: {error}"
+    how = f"{facts['model']} at sigma {facts['sigma']:g}, rule {facts['rule']['spec']}, {facts['answer']['spec']}"
+    return f"predictions {one.store.location}: {one.count():,} images, by {how}"
 
 
 def _sweep(sweep: Store) -> str:

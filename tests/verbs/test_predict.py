@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from raycsr import UserError, load_predictions
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import digits_arrays
@@ -94,19 +95,46 @@ def test_images_are_answered_by_a_model(predict, model):
     assert pd.isna(broken["answer"]) and broken["n"] == 0 and "UnidentifiedImageError" in broken["error"]
 
 
+def test_a_set_is_listed_read_and_no_run(predict, model, photos, tmp_path, capsys):
+    location = predict("--model.name", model, "--sigma", ".1", "--answer", "argmax")[1].splitlines()[-1]
+    shutil.copy(photos / "0.png", photos / "broken.png")
+    os.utime(photos / "broken.png", ns=(1, 1))
+    predict("--model.name", model, "--sigma", ".1", "--answer", "argmax")
+    rows = load_predictions(location)
+    assert rows["image_id"].tolist() == [*(f"{i}.png" for i in range(6)), "broken.png", "broken.png"]
+    assert rows["error"].notna().sum() == 1 and (rows.columns == PREDICTIONS.names).all()
+    assert load_predictions(tmp_path / "results").equals(rows)
+    for place in (tmp_path / "results", location):
+        assert main(["ls", str(place)]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("predictions ")]
+        assert location in line and "7 images" in line and "digits.pt at sigma 0.1, rule argmax, argmax" in line
+    for words in (["cp", "--results", str(tmp_path / "copies")], ["rm", "--yes", "true"], ["report"]):
+        assert main([*words, "--run", location]) == 2
+        assert "load_predictions" in capsys.readouterr().err
+    predict("--model.name", model, "--sigma", ".2")
+    with pytest.raises(UserError, match="2 sets of predictions"):
+        load_predictions(tmp_path / "results")
+    Store(location).write("predictions.json", b"{}")
+    with pytest.raises(UserError, match=r"predictions.json is damaged"):
+        load_predictions(location)
+    assert main(["ls", location]) == 0 and "is damaged" in capsys.readouterr().out
+
+
 def test_the_same_command_goes_on_where_it_was_interrupted(predict, model, photos):
     words = ["--model.name", model, "--sigma", ".1"]
     location = predict(*words)[1].splitlines()[-1]
     before = rows_at(location)
     assert "7, all answered" in predict(*words)[1]
-    parts = sorted(os.listdir(f"{location}/parts"))
-    os.remove(f"{location}/parts/{parts[0]}")
+    of_part = {part: PredictionSet(Store(location)).one(part) for part in os.listdir(f"{location}/parts")}
+    os.remove(
+        f"{location}/parts/{next(part for part, rows in of_part.items() if '0.png' in rows['image_id'].to_pylist())}"
+    )
     out = predict(*words)[1]
     assert "all answered" not in out and out.splitlines()[-1] == location
     again = rows_at(location)
     assert again["image_id"].tolist() == before["image_id"].tolist()
-    kept = again.merge(before, on=["image_id", "seconds"])  # only what was lost is asked about again
-    assert 0 < len(kept) < 7
+    kept = again.merge(before, on=["image_id", "seconds"])["image_id"].tolist()
+    assert len(kept) > 0 and "0.png" not in kept  # only what was lost is asked about again
 
 
 def test_an_image_that_was_replaced_is_asked_about_again_and_an_error_when_one_says_so(predict, model, photos):
