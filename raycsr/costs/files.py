@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from raycsr.costs.workbooks import rows_of_workbook
 from raycsr.errors import UserError, shown
 
-_SPREADSHEETS = {".xlsx", ".xls", ".ods"}
-_SUFFIXES = {".csv", ".tsv", ".npy"} | _SPREADSHEETS  # the latter to be told what to do instead
-_SPREADSHEET_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # of a zip and of an OLE file
+_SUFFIXES = {".csv", ".tsv", ".npy", ".xlsx", ".xls", ".ods"}  # the last two to be told what to do instead
+_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # how workbooks of today and of the last century begin
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _NUMBER = re.compile(r"[-+]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][-+]?[0-9]+)?")
@@ -31,9 +31,9 @@ def is_cost_file(spec: str) -> bool:
 def read_costs(path: str | Path) -> tuple[list[str] | None, NDArray[np.float64]]:
     """Reads a file of m rows of m numbers, row = true class.
 
-    A table may be separated by commas, semicolons or tabs, have a decimal point or a decimal comma, an empty diagonal,
-    and a header row of class names, a first column of them, or both; where these two have another order, columns
-    are put in that of the rows. A .npy holds an array (m, m).
+    A table is an Excel workbook of one sheet, or text, separated by commas, semicolons or tabs, with a decimal point or
+    a decimal comma. It may have an empty diagonal, and a header row of class names, a first column of them, or both;
+    where these two have another order, columns are put in that of the rows. A .npy holds an array (m, m).
 
     Returns:
         The class names of both rows and columns, or None; and the numbers (m, m).
@@ -44,12 +44,13 @@ def read_costs(path: str | Path) -> tuple[list[str] | None, NDArray[np.float64]]
     try:
         if Path(path).suffix.lower() == ".npy":
             return None, _array(path)
-        rows, delimiter = cells_of(text_of(Path(path).read_bytes()))
+        rows, delimiter = table_of(Path(path).read_bytes())
         names, body = _split_names(rows)
         return names, _numbers(body, points_are_decimal=delimiter == ",")
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cost matrix {path} cannot be read: {reason}; give a local .csv, .tsv or .npy file") from None
+        fix = "give a local .csv, .tsv, .xlsx or .npy file"
+        raise UserError(f"cost matrix {path} cannot be read: {reason}; {fix}") from None
     except UserError as error:
         raise UserError(f"cost matrix {path}: {error}") from None
 
@@ -67,10 +68,21 @@ def _array(path: str | Path) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def text_of(content: bytes) -> str:
+def table_of(content: bytes) -> tuple[Rows, str]:
+    """The table in a file, without empty rows and columns, which spreadsheets leave around it, and its delimiter.
+
+    Raises:
+        UserError: where the content is neither text nor an Excel workbook.
+    """
+    if content.startswith(_ZIP):
+        return _trimmed(rows_of_workbook(content)), ","  # between which a point is decimal
+    return _cells_of(_text_of(content))
+
+
+def _text_of(content: bytes) -> str:
     """The text of a file: UTF-8, UTF-16 by its mark, or else Windows-1252, which spreadsheets still write."""
-    if content.startswith(_SPREADSHEET_STARTS):
-        raise UserError("it is a spreadsheet; save it as CSV and give that")
+    if content.startswith(_OLE):
+        raise UserError("it is an old spreadsheet; save it as .xlsx or CSV")
     if content.startswith(_UTF_16):
         return content.decode("utf-16")
     if b"\0" in content:
@@ -81,8 +93,7 @@ def text_of(content: bytes) -> str:
         return content.decode("cp1252")
 
 
-def cells_of(text: str) -> tuple[Rows, str]:
-    """The table without empty rows and columns, which spreadsheets leave around it, and its delimiter."""
+def _cells_of(text: str) -> tuple[Rows, str]:
     lines = text.splitlines()
     named = re.fullmatch(r"sep=(.)", lines[0].strip('"')) if lines else None  # Excel's own first line
     rows, delimiter = Rows(), ","
@@ -92,10 +103,16 @@ def cells_of(text: str) -> tuple[Rows, str]:
         rows = [row for row in rows if any(row)]
         if all(len(row) > 1 for row in rows):
             break
+    return _trimmed(rows), delimiter
+
+
+def _trimmed(rows: Rows) -> Rows:
+    """Rows of one length, without those and the columns that are empty."""
+    rows = [row for row in rows if any(row)]
     width = max((len(row) for row in rows), default=0)
     rows = [row + [""] * (width - len(row)) for row in rows]
     kept = [k for k in range(width) if any(row[k] for row in rows)]
-    return [[row[k] for k in kept] for row in rows], delimiter
+    return [[row[k] for k in kept] for row in rows]
 
 
 def _split_names(rows: Rows) -> tuple[list[str] | None, Rows]:

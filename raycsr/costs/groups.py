@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raycsr.class_names import tidy
-from raycsr.costs.files import cells_of, text_of
+from raycsr.costs.files import table_of
 from raycsr.costs.kinds import CostKind
 from raycsr.errors import UserError, nearest
 
@@ -35,7 +35,7 @@ def costs_of_groups(group_of_class: Sequence[Hashable], cost: float = 1.0) -> ND
 
 def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> NDArray[np.float64]:
     try:
-        rows, _ = cells_of(text_of(Path(text).read_bytes()))
+        rows, _ = table_of(Path(text).read_bytes())
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"{text} cannot be read: {reason}; give a local table of classes and their groups") from None

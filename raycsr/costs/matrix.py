@@ -126,7 +126,7 @@ class CostMatrix:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> "CostMatrix":
-        """Read m rows of m numbers, row = true class, from a .csv, .tsv or .npy file.
+        """Read m rows of m numbers, row = true class, from a .csv, .tsv, .xlsx or .npy file.
 
         A header row of class names, a first column of class names, or both may surround the numbers; columns in
         another order than the rows are put in that of the rows. What tables may look like: see
@@ -152,7 +152,7 @@ class CostMatrix:
 
         Args:
             spec: `uniform`, `seed:cat,dog`, `pair:cat/dog,3/8` (true class / costly target), `groups:FILE` (any answer
-                outside the true class's group) or the path of a `.csv`, `.tsv` or `.npy` file. A class is given by
+                outside the true class's group) or the path of a `.csv`, `.tsv`, `.xlsx` or `.npy` file. A class is given by
                 name, or by index where no class has that name.
                 Quotes say where a name ends that holds a comma or a slash: `seed:"crane, bird",cat`. Costs are 1
                 but for a file.

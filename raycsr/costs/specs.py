@@ -54,7 +54,7 @@ def find_kind(spec: str) -> CostKind | None:
 
 def cost_forms() -> str:
     """What help and messages say of the forms."""
-    return f"{', '.join(_forms().values())} or a path to a .csv, .tsv or .npy"
+    return f"{', '.join(_forms().values())} or a path to a .csv, .tsv, .xlsx or .npy"
 
 
 def is_cost_spec(text: str) -> bool:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from raycsr.certification import METRICS, compare
 from raycsr.certification.answers import as_answer
 from raycsr.certification.comparison import SIGNIFICANCE
-from raycsr.costs.files import cells_of, text_of
+from raycsr.costs.files import table_of
 from raycsr.errors import UserError, first_of
 from raycsr.reports.certified import Certified, default_radii, load_certified
 from raycsr.reports.curves import STYLE, png
@@ -156,7 +156,7 @@ def read_groups(location: str) -> dict[str, str | None]:
         UserError: it cannot be read, or has an image twice.
     """
     try:
-        rows, _ = cells_of(text_of(Store(location).read()))
+        rows, _ = table_of(Store(location).read())
     except csv.Error as error:
         raise UserError(f"groups {location} cannot be read: {error}; give a CSV of image_id and group") from None
     if not rows or tuple(cell.casefold() for cell in rows[0]) != _HEADER:
