@@ -152,8 +152,8 @@ class CostMatrix:
 
         Args:
             spec: `uniform`, `seed:cat,dog`, `pair:cat/dog,3/8` (true class / costly target), `groups:FILE` (any answer
-                outside the true class's group) or the path of a `.csv`, `.tsv`, `.xlsx` or `.npy` file. A class is given by
-                name, or by index where no class has that name.
+                outside the true class's group) or the path of a `.csv`, `.tsv`, `.xlsx` or `.npy` file. A class
+                is given by name, or by index where no class has that name.
                 Quotes say where a name ends that holds a comma or a slash: `seed:"crane, bird",cat`. Costs are 1
                 but for a file.
             num_classes: The number m of classes of the data.

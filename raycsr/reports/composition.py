@@ -1,4 +1,4 @@
-"""What a report says, in the order in which it is read: what its words mean, what it stands on, numbers, costs."""
+"""What a report says, in the order in which it is read: what it comes to, how to read it, what it stands on, all else."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,7 +8,7 @@ import pandas as pd
 
 from raycsr.certification import class_recalls, costliest_images
 from raycsr.certification.comparison import against_first
-from raycsr.errors import UserError, first_of
+from raycsr.errors import UserError
 from raycsr.reports.attacked import attacked_table, audited, plot_attacked
 from raycsr.reports.certified import Certified, pairwise_tables
 from raycsr.reports.class_plots import captions, plot_pairwise, plot_recalls
@@ -35,6 +35,7 @@ from raycsr.reports.document import (
     Table,
 )
 from raycsr.reports.findings import Findings
+from raycsr.reports.headlines import costly_mistakes, headlines
 from raycsr.reports.notes import TERMS, notes_on
 from raycsr.reports.stand import stands_on
 from raycsr.reports.sureness import EXPLAINED as SURENESS
@@ -42,7 +43,6 @@ from raycsr.reports.sureness import plot_sureness
 from raycsr.reports.tables import equal_accuracy_table, front_table, ranking_table, summary_table, without
 
 _IMAGES = 12  # of the costliest
-_NAMED = 8  # classes in a sentence
 _SHOWN = 2  # images beside pictures near them, and worst pictures of a set
 
 
@@ -56,6 +56,7 @@ def compose(found: Findings) -> Document:
     return Document(
         "Certified robustness",
         [
+            Section("In short", headlines(looked_at, found.points, found.radius)),
             Section("How to read this", [Details(lambda: [Notes(TERMS)]), Notes(notes_on(found))]),
             Section("What this stands on", [stands_on(found.sets)]),
             Section("All numbers", [summary_table(found.table)]),
@@ -75,7 +76,7 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Se
         looked_at: The sets whose classes and images are shown.
     """
     at, ranked = f"at radius {found.radius:g}", rank_points(found.points[found.points["costs"] == costs])
-    blocks: list[Block] = [Paragraph(_mistakes(looked_at[0]))]
+    blocks: list[Block] = [Paragraph(costly_mistakes(looked_at[0]))]
     if len(ranked) > 1:
         blocks.append(Details(lambda: [Section(f"Ranking {at}", _ranking(found, ranked))]))
     blocks.append(Details(lambda: [Section("Certified curves", _curves(found, costs))]))
@@ -90,25 +91,6 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Se
     if len(ranked):
         blocks.append(Details(lambda: [Section(f"The costliest images {at}", _costliest(looked_at[-1], found.radius))]))
     return Section(f"Costs: {costs}", blocks)
-
-
-def _mistakes(one: Certified) -> str:
-    """The costly mistakes in words."""
-    seeds = np.flatnonzero(one.matrix.sensitive).tolist()
-    targets = np.flatnonzero(one.matrix.target_classes).tolist()
-    if one.origin is None:
-        return "A published table of standard certificates: it has no votes to certify costs from."
-    if not seeds:
-        return "No mistake is costly."
-    every = one.matrix.num_classes
-    of = "any class" if len(seeds) == every else _names(one, seeds)
-    others = "any other class" if len(targets) >= every - 1 else _names(one, targets)
-    return f"Costly mistakes: images of {of} taken for {others}."
-
-
-def _names(one: Certified, classes: Sequence[int]) -> str:
-    names = one.matrix.class_names or [str(y) for y in range(one.matrix.num_classes)]
-    return first_of([names[y] for y in classes], _NAMED)
 
 
 def _sureness(found: Findings) -> list[Block]:

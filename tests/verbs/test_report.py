@@ -257,7 +257,7 @@ def test_a_report_says_what_it_stands_on(make_run, tmp_path, capsys):
         config={"data": {"source": "imagefolder", "path": "s3://b/photographs", "split": "test"}},
     )
     report(run=[run.location], radii=[0.5], out=str(tmp_path / "out"))
-    (brief,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- m.pt σ=0.5: ")]
+    (brief,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- m.pt σ=0.5: images ")]
     facts = ["12 of 12 listed", "imagefolder s3://b/photographs split test", "0123456789ab", "1,000 (fixed)", "0.01"]
     facts += ["cpu, fp32", "2026-11-25T18:00:00+00:00", "9.9", run.location]
     facts += ["pair:a/b: 4; uniform: 12", "x/m.pt", f"by raycsr {version('raycsr')}"]
