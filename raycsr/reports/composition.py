@@ -1,4 +1,4 @@
-"""What a report says, in the order in which it is read: what it comes to, how to read it, what it stands on, the rest."""
+"""What a report says, in the order in which it is read: what it comes to, how to read it, what it stands on, more."""
 
 from collections.abc import Sequence
 from functools import partial
