@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 
 from raycsr.credentials import without_credentials
-from raycsr.errors import ClusterLostError, UserError, nearest, printable
+from raycsr.errors import MOST_MISTAKES, ClusterLostError, UserError, mistakes_in, nearest, printable
 from raycsr.options import arguments_of, hints_of, read_words
 from raycsr.options.help import brief_help, full_help, group_help, options_of, positionals
 from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
@@ -57,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _report_errors(command(verb, rest)())
     except UserError as error:
-        print(f"raycsr {verb}: {error}", file=sys.stderr, flush=True)
+        lines = [f"raycsr {verb}: {one}" for one in mistakes_in(error)[:MOST_MISTAKES]]
+        lines += [f"raycsr {verb}: there may be more mistakes"] if len(lines) == MOST_MISTAKES else []
+        print("\n".join(lines), file=sys.stderr, flush=True)
         if isinstance(error, ClusterLostError):
             atexit.register(leave, 2)  # Ray would ask the cluster that is gone to let it leave
         return 2
@@ -86,7 +88,7 @@ def run_job(function: Callable) -> int:
     try:
         function(**arguments(f"python -m {name}", function, sys.argv[1:]))
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print("\n".join(f"{name}: {one}" for one in mistakes_in(error)), file=sys.stderr)
         return 2
     return 0
 

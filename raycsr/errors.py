@@ -1,10 +1,12 @@
 """The one exception for what a user can mend, and the words that every such message needs."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from raycsr.credentials import has_credentials, without_credentials
 
+MOST_MISTAKES = 20  # that are told, of one input
 _COMPARED = 200  # characters of a name that are compared with others: it takes time in their square
 _SHOWN = 60  # characters of a wrong text that a message repeats
 
@@ -51,6 +53,83 @@ class DamagedFile(UserError):
 
 class ClusterLostError(UserError):
     """The Ray cluster that work was done on is gone; to leave it in good order would take Ray minutes, or hang."""
+
+
+class WaitedInVain(UserError):
+    """Storage that was waited for and did not come: whoever gathers mistakes does not wait for the next thing there."""
+
+
+class UserErrors(UserError):
+    """Several mistakes, of which none hides another; the command line prints a line each.
+
+    Attributes:
+        errors: The mistakes.
+    """
+
+    def __init__(self, errors: Sequence[UserError]) -> None:
+        """Takes the mistakes."""
+        super().__init__(f"{len(errors)} mistakes: {'; and '.join(map(str, errors))}")
+        self.errors = tuple(errors)
+
+    def __reduce__(self) -> tuple:
+        """Pickles as the mistakes."""
+        return UserErrors, (self.errors,)
+
+
+class Mistakes:
+    """What checks find that do not need each other, so that a person can mend all of it at once.
+
+    Example:
+        >>> import raycsr
+        >>> mistakes = Mistakes()
+        >>> for spec in ("seed:cat", "sed:cat", "pair:cat/cow"):
+        ...     with mistakes.noted():
+        ...         matrix = raycsr.CostMatrix.from_spec(spec, 2, ["cat", "dog"])
+        >>> len(mistakes.found)
+        2
+    """
+
+    def __init__(self) -> None:
+        """Knows of none."""
+        self.found: list[UserError] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Goes on behind a check that raises a UserError, and keeps that, once."""
+        try:
+            yield
+        except WaitedInVain as error:
+            self.found.append(error)
+            self.refuse()
+        except UserError as error:
+            known = {str(one) for one in self.found}
+            self.found += [one for one in mistakes_in(error) if str(one) not in known]
+
+    def note(self, line: str) -> None:
+        """Keeps the line about a mistake."""
+        self.found.append(UserError(line))
+
+    def refuse(self) -> None:
+        """Raises what was found: one mistake as it is, several together.
+
+        Raises:
+            UserError: where there was any.
+        """
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            raise UserErrors(self.found)
+
+
+def mistakes_in(error: UserError) -> tuple[UserError, ...]:
+    """The mistakes that an error tells of: several, or itself."""
+    return error.errors if isinstance(error, UserErrors) else (error,)
+
+
+def behind(words: str, error: UserError) -> UserError:
+    """The mistakes of an error, each behind some words that say where it is."""
+    lines = [UserError(f"{words}{one}") for one in mistakes_in(error)]
+    return UserErrors(lines) if len(lines) > 1 else lines[0]
 
 
 def printable(text: str) -> str:

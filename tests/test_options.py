@@ -284,6 +284,26 @@ def test_a_wrong_value_in_yaml_is_one_line(change, message, config, capsys):
     assert_one_line(["sample", "--config", config(FULL | change)], "config '.*job.yaml': " + message, capsys)
 
 
+def test_all_mistakes_of_a_config_and_a_command_line_are_said_at_once(config, capsys):
+    text = FULL | {
+        "modl": 1,
+        "alpha": "x",
+        "sampling": {"sigm": 1, "n": "many"},
+        "data": {"source": "digits", "skip": "x"},
+    }
+    assert main(["sample", "--config", config(text), "--sampling.m", "3", "--costs", "--pool.actors", "few"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    for name in ("--sampling.m", "--costs", "pool.actors", "modl", "alpha", "sampling.sigm", "sampling.n", "data.skip"):
+        assert sum(f": {name} " in line.replace("'", "") for line in lines) == 1, name
+    assert len(lines) == 8
+
+
+def test_of_very_many_mistakes_some_are_told(config, capsys):
+    assert main(["sample", "--config", config(FULL | {f"x{i}": i for i in range(1000)})]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 21 and lines[-1] == "raycsr sample: there may be more mistakes"
+
+
 def test_a_group_of_a_training_that_is_a_list(config, capsys):
     path = config(FULL | {"sigma": 0.5, "training": [1]})
     assert_one_line(["train", "--config", path], r"training is \[1\]; give a group of options: epochs", capsys)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raycsr.errors import UserError, refuse_credentials, shown
+from raycsr.errors import Mistakes, refuse_credentials, shown
 from raycsr.options.annotations import Hints, element_of, forms_of, group_of, hints_of, mapping_of, wanted
 from raycsr.options.strict_yaml import FLOAT
 from raycsr.options.values import from_words, read_config, unknown_option
@@ -25,48 +25,58 @@ def read_words(words: Sequence[str], hints: Hints, positional: Sequence[str] = (
         The options as nested dicts.
 
     Raises:
-        UserError: naming the option that is unknown, lacks a value or has a wrong one, or is given twice.
+        UserError: naming each option that is unknown, lacks a value or has a wrong one, or is given twice.
     """
     refuse_credentials("\n".join(words))
-    written, free = _occurrences(words, {**hints, "config": str})
-    if len(free) > len(positional):
-        raise UserError(f"{shown(free[len(positional)])} is no option; every option begins with --")
+    mistakes = Mistakes()
+    written, free = _occurrences(words, {**hints, "config": str}, mistakes)
+    for word in free[len(positional) :]:
+        mistakes.note(f"{shown(word)} is no option; every option begins with --")
     options: dict[str, list[str]] = {}
     for name, values in [*written, *((name, [word]) for name, word in zip(positional, free, strict=False))]:
         options[name] = options.get(name, []) + values
     result: dict[str, Any] = {}
     for path in options.pop("config", []):
-        result = _merged(result, read_config(path, hints), hints)
+        with mistakes.noted():
+            result = _merged(result, read_config(path, hints), hints)
     for name, values in sorted(options.items(), key=lambda option: option[0].count(".")):
         hint = _hint_of(name, hints)
         is_one = name in positional or (element_of(hint) is None and forms_of(hint) is not None)
         if len(set(values)) > 1 and is_one:  # elsewhere these are several
-            raise UserError(f"--{name} is given {len(values)} values, {', '.join(map(shown, values))}; it takes one")
+            mistakes.note(f"--{name} is given {len(values)} values, {', '.join(map(shown, values))}; it takes one")
+            continue
         words = values if element_of(hint) is not None else values[-1:]
-        result = _with(result, name.split("."), from_words(hint, words, name), hint)
+        with mistakes.noted():
+            result = _with(result, name.split("."), from_words(hint, words, name), hint)
+    mistakes.refuse()
     return result
 
 
-def _occurrences(words: Sequence[str], hints: Hints) -> tuple[list[tuple[str, list[str]]], list[str]]:
+def _occurrences(
+    words: Sequence[str], hints: Hints, mistakes: Mistakes
+) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """Each option as it is written, with its values; and the words that are no option's value."""
     written: list[tuple[str, list[str]]] = []
     free: list[str] = []
-    several = False  # whether the option under way takes more than one word
+    several, values = False, free  # whether the option under way takes more than one word, and those it has
     for word in words:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
-            several = element_of(_hint_of(name, hints)) is not None
-            written.append((name, [value] if equals else []))
+            several, values = True, [value] if equals else []  # of an unknown one any words may be values
+            with mistakes.noted():
+                several = element_of(_hint_of(name, hints)) is not None
+                written.append((name, values))
         elif word.startswith("-") and len(word) > 1 and not FLOAT.fullmatch(word):
-            raise UserError(f"{shown(word)} is no option; every option begins with --")
-        elif written and (several or not written[-1][1]):
-            written[-1][1].append(word)
+            mistakes.note(f"{shown(word)} is no option; every option begins with --")
+            several, values = True, []
+        elif several or not values:
+            values.append(word)
         else:
             free.append(word)
-    bare = next((name for name, values in written if not values), None)
-    if bare is not None:
-        raise UserError(f"--{bare} needs a value; give {wanted(_hint_of(bare, hints))}")
-    return written, free
+    for name, given in written:
+        if not given:
+            mistakes.note(f"--{name} needs a value; give {wanted(_hint_of(name, hints))}")
+    return [(name, given) for name, given in written if given], free
 
 
 def _hint_of(name: str, hints: Hints) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from raycsr.errors import UserError, refuse_credentials, shown, similar
+from raycsr.errors import MOST_MISTAKES, Mistakes, UserError, behind, refuse_credentials, shown, similar
 from raycsr.options.annotations import (
     Hints,
     alternatives_of,
@@ -85,14 +85,20 @@ def _as_group(hints: Hints, value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         what = "empty" if value is None else _shown(value)
         raise UserError(f"it is {what}, no mapping; give options as `name: value`, a line each")
-    for key in value:
-        if key not in hints and "." in key:
-            raise UserError(
-                f"{_shown(prefix + key)} is no option of a file; write it in groups, as in sampling: {{n: 1}}"
-            )
-        if key not in hints:
-            raise unknown_option(f"{prefix}{key}", {f"{prefix}{one}": hint for one, hint in hints.items()})
-    return {key: as_hinted(hints[key], one, f"{prefix}{key}") for key, one in value.items()}
+    mistakes, group = Mistakes(), {}
+    for key, one in value.items():
+        if len(mistakes.found) >= MOST_MISTAKES:
+            break
+        with mistakes.noted():
+            if key not in hints and "." in key:
+                raise UserError(
+                    f"{_shown(prefix + key)} is no option of a file; write it in groups, as in sampling: {{n: 1}}"
+                )
+            if key not in hints:
+                raise unknown_option(f"{prefix}{key}", {f"{prefix}{one}": hint for one, hint in hints.items()})
+            group[key] = as_hinted(hints[key], one, f"{prefix}{key}")
+    mistakes.refuse()
+    return group
 
 
 def unknown_option(name: str, known: Hints, dashes: str = "") -> UserError:
@@ -211,7 +217,8 @@ def read_config(path: str, hints: Hints) -> dict[str, Any]:
     """The options in a YAML file, as the annotations ask for them.
 
     Raises:
-        UserError: the file cannot be read or is no mapping; an option is unknown, twice there or of a wrong type.
+        UserError: the file cannot be read or is no mapping; each option that is unknown, twice there or of a wrong
+            type.
     """
     file = Path(path)
     try:
@@ -229,4 +236,4 @@ def read_config(path: str, hints: Hints) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"config {path!r}: it is nested too deeply") from None
     except UserError as error:
-        raise UserError(f"config {path!r}: {error}") from None
+        raise behind(f"config {path!r}: ", error) from None

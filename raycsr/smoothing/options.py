@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raycsr.certification import MOST_SAMPLES
-from raycsr.errors import UserError
+from raycsr.errors import Mistakes, UserError
 
 MOST_SIGMA = 14
 """Noise of 3,570 grey levels, beside which no image is seen; its table has 73,000 edges."""
@@ -33,18 +33,20 @@ class Draws:
         """Refuses what cannot be sampled with.
 
         Raises:
-            UserError: naming the option and its value.
+            UserError: naming each option and its value.
         """
+        mistakes = Mistakes()
         if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {self.sigma}")
-        if self.sigma > MOST_SIGMA:
-            raise UserError(f"sigma is {self.sigma:g} in [0, 1] pixel units; give {MOST_SIGMA} at most")
+            mistakes.note(f"sigma must be a positive number of [0, 1] pixel units, got {self.sigma}; try 0.5")
+        elif self.sigma > MOST_SIGMA:
+            mistakes.note(f"sigma is {self.sigma:g} in [0, 1] pixel units; give {MOST_SIGMA} at most")
         if self.n0 < 1 or self.n < 1:
-            raise UserError(f"n0 and n must be at least 1, got n0={self.n0}, n={self.n}")
+            mistakes.note(f"n0 and n must be at least 1, got n0={self.n0}, n={self.n}")
         if max(self.n0, self.n) > MOST_SAMPLES:
-            raise UserError(f"n0 and n must be at most {MOST_SAMPLES:,}, got n0={self.n0}, n={self.n}")
+            mistakes.note(f"n0 and n must be at most {MOST_SAMPLES:,}, got n0={self.n0}, n={self.n}")
         if self.batch_size < 1 or self.batch_size & (self.batch_size - 1):
-            raise UserError(f"batch_size must be a power of two, got {self.batch_size}; try 64")
+            mistakes.note(f"batch_size must be a power of two, got {self.batch_size}; try 64")
+        mistakes.refuse()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from botocore.exceptions import NoCredentialsError
 
 from raycsr import sealed
-from raycsr.errors import DamagedFile, UserError, refuse_credentials, shown
+from raycsr.errors import DamagedFile, UserError, WaitedInVain, refuse_credentials, shown
 from raycsr.store.errors import FAILURES, are_stale_keys, as_user_error, is_transient
 from raycsr.store.files import File, LocalFiles
 from raycsr.store.s3 import S3Files, forget_client
@@ -102,7 +102,7 @@ class Store:
                 line = as_user_error(error, self._where(name))
                 delay = _DELAYS[min(attempts, len(_DELAYS) - 1)]
                 if time.monotonic() - start + delay > self.patience:
-                    raise line from error
+                    raise WaitedInVain(str(line)) from error
                 if attempts == 0:
                     warnings.warn(f"{line}; trying again for {self.patience:g} s", stacklevel=3)
                 attempts += 1

@@ -29,9 +29,8 @@ def attack(asked: AttackArguments) -> Attacked:
     from raycsr.distributed.attack.job import check
     from raycsr.distributed.attack.run import attack_run
     from raycsr.distributed.cluster import connect
-    from raycsr.distributed.pool import check_pool, check_pool_options
+    from raycsr.distributed.pool import check_pool
 
-    check_pool_options(asked.pool)
     job = check(asked)
     if asked.pool.actors:
         connect()

@@ -54,13 +54,12 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
     Raises:
         UserError: Something is wrong that can be known before a trial is paid for.
     """
-    from raycsr.distributed.cluster import check_location, connect, user_errors_of_workers
+    from raycsr.distributed.cluster import connect, user_errors_of_workers
     from raycsr.distributed.sampling.arguments import SampleArguments
     from raycsr.distributed.sampling.run import sample_all
     from raycsr.distributed.search.job import (
         ALPHA,
-        check_evaluation,
-        check_sweep,
+        check_asked,
         claim,
         concurrent_trials,
         keep_best,
@@ -70,10 +69,8 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
     from raycsr.distributed.search.tracking import trackers
     from raycsr.distributed.search.trials import run_trials
 
-    check_location(asked.results)
     folder, search = Store(asked.results).at(f"{asked.experiment}/sweeps/{asked.name}"), asked.search
-    checked = check_sweep(asked.config, asked.space, search)
-    check_evaluation(asked, checked)
+    checked = check_asked(asked)
     followers = trackers(asked.tracking, f"{asked.experiment}/{asked.name}")
     with Ownership(folder, f"sweep {folder.location}") as owner:
         connect()

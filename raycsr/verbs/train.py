@@ -44,11 +44,10 @@ def train(asked: TrainArguments) -> Trained:
     import torch
 
     from raycsr.data.memory import read_pixels
-    from raycsr.distributed.cluster import check_location, connect
+    from raycsr.distributed.cluster import connect
     from raycsr.distributed.training.fit import entry_of, load_history, save
-    from raycsr.distributed.training.job import claim, default_name, history_json, plan_of, words_of_epoch
-    from raycsr.distributed.training.plan import prepare
-    from raycsr.distributed.training.ray_train import check_workers, fit
+    from raycsr.distributed.training.job import check, claim, default_name, history_json, plan_of, words_of_epoch
+    from raycsr.distributed.training.ray_train import fit
     from raycsr.models.base_classifier import BaseClassifier
     from raycsr.training.loop import Epoch
     from raycsr.training.validation import Metrics
@@ -56,9 +55,7 @@ def train(asked: TrainArguments) -> Trained:
     config, workers = asked.config, asked.workers
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
-    check_workers(workers, config.training.batch_size)
-    check_location(asked.results)
-    plan = prepare(config)
+    plan = check(asked)
     folder = Store(asked.results).at(f"{asked.experiment}/checkpoints")
     name = asked.name or default_name(config)
     checkpoint = f"{folder.location}/{name}.pt"

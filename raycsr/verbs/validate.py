@@ -16,7 +16,7 @@ from raycsr.distributed.plans import AttackPlan, Price, SamplingPlan, SweepPlan,
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.search.arguments import SweepArguments
 from raycsr.distributed.training.arguments import TrainArguments
-from raycsr.errors import UserError
+from raycsr.errors import Mistakes
 from raycsr.store import Store
 
 if TYPE_CHECKING:
@@ -36,15 +36,17 @@ def validate(verb: str, asked: Any, planning: PlanOptions) -> None:
         planning: How the plan is priced and printed.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: naming all that is wrong.
     """
+    mistakes = Mistakes()
     if planning.pilot_images < 1:
-        raise UserError(f"a pilot of {planning.pilot_images} images says nothing; give pilot_images of 1 or more")
+        mistakes.note(f"a pilot of {planning.pilot_images} images says nothing; give pilot_images of 1 or more")
     if planning.devices < 1 or not 0 <= planning.hourly_price < math.inf:
-        raise UserError(
+        mistakes.note(
             f"a price for {planning.devices} devices at {planning.hourly_price:g} an hour cannot be told; give devices "
             "of 1 or more, and an hourly_price of 0 or more"
         )
+    mistakes.refuse()
     plan_of_verb: dict[str, Callable[[Any, PlanOptions], Iterator[Planned]]]
     plan_of_verb = {"sample": _sample, "train": _train, "sweep": _sweep, "attack": _attack}
     plans = plan_of_verb[verb](asked, planning)
@@ -78,12 +80,11 @@ def _document(plan: Plans, prices: Sequence[Price]) -> dict[str, Any]:
 
 
 def _sample(asked: SampleArguments, planning: PlanOptions) -> Iterator[Planned]:
-    from raycsr.distributed.pool import check_pool_options, device_name, worker_device
+    from raycsr.distributed.pool import device_name, worker_device
     from raycsr.distributed.prices import prices_of_sampling
     from raycsr.distributed.sampling.job import check, plan_of
     from raycsr.models.prepare import resolve_precision
 
-    check_pool_options(asked.pool)
     jobs = check(asked)
     device = worker_device()
     for job in jobs:
@@ -94,10 +95,8 @@ def _sample(asked: SampleArguments, planning: PlanOptions) -> Iterator[Planned]:
 
 def _attack(asked: AttackArguments, planning: PlanOptions) -> Iterator[Planned]:
     from raycsr.distributed.attack.job import check
-    from raycsr.distributed.pool import check_pool_options
     from raycsr.distributed.prices import price_of_attack
 
-    check_pool_options(asked.pool)
     job = check(asked)
     plan = job.plan(job.attacks.lacking(job.wanted))
     prices = (price_of_attack(job, one, planning) for one in [plan.num_attacks] if planning.time_one_batch and one)
@@ -108,30 +107,20 @@ def _attack(asked: AttackArguments, planning: PlanOptions) -> Iterator[Planned]:
 
 
 def _train(asked: TrainArguments, planning: PlanOptions) -> Iterator[Planned]:
-    from raycsr.distributed.cluster import check_location
-    from raycsr.distributed.training.job import default_name, plan_of
-    from raycsr.distributed.training.plan import prepare
-    from raycsr.distributed.training.ray_train import check_workers
+    from raycsr.distributed.training.job import check, default_name, plan_of
 
-    config = asked.config
-    check_workers(asked.workers, config.training.batch_size)
-    check_location(asked.results)
-    plan = prepare(config)
+    plan = check(asked)
     folder = Store(asked.results).at(f"{asked.experiment}/checkpoints").location
-    shown = plan_of(plan, f"{folder}/{asked.name or default_name(config)}.pt", asked.workers)
+    shown = plan_of(plan, f"{folder}/{asked.name or default_name(asked.config)}.pt", asked.workers)
     yield shown, _timed(planning, [plan], 1)
 
 
 def _sweep(asked: SweepArguments, planning: PlanOptions) -> Iterator[Planned]:
-    from raycsr.distributed.cluster import check_location
-    from raycsr.distributed.search.job import check_evaluation, check_sweep, plan_of
+    from raycsr.distributed.search.job import check_asked, plan_of
     from raycsr.distributed.training.plan import prepare
 
-    check_location(asked.results)
-    folder = Store(asked.results).at(f"{asked.experiment}/sweeps/{asked.name}")
-    sweep = check_sweep(asked.config, asked.space, asked.search)
-    check_evaluation(asked, sweep)
-    plan = plan_of(sweep, folder)
+    sweep = check_asked(asked)
+    plan = plan_of(sweep, Store(asked.results).at(f"{asked.experiment}/sweeps/{asked.name}"))
     plans = [prepare(corner, sweep.listing) for corner in sweep.corners]
     yield plan, _timed(planning, plans, plan.num_trials)
 

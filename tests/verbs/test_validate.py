@@ -56,6 +56,62 @@ def test_a_pool_that_no_cluster_could_hold_is_refused(validate, verb, text):
     assert status == 2 and "pool of -1 actors with " in err.splitlines()[-1]
 
 
+WRONG_SAMPLE = """
+data: {source: digits, limit: 3}
+model: {name: cifar_resnt8}
+sampling: {sigma: -1, n0: 0, batch_size: 3}
+pool: {actors: -1}
+costs: [unifrm, "seed:12", "pair:1/2"]
+rules: [ofset:1*uniform]
+answers: [majorty]
+alpha: 2
+"""
+OF_SAMPLE = ["pool of -1", "alpha is 2", "sigma must", "n0 and n", "power of two, got 3; try 64", "cifar_resnet8"]
+OF_SAMPLE += ["did you mean uniform", "class 12 is not one of the 10", "did you mean majority", "did you mean offset"]
+WRONG_TRAIN = """
+data: {source: digits}
+model: {name: cifar_resnt8}
+sigma: 0.5
+costs: sed:8
+objective: {name: gausian}
+training: {epochs: 0}
+validation: {images: 0}
+"""
+OF_TRAIN = ["training.epochs", "validation.images", "did you mean seed", "did you mean gaussian", "cifar_resnet8"]
+OF_SWEEP = ["unknown metric 'rob_sc'", *OF_TRAIN[:-1]]  # models of a space are loaded when the rest of it is right
+
+
+@pytest.mark.parametrize(
+    ("verb", "text", "mistakes"),
+    [
+        ("sample", WRONG_SAMPLE, OF_SAMPLE),
+        ("train", WRONG_TRAIN, OF_TRAIN),
+        ("sweep", WRONG_TRAIN + "space: {training.lr: {grid: [0.1, 0.2]}}\nsearch: {metric: rob_sc}", OF_SWEEP),
+        (
+            "attack",
+            "run: nowhere\ncosts: uniform\nalpha: 2\nsteps: 0\nimages: 0",
+            ["nowhere", "alpha", "steps", "images"],
+        ),
+    ],
+)
+def test_all_mistakes_are_said_at_once_a_line_each(verb, text, mistakes, tmp_path, capsys):
+    (tmp_path / "job.yaml").write_text(text)
+    words = [] if verb == "attack" else ["--results", str(tmp_path / "results")]
+    assert main(["validate", verb, "--config", str(tmp_path / "job.yaml"), *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    for mistake in mistakes:
+        assert sum(mistake in line for line in lines) == 1, mistake
+    assert len(lines) == len(mistakes) and all(line.startswith("raycsr validate: ") for line in lines)
+
+
+def test_what_a_model_that_cannot_be_loaded_hides_is_said_of_the_data(tmp_path, capsys):
+    text = WRONG_SAMPLE.replace("digits, limit: 3", "nothing").replace("costs: [unifrm", "costs: [uniform")
+    (tmp_path / "job.yaml").write_text(text)
+    assert main(["validate", "sample", "--config", str(tmp_path / "job.yaml"), "--results", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "unknown source 'nothing'" in err and "cifar_resnt8" in err  # costs have no classes to be read by
+
+
 def test_a_certification_is_planned_without_a_cluster(validate):
     status, out, _ = validate("sample", SAMPLE)
     assert status == 0
@@ -126,13 +182,13 @@ def test_expected_samples_of_clear_and_of_close_images():
 
 
 @pytest.mark.parametrize(("verb", "text"), [("sample", SAMPLE), ("train", TRAIN), ("sweep", SWEEP)])
-def test_results_that_cannot_be_written_are_told_before_the_data_is_read(validate, s3, verb, text):
+def test_results_that_cannot_be_written_are_told_first_and_then_what_is_wrong_with_the_data(validate, s3, verb, text):
     for results, fact in (
         ("s3://no-such-bucket-here/x", "no such bucket; create it"),
         ("/proc/x", "cannot use /proc/x"),
     ):
         status, out, said = validate(verb, text.replace("source: digits", "source: photos"), "--results", results)
-        assert (status, out) == (2, "") and fact in said and "photos" not in said
+        assert (status, out) == (2, "") and fact in said.splitlines()[0] and "photos" in said.splitlines()[1]
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from raycsr.data.sources import Source, open_source, stored_options
 from raycsr.deployment.of_run import base_classifier_of, rule_of
 from raycsr.distributed.attack.arguments import AttackArguments
 from raycsr.distributed.plans import AttackPlan
-from raycsr.errors import UserError
+from raycsr.distributed.pool import check_pool_options
+from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.rules import Rule
 from raycsr.options import listed
@@ -88,14 +89,26 @@ def check(asked: AttackArguments) -> AttackJob:
     Raises:
         UserError: naming what is wrong.
     """
-    check_alpha(asked.alpha)
-    check_attack(asked.options)
-    asked = replace(asked, radii=listed(asked.radii))
-    _check_aim(asked)
-    found = resolve_run(asked.run)
-    manifest = found.manifest()
-    rule = rule_of(found, asked.rule)
-    matrix = found.costs(asked.costs)
+    mistakes, asked = Mistakes(), replace(asked, radii=listed(asked.radii))
+    with mistakes.noted():
+        check_pool_options(asked.pool)
+    with mistakes.noted():
+        check_alpha(asked.alpha)
+    with mistakes.noted():
+        check_attack(asked.options)
+    with mistakes.noted():
+        _check_aim(asked)
+    found = None
+    with mistakes.noted():
+        found = resolve_run(asked.run)
+        manifest = found.manifest()
+    if found is not None:
+        with mistakes.noted():
+            rule = rule_of(found, asked.rule)
+        with mistakes.noted():
+            matrix = found.costs(asked.costs)
+    mistakes.refuse()
+    assert found is not None
     if not matrix.sensitive.any():
         raise UserError(f"costs {asked.costs!r} have no costly mistake: there is nothing to attack")
     certificates = load_certificates(found.location, asked.costs, asked.alpha, rule.id)

@@ -18,13 +18,10 @@ from raycsr.costs import CostMatrix
 from raycsr.data.sources import Listing, Source, open_source
 from raycsr.distributed.cluster import check_location
 from raycsr.distributed.plans import SamplingPlan
-from raycsr.distributed.pool import (
-    Probe,
-    device_kind,
-)
+from raycsr.distributed.pool import Probe, check_pool_options, device_kind
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.classes import check_classes, check_same_names, classes_by_position
-from raycsr.errors import UserError
+from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import has_weights, load_base_classifier
 from raycsr.models.rules import Rule, parse_rules
@@ -74,36 +71,90 @@ def check(asked: SampleArguments) -> list[Job]:
     """Checks all that can be checked without the cluster, and returns a job for each model and sigma.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: naming all that is wrong.
     """
-    check_votes(asked.sampling, asked.sigmas, asked.alpha)
-    check_location(asked.results)
-    source = open_source(asked.data)
-    listing = source.list()
-    return [job for model in asked.models for job in _check_model(asked, model, source, listing)]
+    mistakes = Mistakes()
+    with mistakes.noted():
+        check_pool_options(asked.pool)
+    with mistakes.noted():
+        check_votes(asked.sampling, asked.sigmas, asked.alpha)
+    with mistakes.noted():
+        check_location(asked.results)
+    listing = None
+    with mistakes.noted():
+        source = open_source(asked.data)
+        listing = source.list()
+    loaded = []
+    for model in asked.models:
+        base_classifier = None
+        with mistakes.noted():
+            base_classifier = load_base_classifier(model)
+        if listing is not None:
+            with mistakes.noted():
+                loaded.append((model, base_classifier, _check_specs(asked, model, base_classifier, listing)))
+    mistakes.refuse()
+    return [
+        job
+        for model, base_classifier, specs in loaded
+        if base_classifier is not None and listing is not None
+        for job in _jobs(asked, model, base_classifier, source, listing, specs)
+    ]
 
 
-def _check_model(asked: SampleArguments, model: ModelOptions, source: Source, listing: Listing) -> Iterator[Job]:
-    sampling, base_classifier = asked.sampling, load_base_classifier(model)
-    check_classes(listing, base_classifier, model.name)
+@dataclass(frozen=True)
+class _Specs:
+    """What the specs of a command mean under a model and for its data."""
+
+    costs: dict[str, CostMatrix]
+    answers: tuple[Answer, ...]
+    rules: tuple[Rule, ...]
+
+
+def _check_specs(
+    asked: SampleArguments, model: ModelOptions, base_classifier: BaseClassifier | None, listing: Listing
+) -> _Specs:
+    """Reads the specs; of a model that cannot be loaded, as its data alone lets them be read."""
+    names, num_classes = listing.class_names, len(listing.class_names)
+    stored: Sequence[Rule] = ()
+    rules = ["argmax", *listed(asked.rules or [])]
+    if base_classifier is not None:
+        check_classes(listing, base_classifier, model.name)
+        num_classes, stored = base_classifier.num_classes, base_classifier.rules
+    else:
+        rules = [spec for spec in rules if spec != "tuned"]
+    mistakes, costs, answers, parsed = Mistakes(), {}, [], []
+    for spec in listed(asked.costs or []):
+        with mistakes.noted():
+            costs[spec] = CostMatrix.from_spec(spec, num_classes, names)
+    with mistakes.noted():
+        answers = parse_answers(listed(asked.answers or ["argmax"]), num_classes, names)
+    with mistakes.noted():
+        parsed = parse_rules(rules, num_classes=num_classes, class_names=names, stored=stored)
+    mistakes.refuse()
+    return _Specs(costs, tuple(answers), tuple(parsed))
+
+
+def _jobs(
+    asked: SampleArguments,
+    model: ModelOptions,
+    base_classifier: BaseClassifier,
+    source: Source,
+    listing: Listing,
+    specs: _Specs,
+) -> Iterator[Job]:
     _warn_of_random_weights(model)
-    num_classes, names = base_classifier.num_classes, listing.class_names
-    matrices = {spec: CostMatrix.from_spec(spec, num_classes, names) for spec in listed(asked.costs or [])}
-    answers = tuple(parse_answers(listed(asked.answers or ["argmax"]), num_classes, names))
-    specs = ["argmax", *listed(asked.rules or [])]
-    rules = parse_rules(specs, num_classes=num_classes, class_names=names, stored=base_classifier.rules)
-    for line in seen_images(image_sets_of(base_classifier, rules), lambda: listing.images, listing.identity):
+    for line in seen_images(image_sets_of(base_classifier, specs.rules), lambda: listing.images, listing.identity):
         warnings.warn(f"model {model.name!r}: {line}", stacklevel=2)
     for sigma in asked.sigmas:
         statements = None
-        if sampling.radii is not None:
+        if asked.sampling.radii is not None:
             statements = Statements(
-                matrices.values(),
-                sampling.radii,
+                specs.costs.values(),
+                asked.sampling.radii,
                 sigma=sigma,
                 alpha=asked.alpha,
-                n=sampling.max_samples,
-                answers=answers,
+                n=asked.sampling.max_samples,
+                answers=specs.answers,
             )
         _warn_of_training_sigma(base_classifier, model.name, sigma)
         yield Job(
@@ -113,10 +164,10 @@ def _check_model(asked: SampleArguments, model: ModelOptions, source: Source, li
             sigma=sigma,
             source=source,
             listing=listing,
-            rules=tuple(rules),
-            costs=matrices,
+            rules=specs.rules,
+            costs=specs.costs,
             statements=statements,
-            answers=answers,
+            answers=specs.answers,
         )
 
 
@@ -129,13 +180,17 @@ def check_votes(sampling: SamplingOptions, sigmas: Sequence[float], alpha: float
     """Checks that such votes can certify anything.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: naming all that is wrong.
     """
-    check_alpha(alpha)
+    mistakes = Mistakes()
+    with mistakes.noted():
+        check_alpha(alpha)
     if not sigmas:
-        raise UserError("sampling.sigma is an empty list; give at least one noise level")
+        mistakes.note("sampling.sigma is an empty list; give at least one noise level")
     for sigma in sigmas:
-        Draws(sigma, sampling.n0, sampling.n, batch_size=sampling.batch_size or 1)
+        with mistakes.noted():
+            Draws(sigma, sampling.n0, sampling.n, batch_size=sampling.batch_size or 1)
+    mistakes.refuse()
     if sampling.radii is not None:
         _check_sequential(sampling, sampling.radii, sigmas, alpha)
     elif largest_radius(sampling.n, alpha, 1.0) <= 0:

@@ -14,6 +14,7 @@ from raycsr.certification import METRICS, metric_of
 from raycsr.costs import CostMatrix
 from raycsr.data.memory import Pixels, read_pixels
 from raycsr.data.sources import Listing, open_source
+from raycsr.distributed.cluster import check_location
 from raycsr.distributed.options import SearchOptions, Space
 from raycsr.distributed.plans import SweepPlan
 from raycsr.distributed.pool import check_pool_options
@@ -22,9 +23,9 @@ from raycsr.distributed.search.arguments import SweepArguments
 from raycsr.distributed.search.space import at_point, corner_points, first_difference, with_later_options
 from raycsr.distributed.search.trials import Sweep
 from raycsr.distributed.training.arguments import TrainConfig
-from raycsr.distributed.training.plan import check, prepare, reading_of
+from raycsr.distributed.training.plan import check, check_options, prepare, reading_of
 from raycsr.distributed.training.ray_train import check_workers
-from raycsr.errors import UserError, nearest
+from raycsr.errors import Mistakes, UserError, nearest
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
@@ -36,18 +37,44 @@ from raycsr.store import Store
 ALPHA = 0.001  # of the certificates of the winners
 
 
+def check_asked(asked: SweepArguments) -> Sweep:
+    """Checks all that can be checked before a trial is paid for, the evaluation of the winners among it.
+
+    Raises:
+        UserError: naming all that is wrong.
+    """
+    mistakes = Mistakes()
+    with mistakes.noted():
+        check_location(asked.results)
+    with mistakes.noted():
+        sweep = check_sweep(asked.config, asked.space, asked.search)
+    mistakes.refuse()
+    check_evaluation(asked, sweep)
+    return sweep
+
+
 def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> Sweep:
     """Checks all that can be checked without the cluster and without a model.
 
     Raises:
         UserError: naming what is wrong.
     """
-    _check_search(search)
+    mistakes, listing = Mistakes(), None
+    with mistakes.noted():
+        _check_search(search)
+    with mistakes.noted():
+        listing = open_source(config.data).list()
     corners = [at_point(config, point) for point in corner_points(space)]
-    listing = open_source(config.data).list()
     for corner in corners:
-        check(corner, listing)
-        check_workers(search.workers, corner.training.batch_size)
+        with mistakes.noted():
+            if listing is None:
+                check_options(corner)
+            else:
+                check(corner, listing)
+        with mistakes.noted():
+            check_workers(search.workers, corner.training.batch_size)
+    mistakes.refuse()
+    assert listing is not None
     return Sweep(config, space, search, corners, listing, _metrics_of(corners, listing, search))
 
 
@@ -57,10 +84,16 @@ def check_evaluation(asked: SweepArguments, sweep: Sweep) -> None:
     Raises:
         UserError: naming what is wrong.
     """
-    if asked.test is not None:
+    if asked.test is None:
+        return
+    mistakes = Mistakes()
+    with mistakes.noted():
         check_pool_options(asked.pool)
+    with mistakes.noted():
         check_votes(asked.sampling, list({corner.sigma for corner in sweep.corners}), ALPHA)
+    with mistakes.noted():
         open_source(asked.test).list()
+    mistakes.refuse()
 
 
 def _check_search(search: SearchOptions) -> None:

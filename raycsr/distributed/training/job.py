@@ -5,16 +5,35 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from raycsr.distributed.cluster import check_location
 from raycsr.distributed.options import WorkerOptions
 from raycsr.distributed.plans import TrainingPlan
 from raycsr.distributed.pool import worker_device
 from raycsr.distributed.search.space import first_difference, with_later_options
-from raycsr.distributed.training.arguments import TrainConfig
-from raycsr.distributed.training.plan import Plan
-from raycsr.errors import UserError
+from raycsr.distributed.training.arguments import TrainArguments, TrainConfig
+from raycsr.distributed.training.plan import Plan, prepare
+from raycsr.distributed.training.ray_train import check_workers
+from raycsr.errors import Mistakes, UserError
 from raycsr.models.prepare import resolve_precision
 from raycsr.results import SCHEMA_VERSION, refuse_other_schema
 from raycsr.store import Store
+
+
+def check(asked: TrainArguments) -> Plan:
+    """Checks all that can be checked before training starts, and creates the model.
+
+    Raises:
+        UserError: naming all that is wrong.
+    """
+    mistakes = Mistakes()
+    with mistakes.noted():
+        check_workers(asked.workers, asked.training.batch_size)
+    with mistakes.noted():
+        check_location(asked.results)
+    with mistakes.noted():
+        plan = prepare(asked.config)
+    mistakes.refuse()
+    return plan
 
 
 def default_name(config: TrainConfig) -> str:

@@ -14,7 +14,7 @@ from raycsr.data.sources import Listing, Source, open_source
 from raycsr.data.splits import refuse_test_images
 from raycsr.distributed.sampling.classes import check_classes
 from raycsr.distributed.training.arguments import TrainConfig
-from raycsr.errors import UserError
+from raycsr.errors import Mistakes
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import Preprocessing
@@ -56,13 +56,24 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
         listing: Listing of its data, where it has been listed before.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: naming all that is wrong.
     """
-    source = open_source(config.data)
-    listing = listing or source.list()
-    costs, objective, held_out = check(config, listing)
-    model = load_base_classifier(config.model, num_classes=len(listing.class_names), new_head=True)
-    check_classes(listing, model, config.model.name)
+    mistakes, num_classes = Mistakes(), None
+    with mistakes.noted():
+        source = open_source(config.data)
+        listing = listing or source.list()
+        num_classes = len(listing.class_names)
+    with mistakes.noted():
+        if listing is None:
+            check_options(config)
+        else:
+            costs, objective, held_out = check(config, listing)
+    with mistakes.noted():
+        model = load_base_classifier(config.model, num_classes=num_classes, new_head=True)
+        if listing is not None:
+            check_classes(listing, model, config.model.name)
+    mistakes.refuse()
+    assert listing is not None
     model.rules = ()  # those of a checkpoint were tuned for its weights
     stream, reading = reading_of(config, len(listing.images), model.preprocessing)
     return Plan(config, source, listing, costs, objective, held_out, model, stream, reading)
@@ -84,20 +95,43 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     """Checks all but the model.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: naming all that is wrong.
     """
-    refuse_test_images(open_source(config.data).options, listing, allowed=config.allow_test_images)
-    check_training(config.training)
+    mistakes, names, costs = Mistakes(), listing.class_names, None
+    with mistakes.noted():
+        refuse_test_images(open_source(config.data).options, listing, allowed=config.allow_test_images)
+    with mistakes.noted():
+        check_options(config)
+    with mistakes.noted():
+        costs = CostMatrix.from_spec(config.costs, len(names), names)
+    with mistakes.noted():
+        known = CostMatrix.uniform(len(names)) if costs is None else costs  # else its mistakes hide the objective's
+        objective = resolve_objective(config.objective.name, config.objective.args, costs=known)
+    mistakes.refuse()
+    assert costs is not None
+    labels = listing.images["label"].to_numpy(np.int64)
+    return costs, objective, hold_out(labels, costs, config.validation, group_column(listing.images))
+
+
+def check_options(config: TrainConfig) -> None:
+    """Checks what can be checked without the data and the model.
+
+    Raises:
+        UserError: naming all that is wrong.
+    """
+    mistakes = Mistakes()
+    with mistakes.noted():
+        check_training(config.training)
     if not config.sigma > 0:
-        raise UserError(f"sigma must be a positive number of [0, 1] pixel units, got {config.sigma}")
-    check_validation(config.validation, config.sigma)
-    Augmentation(config.augmentation, (1, 1))
+        mistakes.note(f"sigma must be a positive number of [0, 1] pixel units, got {config.sigma}; try 0.5")
+    else:
+        with mistakes.noted():
+            check_validation(config.validation, config.sigma)
+    with mistakes.noted():
+        Augmentation(config.augmentation, (1, 1))
     if config.stream is False and config.augmentation.random_resized_crop is not None:
-        raise UserError(
+        mistakes.note(
             "stream is false, and augmentation.random_resized_crop cuts from whole images, which are streamed: leave "
             "one of the two out"
         )
-    costs = CostMatrix.from_spec(config.costs, len(listing.class_names), listing.class_names)
-    objective = resolve_objective(config.objective.name, config.objective.args, costs=costs)
-    labels = listing.images["label"].to_numpy(np.int64)
-    return costs, objective, hold_out(labels, costs, config.validation, group_column(listing.images))
+    mistakes.refuse()
