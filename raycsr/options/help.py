@@ -188,8 +188,13 @@ def _about(function: Any) -> str:
 
 
 def _usage(prog: str, options: Sequence[Option]) -> str:
-    must = [one for one in options if one.required]
-    needed = [one.placeholder if one.positional else f"--{one.name} {one.placeholder}" for one in must]
+    needed = [
+        (one.placeholder if one.required else f"[{one.placeholder}]")
+        if one.positional
+        else f"--{one.name} {one.placeholder}"
+        for one in options
+        if one.required or one.positional
+    ]
     written = _wrapped(" ".join([prog, *needed, "[options]"]), "usage: ", " " * len("usage: "))
     return written.removeprefix("usage: ").replace("%", "%%")  # argparse writes that
 

@@ -228,7 +228,10 @@ def read_config(path: str, hints: Hints) -> dict[str, Any]:
         refuse_credentials(text)
         return _as_group(hints, read_yaml(text), "")
     except OSError as error:
-        raise UserError(f"config {path!r} cannot be read: {error.strerror or error}; give a local YAML file") from None
+        raise UserError(
+            f"config {path!r} cannot be read: {error.strerror or error}; give a local YAML file, as "
+            "`raycsr configs` prints them"
+        ) from None
     except UnicodeDecodeError:
         raise UserError(f"config {path!r} is no text in UTF-8; give a YAML file of options") from None
     except ValueError as error:  # a path with a null byte

@@ -137,6 +137,11 @@ VERBS = {
     "rm": Verb(
         "raycsr.verbs.rm:rm", "delete runs; says what it deletes, and asks first", "rm --run results/default/runs/1f3a"
     ),
+    "configs": Verb(
+        "raycsr.verbs.configs:configs",
+        "the files of options that come with raycsr: list them, or print one",
+        "configs digits > digits.yaml",
+    ),
     "completion": Verb(
         "raycsr.verbs.completion:completion",
         "what a shell needs to complete verbs and options",

@@ -62,7 +62,8 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
         "Try next:\n"
         f"  raycsr certify --run {run} --costs pair:1/7 --costs seed:0,4    # other mistakes, no new samples\n"
         f"  raycsr report --run {run} --radii 0.1,0.2,0.4\n"
-        f"  raycsr sample --config jobs/configs/digits.yaml --model.name {gaussian} --results {results}"
+        "  raycsr configs digits > digits.yaml\n"
+        f"  raycsr sample --config digits.yaml --model.name {gaussian} --results {results}"
         "    # all 719 digits, more samples"
     )
     return outcomes
