@@ -46,7 +46,8 @@ class Augmentation:
 
     def resized_crop(self, image: torch.Tensor, seed: int) -> torch.Tensor:
         """The random resized crop of one whole image: uint8 (3, h, w) of any size -> uint8 (3, *input_size)."""
-        return _drawn([self._resized_crop], image, seed)
+        with torch.random.fork_rng(devices=[]):
+            return _drawn([self._resized_crop], image, seed)
 
     def __call__(self, images: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
         """What follows the resized crop, of a batch: crop, flip, and torchvision's own, image by image.
@@ -62,10 +63,11 @@ class Augmentation:
             images = cropped_and_flipped(images, seeds, self.options.crop_padding, self.options.flip)
         if not self._last:
             return images
-        drawn = [
-            _drawn(self._last, image.permute(2, 0, 1), seed + 1)  # other draws than those of the resized crop
-            for image, seed in zip(images, seeds.tolist(), strict=True)
-        ]
+        with torch.random.fork_rng(devices=[]):
+            drawn = [
+                _drawn(self._last, image.permute(2, 0, 1), seed + 1)  # other draws than those of the resized crop
+                for image, seed in zip(images, seeds.tolist(), strict=True)
+            ]
         return torch.stack(drawn).permute(0, 2, 3, 1)
 
 
@@ -96,8 +98,7 @@ def cropped_and_flipped(images: torch.Tensor, seeds: torch.Tensor, padding: int,
 
 def _drawn(transforms: list[Transform], image: torch.Tensor, seed: int) -> torch.Tensor:
     """The transforms of an image, whose draws from torch's global generator the seed alone determines."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for transform in transforms:
-            image = transform(image)
-        return image
+    torch.default_generator.manual_seed(seed)
+    for transform in transforms:
+        image = transform(image)
+    return image

@@ -224,8 +224,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> torch.Tensor:
         """Takes one step and returns its loss, a detached scalar on the device."""
-        images = batch.images.to(self._device, non_blocking=True).float() / 255
-        labels = batch.labels.to(self._device, non_blocking=True)
+        images, labels = self._on_device(batch.images).float() / 255, self._on_device(batch.labels)
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(self._device.type, dtype, enabled=self.precision != "fp32"):
             loss = self._objective(
@@ -251,6 +250,11 @@ class Trainer:
             self._schedule.step()
         self._step += 1
         return loss.detach()
+
+    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()  # from pageable memory the host would wait for the GPU
+        return tensor.to(self._device, non_blocking=True)
 
     def _weight(self, batch: Batch) -> torch.Tensor:
         """What this worker's loss counts in the mean over workers: by its images, which may be fewer than others'."""
