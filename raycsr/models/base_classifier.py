@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from raycsr.errors import UserError, similar
 from raycsr.models import cifar_resnet  # noqa: F401  (registers the CIFAR ResNets with timm)
+from raycsr.models.hub import offline_without_network
 from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
 
@@ -193,12 +195,20 @@ def _create_network(options: ModelOptions) -> Any:
         kwargs["img_size"] = options.input_size  # a vision transformer, say, is built for one input size
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(options.init_seed)
-        return timm.create_model(options.name, pretrained=bool(options.pretrained), **kwargs)
+        from_hub = bool(options.pretrained) or options.name.startswith("hf-hub:")
+        with offline_without_network() if from_hub else nullcontext():
+            return timm.create_model(options.name, pretrained=bool(options.pretrained), **kwargs)
 
 
 def _creation_failed(options: ModelOptions, error: Exception) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     known = timm.list_models() if "." not in options.name else timm.list_models(include_tags=True)
+    if isinstance(error, OSError) and (options.pretrained or options.name.startswith("hf-hub:")):
+        return (
+            f"the weights of model {options.name!r} are not on this machine and cannot be downloaded; give a file of "
+            "them, as model.pretrained FILE with the architecture as model.name, or load them once where there is a "
+            "network"
+        )
     if options.name in known or options.name.startswith(HUBS):
         return f"model {options.name!r} with args {options.args} cannot be created: {reason}"
     near = ", ".join(similar(options.name, known)) or "see timm.list_models()"

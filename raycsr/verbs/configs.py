@@ -37,4 +37,4 @@ def _first_sentence(text: str) -> str:
     """Of the comment that a config begins with; the first line where it begins with none."""
     lines = text.splitlines()
     comment = [line.removeprefix("# ") for line in itertools.takewhile(lambda line: line.startswith("# "), lines)]
-    return re.split(r"(?<=[.:]) ", " ".join(comment))[0] or lines[0]
+    return re.split(r"(?<=[.]) (?=[A-Z])", " ".join(comment))[0] or lines[0]
