@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from raycsr.certification.answers import ARGMAX, Answer
 from raycsr.certification.bounds import IntArray, binomial_lower
 from raycsr.certification.groups import group_column
 from raycsr.certification.intervals import wilson
@@ -32,7 +33,7 @@ class Verdicts(NamedTuple):
     Attributes:
         target: The class of a set that the selection votes favour; (N,).
         target_votes: Estimation votes of the target class; (N,).
-        rival: The class outside the set with the most estimation votes; (N,).
+        rival: The class outside the set with the most estimation votes, or one of it with a higher threshold; (N,).
         rival_votes: Estimation votes of the rival class; (N,).
         proven: Whether it is proven, at the level, that the smoothed classifier answers a class of the set; (N,).
     """
@@ -44,25 +45,36 @@ class Verdicts(NamedTuple):
     proven: NDArray[np.bool_]
 
 
-def verdicts(counts0: IntArray, counts: IntArray, wanted: NDArray[np.bool_], level: float = VERDICT_LEVEL) -> Verdicts:
+def verdicts(
+    counts0: IntArray,
+    counts: IntArray,
+    wanted: NDArray[np.bool_],
+    answer: Answer = ARGMAX,
+    level: float = VERDICT_LEVEL,
+) -> Verdicts:
     """Whether votes prove that the smoothed classifier answers a class of a set, for a number of pictures.
 
-    It does where one class j of the set is likelier than every other class k outside. j is settled by the selection
-    votes. Given how many estimation votes fell on j or k, those on j are binomial with share p_j / (p_j + p_k), so
-    "p_k >= p_j" is refuted at the level where the lower Clopper-Pearson bound on that share exceeds 1/2. The verdict
-    needs all of these to be refuted, so each is at the full level (intersection-union), and the k with the most votes
-    decides.
+    It does where one class j of the set is likelier than every other class k outside, its share exceeds its threshold
+    tau_j, if the answer has one, and so it does of each k in the set whose own threshold is above tau_j: then the most
+    likely class is one of the set, and is said. j is settled by the selection votes. Given how many estimation votes
+    fell on j or k, those on j are binomial with share p_j / (p_j + p_k), so "p_k >= p_j" is refuted at the level where
+    the lower Clopper-Pearson bound on that share exceeds 1/2, and "p_j <= tau_j" where that on p_j exceeds tau_j. The
+    verdict needs all of these to be refuted, so each is at the full level (intersection-union), and the k with the most
+    votes decides.
 
     Args:
         counts0: The selection votes; int64 (N, m).
         counts: The estimation votes, whose number was fixed before the first, from other noise; int64 (N, m).
         wanted: The set of each picture; neither none nor all classes; bool (N, m).
+        answer: What the smoothed classifier says, given shares.
         level: Probability at most with which a verdict is false.
     """
     target = np.where(wanted, counts0, -1).argmax(axis=1)
-    rival = np.where(wanted, -1, counts).argmax(axis=1)
+    taus = answer.of_classes(counts.shape[1])
+    rival = np.where(wanted & (taus <= taus[target][:, None]), -1, counts).argmax(axis=1)
     target_votes, rival_votes = (np.take_along_axis(counts, k[:, None], axis=1)[:, 0] for k in (target, rival))
     proven = binomial_lower(target_votes, target_votes + rival_votes, level) > 0.5
+    proven &= (taus[target] == 0) | (binomial_lower(target_votes, counts.sum(axis=1), level) > taus[target])
     return Verdicts(target, target_votes, rival, rival_votes, proven)
 
 
@@ -95,7 +107,8 @@ def broken_by(attacks: pd.DataFrame, image_ids: pd.Series, radius: float, what: 
         attacks: Rows of `raycsr.results.schema.ATTACKS` of one cost matrix and rule.
         image_ids: (N,).
         radius: L2 radius, in [0, 1] pixel units.
-        what: `broken`, where the smoothed classifier answers by a costly class, or `wrong`, by any but the label.
+        what: `broken`, where the smoothed classifier answers by a costly class, or `wrong`, where another class than
+            the label is more likely, so that it is not answered.
     """
     found = attacks["error"].isna() & (attacks["distance"] <= radius) & attacks[what].fillna(False).astype(bool)
     return image_ids.isin(attacks["image_id"][found]).to_numpy()

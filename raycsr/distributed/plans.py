@@ -197,6 +197,7 @@ class AttackPlan:
         attacks: Location of what is found.
         costs: Spec of the cost matrix.
         rule: Spec of the decision rule.
+        answer: Spec of the answer.
         num_images: Number of images, those that were attacked before among them.
         num_to_attack: Number of images that lack an attack.
         num_attacks: Number of attacks that are lacking: one an image and radius.
@@ -213,6 +214,7 @@ class AttackPlan:
     attacks: str
     costs: str
     rule: str
+    answer: str
     num_images: int
     num_to_attack: int
     num_attacks: int
@@ -233,7 +235,7 @@ class AttackPlan:
         return _lines(
             f"run       {self.run}",
             f"attacks   {self.attacks}",
-            f"costs     {self.costs}, rule {self.rule}",
+            f"costs     {self.costs}, rule {self.rule}, answer {self.answer}",
             f"images    {self.num_images:,}{left}, each at {where} (L2, [0, 1] pixel units)",
             f"gradients {self.steps} steps of {self.noises} noisy copies: {passes:,} forward and backward passes",
             f"verdicts  {self.n0:,} + {self.n:,} votes: {votes:,} forward passes",

@@ -326,7 +326,12 @@ def _spoken(rule: str, rule_id: str, answer: Answer) -> tuple[str, str]:
     """What a rule and an answer are called together, and their id: an answer other than argmax stands behind."""
     if answer.is_argmax:
         return rule, rule_id
-    return answer.spec if rule_id == "argmax" else f"{rule}, {answer.spec}", f"{rule_id}+{answer.id}"
+    return answer.spec if rule_id == "argmax" else f"{rule}, {answer.spec}", id_of(rule_id, answer)
+
+
+def id_of(rule_id: str, answer: Answer) -> str:
+    """The id of a rule and an answer together: `Certified.rule_id`."""
+    return rule_id if answer.is_argmax else f"{rule_id}+{answer.id}"
 
 
 def _of_listed(run: Run, certificates: pd.DataFrame, listed: pd.Series) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
-from raycsr.reports.certified import Certified
+from raycsr.reports.certified import Certified, id_of
 from raycsr.reports.document import Block, Captioned, Gallery, Paragraph
 from raycsr.reports.perturbed import Perturbed, magnified
 from raycsr.reports.photographs import read_pictures, small_png
@@ -26,7 +26,7 @@ def nearest_broken(one: Certified, most: int) -> pd.DataFrame:
     """The nearest broken pictures of a set of certificates, each of another image; no rows where none is kept.
 
     Args:
-        one: The set; attacks under its cost matrix and rule count, of all budgets.
+        one: The set; attacks under its cost matrix, rule and answer count, of all budgets.
         most: Number of pictures at most.
     """
     if one.origin is None:
@@ -34,7 +34,8 @@ def nearest_broken(one: Certified, most: int) -> pd.DataFrame:
     found = [
         AttackSet(one.origin.store, name).nearest(most)
         for name, facts in attack_sets(one.origin).items()
-        if facts["rule"] == one.rule_id and CostMatrix(np.array(facts["values"])).digest == one.matrix.digest
+        if id_of(facts["rule"], facts["answer"]) == one.rule_id
+        and CostMatrix(np.array(facts["values"])).digest == one.matrix.digest
     ]
     rows = pd.concat([rows for rows in found if len(rows)] or [pd.DataFrame(columns=["image_id", "distance"])])
     rows = rows[rows["image_id"].isin(one.certificates["image_id"])]

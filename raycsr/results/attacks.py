@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from raycsr.certification.answers import ARGMAX, Answer
 from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile, UserError
 from raycsr.results.certificate_sets import slug
@@ -34,7 +35,7 @@ _ADDED = frozenset({"picture"})
 
 
 class AttackSet:
-    """The attacks of one run under one cost matrix, decision rule and budget.
+    """The attacks of one run under one cost matrix, decision rule, answer and budget.
 
     Attributes:
         name: Of its folder.
@@ -55,14 +56,15 @@ class AttackSet:
         """Its folder, local or s3://."""
         return self._parts.store.location
 
-    def note(self, spec: str, costs: CostMatrix, rule: str, options: AttackOptions) -> None:
+    def note(self, spec: str, costs: CostMatrix, rule: str, options: AttackOptions, answer: Answer = ARGMAX) -> None:
         """Writes down what the set is of, where that is not there."""
         if not self._parts.store.exists("attack.json"):
             facts = {"spec": spec, "rule": rule, **asdict(options), "values": costs.values.tolist()}
+            facts |= {} if answer.is_argmax else {"answer": answer.to_dict()}
             self._parts.store.write("attack.json", json.dumps(facts, separators=(",", ":")).encode())
 
     def facts(self) -> dict[str, Any]:
-        """What the set is of: spec, rule (its id), steps, noises, n, seed and values.
+        """What the set is of: spec, rule (its id), steps, noises, n, seed, values, and answer (an `Answer`).
 
         Raises:
             DamagedFile: the file that says it is not what was written.
@@ -73,7 +75,8 @@ class AttackSet:
         try:
             costs = CostMatrix(np.array(facts["values"]))
             options = AttackOptions(**{name: facts[name] for name in AttackOptions.__dataclass_fields__})
-            name = attack_set(facts["spec"], costs, facts["rule"], options)
+            facts["answer"] = Answer.of_dict(facts["answer"]) if "answer" in facts else ARGMAX
+            name = attack_set(facts["spec"], costs, facts["rule"], options, facts["answer"])
         except (UserError, ValueError, LookupError, TypeError):
             name = ""
         if name != self.name:
@@ -122,7 +125,7 @@ def _keys(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[_KEY].fillna({"alpha": 0.0})  # where a radius was named; NaN equals nothing
 
 
-def attack_set(spec: str, costs: CostMatrix, rule: str, options: AttackOptions) -> str:
+def attack_set(spec: str, costs: CostMatrix, rule: str, options: AttackOptions, answer: Answer = ARGMAX) -> str:
     """Names a set: a legible slug, and a digest of what its attacks depend on.
 
     Args:
@@ -130,9 +133,12 @@ def attack_set(spec: str, costs: CostMatrix, rule: str, options: AttackOptions) 
         costs: Its values.
         rule: Id of the decision rule.
         options: The budget.
+        answer: What the smoothed classifier says, given shares.
     """
-    facts = json.dumps([_SCHEME, costs.digest, rule, *asdict(options).values()])
-    return f"{slug(spec)}-{sha256(facts.encode()).hexdigest()[:10]}"
+    facts, words = [_SCHEME, costs.digest, rule, *asdict(options).values()], [slug(spec)]
+    if not answer.is_argmax:  # sets of argmax are called what they were before there were others
+        facts, words = [*facts, answer.id], [*words, slug(answer.spec)]
+    return f"{'-'.join(words)}-{sha256(json.dumps(facts).encode()).hexdigest()[:10]}"
 
 
 def attack_sets(run: Run) -> dict[str, dict[str, Any]]:
@@ -157,8 +163,8 @@ def load_attacks(run: str | os.PathLike[str], costs: CostMatrix | str | None = N
         costs: Only those under this cost matrix, or a spec such as `seed:cat`; by default all.
 
     Returns:
-        One row an attack: costs (the spec), rule (its id), steps, noises and seed, then the columns of
-        `raycsr.results.schema.ATTACKS` but for the pictures.
+        One row an attack: costs (the spec), rule (its id), answer (its spec), steps, noises and seed, then the columns
+        of `raycsr.results.schema.ATTACKS` but for the pictures.
 
     Raises:
         UserError: where there is no such run, or the spec is none of its classes.
@@ -169,12 +175,13 @@ def load_attacks(run: str | os.PathLike[str], costs: CostMatrix | str | None = N
     """
     found = resolve_run(run)
     matrix = found.costs(costs) if isinstance(costs, str) else costs
-    columns = ["costs", "rule", "steps", "noises", "seed"]
+    columns = ["costs", "rule", "answer", "steps", "noises", "seed"]
     frames = [pd.DataFrame({name: [] for name in columns}), ATTACKS.empty_table().select(_FIELDS).to_pandas()]
     frames = [pd.concat(frames, axis=1)]
     for name, facts in attack_sets(found).items():
         if matrix is None or CostMatrix(np.array(facts["values"])) == matrix:
             of_set = {"costs": facts["spec"], **{column: facts[column] for column in columns[1:]}}
+            of_set["answer"] = facts["answer"].spec
             rows = AttackSet(found.store, name).read()
             frames.append(pd.concat([pd.DataFrame(of_set, index=rows.index), rows], axis=1))
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)

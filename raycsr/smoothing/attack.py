@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from raycsr.smoothing.options import AttackOptions
+
 LEAST_GRADIENT = 1e-8  # a shorter one is rounding, and points anywhere
 _HALVINGS = 50  # of the interval in which the largest multiple is sought
 
@@ -64,15 +66,16 @@ def attack_images(
     radii: ArrayLike,
     *,
     sigma: float,
-    steps: int,
-    noises: int,
+    options: AttackOptions,
     generators: Sequence[torch.Generator],
+    taus: ArrayLike = 0.0,
 ) -> torch.Tensor:
     """Looks, within a ball around each image, for a picture that the smoothed classifier answers by a target class.
 
     Projected gradient ascent of log p_j - log p_k, where j is the likeliest target, k the likeliest of the other
     classes, and p the mean softmax over noisy copies, whose noise is drawn anew in each step (expectation over
-    transformation: Athalye et al., ICML 2018; for smoothing Salman et al., NeurIPS 2019). `steps` steps of
+    transformation: Athalye et al., ICML 2018; for smoothing Salman et al., NeurIPS 2019). Of a target with a threshold
+    tau_j, above which alone it is answered, the lesser of that and of logit p_j - logit tau_j. `steps` steps of
     2 * radius / steps, then the nearest 8-bit picture (`on_lattice`).
 
     Args:
@@ -81,25 +84,43 @@ def attack_images(
         targets: The costly classes of each image; neither none nor all; bool (N, m).
         radii: (N,), above 0: the L2 distances that are not left, in [0, 1] pixel units.
         sigma: Standard deviation of the noise, in [0, 1] pixel units.
-        steps: Gradient steps, each a forward and a backward pass of N * noises rows.
-        noises: Noisy copies of an image in each step.
+        options: Gradient steps, and noisy copies of an image in each: a step is a forward and a backward pass of all
+            of them.
         generators: Source of the noise of each image, N of them on that device.
+        taus: Thresholds of the answer, one for all classes or (m,); 0 where there is none.
 
     Returns:
         uint8 (N, C, H, W), each within its radius of its image.
     """
     pixels = images.float() / 255  # (N, C, H, W)
     reach = torch.as_tensor(np.asarray(radii), dtype=torch.float32, device=images.device).view(-1, 1, 1, 1)
-    moved, shape = pixels, (noises, *images.shape[1:])
-    for _ in range(steps):
+    above = torch.as_tensor(np.asarray(taus), dtype=torch.float32, device=images.device)
+    moved, shape = pixels, (options.noises, *images.shape[1:])
+    for _ in range(options.steps):
         moved = moved.detach().requires_grad_(True)
         noise = torch.stack([torch.randn(shape, generator=one, device=images.device) for one in generators])
         logits = network((moved[:, None] + sigma * noise).flatten(0, 1)).float()  # (N * noises, m)
         log_p = logits.log_softmax(dim=1).unflatten(0, noise.shape[:2]).logsumexp(dim=1)  # (N, m), but for log(noises)
-        lead = log_p.masked_fill(~targets, -torch.inf).amax(dim=1) - log_p.masked_fill(targets, -torch.inf).amax(dim=1)
-        (gradient,) = torch.autograd.grad(lead.sum(), moved)
-        moved = step_up(pixels, moved.detach(), gradient, length=2 * reach / steps, radius=reach)
+        (gradient,) = torch.autograd.grad(_lead(log_p, options.noises, targets, above).sum(), moved)
+        moved = step_up(pixels, moved.detach(), gradient, length=2 * reach / options.steps, radius=reach)
     return on_lattice(images, moved - pixels, radii)
+
+
+def _lead(log_p: torch.Tensor, noises: int, targets: torch.Tensor, taus: torch.Tensor) -> torch.Tensor:
+    """By how much the target that is nearest to be answered leads, or lacks: what an attack raises, (N,).
+
+    Args:
+        log_p: Logarithms of the shares, and of the number of noises; (N, m).
+        noises: That number.
+        targets: bool (N, m).
+        taus: Thresholds, (m,) or one.
+    """
+    rival = log_p.masked_fill(targets, -torch.inf).amax(dim=1)
+    if not taus.any():
+        return log_p.masked_fill(~targets, -torch.inf).amax(dim=1) - rival
+    share = (log_p - np.log(noises)).exp().clamp(max=1 - 1e-6)  # beyond it a target has long been answered
+    odds = torch.where(taus > 0, share.log() - (-share).log1p() - taus.logit(), torch.inf)
+    return torch.minimum(log_p - rival[:, None], odds).masked_fill(~targets, -torch.inf).amax(dim=1)
 
 
 def on_lattice(images: torch.Tensor, shift: torch.Tensor, radii: ArrayLike) -> torch.Tensor:

@@ -13,9 +13,8 @@ def attack(asked: AttackArguments) -> Attacked:
     An attack seeks, within an L2 ball around an image, an 8-bit picture that is answered by a costly class. Within .99
     of each certificate's radius it audits the guarantee: more broken ones than alpha allows end with exit status 1. At
     radii of your own it bounds from above what certificates bound from below: the share of images that are robust. A
-    verdict is false with probability 1e-6 at most. The classifier that is attacked answers by argmax, and so are the
-    certificates that are audited; the longer radii of an answer that abstains are not. The same command continues where
-    it was interrupted, and with more images or radii.
+    verdict is false with probability 1e-6 at most. The same command continues where it was interrupted, and with more
+    images or radii.
 
     Args:
         asked: Options of the verb; a caller gives its fields as keyword arguments.

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from raycsr.certification.answers import as_answer
 from raycsr.certification.attacks import CHANCE, VERDICT_LEVEL, chance_of_broken, most_broken, verdicts
 
 
-def one(counts0, counts, wanted, level=VERDICT_LEVEL):
+def one(counts0, counts, wanted, answer="argmax", level=VERDICT_LEVEL):
     given = (np.array([values]) for values in (counts0, counts, np.isin(np.arange(len(counts)), wanted)))
-    return {name: values[0] for name, values in verdicts(*given, level=level)._asdict().items()}
+    found = verdicts(*given, as_answer(answer, len(counts)), level)
+    return {name: values[0] for name, values in found._asdict().items()}
 
 
 def test_twenty_votes_of_twenty_are_the_fewest_that_prove_it():
@@ -41,8 +43,34 @@ def test_a_tie_is_called_proven_no_more_often_than_the_level(others, level):
         counts = np.random.default_rng(0).multinomial(n, p, size=200_000)
         weights = np.full(len(counts), 1 / len(counts))
     wanted = np.arange(counts.shape[1]) == counts.shape[1] - 1
-    proven = verdicts(np.ones_like(counts), counts, np.broadcast_to(wanted, counts.shape), level).proven
+    proven = verdicts(np.ones_like(counts), counts, np.broadcast_to(wanted, counts.shape), level=level).proven
     assert 0 < weights[proven].sum() <= level * 1.05
+
+
+@pytest.mark.parametrize("answer", ["majority", "threshold:0.7*uniform", "threshold:1=0.7,2=0.8", "threshold:1=0.3"])
+def test_a_class_that_an_answer_may_not_say_is_called_proven_no_more_often_than_the_level(answer):
+    """At the edge: the target's share is its threshold, or another costly class is ahead and has too few."""
+    says, wanted, n, level = as_answer(answer, 3), np.array([False, True, True]), 60, 0.05
+    tau = says.of_classes(3)[1]
+    edges = [[(1 - tau) / 2, tau, (1 - tau) / 2], [0.1, 0.45, 0.45], [0.05, 0.2, 0.75], [0.35, 0.35, 0.3]]
+    for p in [np.array(p) for p in edges]:
+        if says.of([p]).isin([1, 2])[0]:  # it is broken in truth
+            continue
+        counts = np.random.default_rng(0).multinomial(n, p, size=50_000)
+        counts0 = np.tile([0, 9, 0], (len(counts), 1))
+        proven = verdicts(counts0, counts, np.broadcast_to(wanted, counts.shape), says, level).proven
+        assert proven.mean() <= level + 3 * np.sqrt(level / len(counts))
+
+
+def test_an_answer_that_abstains_has_a_costly_class_said_above_its_threshold():
+    votes = [0, 9, 0], [100, 450, 50], [1, 2]
+    assert one(*votes)["proven"] and one(*votes, "majority")["proven"] and one(*votes, "threshold:1=0.6")["proven"]
+    assert not one(*votes, "threshold:0.8*uniform")["proven"]
+    # the other costly class may be ahead and unsaid, where its threshold is the higher one
+    near = [0, 9, 0], [100, 260, 240], [1, 2]
+    assert one(*near, "threshold:1=0.3,2=0.3")["proven"]
+    found = one(*near, "threshold:1=0.3,2=0.7")
+    assert found["rival"] == 2 and not found["proven"]
 
 
 def test_how_many_may_break():

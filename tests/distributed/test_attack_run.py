@@ -13,6 +13,8 @@ from PIL import Image
 from torch import nn
 
 from raycsr import UserError, load_attacks
+from raycsr.certification.answers import ARGMAX as PLAIN
+from raycsr.certification.answers import as_answer
 from raycsr.cli import main
 from raycsr.costs import CostMatrix
 from raycsr.data.images import frame
@@ -88,7 +90,7 @@ def base_classifier():
     return BaseClassifier(HalfSpaces(), mean=(0, 0, 0), std=(1, 1, 1), **of_network)
 
 
-def job(folder, *, times_truth=1.0, number=40, **aim):
+def job(folder, *, times_truth=1.0, number=40, answer=PLAIN, **aim):
     """An attack of certificates whose radius is the true one, or a multiple of it, by no votes at all."""
     source, model, matrix = pictures(number), base_classifier(), CostMatrix.uniform(3, class_names=CLASSES)
     run = Run(Store(str(folder)).at("default/runs/0000000000000000"))
@@ -103,7 +105,7 @@ def job(folder, *, times_truth=1.0, number=40, **aim):
     )  # fmt: skip
     asked = AttackArguments(run=run.location, costs="uniform", pool=HERE, steps=6, noises=4, n=600, **aim)
     wanted = wanted_attacks(certificates, asked, run.run_id)
-    return AttackJob(run, manifest, asked, model, source, ARGMAX, matrix, certificates, wanted)
+    return AttackJob(run, manifest, asked, model, source, ARGMAX, answer, matrix, certificates, wanted)
 
 
 def test_nothing_breaks_within_true_radii_and_nearly_all_beyond(tmp_path):
@@ -114,6 +116,19 @@ def test_nothing_breaks_within_true_radii_and_nearly_all_beyond(tmp_path):
     assert beyond.attacks["broken"].mean() > 0.95 and not beyond.broken_guarantee
     assert (beyond.attacks["wrong"] == beyond.attacks["broken"]).all()
     assert (beyond.attacks["target"] == 1 - beyond.attacks["label"]).all()  # never the class that is never answered
+
+
+def test_an_answer_that_abstains_is_attacked_until_a_costly_class_is_said(tmp_path):
+    """Above .9: sigma Phi^-1(.9) = .32 beyond the plane."""
+    says = as_answer("threshold:0.9*uniform", 3)
+    edge = attack_run(job(tmp_path, times=1.5, answer=says))
+    assert not edge.attacks["broken"].any() and edge.attacks["wrong"].mean() > 0.95  # it abstains there
+    beyond = attack_run(job(tmp_path, radii=[1.1], answer=says))
+    assert beyond.attacks["broken"].mean() > 0.95
+    rows = load_attacks(edge.run.location)
+    assert set(rows["answer"]) == {"threshold:0.9*uniform"} and len(rows) == 80
+    attack_run(job(tmp_path, times=1.5))
+    assert load_attacks(edge.run.location).groupby("answer")["broken"].sum()["argmax"] > 35
 
 
 def test_broken_pictures_of_some_images_are_kept(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from handmade import IDS, LABELS, PLAIN, write_photographs, write_run
 from PIL import Image
 
 from raycsr import load_attacks
+from raycsr.certification.answers import ARGMAX, MAJORITY
 from raycsr.costs import CostMatrix
 from raycsr.reports import as_markdown
 from raycsr.reports.attacked import attacked_summaries, audited
@@ -20,15 +21,16 @@ from raycsr.results.attacks import AttackSet, attack_set
 from raycsr.results.schema import ATTACKS
 from raycsr.smoothing.options import AttackOptions
 from raycsr.store import Store
+from raycsr.verbs.certify import certify
 
 BUDGET = AttackOptions()
 
 
-def write_attacks(run, spec, rows, options=BUDGET):
+def write_attacks(run, spec, rows, options=BUDGET, answer=ARGMAX):
     """Rows of (image, radius, distance at which it breaks or None, certified radius or None)."""
     costs = CostMatrix.from_spec(spec, 3, ["a", "b", "c"])
-    attacks = AttackSet(run.store, attack_set(spec, costs, "argmax", options))
-    attacks.note(spec, costs, "argmax", options)
+    attacks = AttackSet(run.store, attack_set(spec, costs, "argmax", options, answer))
+    attacks.note(spec, costs, "argmax", options, answer)
     table = [
         {"image_id": IDS[i], "label": LABELS[i], "radius": radius, "distance": distance or radius, "n": 1000}
         | {"broken": distance is not None, "wrong": distance is not None, "certified": certified}
@@ -64,6 +66,15 @@ def test_what_broke_nearer_is_broken_at_every_larger_radius(run):
     assert rows.loc[0.1, "num_images"] == 1 and rows.loc[0.1, "rob_cs_attacked"] == 0
     assert rows.loc[1.0, "num_images"] == 2 and rows.loc[1.0, "rob_cs_attacked"] == 0.5
     assert rows.loc[1.0, "rob_cs"] == 0.5  # of the same two images
+
+
+def test_attacks_on_an_answer_stand_beside_its_own_certificates(run):
+    certify(run=[run.location], costs=["uniform"], answers=["majority"], alpha=0.01)
+    write_attacks(run, "uniform", [(0, 1.5, None, None), (1, 1.5, 1.4, None)])
+    write_attacks(run, "uniform", [(i, 1.5, None, None) for i in range(3)], answer=MAJORITY)
+    found = summaries(run, "uniform").set_index("rule")
+    assert found["rob_cs_attacked"].to_dict() == {"argmax": 0.5, "majority": 1.0}
+    assert found["num_images"].to_dict() == {"argmax": 2, "majority": 3}
 
 
 def test_where_some_classes_were_not_attacked_nothing_is_said_of_accuracy(run):

@@ -5,6 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from raycsr.certification.answers import MAJORITY
 from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile
 from raycsr.results.attacks import AttackSet, attack_set
@@ -85,4 +86,17 @@ def test_each_budget_rule_and_matrix_is_a_set_of_its_own():
         attack_set("uniform", COSTS, "offset-1", AttackOptions()),
     }
     names |= {attack_set("uniform", CostMatrix.uniform(4), "argmax", AttackOptions())}
-    assert len(names) == 4 and all(name.startswith("uniform-") for name in names)
+    names |= {attack_set("uniform", COSTS, "argmax", AttackOptions(), MAJORITY)}
+    assert len(names) == 5 and all(name.startswith("uniform-") for name in names)
+    assert "uniform-0641a87e6e" in names  # that of argmax, as sets were called before there were other answers
+
+
+def test_a_set_says_the_answer_that_it_is_of(store):
+    one = AttackSet(store, attack_set("uniform", COSTS, "argmax", AttackOptions(), MAJORITY))
+    one.note("uniform", COSTS, "argmax", AttackOptions(), MAJORITY)
+    assert one.facts()["answer"] == MAJORITY and one.name.startswith("uniform-majority-")
+    note = store.read(f"attacks/{one.name}/attack.json")
+    for damage in (b'"thresholds":[2]', b'"thresholds":"none"', b'"thresholds":[0.6]'):
+        store.write(f"attacks/{one.name}/attack.json", note.replace(b'"thresholds":[0.5]', damage))
+        with pytest.raises(DamagedFile, match="of other attacks than its folder"):
+            one.facts()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from raycsr.smoothing.attack import attack_images, distances, on_lattice, step_up
+from raycsr.smoothing.attack import _lead, attack_images, distances, on_lattice, step_up
+from raycsr.smoothing.options import AttackOptions
 
 SIGMA = 0.25
 SHAPE = (3, 6, 6)
@@ -28,12 +29,13 @@ class HalfSpace(nn.Module):
         return 20 * torch.stack([-self.distance(pixels), self.distance(pixels)], dim=1)
 
 
-def attacked(images, radii, *, steps=10, noises=8, targets=(False, True), network=None):
+def attacked(images, radii, *, steps=10, noises=8, targets=(False, True), network=None, taus=0.0):
     generators = [torch.Generator().manual_seed(i) for i in range(len(images))]
     of_each = torch.tensor(targets).expand(len(images), -1)
     return attack_images(
-        network or HalfSpace(), images, of_each, radii, sigma=SIGMA, steps=steps, noises=noises, generators=generators
-    )
+        network or HalfSpace(), images, of_each, radii, sigma=SIGMA, options=AttackOptions(steps=steps, noises=noises),
+        generators=generators, taus=taus,
+    )  # fmt: skip
 
 
 def pictures(number):
@@ -69,6 +71,19 @@ class TestAttackImages:
         images, truth = pictures(5)
         found = attacked(images, 1.05 * truth, targets=(False, True, True), network=Three())
         assert torch.equal(found, attacked(images, 1.05 * truth))
+
+    def test_where_the_answer_abstains_a_target_is_to_exceed_its_threshold_too(self):
+        log_p, targets = torch.tensor([[0.5, 0.3, 0.2]]).log() + np.log(4), torch.tensor([[False, True, True]])
+        raised = [_lead(log_p, 4, targets, torch.tensor(taus)).item() for taus in (0.0, 0.5, [0, 0, 0.1], [0, 0.4, 0])]
+        logit = np.log([0.3 / 0.5, 0.3 / 0.7, 0.3 / 0.5, 0.3 / 0.7 / (0.4 / 0.6)])
+        assert raised == pytest.approx([*logit[:3], max(min(logit[0], logit[3]), np.log(0.2 / 0.5))], abs=1e-6)
+
+    def test_beyond_the_plane_it_goes_on_until_the_share_exceeds_the_threshold(self):
+        """Within a ball that reaches .2 beyond it the votes are 79 % at most, as the plane itself says."""
+        images, truth = pictures(10)
+        found = attacked(images, truth + 0.2, taus=0.75)
+        assert (HalfSpace().distance(found.float() / 255) > SIGMA * 0.674).all()  # Phi^-1(.75)
+        assert (distances(images, found) <= truth + 0.2).all()
 
     def test_without_a_gradient_the_image_is_its_own_picture(self):
         images, truth = pictures(3)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from raycsr import load_attacks
 from raycsr.cli import main
@@ -62,6 +63,21 @@ def test_a_rule_of_the_run_is_attacked_in_a_set_of_its_own(attack, run):
     assert rows.loc[rows["rule"].str.startswith("offset-"), "radius"].tolist() == [0.5] * 4
 
 
+def test_an_answer_is_attacked_in_a_set_of_its_own(attack, run):
+    status, out, _ = attack("--radii", ".5", "--answer", "majority")
+    assert status == 0 and "rule argmax, answer majority" in out and "attacks/uniform-majority-" in out
+    assert (load_attacks(run)["answer"] == "majority").sum() == 4
+
+
+def test_other_images_are_one_line_before_any_gradient(attack, tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "other.png")
+    other = ["--data.source", "imagefolder", "--data.path", str(tmp_path)]
+    status, _, error = attack("--radii", ".5", *other)
+    assert status == 2 and "none of the images of run" in error and str(tmp_path) in error
+    assert attack("--radii", ".5", "--data.source", "digits")[0] == 0  # they are elsewhere, say
+
+
 def test_actors_find_what_this_process_finds(cluster, attack, run, tmp_path):
     copy = tmp_path / "runs" / Path(run).name
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("attacks"))
@@ -92,6 +108,7 @@ def test_results_are_copied_and_deleted_with_their_run(attack, run, tmp_path):
         (["--n", "19"], ["n is 19", "20 or more"]),
         (["--rule", "offset:2=1"], ["no rule 'offset:2=1'", "offset:1=0.5"]),
         (["--alpha", "1"], ["alpha is 1"]),
+        (["--answer", "plurality"], ["plurality", "majority"]),
         (
             ["--model.name", "cifar_resnet20"],
             ["'cifar_resnet20' is not that of run", "weights differ", "cifar_resnet8"],

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from raycsr.certification.answers import AnswerSpec
 from raycsr.costs import CostSpec
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import PoolOptions
@@ -29,6 +30,8 @@ class AttackArguments:
             or with `radii` of those of classes with costly mistakes.
         rule: Decision rule of the run, as it was written or by its id. Gradients are those of softmax shares; verdicts
             are by the votes of the rule.
+        answer: Answer, vote shares -> class or abstention: that of the certificates, and of the smoothed classifier
+            that is attacked. Where it abstains nothing breaks, so that an attack has a costly class said.
         alpha: Failure probability of one image's certificate.
         steps: Number of gradient steps of an attack.
         noises: Number of noisy copies of an image in each step.
@@ -45,6 +48,7 @@ class AttackArguments:
     times: float = 0.99
     images: int = 500
     rule: RuleSpec = "argmax"
+    answer: AnswerSpec = "argmax"
     alpha: float = 0.001
     steps: int = 20
     noises: int = 32

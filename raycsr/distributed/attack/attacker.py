@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from raycsr.certification import Answer
 from raycsr.certification.attacks import verdicts
 from raycsr.distributed.attack.job import AttackJob
 from raycsr.distributed.pool import device_name, worker_device
@@ -43,6 +44,7 @@ class AttackerSpec:
         owner: Number of the driver that owns the run; part of the parts' names.
         manifest: Facts of the run's manifest: sigma, precision, compile and batch_size.
         rule: The decision rule whose smoothed classifier is attacked.
+        answer: What that smoothed classifier says, given shares.
         costly: The costly classes (targets) of each label; bool (m, m).
         options: The budget.
         threads: Torch threads.
@@ -54,6 +56,7 @@ class AttackerSpec:
     owner: int
     manifest: dict[str, Any]
     rule: Rule
+    answer: Answer
     costly: np.ndarray
     options: AttackOptions
     threads: int
@@ -64,7 +67,7 @@ class AttackerSpec:
         """What the actors of a job get."""
         run, name, costly = job.run.location, job.attacks.name, job.matrix.values > 0
         kept = _KEPT / max(1, job.wanted["image_id"].nunique())
-        return cls(run, name, owner, job.manifest, job.rule, costly, job.asked.options, threads, kept)
+        return cls(run, name, owner, job.manifest, job.rule, job.answer, costly, job.asked.options, threads, kept)
 
 
 class Attacker:
@@ -204,9 +207,9 @@ class Attacker:
             torch.from_numpy(self._spec.costly[[row["label"] for row in rows]]).to(self._device),
             [row["radius"] for row in rows],
             sigma=self._spec.manifest["sigma"],
-            steps=options.steps,
-            noises=options.noises,
+            options=options,
             generators=[_generator(options.seed, row, self._device) for row in rows],
+            taus=self._spec.answer.thresholds,
         )
 
     def _judge(self, images: torch.Tensor, pictures: torch.Tensor, rows: list[dict[str, Any]]) -> None:
@@ -216,7 +219,7 @@ class Attacker:
         counts0 = np.stack([one.counts0[0] for one in counted])  # (N, m)
         counts = np.stack([one.counts[0] for one in counted])  # (N, m)
         labels = np.array([row["label"] for row in rows])
-        costly = verdicts(counts0, counts, self._spec.costly[labels])
+        costly = verdicts(counts0, counts, self._spec.costly[labels], self._spec.answer)
         wrong = verdicts(counts0, counts, labels[:, None] != np.arange(counts.shape[1]))
         away = distances(images, pictures)
         for i, row in enumerate(rows):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import check_alpha
+from raycsr.certification import Answer, check_alpha
 from raycsr.certification.attacks import COST_SENSITIVE_RADIUS
 from raycsr.costs import CostMatrix
 from raycsr.data.options import DataOptions
@@ -37,6 +37,7 @@ class AttackJob:
         base_classifier: That of the run.
         source: Source of the images.
         rule: The decision rule.
+        answer: What the smoothed classifier says, given shares.
         matrix: The cost matrix.
         certificates: Certificates of the run under the costs, one row for each image.
         wanted: a row an attack, in the order in which images are drawn: image_id, label, radius, certified and alpha
@@ -49,6 +50,7 @@ class AttackJob:
     base_classifier: BaseClassifier
     source: Source
     rule: Rule
+    answer: Answer
     matrix: CostMatrix
     certificates: pd.DataFrame
     wanted: pd.DataFrame
@@ -56,7 +58,8 @@ class AttackJob:
     @property
     def attacks(self) -> AttackSet:
         """Where what is found is kept."""
-        return AttackSet(self.run.store, attack_set(self.asked.costs, self.matrix, self.rule.id, self.asked.options))
+        name = attack_set(self.asked.costs, self.matrix, self.rule.id, self.asked.options, self.answer)
+        return AttackSet(self.run.store, name)
 
     @property
     def audits(self) -> bool:
@@ -71,6 +74,7 @@ class AttackJob:
             attacks=self.attacks.location,
             costs=asked.costs,
             rule=self.rule.spec,
+            answer=self.answer.spec,
             num_images=self.wanted["image_id"].nunique(),
             num_to_attack=missing["image_id"].nunique(),
             num_attacks=len(missing),
@@ -107,21 +111,28 @@ def check(asked: AttackArguments) -> AttackJob:
             rule = rule_of(found, asked.rule)
         with mistakes.noted():
             matrix = found.costs(asked.costs)
+        with mistakes.noted():
+            (answer,) = found.answers([asked.answer])
     mistakes.refuse()
     assert found is not None
     if not matrix.sensitive.any():
         raise UserError(f"costs {asked.costs!r} have no costly mistake: there is nothing to attack")
-    certificates = load_certificates(found.location, asked.costs, asked.alpha, rule.id)
+    certificates = load_certificates(found.location, asked.costs, asked.alpha, rule.id, answer=answer)
+    base_classifier, source = base_classifier_of(found, manifest, asked.model), _source(found, manifest, asked.data)
+    wanted = wanted_attacks(certificates, asked, found.run_id)
+    if asked.data is not None:
+        _refuse_other_images(source, wanted["image_id"], found.run_id)
     return AttackJob(
         run=found,
         manifest=manifest,
         asked=asked,
-        base_classifier=base_classifier_of(found, manifest, asked.model),
-        source=_source(found, manifest, asked.data),
+        base_classifier=base_classifier,
+        source=source,
         rule=rule,
+        answer=answer,
         matrix=matrix,
         certificates=certificates,
-        wanted=wanted_attacks(certificates, asked, found.run_id),
+        wanted=wanted,
     )
 
 
@@ -166,6 +177,16 @@ def wanted_attacks(certificates: pd.DataFrame, asked: AttackArguments, run_id: s
     of_radii = [some.assign(radius=radius) for radius in dict.fromkeys(asked.radii or [])]
     every = pd.concat(of_radii).sort_index(kind="stable").loc[some.index]
     return every.assign(certified=np.nan, alpha=np.nan).reset_index(drop=True)
+
+
+def _refuse_other_images(source: Source, image_ids: pd.Series, run_id: str) -> None:
+    """Refuses data that have none of the images: each would be an error of its own, after the first gradients."""
+    listed_there = open_source(replace(source.options, limit=None), labelled=False).list().images["image_id"]
+    if not image_ids.isin(listed_there).any():
+        raise UserError(
+            f"data {source} have none of the images of run {run_id}, such as {image_ids.iloc[0]!r}; give those that it "
+            "was sampled from, or leave --data out where they have not moved"
+        )
 
 
 def _source(run: Run, manifest: dict[str, Any], data: DataOptions | None) -> Source:

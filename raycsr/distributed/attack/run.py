@@ -28,7 +28,7 @@ def attack_run(job: AttackJob) -> Attacked:
     pool = job.asked.pool
     with Ownership(job.run.store) as owner:
         attacks = job.attacks
-        attacks.note(job.asked.costs, job.matrix, job.rule.id, job.asked.options)
+        attacks.note(job.asked.costs, job.matrix, job.rule.id, job.asked.options, job.answer)
         missing = attacks.lacking(job.wanted)
         print(job.plan(missing))
         if len(missing):
