@@ -97,7 +97,8 @@ class TrainingPlan:
         data: Source of the images.
         num_images: Number of images to train on.
         num_held_out: Number of images that are held out for validation.
-        reading: Whether images are in memory, or streamed, and why; the batches are the same.
+        streamed: Whether images are read anew each epoch; the batches are the same.
+        reading: That in words, and why.
         epochs: Number of epochs.
         batch_size: Images of a batch, over all workers.
         notes: Lines about the data and its classes.
@@ -117,6 +118,7 @@ class TrainingPlan:
     data: str
     num_images: int
     num_held_out: int
+    streamed: bool
     reading: str
     epochs: int
     batch_size: int

@@ -304,6 +304,18 @@ def test_a_name_belongs_to_one_set_of_options(options):
         train(**{**options, "sigma": 0.5}, name="taken")
 
 
+def test_options_that_were_added_since_a_training_began_had_their_defaults(options):
+    trained = train(**options, name="taken")
+    beside = Path(trained.checkpoint).with_suffix(".json")
+    stored = json.loads(beside.read_text())
+    del stored["config"]["training"]["nesterov"]
+    beside.write_text(json.dumps(stored))
+    assert train(**options, name="taken") == trained
+    plain = TrainingOptions(epochs=3, batch_size=64, lr=0.05, nesterov=False)
+    with pytest.raises(UserError, match="was trained with training.nesterov = True, now it is False"):
+        train(**{**options, "training": plain}, name="taken")
+
+
 def test_a_training_of_another_schema_is_refused_by_name(options, tmp_path, capsys):
     train(**options, name="taken")
     path = tmp_path / "results" / "default" / "checkpoints" / "taken.json"

@@ -65,6 +65,7 @@ def plan_of(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str |
         data=str(plan.source),
         num_images=len(plan.held_out.left),
         num_held_out=len(plan.held_out.random) + len(plan.held_out.seed_class),
+        streamed=plan.stream,
         reading=plan.reading,
         epochs=config.training.epochs,
         batch_size=config.training.batch_size,
