@@ -12,7 +12,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from raycsr.errors import UserError, similar
-from raycsr.models import cifar_resnet  # noqa: F401  (registers the CIFAR ResNets with timm)
+from raycsr.models import cifar_resnet, stem_resnet  # noqa: F401  (registers these networks with timm)
 from raycsr.models.hub import offline_without_network
 from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
