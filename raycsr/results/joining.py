@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 
 import pandas as pd
 import pyarrow as pa
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 
 from raycsr.errors import UserError, shown
 from raycsr.results.listing import Relisted
-from raycsr.results.merging import deduplicated
+from raycsr.results.merging import behind, deduplicated
 from raycsr.results.owners import Ownership
 from raycsr.results.runs import Run
 from raycsr.results.schema import SCHEMA_VERSION, VOTES
@@ -124,16 +123,11 @@ def _new_parts(source: Run, target: Run) -> tuple[dict[str, str], dict[str, str]
             more = (both["n"] > both["n_there"]) if alike else both["error"].isna() & both["error_there"].notna()
             if not alike:
                 unlike.add(part)
-            name = _beside(part, source.store.read(f"votes/{part}")) if more.any() else ""
+            name = behind(part, source.store.read(f"votes/{part}")) if more.any() else ""
         to_agree[part] = name or part
         if name and name not in theirs:
             new[part] = name
     return new, to_agree
-
-
-def _beside(part: str, data: bytes) -> str:
-    """The name of a part where another one has its own: behind it."""
-    return f"{part.removesuffix('.parquet')}_{sha256(data).hexdigest()[:8]}.parquet"
 
 
 def _new_attacks(source: Run, target: Run) -> dict[str, str]:
@@ -147,7 +141,7 @@ def _new_attacks(source: Run, target: Run) -> dict[str, str]:
         to = file
         if file in there and file.endswith(".parquet"):
             data = source.store.read(file)
-            to = file if data == target.store.read(file) else _beside(file, data)
+            to = file if data == target.store.read(file) else behind(file, data)
         if to not in there:
             new[file] = to
     return new

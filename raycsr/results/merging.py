@@ -4,7 +4,8 @@ Parts never change, so whatever happened to their writers, a reader decides by t
 
 1. Of several rows that begin an image under a rule, the first by part name that has no error counts, else the first.
    Others count beside it where they were counted alike, on such a device and in such batches; else not.
-2. A row that continues another counts where that one counts: where its part is gone, so is what continued it.
+2. A row that continues another counts where that one counts: where its part is gone, so is what continued it. Where a
+   merge of runs put a part behind another of its name, what continued one of them continues both.
 3. Of the rows that count, the longest stands; of equal length the first by part name.
 4. What it does not continue must be able to be among its votes, as it is where both were drawn from the same noise;
    where it is not, one of the parts is wrong, and reading is refused.
@@ -18,6 +19,7 @@ for is never looked at.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,14 @@ import pyarrow.compute as pc
 
 from raycsr.errors import UserError
 from raycsr.results.schema import VOTES
+
+
+_BEHIND = r"_[0-9a-f]{8}\.parquet"  # at the end of the name of a part that stands behind another of its name
+
+
+def behind(part: str, data: bytes) -> str:
+    """The name of a part where another one has its own: behind it."""
+    return f"{part.removesuffix('.parquet')}_{sha256(data).hexdigest()[:8]}.parquet"
 
 
 def begun_here(rows: pa.Table) -> pa.Table:
@@ -125,6 +135,7 @@ def _standing(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     if len(first) == len(keys):  # nearly always: no image twice
         return standing, orphans
     places = pa.chunked_array([*table["part"].chunks, *table["continues"].chunks], pa.string())
+    places = pc.replace_substring_regex(places, f"{_BEHIND}$", ".parquet")
     numbers = _numbers(places).reshape(2, -1)
     # where a row lies, and where the one that it continues does: a number for each key and part
     here, there = (keys * (numbers.max(initial=0) + 1) + part for part in numbers)

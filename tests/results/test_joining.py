@@ -131,6 +131,19 @@ def test_votes_that_go_on_from_others_go_on_in_the_run_that_grew(open_run):
     assert votes(other) == {("i0", "argmax"): 5000, ("i1", "argmax"): 1000}
 
 
+def test_votes_go_on_from_a_part_that_came_behind_another_of_its_name(open_run):
+    """An image could not be read in the run that grows, and was sampled and sampled on in the other."""
+    one, other = open_run("one", ["i0"]), open_run("other", ["i0"])
+    one.write_votes("0001-a.parquet", votes_of_labels(["i0"]))
+    one.write_votes("0002-b.parquet", votes_of_labels(["i0"], n=3000, continues="0001-a.parquet"))
+    other.write_votes("0001-a.parquet", votes_of_labels(["i0"], error="Unreadable"))
+    join_runs(one, other)
+    assert votes(other) == {("i0", "argmax"): 3000} == votes(one)
+    (come,) = {*other.vote_parts()} - {"0001-a.parquet", "0002-b.parquet"}
+    other.write_votes("0003-c.parquet", votes_of_labels(["i0"], n=4000, continues=come))  # as a sampler would go on
+    assert votes(other) == {("i0", "argmax"): 4000}
+
+
 def test_what_goes_on_from_votes_of_another_device_does_not_go_on_from_the_part_of_that_name(open_run):
     one, other = (open_run(place, ["i0", "i1"]) for place in ("one", "other"))
     for run, device in ((one, "gpu"), (other, "cpu")):
