@@ -30,7 +30,6 @@ import pyarrow.compute as pc
 from raycsr.errors import UserError
 from raycsr.results.schema import VOTES
 
-
 _BEHIND = r"_[0-9a-f]{8}\.parquet"  # at the end of the name of a part that stands behind another of its name
 
 

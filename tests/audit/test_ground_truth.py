@@ -35,8 +35,8 @@ SEED = slabs.COSTS[1:2]
 
 SIZES = [
     pytest.param(200, 0.05, id="200 images"),
-    pytest.param(4_000, 0.05, id="4,000 images", marks=pytest.mark.long),
-    pytest.param(4_000, 0.001, id="4,000 images, alpha .001", marks=pytest.mark.long),
+    pytest.param(2_000, 0.05, id="2,000 images", marks=pytest.mark.long),
+    pytest.param(2_000, 0.001, id="2,000 images, alpha .001", marks=pytest.mark.long),
 ]
 
 SCENARIOS = {
