@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import Answer, group_column, largest_radius, metric_of
+from raycsr.certification import METRICS, Answer, group_column, largest_radius, metric_of
 from raycsr.certification.answers import AnswerSpec, parse_answers
 from raycsr.costs import CostMatrix, CostSpec
 from raycsr.data.options import DataOptions
@@ -17,7 +17,7 @@ from raycsr.models.rules import ARGMAX, Rule
 from raycsr.models.spec import ModelOptions
 from raycsr.options import listed, takes
 from raycsr.progress import Progress
-from raycsr.reports.comparison import metric_in_words
+from raycsr.reports.comparison import metric_in_words, non_dominated
 from raycsr.reports.document import Column, Table
 from raycsr.reports.tables import cell, column, marks_line
 from raycsr.reports.text import as_text
@@ -164,6 +164,7 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
         )
         said = {answer.id: answer for answer in answers}
         answer = said[tuned.answer]
+        print(f"compared  {len(tuned.table)} rules and answers; below, argmax and those on the front of them")
         print(_shown(tuned, said, listing.class_names))
         if tuned.chosen == 0:
             print(f"argmax stays, and nothing is stored: nothing else within the budgets has a better {tuned.metric}")
@@ -227,11 +228,11 @@ _SHOWN = ("accuracy", "accuracy_loss", "coverage", "rob_cs", "rob_cost", "seed_r
 
 
 def _shown(tuned: "Tuned", answers: Mapping[str, Answer], class_names: list[str]) -> str:
-    """The rules under the chosen answer and the answers under the chosen rule, as a table; the chosen pair marked."""
+    """The rules and answers on the front of accuracy and metric, as a table, beside argmax; the chosen pair marked."""
     rows, found = [], tuned.table.to_dict("records")
     for row in found:
         row["rule"], row["says"] = tuned.rules[row["rule"]], answers[row["answer"]]
-    shown = [i for i, row in enumerate(found) if i == 0 or row["says"].id == tuned.answer or row["rule"] == tuned.rule]
+    shown = _on_front(tuned)
     for i in sorted(shown, key=lambda i: _order(found[i]["rule"])):
         row = found[i]
         worst = f" ({class_names[row['recall_class']]})" if row["recall_loss"] > 0 else ""
@@ -243,6 +244,16 @@ def _shown(tuned: "Tuned", answers: Mapping[str, Answer], class_names: list[str]
     marks = marks_line(flattered.assign(**names), ["rule", "answer"])
     titles = [Column("rule"), Column("answer"), *map(column, _SHOWN), Column("worst recall loss"), Column("")]
     return as_text(Table(titles, rows, marks))
+
+
+def _on_front(tuned: "Tuned") -> list[int]:
+    """Positions of argmax, of the chosen pair, and of those on the front; of pairs of the same numbers the first."""
+    table, more = tuned.table, METRICS[tuned.metric].more_is_better
+    first = ~table.duplicated(list(_SHOWN))
+    first.iloc[tuned.chosen] = True
+    first &= non_dominated(table["accuracy"], table[tuned.metric] if more else -table[tuned.metric])
+    first.iloc[[0, tuned.chosen]] = True
+    return [int(i) for i in np.flatnonzero(first)]
 
 
 def _order(rule: Rule) -> tuple[str, float]:

@@ -79,6 +79,19 @@ def test_the_rule_is_stored_with_what_it_gains_and_costs(checkpoint, trained, ca
     assert load_training_state(checkpoint)["epoch"] == 3
 
 
+def test_what_is_printed_is_the_front_without_repetitions(checkpoint, capsys):
+    tune(checkpoint, budget=0.03, recall_budget=0.2, answers=None)
+    out = capsys.readouterr().out
+    compared = int(out.split("compared  ")[1].split()[0])
+    rows = [[cell.strip(" †") for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
+    points = [(float(row[2]), float(row[5])) for row in rows[1:]]  # accuracy, rob_cs
+    plain = [row[-1] == "" and row[:2] != ["argmax", "argmax"] for row in rows[1:]]
+    on_front = [point for point, other in zip(points, plain, strict=True) if other]
+    assert 2 < len(points) < compared / 2
+    assert not any(a[0] > b[0] and a[1] > b[1] for a in points for b in on_front)
+    assert len({tuple(row[2:-1]) for row in rows[1:]}) >= len(rows) - 2
+
+
 def test_a_checkpoint_that_another_tuning_or_training_writes_is_refused_and_keeps_both_rules_one_after_the_other(
     checkpoint,
 ):
