@@ -1,4 +1,4 @@
-"""Progress of long work: a bar where somebody watches, a line a minute where nobody does."""
+"""Progress of long work: a bar where somebody watches; a line soon, and then one a minute, where nobody does."""
 
 import sys
 import threading
@@ -10,6 +10,9 @@ from types import TracebackType
 from tqdm import tqdm
 
 LINE_SECONDS = 60.0
+FIRST_SECONDS = 10.0  # until the first line of a log
+_BAR_SECONDS = 5.0  # between two looks at a bar at least
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}{postfix}]"  # what is left says `Speed`
 _WINDOW = 10  # lines that the rate of the time left looks back
 _ENOUGH_SECONDS = 10.0  # of work after the first finished block: before them a rate would be a guess
 
@@ -51,13 +54,21 @@ class Speed:
 class Progress:
     """Counts units of work, as a context manager.
 
-    A terminal gets tqdm's bar, which goes away when the work is done. A log gets a line a minute, whether work
-    comes in or not: `sample: 1,200 of 50,000 images (2 %), 41,300 samples/s, 8 actors alive, 2.3 h left`.
+    A terminal gets tqdm's bar, which goes away when the work is done, and is drawn anew every few seconds, whether work
+    comes in or not. A log gets a line after ten seconds, and then one a minute:
+    `sample: 1,200 of 50,000 images (2 %), 41,300 samples/s, 8 actors alive, 2.3 h left`.
     What time is left is said once there is a speed to go by (`Speed`).
     """
 
     def __init__(
-        self, total: int, what: str, units: str, note: Callable[[], str] | None = None, *, shown: bool = True
+        self,
+        total: int,
+        what: str,
+        units: str,
+        note: Callable[[], str] | None = None,
+        *,
+        shown: bool = True,
+        begun: int = 0,
     ) -> None:
         """Shows nothing yet.
 
@@ -67,22 +78,21 @@ class Progress:
             units: Name of what is counted, in the plural.
             note: Words that belong into the line, asked for when it is written.
             shown: False keeps silent.
+            begun: Units that were done before, of which no speed is known.
         """
-        self._total, self._what, self._units = total, what, units
+        self.speed = Speed()
+        self._total, self._what, self._units, self._begun = total, what, units, begun
         self._note = note or (lambda: "")
-        self._shown = shown
-        self._speed = Speed()
+        self._shown, self._watched, self._paused = shown, False, False
         self._bar: tqdm | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write_lines, daemon=True, name="progress")
+        self._thread = threading.Thread(target=self._tell, daemon=True, name="progress")
 
     def __enter__(self) -> "Progress":
         """Starts the bar, or the minute."""
-        if not self._shown:
-            return self
-        if sys.stderr.isatty():
-            self._bar = self._new_bar()
-        else:
+        if self._shown:
+            self._watched = sys.stderr.isatty()
+            self._bar = self._new_bar() if self._watched else None
             self._thread.start()
         return self
 
@@ -91,36 +101,65 @@ class Progress:
     ) -> None:
         """Takes the bar away."""
         self._stop.set()
-        if self._bar is not None:
-            self._bar.close()
+        self.pause()
 
     def update(self, units: int = 1) -> None:
         """Notes that units are done."""
-        first = not self._speed.done
-        self._speed.add(units)
-        if self._bar is None:
+        first = not self.speed.done
+        self.speed.add(units)
+        if not self._watched:
             return
-        if first:  # in the place of one whose clock has counted the start-up
-            self._bar.close()
-            self._bar = self._new_bar()
+        if first or self._bar is None:  # in the place of one whose clock has counted the start-up
+            self.pause()
+            self._paused, self._bar = False, self._new_bar()
         else:
             self._bar.update(units)
-        self._bar.set_postfix_str(self._note(), refresh=first)
+        self._bar.set_postfix_str(self._words(), refresh=first)
+
+    def pause(self) -> None:
+        """Takes the bar away, or keeps from writing lines, until `go_on`: others print meanwhile."""
+        self._paused = True
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
+    def go_on(self, what: str) -> None:
+        """Goes on with a part of the work, of which the name is said from now on."""
+        self._what, self._paused = what, False
 
     def line(self) -> str:
         """What there is to say now."""
-        done, speed = self._speed.done, self._speed.per_second()
-        self._speed.mark()
+        words = self._words()
+        self.speed.mark()
+        done = self._begun + self.speed.done
         share = f"{done:,} of {self._total:,} {self._units} ({100 * done / max(self._total, 1):.0f} %)"
-        left = "" if speed is None else f"{duration((self._total - done) / speed)} left"
-        return f"{self._what}: {', '.join(part for part in (share, self._note(), left) if part)}"
+        return f"{self._what}: {', '.join(part for part in (share, words) if part)}"
+
+    def _words(self) -> str:
+        """The note, and what time is left of all that there is to do."""
+        speed, left = self.speed.per_second(), self._total - self._begun - self.speed.done
+        return ", ".join(filter(None, [self._note(), "" if speed is None else f"{duration(left / speed)} left"]))
 
     def _new_bar(self) -> tqdm:
-        return tqdm(total=self._total, initial=self._speed.done, desc=self._what, unit=f" {self._units}", leave=False)
+        done = self._begun + self.speed.done
+        unit = f" {self._units}"
+        return tqdm(total=self._total, initial=done, desc=self._what, unit=unit, leave=False, bar_format=_BAR)
 
-    def _write_lines(self) -> None:
-        while not self._stop.wait(LINE_SECONDS):
-            print(self.line(), file=sys.stderr, flush=True)
+    def _tell(self) -> None:
+        """Draws the bar every few seconds, or writes a line soon and then one a minute."""
+        seconds, since = _BAR_SECONDS if self._watched else FIRST_SECONDS, 0.0
+        while not self._stop.wait(seconds):
+            since += seconds
+            if self._watched:
+                if since >= LINE_SECONDS:
+                    since = 0.0
+                    self.speed.mark()
+                if (bar := self._bar) is not None:
+                    bar.refresh()
+            else:
+                seconds = LINE_SECONDS
+                if not self._paused:
+                    print(self.line(), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -66,7 +66,7 @@ def test_the_speed_is_that_of_the_blocks_after_the_first(clock):
 
 
 def test_a_log_gets_lines_also_while_nothing_is_done(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.001)
     asked = threading.Event()
     with Progress(5, "decode", "images", lambda: asked.set() or "so far"):
         assert asked.wait(30)
@@ -79,7 +79,56 @@ def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch, capsys):
         work.update()
         work.update()
     err = capsys.readouterr().err
-    assert re.search(r"sample:\s+0%.* images/s", err) and re.search(r"sample:\s+50%", err)
+    assert re.search(r"sample:\s+0%.* 0/2 images \[", err) and re.search(r"sample:\s+50%", err)
+
+
+def test_a_bar_is_drawn_anew_while_nothing_is_done(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "_BAR_SECONDS", 0.001)
+    drawn = threading.Event()
+    monkeypatch.setattr(progress.tqdm, "refresh", lambda *_, **__: drawn.set())
+    with Progress(2, "sample", "images"):
+        assert drawn.wait(30)
+
+
+def test_the_first_line_of_a_log_comes_soon_and_then_one_a_minute(monkeypatch):
+    waited = []
+
+    def wait(seconds):
+        waited.append(seconds)
+        return len(waited) > 3
+
+    work = Progress(5, "decode", "images")
+    monkeypatch.setattr(work._stop, "wait", wait)
+    work._tell()
+    assert waited == [10, 60, 60, 60]
+
+
+def test_parts_of_a_work_share_what_is_left(clock, monkeypatch, capsys):
+    """Two of four epochs are done; what is left counts the pause between the others, and all of their batches."""
+    with Progress(40, "train", "batches", begun=20) as work:
+        work.go_on("epoch 3 of 4")
+        assert work.line() == "epoch 3 of 4: 20 of 40 batches (50 %)"
+        work.update()
+        for _ in range(9):
+            clock[0] += 2
+            work.update()
+        work.pause()
+        clock[0] += 32  # a validation
+        work.go_on("epoch 4 of 4")
+        work.update()
+        assert work.line() == "epoch 4 of 4: 31 of 40 batches (78 %), 45 s left"  # 10 batches in 50 s
+
+
+def test_a_bar_goes_while_others_print_and_comes_back(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Progress(4, "train", "batches") as work:
+        work.update(2)
+        work.pause()
+        assert capsys.readouterr().err.endswith("\r")
+        work.go_on("epoch 2 of 2")
+        work.update()
+        assert re.search(r"epoch 2 of 2:\s+75%.* 3/4 batches", capsys.readouterr().err)
 
 
 def test_work_that_is_not_shown_is_silent(monkeypatch, capsys):

@@ -195,32 +195,43 @@ class Trainer:
         Raises:
             UserError: The loss is not finite.
         """
-        while self.epoch < self._options.epochs:
-            self._network.train()
-            start, images, losses = time.perf_counter(), 0, []
-            checked: tuple[torch.Tensor, Batch] | None = None
-            what = f"epoch {self.epoch + 1} of {self._options.epochs}"
-            with Progress(len(self._batches), what, "batches", shown=progress) as shown:
-                for loaded in self._batches:
-                    for batch in parts_of(loaded, self._options.split_batches):
-                        losses.append(self.step(batch))
-                        images += len(batch.labels)
-                        if checked is not None:  # a step late, so that the device never waits for the host
-                            self._refuse_not_finite(*checked, self._step - 2)
-                        checked = losses[-1], batch
-                    shown.update()
-            if checked is not None:
-                self._refuse_not_finite(*checked, self._step - 1)
-            self._network.eval()
-            self.epoch += 1
-            take_buffers_of_first(self._model)
-            if self._average is not None:
-                take_buffers_of_first(self._average)
-            if on_epoch is not None:
-                loss = averaged(torch.stack(losses).mean()).item() if losses else float("nan")
-                speed = num_workers() * images / (time.perf_counter() - start)
-                on_epoch(Epoch(self.epoch, loss, float(self._schedule.get_last_lr()[0]), speed, self.precision))
+        a_epoch, epochs = len(self._batches), self._options.epochs
+        with Progress(
+            epochs * a_epoch, "train", "batches", lambda: self._rate(shown), shown=progress, begun=self.epoch * a_epoch
+        ) as shown:
+            while self.epoch < epochs:
+                shown.go_on(f"epoch {self.epoch + 1} of {epochs}")
+                self._run_epoch(shown, on_epoch)
         self._model.requires_grad_(False)
+
+    def _rate(self, shown: Progress) -> str:
+        speed = shown.speed.per_second()
+        return "" if speed is None else f"{speed * self._options.batch_size:,.0f} images/s"
+
+    def _run_epoch(self, shown: Progress, on_epoch: Callable[[Epoch], None] | None) -> None:
+        self._network.train()
+        start, images, losses = time.perf_counter(), 0, []
+        checked: tuple[torch.Tensor, Batch] | None = None
+        for loaded in self._batches:
+            for batch in parts_of(loaded, self._options.split_batches):
+                losses.append(self.step(batch))
+                images += len(batch.labels)
+                if checked is not None:  # a step late, so that the device never waits for the host
+                    self._refuse_not_finite(*checked, self._step - 2)
+                checked = losses[-1], batch
+            shown.update()
+        shown.pause()  # a validation has its own, and what is told of the epoch a line
+        if checked is not None:
+            self._refuse_not_finite(*checked, self._step - 1)
+        self._network.eval()
+        self.epoch += 1
+        take_buffers_of_first(self._model)
+        if self._average is not None:
+            take_buffers_of_first(self._average)
+        if on_epoch is not None:
+            loss = averaged(torch.stack(losses).mean()).item() if losses else float("nan")
+            speed = num_workers() * images / (time.perf_counter() - start)
+            on_epoch(Epoch(self.epoch, loss, float(self._schedule.get_last_lr()[0]), speed, self.precision))
 
     def step(self, batch: Batch) -> torch.Tensor:
         """Takes one step and returns its loss, a detached scalar on the device."""
