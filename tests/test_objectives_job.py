@@ -13,8 +13,8 @@ from raycsr.costs import CostMatrix
 from raycsr.training.objectives import OBJECTIVES, resolve_objective
 
 
-def test_all_objectives_are_compared():
-    assert set(RECIPES) == set(OBJECTIVES)
+def test_all_objectives_are_compared_that_need_no_votes():
+    assert set(RECIPES) == {name for name in OBJECTIVES if not name.startswith(("cat_rs", "easy"))}
 
 
 @pytest.mark.parametrize("costs", MATRICES)

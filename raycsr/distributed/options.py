@@ -146,8 +146,9 @@ class ObjectiveOptions:
     """The training objective, which is minimised.
 
     Attributes:
-        name: One of gaussian, macer, smoothadv, consistency, smoothmix, margin_cs, gaussian_cs, macer_cs, smoothadv_cs,
-            consistency_cs, smoothmix_cs; or what an installed package adds. Those that end in _cs need costs.
+        name: One of gaussian, macer, smoothadv, consistency, smoothmix, cat_rs, easy, margin_cs, gaussian_cs, macer_cs,
+            smoothadv_cs, consistency_cs, smoothmix_cs, cat_rs_cs, easy_cs; or what an installed package adds. Those
+            that end in _cs need costs.
         args: Hyper-parameters of the objective, which `raycsr.training.objectives` describes.
     """
 

@@ -8,10 +8,21 @@ import torch
 from torch import nn
 
 from raycsr.costs import CostMatrix
-from raycsr.training.objectives import OBJECTIVES, resolve_objective
+from raycsr.training.objectives import OBJECTIVES, Shares, resolve_objective
 
 COSTS = CostMatrix.seedwise(3, [0])
-PASSES = {"smoothmix": 2, "smoothmix_cs": 2}  # that train the network; 1 of the others
+PASSES = {"smoothmix": 2, "smoothmix_cs": 2, "cat_rs": 2, "cat_rs_cs": 2}  # that train the network; 1 of the others
+
+
+def votes_of(name, count):
+    """What an objective that leans on votes is told beside its batch, and with what arguments it is resolved."""
+    if not name.startswith(("cat_rs", "easy")):
+        return {}, {}
+    names = [f"{i}.png" for i in range(count)]
+    shares = (
+        torch.rand(count, 3, generator=torch.Generator().manual_seed(4)) + 2 * torch.eye(3)[torch.arange(count) % 3]
+    )
+    return {"image_ids": names}, {"votes": Shares("run", names, (shares / shares.sum(1, keepdim=True)).numpy())}
 
 
 @pytest.fixture
@@ -27,7 +38,8 @@ def network():
 
 
 def loss(name, network, autocast=False):
-    objective = pickle.loads(pickle.dumps(resolve_objective(name, costs=COSTS)))  # as a trial gets it
+    told, args = votes_of(name, 6)
+    objective = pickle.loads(pickle.dumps(resolve_objective(name, args, costs=COSTS)))  # as a trial gets it
     images = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         return objective(
@@ -38,6 +50,7 @@ def loss(name, network, autocast=False):
             costs=torch.tensor(COSTS.values, dtype=torch.float32),
             progress=0.5,
             generator=torch.Generator().manual_seed(2),
+            **told,
         )
 
 
@@ -72,12 +85,14 @@ def reweighted_as_published(losses, labels, costs, weight, rest=0):
 
 
 @pytest.mark.parametrize("costs", [[[0, 2, 0.5], [0, 0, 0], [1, 0, 0]], [[0, 0, 0], [0, 0, 0], [0, 0, 0]]])
-@pytest.mark.parametrize("name", ["gaussian", "macer", "smoothadv", "consistency", "smoothmix"])
+@pytest.mark.parametrize("name", ["gaussian", "macer", "smoothadv", "consistency", "smoothmix", "cat_rs", "easy"])
 def test_each_per_image_objective_has_one_whose_cross_entropy_is_reweighted(name, costs, network):
     network.eval()
     costs = torch.tensor(costs, dtype=torch.float32)
     images = torch.rand(13, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(13) % 3
+
+    told, args = votes_of(name, 13)
 
     def loss_and_gradient(call, **more):
         network.zero_grad()
@@ -89,6 +104,8 @@ def test_each_per_image_objective_has_one_whose_cross_entropy_is_reweighted(name
             costs=costs,
             progress=0.5,
             generator=torch.Generator().manual_seed(2),
+            **told,
+            **args,
             **more,
         )
         made.backward()
@@ -96,7 +113,7 @@ def test_each_per_image_objective_has_one_whose_cross_entropy_is_reweighted(name
 
     def by_hand(*batch, **options):
         losses = OBJECTIVES[name](*batch, reduction="none", **options)
-        if name in ("gaussian", "smoothadv"):  # cross-entropy is all there is
+        if name in ("gaussian", "smoothadv", "easy"):  # cross-entropy is all there is
             assert losses.shape == (13,)
             return reweighted_as_published(losses, labels, costs, 3.7)
         cross_entropy, rest = losses.unbind(dim=1)
@@ -133,7 +150,7 @@ def test_gaussian_cs_is_what_it_was_as_a_function_of_its_own_to_the_last_bit(net
     torch.testing.assert_close(ours, torch.autograd.grad(as_it_was(), list(network.parameters())), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "macer", "smoothadv", "consistency", "smoothmix"])
+@pytest.mark.parametrize("name", ["gaussian", "macer", "smoothadv", "consistency", "smoothmix", "cat_rs", "easy"])
 def test_a_reweighted_objective_has_the_options_and_defaults_of_the_plain_one_and_a_weight(name):
     def options(objective):
         parameters = inspect.signature(objective).parameters.values()

@@ -9,12 +9,14 @@ import math
 
 import pytest
 import torch
+from scipy.stats import beta as beta_distribution
+from scipy.stats import norm
 from torch import nn
 from torch.distributions import Normal
 from torch.nn import functional
 
 from raycsr.costs import CostMatrix
-from raycsr.training.objectives import resolve_objective
+from raycsr.training.objectives import Shares, resolve_objective
 
 SIGMA, M = 0.25, 4
 IMAGES = torch.rand(12, 3, 6, 6, generator=torch.Generator().manual_seed(3))
@@ -162,6 +164,75 @@ def original_paper_margin(model, costs, k=4, beta=16.0, lam=3.0, gamma_n=4.0, ga
     return -mean_softmax(logits)[range(12), LABELS].log(), lam * SIGMA / 2 * torch.stack(terms)
 
 
+NAMES = [f"{i}.png" for i in range(12)]
+SOFT = torch.softmax(
+    3 * torch.rand(12, M, generator=torch.Generator().manual_seed(5)) + 2 * torch.eye(M)[LABELS], dim=1
+)
+VOTES = Shares("run", NAMES, SOFT.numpy())
+
+
+def original_cat_rs(model, k=4, lam=2.0, steps=4, radius=1.0):
+    """One image and copy after the other, but for the passes that batch statistics see."""
+    noise = noises(k)
+    logits = logits_of(model, IMAGES, noise)
+    generator = torch.Generator().manual_seed(7)
+    torch.randn(12, k, 3, 6, 6, generator=generator)
+    coins = torch.rand(12, k, generator=generator)
+    model.eval()
+    harder = []
+    for first in noise:
+        moved = first
+        for _ in range(steps):
+            moved = moved.detach().requires_grad_(True)
+            log_q = model(IMAGES + moved).log_softmax(dim=1)
+            (gradient,) = torch.autograd.grad((SOFT * (SOFT.log() - log_q)).sum() / k, moved)
+            for i in range(12):
+                new = moved[i].detach() + 2 * radius / steps * gradient[i] / (gradient[i].norm() + 1e-8)
+                shift = new - first[i]
+                new = first[i] + shift * min(1, radius / shift.norm().item())
+                new = (new - new.mean()) / (new**2).mean().sqrt() * (first[i] ** 2).mean().sqrt() + first[i].mean()
+                moved = moved.detach().clone()
+                moved[i] = new
+        harder.append(moved.detach())
+    model.train()
+    low, high = [], []
+    of_harder = logits_of(model, IMAGES, harder)
+    for i in range(12):
+        right = sum(int(one[i].argmax() == LABELS[i]) for one in logits) / k
+        number = max(1, int((coins[i] < right).sum()))
+        ce = sorted((-one[i].log_softmax(dim=0)[LABELS[i]] for one in logits), key=float)
+        low.append(sum(ce[:number]) / k)
+        kl = [(SOFT[i] * (SOFT[i].log() - one[i].log_softmax(dim=0))).sum() for one in of_harder]
+        high.append(max(kl, key=float) * (number == k))
+    return torch.stack(low), lam * torch.stack(high)
+
+
+def original_easy(model, k=2, steps=3, step=0.25, threshold=0.5):
+    """As if images were drawn by their weights: each counts by its own over the mean of all."""
+    model.eval()
+    harder = []
+    for first in noises(k):
+        moved, done = first, torch.zeros(12, dtype=torch.bool)
+        for _ in range(steps):
+            moved = moved.detach().requires_grad_(True)
+            logits = model(IMAGES + moved)
+            (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, LABELS, reduction="sum"), moved)
+            done |= logits.argmax(dim=1) != LABELS
+            new = moved.detach().clone()
+            for i in range(12):
+                if not done[i]:
+                    new[i] += step * gradient[i] / (gradient[i].norm() + 1e-8)
+                    new[i] *= first[i].norm() / new[i].norm()
+            moved = new
+        harder.append(moved)
+    model.train()
+    share = SOFT[range(12), LABELS].numpy()
+    hits = (share.clip(0.75, 1) * 16).astype(int)
+    lower = beta_distribution.ppf(0.1, hits, 17 - hits)  # Clopper and Pearson's
+    weights = torch.tensor(norm.ppf(lower) * (share >= threshold))
+    return weights / weights.mean() * cross_entropy(logits_of(model, IMAGES, harder)), 0
+
+
 def seen(model, loss):
     loss.backward()
     gradients = [one.grad for one in model.parameters()]
@@ -174,7 +245,8 @@ def side_by_side(name, args, original, *, costs=SEED_1, scale=1.0, progress=0.5,
     objective = resolve_objective(name, args, costs=costs)
     values = torch.tensor(costs.values, dtype=torch.float32)
     drawn = torch.Generator().manual_seed(7)
-    loss = objective(ours, IMAGES, LABELS, sigma=SIGMA, costs=values, progress=progress, generator=drawn)
+    told = {"image_ids": NAMES} if "votes" in args else {}
+    loss = objective(ours, IMAGES, LABELS, sigma=SIGMA, costs=values, progress=progress, generator=drawn, **told)
     ce, rest = original(theirs, **options)
     expected = (ce + rest).mean()
     if "weight" in objective.keywords:  # CE of the batch + weight * CE of its seed images
@@ -210,6 +282,18 @@ def test_smoothmix_from_the_image_and_from_the_first_step(mix_step, progress, gr
     side_by_side("smoothmix", args, original_smoothmix, progress=progress, mix_step=mix_step, grown=grown)
 
 
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_cat_rs(scale):
+    """At scale 10 some images are right in all copies, so that the divergence counts."""
+    side_by_side("cat_rs", {"votes": VOTES, "lam": 2.0}, original_cat_rs, scale=scale)
+
+
+def test_easy_before_and_after_the_hard_images_are_dropped():
+    side_by_side("easy", {"votes": VOTES, "k": 2}, original_easy)
+    plain = lambda model: (cross_entropy(logits_of(model, IMAGES, noises(2))), 0)  # noqa: E731
+    side_by_side("easy", {"votes": VOTES, "k": 2}, plain, progress=0.3)
+
+
 @pytest.mark.parametrize("scale", [1.0, 3.0, 30.0])
 def test_margin_cs_of_a_seed_class_as_the_published_code(scale):
     """At scale 3 margins of seed images are lost to float32 there that gamma_s would keep."""
@@ -237,6 +321,8 @@ def test_margin_cs_as_the_paper_with_its_costs_divided():
         ("smoothmix", {}, original_smoothmix),
         ("macer", {"k": 4}, original_macer),
         ("consistency", {"lam": 20.0}, original_consistency),
+        ("cat_rs", {"votes": VOTES, "lam": 2.0}, original_cat_rs),
+        ("easy", {"votes": VOTES, "k": 2}, original_easy),
     ],
 )
 def test_reweighting_is_of_the_cross_entropy_alone(name, args, original):

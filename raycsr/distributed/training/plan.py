@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from raycsr.data.sources import Listing, Source, open_source
 from raycsr.data.splits import refuse_test_images
 from raycsr.distributed.sampling.classes import check_classes
 from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.shares import read_shares
 from raycsr.errors import Mistakes
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
@@ -106,7 +107,12 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
         costs = CostMatrix.from_spec(config.costs, len(names), names)
     with mistakes.noted():
         known = CostMatrix.uniform(len(names)) if costs is None else costs  # else its mistakes hide the objective's
-        objective = resolve_objective(config.objective.name, config.objective.args, costs=known)
+        objective = resolve_objective(
+            config.objective.name,
+            config.objective.args,
+            costs=known,
+            read_shares=partial(read_shares, image_ids=listing.images["image_id"].tolist(), class_names=names),
+        )
     mistakes.refuse()
     assert costs is not None
     labels = listing.images["label"].to_numpy(np.int64)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -12,12 +12,15 @@ from torch import nn
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 from raycsr.extensions import Extensions
+from raycsr.training.objectives.cat_rs import cat_rs
 from raycsr.training.objectives.consistency import consistency
+from raycsr.training.objectives.easy import easy
 from raycsr.training.objectives.gaussian import gaussian
 from raycsr.training.objectives.hyperparameters import check_hyperparameter
 from raycsr.training.objectives.macer import macer
 from raycsr.training.objectives.margin_cs import margin_cs
 from raycsr.training.objectives.reweighting import Reduction, Reweighted, is_per_image
+from raycsr.training.objectives.shares import Shares
 from raycsr.training.objectives.smoothadv import smoothadv
 from raycsr.training.objectives.smoothmix import smoothmix
 
@@ -43,12 +46,14 @@ class Objective(Protocol):
         """
 
 
-_WRITTEN: dict[str, Objective] = {
+_WRITTEN: dict[str, Callable[..., torch.Tensor]] = {
     "gaussian": gaussian,
     "macer": macer,
     "smoothadv": smoothadv,
     "consistency": consistency,
     "smoothmix": smoothmix,
+    "cat_rs": cat_rs,
+    "easy": easy,
     "margin_cs": margin_cs,
 }
 OBJECTIVES: dict[str, Objective] = {
@@ -103,13 +108,20 @@ def find_objective(name: str) -> Objective:
     raise UserError(f"unknown objective {name!r}: {nearest(name, objective_names())}")
 
 
-def resolve_objective(name: str, args: Mapping[str, Any] | None = None, *, costs: CostMatrix | None) -> Objective:
+def resolve_objective(
+    name: str,
+    args: Mapping[str, Any] | None = None,
+    *,
+    costs: CostMatrix | None,
+    read_shares: Callable[[str], Shares] | None = None,
+) -> Objective:
     """Returns the objective of that name with its hyper-parameters set, checked before anything is paid for.
 
     Args:
         name: One of `objective_names()`. One that ends in `_cs` needs costs.
         args: Hyper-parameters that differ from their defaults: the objective's own keyword arguments.
         costs: The cost matrix of the training, whose values `train` hands to the objective as a tensor.
+        read_shares: What reads the votes of a run, for objectives that are given one's location.
 
     Returns:
         A partial of the objective, which can be pickled.
@@ -129,7 +141,7 @@ def resolve_objective(name: str, args: Mapping[str, Any] | None = None, *, costs
     """
     objective = find_objective(name)
     kinds = _hyperparameters(objective)
-    args = args or {}
+    args = dict(args or {})
     for key, value in args.items():
         if key not in kinds:
             raise UserError(f"{name} has no hyper-parameter {key!r}; it has {', '.join(kinds) or 'none'}.")
@@ -139,7 +151,20 @@ def resolve_objective(name: str, args: Mapping[str, Any] | None = None, *, costs
             raise UserError(f"{name} needs a cost matrix and got none; give costs, or use gaussian.")
         if not costs.sensitive.any():
             raise UserError(f"{name} needs a seed class, {costs!r} has none; make a cost positive, or use gaussian.")
+    for key in [key for key, kind in kinds.items() if kind is Shares]:
+        args[key] = _shares(f"{key} of {name}", args.get(key), read_shares)
     return functools.partial(objective, **args)
+
+
+def _shares(label: str, value: object, read: Callable[[str], Shares] | None) -> Shares:
+    if isinstance(value, Shares):
+        return value
+    if not isinstance(value, str) or read is None:
+        raise UserError(
+            f"{label} is {value!r}; give the location of a run of the training images, of a gaussian network: raycsr "
+            "sample --data.split train"
+        )
+    return read(value)
 
 
 def _hyperparameters(objective: Objective) -> dict[str, Any]:
@@ -155,7 +180,10 @@ __all__ = [
     "Objective",
     "Reduction",
     "Reweighted",
+    "Shares",
+    "cat_rs",
     "consistency",
+    "easy",
     "find_objective",
     "gaussian",
     "macer",

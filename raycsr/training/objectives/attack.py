@@ -40,7 +40,7 @@ def attack(
         (N, 3, H, W) in [0, 1], without a graph.
     """
     moved = images
-    with _eval_mode(model):
+    with eval_mode(model):
         for _ in range(steps):
             moved = moved.detach().requires_grad_(True)
             log_p = log_mean_softmax(logits_of_copies(model, moved, noise))  # (N, m)
@@ -65,7 +65,8 @@ def attack_in_ball(
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Has all modules in eval mode within, and each as it was behind."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

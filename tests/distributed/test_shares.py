@@ -1,0 +1,75 @@
+"""Objectives that lean on a baseline's votes: from `sample` on the training split to a training, end to end."""
+
+import numpy as np
+import pytest
+
+from raycsr.data.options import DataOptions
+from raycsr.distributed.options import ObjectiveOptions, PoolOptions
+from raycsr.distributed.training.shares import read_shares
+from raycsr.errors import UserError
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import ModelOptions
+from raycsr.results import resolve_run
+from raycsr.smoothing.options import SamplingOptions
+from raycsr.training.options import TrainingOptions, ValidationOptions
+from raycsr.verbs.sample import sample
+from raycsr.verbs.train import train
+
+DATA = DataOptions("digits", split="train", limit=60)
+MODEL = ModelOptions("cifar_resnet8", input_size=8, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    (outcome,) = sample(
+        data=DATA,
+        model=MODEL,
+        sampling=SamplingOptions(sigma=0.5, n0=2, n=16),
+        pool=PoolOptions(actors=0),
+        results=str(tmp_path_factory.mktemp("votes")),
+    )
+    return outcome.run.location
+
+
+def trained(tmp_path, objective, **args):
+    return train(
+        data=DATA,
+        model=MODEL,
+        sigma=0.5,
+        costs="seed:8",
+        objective=ObjectiveOptions(objective, args),
+        training=TrainingOptions(epochs=1, batch_size=16, precision="fp32"),
+        validation=ValidationOptions(images=4, sensitive=1, n0=2, n=64, radius=0.01),
+        results=str(tmp_path),
+        name="made",
+        threads=1,
+    ).checkpoint
+
+
+@pytest.mark.parametrize("objective", ["cat_rs", "easy", "cat_rs_cs", "easy_cs"])
+def test_a_training_leans_on_a_runs_votes(tmp_path, run, objective):
+    more = {"start": 0.0, "threshold": 0.0} if objective.startswith("easy") else {}
+    made = load_base_classifier(trained(tmp_path, objective, votes=run, k=2, **more))
+    assert made.training_info["objective_args"] == {"votes": run, "k": 2, **more}
+    assert np.isfinite(made.training_info["history"][0]["loss"])
+
+
+def test_shares_are_those_of_the_votes(run):
+    votes = resolve_run(run).votes("argmax").to_pandas()
+    names = resolve_run(run).manifest()["class_names"]
+    shares = read_shares(run, votes["image_id"][:3].tolist(), names)
+    for image_id, histogram in zip(votes["image_id"][:3], votes["estimation"][:3], strict=True):
+        (row,) = shares.of([image_id], "cpu").numpy()
+        assert {i: share for i, share in enumerate(row) if share} == {e["class"]: e["count"] / 16 for e in histogram}
+
+
+def test_what_cannot_be_leant_on_is_refused_before_the_training(tmp_path, run):
+    with pytest.raises(UserError, match=r"votes of cat_rs is None.*raycsr sample --data\.split train"):
+        trained(tmp_path, "cat_rs")
+    with pytest.raises(UserError, match="nowhere"):
+        trained(tmp_path, "cat_rs", votes=str(tmp_path / "nowhere"))
+    names = resolve_run(run).manifest()["class_names"]
+    with pytest.raises(UserError, match=f"{run} has no votes of 1 of 2 training images, the first 'other.png'"):
+        read_shares(run, ["other.png", resolve_run(run).votes("argmax")["image_id"][0].as_py()], names)
+    with pytest.raises(UserError, match=r"votes for the classes .* and the training has \['a', 'b'\]"):
+        read_shares(run, [], ["a", "b"])
