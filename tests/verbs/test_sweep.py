@@ -21,7 +21,14 @@ from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions, SearchOptions
 from raycsr.distributed.sampling import run
 from raycsr.distributed.sampling.stream import stream
-from raycsr.distributed.search.job import check_sweep, claim, concurrent_trials, keep_best, plan_of
+from raycsr.distributed.search.job import (
+    check_sweep,
+    claim,
+    concurrent_trials,
+    keep_best,
+    pixels_of_each_backbone,
+    plan_of,
+)
 from raycsr.distributed.search.trials import TrialProgress
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
@@ -140,6 +147,19 @@ def test_a_trial_that_fails_is_named_and_the_rest_is_kept(cluster, s3, tmp_path,
 def test_mistakes_are_named_before_a_trial_is_paid_for(cluster, tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         sweep(**(options(tmp_path) | change))
+
+
+def test_images_are_decoded_once_for_trials_that_have_them_in_memory_whichever_comes_first(tmp_path, capsys):
+    config = {name: options(tmp_path)[name] for name in ("data", "model", "sigma", "costs", "training", "validation")}
+    space = {
+        "stream": {"grid": [True, None]},
+        "augmentation.random_resized_crop": {"grid": [0.5, None]},
+        "model.name": {"grid": ["cifar_resnet8", "cifar_resnet20"]},
+    }
+    pixels = pixels_of_each_backbone(check_sweep(TrainConfig(**config), space, SearchOptions()))
+    assert [len(one) for one in pixels.values()] == [1078]
+    lines = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("read ")]
+    assert lines == ["read      cifar_resnet8", "read      cifar_resnet20"] * 3  # each way to read, once
 
 
 class Trap:
