@@ -1,9 +1,11 @@
 """What sequential sampling saves, and what it loses, on a real model's own votes.
 
     python -m jobs.bench_sequential --path DIR --model gaussian.pt [--published TSV] [--out DIR]
+    python -m jobs.bench_sequential --run RUN [--n N] [--out DIR]
 
 DIR holds CIFAR-10 as Parquet; TSV is a table of locuslab/smoothing for ImageNet, by whose radii all 50,000 validation
-images are priced.
+images are priced. Of a stored run of CIFAR-10 nothing is sampled: shares that may have given its votes are drawn, and
+votes by these, on paper.
 """
 
 import functools
@@ -30,12 +32,13 @@ from raycsr.data.memory import read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source
 from raycsr.distributed.prices import expected_samples
+from raycsr.errors import UserError
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference, resolve_precision
 from raycsr.models.spec import ModelOptions
 from raycsr.progress import Progress
 from raycsr.reports.curves import STYLE, png
-from raycsr.results import read_locuslab_tsv
+from raycsr.results import read_locuslab_tsv, resolve_run, sparse_votes
 from raycsr.smoothing.engine import Enough, Request, Sampler
 from raycsr.smoothing.options import CHUNK, Draws
 from raycsr.store import Store
@@ -83,11 +86,12 @@ class Model:
         return [Request(torch.from_numpy(image).permute(2, 0, 1), name, i) for i, (image, name) in enumerate(chosen)]
 
 
-def statements(design: str, worth: float = WORTH, n: int = N) -> Statements:
+def statements(design: str, worth: float = WORTH, n: int = N, sigma: float = SIGMA) -> Statements:
     """What a design decides."""
     costs, radii = DESIGNS[design]
     matrices = [CostMatrix.from_spec(spec, 10, CLASSES) for spec in costs]
-    return Statements(matrices, radii, sigma=SIGMA, alpha=ALPHA, n=n, worth=worth)
+    at = [radius * sigma / SIGMA for radius in radii]
+    return Statements(matrices, at, sigma=sigma, alpha=ALPHA, n=n, worth=worth)
 
 
 def traces(model: Model) -> tuple[np.ndarray, list[Trace]]:
@@ -116,20 +120,20 @@ def traces(model: Model) -> tuple[np.ndarray, list[Trace]]:
 
 
 def certified(
-    selection: np.ndarray, counts: np.ndarray, labels: np.ndarray, design: str, sampling: str
+    selection: np.ndarray, counts: np.ndarray, labels: np.ndarray, design: str, sampling: str, sigma: float = SIGMA
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which statements of a design are about an image, and which its certificates make: bool (N, statements) each."""
     (costs, radii), about, made = DESIGNS[design], [], []
     for place, spec in enumerate(costs):
         matrix = CostMatrix.from_spec(spec, 10, CLASSES)
-        table = certify_counts(selection, counts, labels, costs=matrix, sigma=SIGMA, alpha=ALPHA, sampling=sampling)
+        table = certify_counts(selection, counts, labels, costs=matrix, sigma=sigma, alpha=ALPHA, sampling=sampling)
         sensitive = table["cost_sensitive_radius"].to_numpy(np.float64, na_value=np.nan)
         right, everyone = table["prediction"] == labels, np.ones(len(labels), bool)
         sides = [(everyone, table[name] * right) for name in ("standard_radius", "multiclass_radius")]
         for is_about, radius in [*(sides if place == 0 else []), (~np.isnan(sensitive), np.nan_to_num(sensitive))]:
             for r in radii:
                 about.append(is_about)
-                made.append((radius > 0) & (radius >= r))
+                made.append((radius > 0) & (radius >= r * sigma / SIGMA))
     return np.stack(about, axis=1), np.stack(made, axis=1)
 
 
@@ -156,19 +160,57 @@ def saved(model: Model) -> tuple[list[dict], dict[str, np.ndarray]]:
         _, fixed = certified(selection, last, labels, design, "sequential")
         fixed[whole] |= certified(selection[whole], last[whole], labels[whole], design, "fixed")[1]
         lost = fixed & ~ours
-        rows.append(
-            {
-                "what": design,
-                "samples_an_image": float(n.mean()),
-                "median": float(np.median(n)),
-                "ratio": N / float(n.mean()),
-                "statements": int(about.sum()),
-                "certified": int(ours.sum()),
-                "lost": int(lost.sum()),
-                "points_lost": 100 * float(lost.sum() / about.sum()),
-            }
-        )
+        rows.append(_row(design, n, about, ours, lost, N))
     return rows, taken
+
+
+def on_paper(location: str, images: int, most: int) -> tuple[list[dict], dict[str, np.ndarray]]:
+    """Each design on votes that are drawn by shares that may have given a stored run's votes, by argmax.
+
+    Args:
+        location: Run of CIFAR-10; radii of the designs are those of SIGMA, times the run's sigma over SIGMA.
+        images: Number of its images.
+        most: Number of samples that an image may have.
+
+    Returns:
+        As `saved` does; what is lost is what all of `most` samples would have certified.
+    """
+    run = resolve_run(location)
+    table, sigma = run.votes("argmax"), float(run.manifest()["sigma"])
+    table = table.filter(table["error"].is_null())
+    table = table.take(np.arange(0, len(table), max(1, len(table) // images))[:images])
+    votes = np.sum([sparse_votes(table[name]).dense(10) for name in ("selection", "estimation")], axis=0)
+    labels, generator, steps = table["label"].to_numpy(), np.random.default_rng(0), looks(most, CHUNK)
+    shares = np.stack([generator.dirichlet(of_image + 0.1) for of_image in votes])
+    selection = generator.multinomial(N0, shares)  # (N, m)
+    seen = np.cumsum([generator.multinomial(n, shares) for n in np.diff(steps, prepend=0)], axis=0)  # (looks, N, m)
+    rows, taken, everyone = [], {}, np.arange(len(labels))
+    for design in DESIGNS:
+        of_design, stops, left = statements(design, n=most, sigma=sigma), np.zeros(len(labels), int), everyone
+        for look in range(len(steps)):
+            stops[left] = look
+            decided = of_design.are_decided(of_design.tally(selection[left], seen[look, left], labels[left]))
+            left = left[~decided]
+        n = taken[design] = np.array(steps)[stops]
+        about, ours = certified(selection, seen[stops, everyone], labels, design, "sequential", sigma)
+        _, whole = certified(selection, seen[-1], labels, design, "sequential", sigma)
+        rows.append(_row(design, n, about, ours, whole & ~ours, most))
+    return rows, taken
+
+
+def _row(
+    design: str, n: np.ndarray, about: np.ndarray, ours: np.ndarray, lost: np.ndarray, most: int
+) -> dict[str, object]:
+    return {
+        "what": design,
+        "samples_an_image": float(n.mean()),
+        "median": float(np.median(n)),
+        "ratio": most / float(n.mean()),
+        "statements": int(about.sum()),
+        "certified": int(ours.sum()),
+        "lost": int(lost.sum()),
+        "points_lost": 100 * float(lost.sum() / about.sum()),
+    }
 
 
 def engine(model: Model, n: int = 1024, images: int = 8) -> list[dict]:
@@ -228,16 +270,16 @@ def imagenet(published: str, radius: float, samples_per_second: float) -> list[d
     return rows
 
 
-def plot(taken: dict[str, np.ndarray]) -> bytes:
+def plot(taken: dict[str, np.ndarray], most: int = N) -> bytes:
     """Each design's n over the images, those that took least first."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
         axis = figure.subplots()
         for dashes, (design, n) in zip(("-", "--", ":", "-.", (0, (5, 1))), taken.items(), strict=True):
             share = 100 * np.arange(1, len(n) + 1) / len(n)
-            axis.plot(share, np.sort(n), linestyle=dashes, label=f"{design}: {n.mean():,.0f} on average")
-        axis.axhline(N, color="black", linewidth=0.8)
-        axis.annotate("a fixed n", (1, N), va="bottom", fontsize=8)
+            axis.plot(share, np.maximum(np.sort(n), 1), linestyle=dashes, label=f"{design}: {n.mean():,.0f} on average")
+        axis.axhline(most, color="black", linewidth=0.8)
+        axis.annotate("a fixed n", (1, most), va="bottom", fontsize=8)
         axis.set(xlabel="% of the images", ylabel="samples until decided", yscale="log", xlim=(0, 100))
         axis.yaxis.set_major_formatter("{x:,.0f}")
         axis.legend(frameon=False, fontsize=8)
@@ -246,8 +288,10 @@ def plot(taken: dict[str, np.ndarray]) -> bytes:
 
 def main(
     *,
-    path: str,
-    model: str,
+    path: str | None = None,
+    model: str | None = None,
+    run: str | None = None,
+    n: int = N,
     images: int = 200,
     batch_size: int = 64,
     published: str | None = None,
@@ -259,19 +303,27 @@ def main(
     Args:
         path: CIFAR-10 as Parquet.
         model: Checkpoint of a network that was trained under noise of SIGMA.
+        run: Run of CIFAR-10 instead, local or s3://, whose votes say which shares there are; nothing is sampled.
+        n: Samples that an image may have then.
         images: Of the test split.
         batch_size: Rows of a forward pass.
         published: A table of locuslab/smoothing for ImageNet, .../sigma_0.50: prices its validation images.
         samples_per_second: Of a device with a network like the table's (`python -m jobs.bench --only engine`).
         out: Folder for sequential.json and sequential.png.
     """
-    one = Model(path, model, images, batch_size)
-    results = {"engine": engine(one)}
-    results["saved"], taken = saved(one)
+    results: dict[str, list[dict]] = {}
+    if run is not None:
+        results["saved"], taken = on_paper(run, images, n)
+    elif path is None or model is None:
+        raise UserError("give --path and --model, to sample; or --run, whose votes are used")
+    else:
+        one = Model(path, model, images, batch_size)
+        results["engine"] = engine(one)
+        results["saved"], taken = saved(one)
     if published is not None:
         results["imagenet"] = imagenet(published, 0.5, samples_per_second)
     if out is not None:
-        Store(out).write("sequential.png", plot(taken))
+        Store(out).write("sequential.png", plot(taken, n))
     show(results, f"{out}/sequential.json" if out else None)
 
 
