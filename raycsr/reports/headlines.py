@@ -74,12 +74,15 @@ def _sentences(one: Certified, point: pd.Series, radius: float) -> str:
     certified = round(images * point[metric])
     truly = point[f"{metric}_guaranteed"]
     surely = "" if np.isnan(truly) else f" ({1 - RHO:.1%} sure: truly on {max(0, round(images * truly)):,} at least)"
+    left = ""
+    if point["metric"] == "rob_cost":
+        left = f" The costs of the mistakes that are not ruled out come to {point['rob_cost']:.3g} an image on average."
     rest = (
         f"Unchanged, {point['accuracy']:.1%} of all {int(point['num_images']):,} images are provably answered rightly"
     )
     if not one.answer.is_argmax:
         rest += f", and {1 - point['coverage']:.1%} are left to a person; an attacker can make that more"
-    return f"{one.label}: on {certified:,} of {images:,} images{of}{surely}, {makes}. {rest}.{_warning(one)}"
+    return f"{one.label}: on {certified:,} of {images:,} images{of}{surely}, {makes}.{left} {rest}.{_warning(one)}"
 
 
 def _warning(one: Certified) -> str:

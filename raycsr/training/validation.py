@@ -94,7 +94,8 @@ def hold_out(
         if taken > _MOST * all_images:
             raise UserError(
                 f"validation would hold out {taken} of {all_images} {what}{together}; "
-                "lower validation.images or .sensitive"
+                f"give fewer, such as validation.images={min(options.images, len(labels) // 5)} and "
+                f"validation.sensitive={min(options.sensitive, int(sensitive.sum()) // 5)}"
             )
     return HeldOut(random, seed_class, np.setdiff1d(np.arange(len(labels)), held))
 
