@@ -125,6 +125,18 @@ def leaves(hints, prefix=""):
             yield from leaves(hints_of(group_of(hint)), f"{prefix}{name}.")
 
 
+def test_common_options_are_options():
+    for name, verb in VERBS.items():
+        known = {one.name for one in options_of(function_of(name))} if name != "validate" else set()
+        assert set(verb.common) <= known, name
+
+
+@pytest.mark.parametrize("columns", ["1", "40", "500"])
+def test_help_fits_any_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert "--data.source" in help_of(capsys, "sample", "--help")
+
+
 def test_help_says_defaults_and_forms_and_marks_what_is_common(capsys):
     brief = " ".join(help_of(capsys, "sample", "--help").split())
     assert "[0, 1] pixel units. (default: 0.5)" in brief and "pair:cat/dog,3/8" in brief

@@ -18,7 +18,7 @@ from raycsr.options.annotations import alternatives_of, forms_of, group_of, hint
 from raycsr.options.whole import arguments_of
 
 _MOST = 16  # options that a help without a choice of common ones shows
-_WIDTH = 100  # columns at most
+_WIDTH, _LEAST = 100, 40  # columns at most, and at least
 _BRIEFLY = re.compile(r"(.+?)[.;](?=\s|$)")  # what of a description stands before its first full stop or semicolon
 
 CONFIG = "YAML file of options; the command line takes precedence over it, wherever it stands."
@@ -230,7 +230,7 @@ def _rendered(usage: str, about: str, sections: Sequence[Section], ends: Sequenc
 
 
 def _width() -> int:
-    return min(shutil.get_terminal_size().columns - 2, _WIDTH)
+    return min(max(shutil.get_terminal_size().columns - 2, _LEAST), _WIDTH)
 
 
 def _wrapped(text: str, first: str = "", others: str = "") -> str:
