@@ -14,7 +14,21 @@ from raycsr.certification import METRICS
 from raycsr.reports.comparison import merits, non_dominated
 from raycsr.reports.tables import MARK
 
+# told apart with any colour vision (Okabe and Ito, 2008), and beyond their eight a grey and a brown
+_COLOURS = [
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#000000",
+    "#F0E442",
+    "#999999",
+    "#8B5A2B",
+]
 STYLE = {
+    "axes.prop_cycle": matplotlib.cycler("color", _COLOURS),
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -100,8 +114,9 @@ def plot_front(points: pd.DataFrame) -> bytes:
 
     Returns:
         A PNG: a row a cost matrix. Left a point a rule, a colour a run, its argmax larger and outlined, its
-        non-dominated points joined; these and argmax with thin bars for 95 % intervals. Up is better: an axis of
-        costs points down. A rule under which a class collapsed is marked. Right the recalls.
+        non-dominated points joined by steps, for between two of them there is nothing to choose; these and argmax with
+        thin bars for 95 % intervals. Up is better: an axis of costs points down. A rule under which a class collapsed
+        is marked. Right the recalls.
     """
     points = points[points["rob_cs"].notna()]
     runs, matrices = points["run"].unique(), points["costs"].unique()
@@ -151,7 +166,7 @@ def _draw_front(axis: Axes, rules: pd.DataFrame, style: dict[str, Any]) -> None:
         alpha=0.35,
     )
     axis.plot(rules["accuracy"], rules[metric], linestyle="", markersize=4, alpha=0.4, **style)
-    axis.plot(on_front["accuracy"], on_front[metric], markersize=5, linewidth=1.4, **style)
+    axis.plot(on_front["accuracy"], on_front[metric], markersize=5, linewidth=1.4, drawstyle="steps-pre", **style)
     axis.plot(plain["accuracy"], plain[metric], linestyle="", **style, **_OUTLINED)
     for _, row in rules[rules["collapsed"] != ""].iterrows():
         axis.annotate(MARK, (row["accuracy"], row[metric]), (5, 3), textcoords="offset points")
@@ -164,7 +179,8 @@ def _draw_recalls(axis: Axes, rules: pd.DataFrame, style: dict[str, Any]) -> Non
     for name, dash, fill in (("seed_recall", "-", style["color"]), ("target_recall", "--", "white")):
         look = {**style, "markerfacecolor": fill}
         axis.plot(rules["accuracy"], rules[name], linestyle="", markersize=4, alpha=0.4, **look)
-        axis.plot(on_front["accuracy"], on_front[name], markersize=5, linewidth=1.4, linestyle=dash, **look)
+        steps: dict[str, Any] = {"linestyle": dash, "drawstyle": "steps-pre"}
+        axis.plot(on_front["accuracy"], on_front[name], markersize=5, linewidth=1.4, **steps, **look)
         axis.plot(plain["accuracy"], plain[name], linestyle="", **look, **_OUTLINED)
 
 

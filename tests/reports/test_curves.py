@@ -90,6 +90,7 @@ def test_a_front_is_two_panels_a_cost_matrix_and_joins_what_is_not_dominated(fig
     every, joined, argmax = front.lines[:3]  # of run a
     assert sorted(every.get_xdata()) == [0.5, 0.6, 0.7]
     assert list(zip(joined.get_xdata(), joined.get_ydata(), strict=True)) == [(0.6, 0.5), (0.7, 0.3)]
+    assert joined.get_drawstyle() == "steps-pre"  # up to an accuracy of .7 there is nothing better than .3
     assert (argmax.get_xdata(), argmax.get_ydata()) == ([0.7], [0.3])
     assert argmax.get_markersize() > every.get_markersize() and argmax.get_markeredgecolor() == "black"
     seed, target = recall.lines[1], recall.lines[4]
