@@ -271,16 +271,16 @@ def imagenet(published: str, radius: float, samples_per_second: float) -> list[d
 
 
 def plot(taken: dict[str, np.ndarray], most: int = N) -> bytes:
-    """Each design's n over the images, those that took least first."""
+    """Each design's samples over the images, those that select among them; the images that took least first."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
         axis = figure.subplots()
         for dashes, (design, n) in zip(("-", "--", ":", "-.", (0, (5, 1))), taken.items(), strict=True):
             share = 100 * np.arange(1, len(n) + 1) / len(n)
-            axis.plot(share, np.maximum(np.sort(n), 1), linestyle=dashes, label=f"{design}: {n.mean():,.0f} on average")
-        axis.axhline(most, color="black", linewidth=0.8)
-        axis.annotate("a fixed n", (1, most), va="bottom", fontsize=8)
-        axis.set(xlabel="% of the images", ylabel="samples until decided", yscale="log", xlim=(0, 100))
+            axis.plot(share, N0 + np.sort(n), linestyle=dashes, label=f"{design}: {N0 + n.mean():,.0f} on average")
+        axis.axhline(N0 + most, color="black", linewidth=0.8)
+        axis.annotate("a fixed n", (1, N0 + most), va="bottom", fontsize=8)
+        axis.set(xlabel="% of the images", ylabel="samples until decided, all", yscale="log", xlim=(0, 100))
         axis.yaxis.set_major_formatter("{x:,.0f}")
         axis.legend(frameon=False, fontsize=8)
         return png(figure)
