@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
@@ -28,7 +29,7 @@ _COLOURS = [
     "#8B5A2B",
 ]
 STYLE = {
-    "axes.prop_cycle": matplotlib.cycler("color", _COLOURS),
+    "axes.prop_cycle": cycler(color=_COLOURS),
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
