@@ -3,8 +3,11 @@
     python -m jobs.objectives --path DIR --start gaussian.pt --results RESULTS
 
 DIR holds CIFAR-10 as Parquet; the start is what `raycsr train --config jobs/configs/cifar10-small.yaml` gives. Each
-training has PASSES forward and backward passes of an image through the network, those of attacks counted. The same
-command goes on where it was stopped.
+training has as many forward and backward passes of an image through the network, those of attacks counted. Of an
+objective's variants that one is chosen, for each cost matrix, which has the largest rob_cs on held-out training images
+and loses to the most accurate one there no more accuracy than a tuned rule may. It alone is tuned, and certified on
+test images.
+The same command goes on where it was stopped.
 """
 
 import sys
@@ -12,17 +15,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from jobs.front import joined
 from raycsr.cli import run_job
+from raycsr.data.memory import read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions
+from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.plan import prepare
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
 from raycsr.reports import (
     Column,
     Document,
+    Paragraph,
     Section,
     Table,
     as_markdown,
@@ -38,6 +46,7 @@ from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
 from raycsr.training.objectives import COST_SENSITIVE, OBJECTIVES
 from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
+from raycsr.training.validation import certified_metrics
 from raycsr.verbs.report import report
 from raycsr.verbs.sample import sample
 from raycsr.verbs.train import train
@@ -58,7 +67,7 @@ class Recipe:
 
     passes: int
     args: dict[str, Any] = field(default_factory=dict)
-    args_of_costs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    variants: tuple[dict[str, Any], ...] = ({},)
 
 
 RECIPES = {
@@ -67,29 +76,32 @@ RECIPES = {
     "smoothadv": Recipe(5, {"k": 1, "steps": 4, "radius": 0.25}),
     "consistency": Recipe(2, {"lam": 20.0}),
     "smoothmix": Recipe(6, {"k": 1}),
-    "margin_cs": Recipe(4, {"k": 4}),
+    "margin_cs": Recipe(4, {"k": 4}, tuple({"form": f, "lam": lam} for f in ("sum", "max") for lam in (0.5, 1.0, 3.0))),
 }
-RECIPES |= {f"{name}_cs": recipe for name, recipe in RECIPES.items() if f"{name}_cs" in OBJECTIVES}
+WEIGHTS = tuple({"weight": weight} for weight in (0.1, 0.3, 1.0))
+RECIPES |= {f"{n}_cs": replace(one, variants=WEIGHTS) for n, one in RECIPES.items() if f"{n}_cs" in OBJECTIVES}
 
 
-def schedule(recipe: Recipe, images: int) -> tuple[int, int]:
-    """Returns the epochs of a training and the images of each, so that it has PASSES passes."""
-    seen = PASSES // recipe.passes
+def schedule(recipe: Recipe, images: int, passes: int = PASSES) -> tuple[int, int]:
+    """Returns the epochs of a training and the images of each, so that it has as many passes."""
+    seen = passes // recipe.passes
     epochs = -(-seen // images)
     return epochs, seen // epochs
 
 
-def options_of(objective: str, costs: str) -> dict[str, Any]:
+def options_of(objective: str, costs: str, variant: int = 0, passes: int = PASSES) -> dict[str, Any]:
     """Returns what `train` is called with, but for the places of the data, the start and the results."""
     recipe, cost_sensitive = RECIPES[objective], objective in COST_SENSITIVE
-    epochs, images = schedule(recipe, 50_000 - LEAST_HELD_OUT)
+    epochs, images = schedule(recipe, 50_000 - LEAST_HELD_OUT, passes)
+    changed = recipe.variants[variant]
+    name = "-".join([objective, *([MATRICES[costs]] if cost_sensitive else []), *map(str, changed.values())])
     return {
         "data": DataOptions("parquet", split="train", class_names=CLASSES, limit=images + LEAST_HELD_OUT),
         "sigma": SIGMA,
         "experiment": EXPERIMENT,
-        "name": f"{objective}-{MATRICES[costs]}" if cost_sensitive else objective,
+        "name": name.replace(".", "_"),
         "costs": costs,  # of validation alone where the objective has none
-        "objective": ObjectiveOptions(objective, recipe.args | recipe.args_of_costs.get(costs, {})),
+        "objective": ObjectiveOptions(objective, recipe.args | changed),
         "training": TrainingOptions(epochs=epochs, batch_size=128, lr=0.02),
         "augmentation": AugmentationOptions(crop_padding=4, flip=True),
         "validation": ValidationOptions(every=epochs, images=300, sensitive=200),
@@ -104,15 +116,50 @@ def trained_for(objective: str, costs: str) -> str:
     return costs if objective == "margin_cs" else "seed:cat"
 
 
-def checkpoints(path: str, start: str, results: str) -> dict[tuple[str, str], str]:
-    """Trains what is not trained yet, and returns (costs, objective) -> checkpoint."""
-    found = {}
-    for objective in RECIPES:
+def variants(path: str, start: str, results: str, passes: int) -> dict[tuple[str, str], list[str]]:
+    """Trains what is not trained yet, and returns (costs, objective) -> checkpoints, one of each variant."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for objective, recipe in RECIPES.items():
         for costs in MATRICES:
-            options = options_of(objective, trained_for(objective, costs))
-            options["data"] = replace(options["data"], path=path)
-            found[costs, objective] = train(**options, model=ModelOptions(start), results=results).checkpoint
+            for variant in range(len(recipe.variants)):
+                options = options_of(objective, trained_for(objective, costs), variant, passes)
+                options["data"] = replace(options["data"], path=path)
+                made = train(**options, model=ModelOptions(start), results=results).checkpoint
+                found.setdefault((costs, objective), []).append(made)
     return found
+
+
+def held_out(checkpoint: str, costs: str, path: str) -> dict[str, float]:
+    """Returns accuracy and rob_cs under a cost matrix, at radius sigma, on the images that the training held out."""
+    info = load_base_classifier(checkpoint).training_info
+    metrics = info["history"][-1]["metrics"]
+    if info["costs"] != costs:  # the same images, for the same class is costly
+        options = options_of("gaussian", costs)
+        data = DataOptions(**{**info["data"], "path": path})
+        kept = {name: options[name] for name in ("sigma", "validation", "training")}
+        plan = prepare(TrainConfig(data=data, model=ModelOptions(checkpoint), costs=costs, stream=False, **kept))
+        rows = np.concatenate([plan.held_out.random, plan.held_out.seed_class])
+        pixels = read_pixels(plan.source, plan.listing.images.iloc[rows], plan.model.preprocessing)
+        metrics = certified_metrics(
+            plan.model,
+            pixels.images,
+            pixels.labels,
+            len(plan.held_out.random),
+            costs=plan.costs,
+            sigma=SIGMA,
+            options=options["validation"],
+        )
+    return {name: float(metrics[name] or 0) for name in ("accuracy", "rob_cs")}
+
+
+def chosen(of_variants: dict[str, dict[str, float]], budget: float) -> str:
+    """Returns the checkpoint with the largest rob_cs of those within a budget of accuracy of the most accurate.
+
+    All are judged by the same images, which are others for objectives of other costs a step.
+    """
+    least = max(metrics["accuracy"] for metrics in of_variants.values()) - budget
+    enough = {one: m for one, m in of_variants.items() if m["accuracy"] >= least}
+    return max(enough, key=lambda one: (enough[one]["rob_cs"], enough[one]["accuracy"]))
 
 
 def tuned(checkpoint: str, costs: str) -> str | None:
@@ -165,16 +212,19 @@ def compared(costs: str, of_objective: dict[str, str], path: str, results: str, 
     return points
 
 
-def main(*, path: str, start: str, results: str, radius: float = 0.25) -> None:
-    """Trains, tunes, samples and compares.
+def main(*, path: str, start: str, results: str, radius: float = SIGMA, passes: int = PASSES) -> None:
+    """Trains, chooses, tunes, samples and compares.
 
     Args:
         path: CIFAR-10 as Parquet, both splits.
         start: Checkpoint that all trainings begin with.
         results: Folder of results.
         radius: L2 radius of the table, in [0, 1] pixel units.
+        passes: Forward and backward passes of an image, in each training.
     """
-    found = checkpoints(path, start, results)
+    of_all = variants(path, start, results, passes)
+    judged = {key: {one: held_out(one, key[0], path) for one in checkpoints} for key, checkpoints in of_all.items()}
+    found = {key: chosen(of_variants, BUDGETS[key[0]]) for key, of_variants in judged.items()}
     # all before any is sampled: a rule is counted with the others, in one pass
     tuned_ids = {key: tuned(checkpoint, key[0]) for key, checkpoint in found.items()}
     sections, store = [], Store(f"{results}/{EXPERIMENT}")
@@ -183,12 +233,29 @@ def main(*, path: str, start: str, results: str, radius: float = 0.25) -> None:
         points = compared(costs, of_objective, path, results, radius)
         points["tuned"] = points["rule_id"] == points["objective"].map({o: tuned_ids[costs, o] for o in of_objective})
         shown = points[points["tuned"] | (points["rule_id"] == "argmax")].sort_values(["objective", "tuned"])
-        tables = [table_of(shown), front_table(front(points)), equal_accuracy_table(at_equal_accuracy(points))]
-        sections.append(Section(f"Costs: {costs}", tables))
+        picks = choices({o: judged[costs, o] for o in of_objective}, of_objective)
+        picked_here = [front_table(front(points)), equal_accuracy_table(at_equal_accuracy(points))]
+        sections.append(Section(f"Costs: {costs}", [picks, table_of(shown), PICKED_HERE, *picked_here]))
         store.write(f"front-{MATRICES[costs]}.png", plot_front(points))
-    document = Document(f"Objectives at radius {radius:g}", sections)
+    document = Document(f"Objectives at radius {radius:g}, {passes:,} passes each", sections)
     store.write("objectives.md", as_markdown(document).encode())
     print(as_text(document))
+
+
+PICKED_HERE = Paragraph(
+    "Rules below are picked on the certified images: a picture of what there is, and no certificate of a pick."
+)
+
+
+def choices(judged: dict[str, dict[str, dict[str, float]]], picked: dict[str, str]) -> Table:
+    """A row a variant, by its held-out training images; the chosen one of each objective is marked."""
+    columns = [Column("variant"), Column("held-out accuracy", numeric=True), Column("held-out rob_cs", numeric=True)]
+    rows = [
+        [Path(one).stem, f"{m['accuracy']:.3f}", f"{m['rob_cs']:.3f}", "chosen" if one == picked[objective] else ""]
+        for objective, of_variants in judged.items()
+        for one, m in of_variants.items()
+    ]
+    return Table([*columns, Column("")], rows)
 
 
 def table_of(points: pd.DataFrame) -> Table:

@@ -8,13 +8,48 @@ from handmade import NO_B, PLAIN, write_run
 from torch import nn
 
 from jobs import objectives
-from jobs.objectives import MATRICES, PASSES, RECIPES, compared, options_of, schedule, table_of
+from jobs.objectives import (
+    MATRICES,
+    PASSES,
+    RECIPES,
+    choices,
+    chosen,
+    compared,
+    options_of,
+    schedule,
+    table_of,
+    trained_for,
+)
 from raycsr.costs import CostMatrix
 from raycsr.training.objectives import OBJECTIVES, resolve_objective
 
 
 def test_all_objectives_are_compared_that_need_no_votes():
     assert set(RECIPES) == {name for name in OBJECTIVES if not name.startswith(("cat_rs", "easy"))}
+
+
+def test_a_variant_is_chosen_on_held_out_images_within_a_budget_of_accuracy():
+    judged = {"a": (0.60, 0.9), "b": (0.69, 0.5), "c": (0.68, 0.6), "d": (0.70, 0.6)}
+    metrics = {name: {"accuracy": accuracy, "rob_cs": rob_cs} for name, (accuracy, rob_cs) in judged.items()}
+    assert chosen(metrics, 0.02) == "d"  # of equal rob_cs the more accurate
+    assert chosen(metrics, 0.2) == "a"
+    assert chosen(metrics, 0.0) == "d"
+    table = choices({"margin_cs": metrics}, {"margin_cs": "c"})
+    assert [row[0] for row in table.rows if row[3] == "chosen"] == ["c"]
+
+
+def test_all_variants_are_trained_under_names_of_their_own():
+    made = {
+        options_of(name, trained_for(name, costs), variant)["name"]: options_of(name, costs, variant)["objective"].args
+        for name in RECIPES
+        for costs in MATRICES
+        for variant in range(len(RECIPES[name].variants))
+    }
+    assert len(made) == 5 + 5 * 3 + 2 * 6
+    assert {a["weight"] for n, a in made.items() if n.startswith("smoothmix_cs")} == {0.1, 0.3, 1.0}
+    margins = {(a["form"], a["lam"]) for n, a in made.items() if n.startswith("margin_cs")}
+    assert margins == {(form, lam) for form in ("sum", "max") for lam in (0.5, 1.0, 3.0)}
+    assert all("." not in name for name in made)
 
 
 @pytest.mark.parametrize("costs", MATRICES)
