@@ -10,12 +10,12 @@ from raycsr.verbs.sample import sample
 from raycsr.verbs.train import train
 
 SECRETS = {
-    "AWS_ACCESS_KEY_ID": "AKIAZq9Zq9Zq9Zq9Zq9Z",
-    "AWS_SECRET_ACCESS_KEY": "Zq9/secret+of/aws",
-    "AWS_SESSION_TOKEN": "Zq9-session-token",
-    "WANDB_API_KEY": "Zq9-wandb-api-key",
-    "MLFLOW_TRACKING_PASSWORD": "Zq9-mlflow-password",
-    "HF_TOKEN": "Zq9-hugging-face",
+    "AWS_ACCESS_KEY_ID": "AKIAZq9x7KwvZq9x7Kwv",
+    "AWS_SECRET_ACCESS_KEY": "Zq9x7Kwv/secret+of/aws",
+    "AWS_SESSION_TOKEN": "Zq9x7Kwv-session-token",
+    "WANDB_API_KEY": "Zq9x7Kwv-wandb-api-key",
+    "MLFLOW_TRACKING_PASSWORD": "Zq9x7Kwv-mlflow-password",
+    "HF_TOKEN": "Zq9x7Kwv-hugging-face",
 }
 
 
@@ -38,5 +38,5 @@ def test_a_run_a_training_and_a_report_write_none(job, tmp_path, monkeypatch, ca
     (outcome,) = sample(**job(limit=4, costs=["uniform"], model=ModelOptions(trained.checkpoint)))
     report(run=[outcome.run.location], out=str(tmp_path / "results" / "report"))
     assert b"manifest.json" in (found := written(tmp_path))
-    assert b"Zq9" not in found
-    assert "Zq9" not in "".join(capfd.readouterr())
+    assert b"Zq9x7Kwv" not in found
+    assert "Zq9x7Kwv" not in "".join(capfd.readouterr())
