@@ -275,9 +275,8 @@ class Trainer:
 
     def _update_average(self) -> None:
         if self._average is not None and self._options.ema is not None:
-            warming_up = (1 + self._step) / (
-                10 + self._step
-            )  # or a short training would be judged by its first weights
+            # or a short training would be judged by its first weights
+            warming_up = (1 + self._step) / (10 + self._step)
             self._average.multi_avg_fn = get_ema_multi_avg_fn(min(self._options.ema, warming_up))
             self._average.update_parameters(self._model)
 
