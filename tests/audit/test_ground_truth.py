@@ -184,7 +184,7 @@ def test_it_sees_votes_that_are_counted_twice(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Request, "samples_before", by_the_first_rule)
     (_, rule) = slabs.rules(OFFSET)
-    pictures = slabs.pictures_that_argmax_has_wrong(2400, RADII[0], rule, n=960)
+    pictures = slabs.pictures_that_argmax_has_wrong(1600, RADII[0], rule, n=960)
     audit = Audit(pictures, 0.001, str(tmp_path))
     for n in (64, 128, 256, 512):
         audit.ask(Ask(RADII[:1], n, SEED, OFFSET))

@@ -97,6 +97,7 @@ def test_a_mistake_on_a_worker_arrives_as_one_line(options, cluster, capsys):
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_trials_of_a_sweep_have_workers_of_their_own(options, cluster):
     options["training"] = TrainingOptions(**ADAMW, epochs=2)
     found = sweep(

@@ -50,7 +50,10 @@ print(len(runs), runs.finished[0], len(certificates), certificates.error.notna()
 """
 
 
-pytestmark = pytest.mark.timeout(1800)  # nothing of it counts: a job imports for long where the machine is busy
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
+]  # nothing of it counts: a job imports for long where the machine is busy
 
 # each holds its node's GPU until the other has one
 TASK_ON_EACH_NODE = """
@@ -86,7 +89,6 @@ def last_line(output):
     return said.strip().splitlines()[-1]
 
 
-@pytest.mark.long
 def test_a_sweep_is_submitted_and_the_notebook_reads_what_it_wrote(nodes, on_ceph, written, tmp_path):
     results = f"{on_ceph}/results"
     done = nodes.submit("python", "-m", "jobs.sweep", "--config", written(SWEEP), "--results", results)
@@ -110,13 +112,12 @@ def test_a_mistake_fails_the_job_and_is_its_last_line(nodes, on_ceph, written):
     done = nodes.submit("sh", "-c", f"{relative} || echo status $?; {wrong}")
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    refused = lines[lines.index("status 2") - 1]
+    refused = "\n".join(lines[: lines.index("status 2")])
     assert "results 'results' is a relative path" in refused and "s3://bucket/prefix" in refused
     said = last_line(done.stdout)
     assert said.startswith("raycsr evaluate: ") and "'cifar_resnet9'" in said and "cifar_resnet8" in said
 
 
-@pytest.mark.long
 def test_a_certification_is_watched_stopped_continued_and_read_back_without_ray(nodes, ceph, on_ceph, written):
     results = f"{on_ceph}/results"
     entrypoint = [

@@ -28,14 +28,14 @@ COSTS = ["seed:4", "pair:7/0"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A classifier that is right about most digits, so that there is something to decide."""
+    """A classifier that is right about many digits, and sure of few, so that there is something to decide."""
     trained = train(
         data=DataOptions("digits", split="train"),
         model=ModelOptions("cifar_resnet8", input_size=8),
         sigma=SIGMA,
         results=str(tmp_path_factory.mktemp("trained")),
-        training=TrainingOptions(epochs=12, batch_size=64, lr=0.05),
-        validation=ValidationOptions(every=12, images=20, sensitive=10, n0=8, n=64),
+        training=TrainingOptions(epochs=3, batch_size=64, lr=0.05),
+        validation=ValidationOptions(every=3, images=20, sensitive=10, n0=8, n=64),
         threads=1,
     )
     return ModelOptions(trained.checkpoint)
@@ -79,7 +79,7 @@ def test_an_image_of_which_the_selection_votes_decide_all_draws_no_more(sequenti
     votes = load_votes(outcome.run.location)
     answers = np.array([dense(row).argmax() for row in votes["selection"]])
     none = votes["n"] == 0
-    assert 5 < none.sum() < 100 and (answers != votes["label"])[none].all()
+    assert 0 < none.sum() < 100 and (answers != votes["label"])[none].all()
     assert votes["error"].isna().all() and votes["decided"].notna().all() and (votes["n0"] == 32).all()
     assert sample(**options)[0].sampled == 0
     certificates = load_certificates(outcome.run.location, costs="seed:4")

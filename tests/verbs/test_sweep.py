@@ -81,7 +81,7 @@ def test_trials_compete_in_the_metric_of_their_costs_unless_one_is_named(tmp_pat
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.parametrize("where", ["local", pytest.param("s3", marks=pytest.mark.long)])
 def test_a_trial_that_fails_is_named_and_the_rest_is_kept(cluster, s3, tmp_path, where, capsys, monkeypatch):
     pools = []
     monkeypatch.setattr(run, "stream", lambda works: pools.append(len(works)) or stream(works))
