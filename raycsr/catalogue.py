@@ -47,7 +47,7 @@ def _sources() -> dict[str, str]:
 def _costs() -> dict[str, str]:
     from raycsr.costs.specs import cost_kinds
 
-    of_files = {"FILE.csv, .tsv or .npy": "a table of real numbers, row = true class, column = answer"}
+    of_files = {"FILE.csv, .tsv, .xlsx or .npy": "a table of real numbers, row = true class, column = answer"}
     return {kind.form: _line_of(kind.values) for kind in cost_kinds().values()} | of_files
 
 

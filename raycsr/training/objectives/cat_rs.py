@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from raycsr.training.objectives.attack import eval_mode
-from raycsr.training.objectives.copies import draw_noise, logits_of_copies
+from raycsr.training.objectives.copies import draw_noise, lengths, logits_of_copies
 from raycsr.training.objectives.reweighting import Reduction, reduced
 from raycsr.training.objectives.shares import Shares
 
@@ -93,9 +93,8 @@ def harder_noise(
             moved = moved.detach().requires_grad_(True)
             loss = divergences(logits_of_copies(model, images, moved), targets).mean(dim=1).sum()
             (gradient,) = torch.autograd.grad(loss, moved)
-            length = gradient.flatten(2).norm(dim=2)[:, :, None, None, None]
-            shift = moved.detach() + 2 * radius / steps * gradient / (length + _LEAST) - noise
-            shift = shift * (radius / shift.flatten(2).norm(dim=2).clamp(min=radius))[:, :, None, None, None]
+            shift = moved.detach() + 2 * radius / steps * gradient / (lengths(gradient) + _LEAST) - noise
+            shift = shift * (radius / lengths(shift).clamp(min=radius))
             moved = noise + shift
             now = moved.square().mean(pixels, keepdim=True).sqrt()
             moved = mean + (moved - moved.mean(pixels, keepdim=True)) / now * root

@@ -24,3 +24,8 @@ def cross_entropy_of_copies(logits: torch.Tensor, labels: torch.Tensor) -> torch
 def ramp(progress: float, warmup: float) -> float:
     """Returns what grows from 0 to 1 over the first `warmup` of the training, and stays there."""
     return min(progress / warmup, 1.0) if warmup > 0 else 1.0
+
+
+def lengths(values: torch.Tensor) -> torch.Tensor:
+    """Returns the L2 length of what each noisy copy has: (N, k, 3, H, W) -> (N, k, 1, 1, 1)."""
+    return values.flatten(2).norm(dim=2)[:, :, None, None, None]

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from raycsr.training.objectives.attack import eval_mode
-from raycsr.training.objectives.copies import cross_entropy_of_copies, draw_noise, logits_of_copies
+from raycsr.training.objectives.copies import cross_entropy_of_copies, draw_noise, lengths, logits_of_copies
 from raycsr.training.objectives.reweighting import Reduction
 from raycsr.training.objectives.shares import Shares
 from raycsr.training.ranks import averaged
@@ -84,7 +84,7 @@ def noise_that_misleads(
 
     The model is in eval mode meanwhile. A copy that is wrong keeps its noise.
     """
-    lengths, moved = _lengths(noise), noise
+    kept, moved = lengths(noise), noise
     wrong = torch.zeros(noise.shape[:2], dtype=torch.bool, device=images.device)  # (N, k)
     with eval_mode(model):
         for _ in range(steps):
@@ -95,11 +95,7 @@ def noise_that_misleads(
             )
             (gradient,) = torch.autograd.grad(loss, moved)
             wrong |= logits.argmax(dim=2) != labels[:, None]
-            further = moved.detach() + step * gradient / (_lengths(gradient) + _LEAST)
-            further = further / (_lengths(further) + _LEAST) * lengths
+            further = moved.detach() + step * gradient / (lengths(gradient) + _LEAST)
+            further = further / (lengths(further) + _LEAST) * kept
             moved = torch.where(wrong[:, :, None, None, None], moved.detach(), further)
     return moved.detach()
-
-
-def _lengths(values: torch.Tensor) -> torch.Tensor:
-    return values.flatten(2).norm(dim=2)[:, :, None, None, None]
