@@ -27,6 +27,13 @@ def _models() -> dict[str, str]:
     }
 
 
+def _denoisers() -> dict[str, str]:
+    from raycsr.models.denoisers import denoiser_archs
+
+    of_files = {"CHECKPOINT.pt": "of raycsr, whose denoisers are taken, or of denoised-smoothing; local or s3://"}
+    return {arch: _line_of(kind) for arch, kind in denoiser_archs().items()} | of_files
+
+
 def _objectives() -> dict[str, str]:
     from raycsr.training.objectives import Reweighted, find_objective, objective_names
 
@@ -104,6 +111,7 @@ def _line_of(one: Any) -> str:
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
+    "denoisers": _denoisers,
     "objectives": _objectives,
     "sources": _sources,
     "costs": _costs,

@@ -43,7 +43,7 @@ def test_forms_are_understood(monkeypatch, tmp_path):
         assert parse_rules([spec.replace("COSTS", "seed:1")], num_classes=9, stored=[ARGMAX])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("models", "objectives")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("models", "denoisers", "objectives")])
 def test_what_needs_no_torch_loads_none(kind):
     code = f"import sys; from raycsr.verbs.ls import ls; ls({kind!r}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -18,10 +18,11 @@ from raycsr.data.sources import open_source, source_names
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
+from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.decisions import Decisions
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import parse_rules, rule_of_dict
-from raycsr.models.spec import ModelOptions, Preprocessing
+from raycsr.models.spec import DenoiserOptions, ModelOptions, Preprocessing
 from raycsr.options import hints_of, read_words
 from raycsr.options.help import full_help, options_of
 from raycsr.smoothing.options import SamplingOptions
@@ -32,8 +33,8 @@ from raycsr.verbs.certify import certify
 from raycsr.verbs.sample import sample
 from raycsr.verbs.train import train
 
-# What a user writes: an objective, which gives the loss of each image, a source of images, a kind of costs, and one of
-# decision rules.
+# What a user writes: an objective, which gives the loss of each image, a source of images, a kind of costs, one of
+# decision rules, and one of denoisers.
 OBJECTIVE = """
 from __future__ import annotations
 import torch
@@ -102,6 +103,23 @@ class Cautious(Rule):
         first, second = logits.topk(2, -1).values.unbind(-1)
         return logits.argmax(-1).where(first - second >= self.lead, self.otherwise)
 """
+DENOISER = """
+from typing import ClassVar
+from torch import nn
+from raycsr.models.denoisers import Denoiser
+
+class Blur(Denoiser):
+    archs: ClassVar[dict] = {"blur": {"width": 3}}
+
+    @classmethod
+    def build(cls, width):
+        made = nn.Conv2d(3, 3, width, padding=width // 2, groups=3, bias=False)
+        nn.init.constant_(made.weight, 1 / width**2)
+        return made
+
+    def forward(self, pixels):
+        return self.network(self.in_its_dtype(pixels)).float()
+"""
 
 
 @pytest.fixture
@@ -132,12 +150,13 @@ def install(tmp_path, monkeypatch):
 def acme(install):
     return install(
         "acme",
-        OBJECTIVE + SOURCE + COSTS + RULE,
+        OBJECTIVE + SOURCE + COSTS + RULE + DENOISER,
         metadata=False,
         objectives=["focal = acme:focal"],
         sources=["stripes = acme:STRIPES"],
         costs=["under = acme:UNDER"],
         rules=["cautious = acme:Cautious"],
+        denoisers=["blur = acme:Blur"],
     )
 
 
@@ -214,6 +233,10 @@ def test_without_packages_there_are_raycsrs_own():
     assert Counter(source_names()) == Counter(["digits", "cifar10", "imagefolder", "csv", "parquet", "webdataset"])
 
 
+def behind(denoiser, **options):
+    return ModelOptions("cifar_resnet8", input_size=8, denoiser=DenoiserOptions(denoiser, **options))
+
+
 def help_of(verb):
     """All help of a verb, in one line."""
     return " ".join(full_help(f"raycsr {verb}", function_of(verb), options_of(function_of(verb)), "").split())
@@ -242,12 +265,14 @@ def test_a_broken_package_is_named_and_breaks_no_other_name(acme, install, text)
         sources=["dots = broken:DOTS"],
         costs=["over = broken:OVER"],
         rules=["bold = broken:Bold"],
+        denoisers=["sieve = broken:Sieve"],
     )
     for what, find in (
         ("objective 'sharp'", lambda: resolve_objective("sharp", costs=None)),
         ("source 'dots'", lambda: open_source(DataOptions("dots"))),
         ("cost spec 'over'", lambda: CostMatrix.from_spec("over:0", 2)),
         ("kind of rule 'bold'", lambda: parse_rules(["bold:1"], num_classes=2)),
+        ("kind of denoiser 'sieve'", lambda: load_base_classifier(behind("sieve"))),
     ):
         with pytest.raises(UserError) as error:
             find()
@@ -451,3 +476,29 @@ def test_actors_and_trials_find_them_as_well(acme, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1] == '[{}, {}, 8, ["argmax", "cautious:0.5/flat"]]'
+
+
+def test_a_denoiser_of_a_package_stands_in_front_of_a_classifier_and_comes_with_its_checkpoint(acme, tmp_path):
+    model = load_base_classifier(behind("blur", args={"width": 5}))
+    pixels = torch.rand(2, 3, 8, 8)
+    inner = pixels[:, :, 1:6, 2:7].mean(dim=(2, 3))
+    torch.testing.assert_close(model(pixels, part="denoisers")[:, :, 3, 4], inner)
+    save_checkpoint(tmp_path / "m.pt", model)
+    assert load_base_classifier(str(tmp_path / "m.pt")).components == model.components
+    with pytest.raises(UserError, match="'blurr' .*did you mean blur"):
+        load_base_classifier(behind("blurr"))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("(Denoiser)", ""), "no subclass of raycsr.models.denoisers.Denoiser"),
+        (("def forward", "def backward"), "it lacks forward"),
+        (('"blur"', '"cifar_dncnn"'), "'cifar_dncnn' has the name of one of raycsr's own"),
+    ],
+)
+def test_what_is_no_denoiser_is_refused(install, change, why):
+    install("acme", DENOISER.replace(*change), denoisers=["blur = acme:Blur"])
+    with pytest.raises(UserError, match=f"kind of denoiser 'blur'.* {why}"):
+        load_base_classifier(behind("blur"))
+    assert load_base_classifier(behind("dncnn")).denoisers[0].arch == "dncnn"

@@ -11,7 +11,7 @@ from raycsr.errors import UserError, shown
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import ARGMAX, Rule, rule_of_dict
-from raycsr.models.spec import ModelOptions
+from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.results import Run, resolve_run
 from raycsr.results.notes import read_rule
 from raycsr.smoothing.options import NOISE_SCHEME
@@ -34,7 +34,7 @@ def base_classifier_of(
         raise UserError(f"run {run.run_id} does not say which weights its votes are of; give one that does")
     name = manifest["model"]
     fix = "give its own by --model.name, as `raycsr sample` had it"
-    options = ModelOptions(name) if model is None else ModelOptions(model) if isinstance(model, str) else model
+    options = _named(manifest) if model is None else ModelOptions(model) if isinstance(model, str) else model
     height, width = manifest["preprocessing"]["input_size"]
     try:
         found = load_base_classifier(options, num_classes=manifest["num_classes"])
@@ -54,6 +54,21 @@ def base_classifier_of(
                 f"model {options.label!r} is not that of run {run.run_id} ({shown(name)}): its {what} differ; {fix}"
             )
     return found
+
+
+def _named(manifest: Mapping[str, Any]) -> ModelOptions:
+    """The model as it was named for the run; earlier runs note its label alone."""
+    noted = manifest.get("config", {}).get("model")
+    if noted is None:
+        return ModelOptions(manifest["model"])
+    try:
+        in_front = noted.get("denoiser") or []
+        in_front = [in_front] if isinstance(in_front, dict) else in_front
+        return ModelOptions(**{**noted, "denoiser": [DenoiserOptions(**one) for one in in_front]})
+    except (AttributeError, TypeError) as error:
+        raise UserError(
+            f"the model in the manifest of this run is damaged ({error}); give its own by --model.name"
+        ) from error
 
 
 def rule_of(run: Run, rule: str) -> Rule:

@@ -36,6 +36,7 @@ class SamplingPlan:
         notes: Lines about the data and its classes.
         seconds: Expected duration on all actors, where the speed is known; of a sequential design the longest.
         actors: Number of actors that sample; 0 is this process.
+        denoisers: The denoisers in front of the classifier, a line each.
     """
 
     model: str
@@ -58,6 +59,7 @@ class SamplingPlan:
     notes: tuple[str, ...]
     seconds: float | None = None
     actors: int = 0
+    denoisers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The plan in words."""
@@ -68,6 +70,7 @@ class SamplingPlan:
         return _lines(
             f"model     {self.model}, {self.num_classes} classes, {height} x {width} px, "
             f"{self.precision} on {self.device}",
+            *(f"behind    {one}" for one in self.denoisers),
             f"rules     {first_of(self.rules, _SHOWN)}",
             f"images    {self.num_images:,}{left}",
             f"samples   {self.n0:,} + {at_most}{self.n:,} an image at sigma {self.sigma:g}: "
@@ -85,7 +88,7 @@ class TrainingPlan:
     Attributes:
         checkpoint: Location of the checkpoint that is written.
         model: The model, as `ModelOptions.label` writes it.
-        num_parameters: Number of its parameters.
+        num_parameters: Number of its parameters, without those of denoisers.
         input_size: Height and width of the images, in pixels.
         precision: Precision of the forward passes; `auto` where several workers decide it.
         device: Device of this process; None where several workers train.
@@ -102,6 +105,8 @@ class TrainingPlan:
         epochs: Number of epochs.
         batch_size: Images of a batch, over all workers.
         notes: Lines about the data and its classes.
+        denoisers: The denoisers in front of the classifier, a line each.
+        part: The part that is trained; the other stays as it is.
     """
 
     checkpoint: str
@@ -123,15 +128,20 @@ class TrainingPlan:
     epochs: int
     batch_size: int
     notes: tuple[str, ...]
+    denoisers: tuple[str, ...] = ()
+    part: str = "classifier"
 
     def __str__(self) -> str:
         """The plan in words."""
         height, width = self.input_size
+        other = "classifier" if self.part == "denoisers" else "denoisers"
         arguments = ", ".join(f"{key}={value}" for key, value in self.objective_args.items())
         return _lines(
             f"train     {self.checkpoint}",
             f"model     {self.model}, {self.num_parameters:,} parameters, {height} x {width} px, "
             f"{self.precision} on {self.device or f'{self.workers} workers'}",
+            *(f"behind    {one}" for one in self.denoisers),
+            *([f"trains    the {self.part} alone; of the {other} nothing changes"] if self.denoisers else []),
             f"objective {self.objective}{arguments and f'({arguments})'} at sigma {self.sigma:g}, costs {self.costs}",
             f"data      {self.data}",
             f"images    {self.num_images:,} to train on, {self.num_held_out:,} held out; "

@@ -1,10 +1,9 @@
 """The base classifier f: pixels in [0, 1] -> logits, normalisation inside, any timm architecture."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, cast
 
 import timm
 import torch
@@ -13,9 +12,13 @@ from torch import nn
 
 from raycsr.errors import UserError, similar
 from raycsr.models import cifar_resnet, stem_resnet  # noqa: F401  (registers these networks with timm)
+from raycsr.models.denoisers import RESIZING, Denoiser, resized
 from raycsr.models.hub import offline_without_network
 from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
+from raycsr.models.weights import weights_sha256
+
+Part = Literal["all", "denoisers", "classifier"]
 
 HUBS = ("hf-hub:", "local-dir:")  # what timm calls models that say their own architecture and have weights
 
@@ -24,7 +27,14 @@ _CREATION_ERRORS = (RuntimeError, ValueError, TypeError, OSError, AssertionError
 
 
 class BaseClassifier(nn.Module):
-    """A network behind its normalisation: f of the smoothing theorems, all that follows x + sigma * eps."""
+    """A network behind its normalisation, and behind denoisers: f of the theorems, all that follows x + sigma * eps.
+
+    Attributes:
+        denoisers: The denoisers in front, in their order; mostly none.
+        network: The network, normalised images -> logits.
+        network_size: Height and width of the pixels that the network takes.
+        preprocessing: How images become the pixels that f takes: those of the first part.
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -42,27 +52,31 @@ class BaseClassifier(nn.Module):
         class_names: Sequence[str] | None = None,
         training_info: Mapping[str, Any] | None = None,
         rules: Sequence[Rule] = (),
+        denoisers: Sequence[Denoiser] = (),
     ) -> None:
-        """Puts normalisation in front of a network.
+        """Puts normalisation in front of a network, and denoisers in front of that.
 
         Args:
             network: Network: normalised images (N, 3, H, W) -> logits (N, num_classes).
             arch: The network's timm name.
             args: Further arguments of the architecture, as in `timm.create_model`.
             num_classes: Number of classes m.
-            preprocessing: Preprocessing that turns images into the pixels it takes.
+            preprocessing: Preprocessing that turns images into the pixels it takes, where there are no denoisers.
             mean: Per-channel mean that is subtracted, in [0, 1] pixel units.
             std: Per-channel standard deviation that is divided by, in [0, 1] pixel units.
             class_names: Names of the classes in order, where known.
             training_info: Facts about its training (objective, sigma, epochs, ...), where known.
             rules: Decision rules tuned for it; they are no part of it, but come with its checkpoint.
+            denoisers: Denoisers in front, in their order. Pixels are resized between parts of different sizes.
         """
         super().__init__()
+        self.denoisers = nn.ModuleList(denoisers)
         self.network = network
         self.arch = arch
         self.args = dict(args)
         self.num_classes = num_classes
-        self.preprocessing = preprocessing
+        self.network_size = preprocessing.input_size
+        self.preprocessing = replace(preprocessing, input_size=self.sizes[0])
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.class_names = None if class_names is None else tuple(class_names)
@@ -74,36 +88,96 @@ class BaseClassifier(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("shift", -torch.tensor(self.mean).view(1, 3, 1, 1) * scale)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor, part: Part = "all") -> torch.Tensor:
         """Maps pixels to logits.
 
         Args:
             pixels: Pixels in [0, 1], or beyond where noise was added, as they are not clipped; float32 (N, 3, H, W).
+            part: Part to compute: all of it; the denoisers alone, which give pixels; or what comes behind them alone,
+                which takes pixels that have no noise.
 
         Returns:
-            Logits (N, num_classes) in the network's dtype.
+            Logits (N, num_classes) in the network's dtype; of the denoisers, float32 pixels (N, 3, H', W').
         """
+        if part != "classifier":
+            for denoiser, size in zip(self.in_front, self.sizes, strict=False):
+                pixels = denoiser(resized(pixels, size))
+        if part == "denoisers":
+            return pixels
+        if self.in_front:
+            pixels = resized(pixels, self.network_size)
         normalised = torch.addcmul(self.shift, pixels, self.scale)  # (N, 3, H, W)
         return self.network(normalised.to(next(self.network.parameters()).dtype))
 
     @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width that each part takes: one without a size of its own takes that of the part behind it."""
+        sizes = [self.network_size]
+        for denoiser in reversed(self.in_front):
+            sizes.insert(0, denoiser.input_size or sizes[0])
+        return sizes
+
+    @property
+    def in_front(self) -> list[Denoiser]:
+        """The denoisers, as a list."""
+        return cast(list[Denoiser], [*self.denoisers])
+
+    @property
     def training_sigma(self) -> float | None:
-        """Sigma of the noise it was trained with, in [0, 1] pixel units; None where unknown."""
+        """Sigma of the noise it is made for, in [0, 1] pixel units, of denoisers the first's; None where unknown."""
+        if self.in_front:
+            return self.in_front[0].sigma
         return self.training_info.get("sigma")
 
     @property
     def components(self) -> list[dict[str, Any]]:
-        """What determines its logits: one entry a network, in order: arch, args and sha256 of the weights."""
-        return [{"arch": self.arch, "args": self.args, "sha256": weights_sha256(self)}]
+        """What determines its logits: one entry a part, in order: arch, args and sha256 of the weights.
 
+        Behind denoisers that of the classifier also says its size, and how pixels are resized. What has none in front
+        has the entry that it always had.
+        """
+        state = {name: one for name, one in self.state_dict().items() if not name.startswith("denoisers.")}
+        classifier: dict[str, Any] = {"arch": self.arch, "args": self.args, "sha256": weights_sha256(state)}
+        if not self.in_front:
+            return [classifier]
+        classifier |= {"kind": "classifier", "input_size": list(self.network_size), "resizing": RESIZING}
+        of_denoisers = [
+            {**one.component, "input_size": list(size)} for one, size in zip(self.in_front, self.sizes, strict=False)
+        ]
+        return [*of_denoisers, classifier]
 
-def weights_sha256(module: nn.Module) -> str:
-    """Returns the sha256 over names, dtypes, shapes and bytes of a module's state, sorted by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its denoisers in words, a line each."""
+        return tuple(
+            f"{one.arch}{'' if one.sigma is None else f' for sigma {one.sigma:g}'}, {height} x {width} px, "
+            f"{sum(weights.numel() for weights in one.parameters()):,} parameters"
+            for one, (height, width) in zip(self.in_front, self.sizes, strict=False)
+        )
+
+    def behind(self, denoisers: Sequence[Denoiser], trained_on: Sequence[Mapping[str, Any]] = ()) -> "BaseClassifier":
+        """Returns the classifier, which has none yet, behind denoisers.
+
+        Args:
+            denoisers: Denoisers in their order.
+            trained_on: Sets of images that they were trained on; they are noted beside those of the classifier.
+        """
+        known = self.training_info.get("trained_on", [])
+        known = [*known] if isinstance(known, list) else [known]
+        known += [one for i, one in enumerate(trained_on) if one not in [*known, *trained_on[:i]]]
+        return BaseClassifier(
+            self.network,
+            arch=self.arch,
+            args=self.args,
+            num_classes=self.num_classes,
+            preprocessing=self.preprocessing,
+            mean=self.mean,
+            std=self.std,
+            class_names=self.class_names,
+            training_info={**self.training_info, **({"trained_on": known} if known else {})},
+            rules=self.rules,
+            denoisers=denoisers,
+        )
 
 
 def create_base_classifier(options: ModelOptions) -> BaseClassifier:

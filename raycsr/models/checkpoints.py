@@ -10,15 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from raycsr.errors import UserError, shown
 from raycsr.models.base_classifier import BaseClassifier, create_base_classifier, heads_of
+from raycsr.models.denoisers import Denoiser, DenoiserContents, assemble_denoiser
 from raycsr.models.published import from_published
 from raycsr.models.rules import rule_of_dict
 from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.models.weights import (
     THE_WAY_IN,
     Contents,
+    Weights,
     load_weights,
     num_classes_of,
     read_file,
@@ -27,8 +30,11 @@ from raycsr.models.weights import (
 )
 from raycsr.store import Store
 
-FORMAT = "raycsr/1"
-"""Within one format fields are only added, and a reader passes over those that it does not know. Others are refused."""
+FORMAT, BEHIND_DENOISERS = "raycsr/1", "raycsr/2"
+"""Within one format fields are only added, and a reader passes over those that it does not know. Others are refused.
+
+The second is that of a classifier behind denoisers, which a reader of the first alone must not load without them.
+"""
 
 
 def save_checkpoint(
@@ -53,11 +59,11 @@ def save_checkpoint(
     """
     names = base_classifier.class_names if class_names is None else class_names
     description = {
-        "format": FORMAT,
+        "format": BEHIND_DENOISERS if base_classifier.in_front else FORMAT,
         "arch": base_classifier.arch,
         "args": base_classifier.args,
         "num_classes": base_classifier.num_classes,
-        "preprocessing": base_classifier.preprocessing.to_dict(),
+        "preprocessing": replace(base_classifier.preprocessing, input_size=base_classifier.network_size).to_dict(),
         "mean": base_classifier.mean,
         "std": base_classifier.std,
         "class_names": names,
@@ -65,13 +71,23 @@ def save_checkpoint(
         "rules": [rule.to_dict() for rule in base_classifier.rules],
     }
     plain = json.loads(json.dumps(description))  # refuses now what weights_only would refuse on loading
-    state_dict = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in base_classifier.network.state_dict().items()
-    }
-    unfinished = {} if training_state is None else {"training_state": training_state}
+    content = plain | {"state_dict": _on_cpu(base_classifier.network)}
+    if base_classifier.in_front:
+        content["denoisers"] = [_described(one) for one in base_classifier.in_front]
+    if training_state is not None:
+        content["training_state"] = training_state
     buffer = io.BytesIO()
-    torch.save(plain | {"state_dict": state_dict} | unfinished, buffer)
+    torch.save(content, buffer)
     Store(path).write("", buffer.getvalue())
+
+
+def _on_cpu(network: nn.Module) -> Weights:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def _described(denoiser: Denoiser) -> dict[str, Any]:
+    facts = {"arch": denoiser.arch, "args": denoiser.args, "sigma": denoiser.sigma, "input_size": denoiser.input_size}
+    return {**json.loads(json.dumps(facts)), "state_dict": _on_cpu(denoiser.network)}
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
@@ -181,6 +197,7 @@ def assemble(
         class_names=None if new else contents.class_names,
         training_info=contents.training_info,
         rules=() if new else contents.rules,
+        denoisers=[assemble_denoiser(one) for one in contents.denoisers],
     )
 
 
@@ -235,12 +252,12 @@ def is_raycsr(path: str, content: Any) -> bool:
         UserError: It is, but that of another version of raycsr, in another format.
     """
     format_ = content.get("format") if isinstance(content, dict) else None
-    if isinstance(format_, str) and format_.startswith("raycsr/") and format_ != FORMAT:
+    if isinstance(format_, str) and format_.startswith("raycsr/") and format_ not in (FORMAT, BEHIND_DENOISERS):
         raise UserError(
-            f"{path} is a checkpoint of raycsr in format {shown(format_)}, and this raycsr reads {FORMAT!r}: use the "
-            "raycsr that wrote it."
+            f"{path} is a checkpoint of raycsr in format {shown(format_)}, and this raycsr reads {FORMAT!r} and "
+            f"{BEHIND_DENOISERS!r}: use the raycsr that wrote it."
         )
-    return format_ == FORMAT
+    return format_ in (FORMAT, BEHIND_DENOISERS)
 
 
 def load_training_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -276,7 +293,32 @@ def _of_raycsr(path: str, content: dict[str, Any]) -> Contents:
             class_names=None if content["class_names"] is None else tuple(content["class_names"]),
             training_info=_of_type(content["training"], dict),
             rules=tuple(rule_of_dict(rule) for rule in content.get("rules", ())),
+            denoisers=_denoisers_of(path, content),
         )
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise UserError(f"{path} is damaged: {reason}: give another checkpoint.") from error
+
+
+def _denoisers_of(path: str, content: dict[str, Any]) -> tuple[DenoiserContents, ...]:
+    """The denoisers that a checkpoint of raycsr holds, in their order."""
+    if content["format"] != BEHIND_DENOISERS:
+        return ()
+    return tuple(
+        DenoiserContents(
+            path,
+            _of_type(one["arch"], str),
+            weights_in(path, {"state_dict": one["state_dict"]}, ema=False),
+            args=_of_type(one["args"], dict),
+            sigma=None if one["sigma"] is None else _of_type(one["sigma"], float),
+            input_size=None if one["input_size"] is None else _size(one["input_size"]),
+        )
+        for one in _of_type(content["denoisers"], list)
+    )
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = (_of_type(side, int) for side in value)
+    if min(height, width) < 1:
+        raise ValueError(f"it says input_size {value}")
+    return height, width

@@ -2,17 +2,27 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import timm
 import torch
 
-from raycsr.errors import UserError, first_of
+from raycsr.errors import UserError, first_of, nearest, similar
 from raycsr.models.base_classifier import HUBS, BaseClassifier, create_base_classifier, not_pretrained
 from raycsr.models.checkpoints import assemble, is_raycsr, read_checkpoint
+from raycsr.models.denoisers import (
+    Denoiser,
+    DenoiserContents,
+    assemble_denoiser,
+    create_denoiser,
+    denoiser_archs,
+    denoiser_in,
+    is_denoiser,
+)
 from raycsr.models.published import settings_of_timm
-from raycsr.models.spec import ModelOptions
+from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.models.weights import Contents, read_file, weights_in
 
 _FILES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
@@ -62,6 +72,8 @@ def load_base_classifier(
             f"model {options.name!r} has {base_classifier.num_classes} classes, {num_classes} are needed: "
             "choose another, or give it a new head by `raycsr train` on those classes."
         )
+    if options.denoisers:
+        base_classifier = _behind(base_classifier, options)
     base_classifier.eval().requires_grad_(False)
     _try_forward(base_classifier, options.name)
     return base_classifier.to(device)
@@ -72,6 +84,11 @@ def has_weights(options: ModelOptions) -> bool:
     return bool(options.pretrained) or options.name.startswith(HUBS) or _is_checkpoint(options.name)
 
 
+def denoiser_has_weights(options: DenoiserOptions) -> bool:
+    """Whether weights of a denoiser are given, by whatever option; else they are random."""
+    return options.pretrained is not None or not _is_denoiser_arch(options.name)
+
+
 def _is_checkpoint(name: str) -> bool:
     """Whether the name means a file; one that also means a timm model is refused."""
     if os.path.isfile(name) and timm.is_model(name):
@@ -79,9 +96,80 @@ def _is_checkpoint(name: str) -> bool:
             f"model.name {name!r} is a timm model and a file here: "
             f"say './{name}' for the file, or rename the file for the timm model."
         )
-    if name.startswith(HUBS):
-        return False
+    return not name.startswith(HUBS) and _is_file(name)
+
+
+def _is_file(name: str) -> bool:
+    """Whether the name means a file, be there one or not."""
     return "/" in name or os.path.isfile(name) or name.endswith(_FILES)
+
+
+def _behind(base_classifier: BaseClassifier, options: ModelOptions) -> BaseClassifier:
+    """The classifier behind the denoisers that are asked for."""
+    if base_classifier.in_front:
+        raise UserError(f"{options.name} holds the denoisers in front of its classifier: leave model.denoiser out.")
+    denoisers: list[Denoiser] = []
+    trained_on: list[dict[str, Any]] = []
+    for asked in options.denoisers:
+        if asked.input_size is not None and asked.input_size < 1:
+            raise UserError(f"model.denoiser.input_size is {asked.input_size}: give a height and width in pixels.")
+        if not denoiser_has_weights(asked):
+            size = None if asked.input_size is None else (asked.input_size, asked.input_size)
+            seed = options.init_seed
+            made = create_denoiser(asked.name, asked.args, sigma=asked.sigma, input_size=size, init_seed=seed)
+            denoisers.append(made)
+            continue
+        for contents in _denoiser_contents(asked):
+            denoisers.append(assemble_denoiser(contents, sigma=asked.sigma, input_size=asked.input_size))
+            trained_on += contents.trained_on
+    return base_classifier.behind(denoisers, trained_on)
+
+
+def _denoiser_contents(options: DenoiserOptions) -> Sequence[DenoiserContents]:
+    """What the file of a denoiser says, or of several in their order."""
+    if options.pretrained is not None:
+        if not _is_denoiser_arch(options.name):
+            raise UserError(f"{options.name!r} brings its own weights: leave model.denoiser.pretrained out.")
+        path = options.pretrained
+        content = read_file(path)
+        if is_raycsr(path, content):
+            raise UserError(f"{path} is a checkpoint of raycsr: say model.denoiser.name {path} alone.")
+        return [DenoiserContents(path, options.name, weights_in(path, content, ema=False), args=options.args)]
+    path = options.name
+    if not _is_file(path):
+        near = similar(path, denoiser_archs())
+        raise UserError(
+            f"model.denoiser.name {path!r} is neither a denoiser nor a file: "
+            f"{nearest(path, near) if near else 'see raycsr ls denoisers'}"
+        )
+    if options.args:
+        raise UserError(f"{path!r} brings its own architecture and weights: leave model.denoiser.args out.")
+    content = read_file(path)
+    if is_raycsr(path, content):
+        contents = read_checkpoint(path)
+        if not contents.denoisers:
+            raise UserError(f"{path} holds a classifier and no denoiser: give it as model.name.")
+        known = contents.training_info.get("trained_on", [])
+        return [
+            replace(one, trained_on=tuple(known if isinstance(known, list) else [known])) for one in contents.denoisers
+        ]
+    found = denoiser_in(path, content)
+    if found is None:
+        raise UserError(
+            f"{path} is not a checkpoint of raycsr with a denoiser, nor one of denoised-smoothing: say which denoiser "
+            "it is of by model.denoiser.name ARCH, one of `raycsr ls denoisers`, and give it as "
+            "model.denoiser.pretrained FILE"
+        )
+    return [found]
+
+
+def _is_denoiser_arch(name: str) -> bool:
+    """Whether the name means an architecture; one that also means a file is refused."""
+    if not is_denoiser(name):
+        return False
+    if os.path.isfile(name):
+        raise UserError(f"model.denoiser.name {name!r} is a denoiser and a file here: say './{name}' for the file.")
+    return True
 
 
 def _assemble(contents: Contents, options: ModelOptions, new_head: bool) -> BaseClassifier:

@@ -83,8 +83,8 @@ def prepare_for_inference(
 ) -> BaseClassifier:
     """Returns a copy of a base classifier that computes the same logits faster.
 
-    The pixels still come in as float32, which holds whole grey levels over 255 apart, and so does the
-    normalisation; the cast to the network's dtype comes after it.
+    The pixels still come in as float32, which holds whole grey levels over 255 apart, and so do the normalisation and
+    the pixels between denoisers and the classifier; the cast to a network's dtype comes after it.
 
     Args:
         base_classifier: The base classifier; it is left as it is.
@@ -100,7 +100,8 @@ def prepare_for_inference(
     """
     prepared = copy.deepcopy(base_classifier).cpu().eval().requires_grad_(False)
     fold_batch_norm(prepared)  # on the CPU: TF32 would blur the comparison of logits
-    prepared.network.to(DTYPES[precision]).to(memory_format=torch.channels_last)
+    for part in (*prepared.denoisers, prepared):
+        part.network.to(DTYPES[precision]).to(memory_format=torch.channels_last)
     prepared.to(device)
     prepared.precision = precision
     with arithmetic(precision, prepared.scale.device):
@@ -116,30 +117,36 @@ def prepare_for_inference(
 
 
 def fold_batch_norm(base_classifier: BaseClassifier) -> None:
-    """Folds each batch norm into the convolution before it, in place, where that leaves the logits alone.
+    """Folds each batch norm into the convolution before it, in place, where that leaves what it computes alone.
 
     In eval mode a batch norm is an affine map of each channel, hence part of the convolution whose output
-    only it reads. A network that cannot be traced, or whose logits would change by over 0.1 %, is left as
-    it is.
+    only it reads. A network that cannot be traced, or whose output would change by over 0.1 %, is left as
+    it is; the classifier's network and those of denoisers each for themselves.
     """
-    network = base_classifier.network
+    parts: list[Any] = [*base_classifier.denoisers, base_classifier]
+    for part, size in zip(parts, base_classifier.sizes, strict=True):
+        part.network = _folded(part.network, size)
+
+
+def _folded(network: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """The network with its batch norms folded; itself where that cannot be done."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
     folded = copy.deepcopy(network)
     try:
         pairs = _convolutions_with_batch_norm(folded)
     except Exception:  # tracing runs the network's own code on symbols: it fails in any way that code can
-        return
+        return network
     for conv_name, norm_name in pairs:
         conv: Any = folded.get_submodule(conv_name)
         norm: Any = folded.get_submodule(norm_name)
         rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
         folded.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
         folded.set_submodule(norm_name, rest)
-    height, width = base_classifier.preprocessing.input_size
-    images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before, after = network(images), folded(images)
-    if (before - after).abs().max() <= 1e-3 * before.abs().max():
-        base_classifier.network = folded
+    return folded if (before - after).abs().max() <= 1e-3 * before.abs().max() else network
 
 
 @torch.inference_mode()

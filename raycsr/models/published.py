@@ -25,6 +25,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_data_
 
 from raycsr.errors import UserError
 from raycsr.models import cifar_resnet  # noqa: F401  (registers the CIFAR ResNets with timm)
+from raycsr.models.denoisers import denoiser_archs
 from raycsr.models.spec import Preprocessing
 from raycsr.models.weights import THE_WAY_IN, Contents, Weights, is_state, weights_in, without_wrappers
 
@@ -72,6 +73,10 @@ def _of_an_architecture(path: str, content: dict[str, Any], ema: bool) -> Conten
     if timm.is_model(arch) and arch in torchvision.models.list_models():
         return Contents(
             path, arch, weights, preprocessing=_IMAGENET, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD
+        )
+    if arch in denoiser_archs():
+        raise UserError(
+            f"{path} holds a denoiser, {arch!r}: give it as model.denoiser.name, and a classifier's model.name."
         )
     raise UserError(
         f"{path} holds arch {arch!r}: of a Sequential of normalisation and network {', '.join(_ARCHITECTURES)} load, "

@@ -5,6 +5,29 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class DenoiserOptions:
+    """A denoiser in front of the classifier: pixels -> pixels, so that a classifier that never saw noise certifies.
+
+    Attributes:
+        name: Architecture, one of `raycsr ls denoisers`; or the path or s3:// URI of a checkpoint that says its own: of
+            raycsr, whose denoisers are then taken, or of denoised-smoothing.
+        pretrained: Path or s3:// URI of a file with weights of that architecture; by default they are random, which is
+            for training one.
+        args: Further keyword arguments of the architecture.
+        sigma: Noise level that it is made for, in [0, 1] pixel units; by default what the checkpoint says. Some
+            architectures take it as an input, and need it.
+        input_size: Height and width that it takes, in pixels; by default what it was made for, or else those of what
+            comes behind it. Pixels are resized in between.
+    """
+
+    name: str
+    pretrained: str | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+    sigma: float | None = None
+    input_size: int | None = None
+
+
+@dataclass(frozen=True)
 class ModelOptions:
     """The base classifier to load or to create.
 
@@ -23,6 +46,7 @@ class ModelOptions:
             {pretrained_cfg_overlay: {mean: [...], std: [...]}} sets the normalisation that the weights expect.
         init_seed: Seed of the random initialisation; loaded weights do not depend on it.
         input_size: Height and width of the input, in pixels; by default what the model was made for.
+        denoiser: Denoiser in front of the classifier, or a list of them in their order.
     """
 
     name: str
@@ -32,12 +56,21 @@ class ModelOptions:
     args: dict[str, Any] = field(default_factory=dict)
     init_seed: int = 0
     input_size: int | None = None
+    denoiser: DenoiserOptions | list[DenoiserOptions] | None = None
+
+    @property
+    def denoisers(self) -> tuple[DenoiserOptions, ...]:
+        """The denoisers that are asked for, in their order."""
+        if self.denoiser is None:
+            return ()
+        return (self.denoiser,) if isinstance(self.denoiser, DenoiserOptions) else tuple(self.denoiser)
 
     @property
     def label(self) -> str:
-        """The model's name in plans and reports: source of the weights, architecture, EMA if averaged."""
+        """The model's name in plans and reports: source of the weights, architecture, EMA if averaged, denoisers."""
         file = self.pretrained if isinstance(self.pretrained, str) else self.name
         more = [*([self.name] if file != self.name else []), *(["EMA"] if self.ema else [])]
+        more += [f"behind {one.pretrained or one.name}" for one in self.denoisers]
         return f"{file} ({', '.join(more)})" if more else file
 
 

@@ -1,6 +1,7 @@
 """Weights in a file: read without running code, found in what trainers put around them, all of them used or refused."""
 
 import argparse
+import hashlib
 import io
 import re
 import warnings
@@ -23,6 +24,7 @@ from raycsr.store import FileMissing, Store
 Weights = dict[str, torch.Tensor]
 
 THE_WAY_IN = "say which network they are of by model.name ARCH, a timm name, and give the file as model.pretrained FILE"
+_AS_TRAINED = "give model.name ARCH and model.pretrained FILE, with num_classes, input_size and args as in training"
 
 # What a weights_only load may build beside tensors: options of a training, and NumPy's numbers. None of it runs code.
 _scalar = np.float64(0).__reduce__()[0]
@@ -53,6 +55,7 @@ class Contents:
         class_names: Names of the classes in order, where known.
         training_info: Facts about its training, where known.
         rules: Decision rules that were tuned for it.
+        denoisers: What the file says of the denoisers in front of it (`DenoiserContents`), in their order.
     """
 
     path: str
@@ -66,6 +69,7 @@ class Contents:
     class_names: tuple[str, ...] | None = None
     training_info: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    denoisers: tuple[Any, ...] = ()
 
 
 def read_file(path: str) -> Any:
@@ -107,6 +111,15 @@ def _read(path: str) -> bytes:
             f"cannot read the checkpoint {path}: there is no such file: "
             "check the path; a model of the Hugging Face hub is 'hf-hub:owner/name'."
         ) from error
+
+
+def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Returns the sha256 over names, dtypes, shapes and bytes of a module's state, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def is_state(value: Any) -> bool:
@@ -189,7 +202,13 @@ def num_classes_of(weights: Weights, heads: Iterable[str]) -> int | None:
 
 
 def load_weights(
-    path: str, arch: str, network: nn.Module, weights: Weights, *, heads: Collection[str] = ()
+    path: str,
+    arch: str,
+    network: nn.Module,
+    weights: Weights,
+    *,
+    heads: Collection[str] = (),
+    fix: str = _AS_TRAINED,
 ) -> list[str]:
     """Gives a network all of its weights from a file.
 
@@ -199,6 +218,7 @@ def load_weights(
         network: The network.
         weights: Weights by the network's names.
         heads: Modules that may stay as they are where the file's have another shape.
+        fix: What to do about weights that do not fit, for messages.
 
     Returns:
         Names of the tensors that stayed as they were.
@@ -229,10 +249,7 @@ def load_weights(
         if names
     ]
     if misfits:
-        raise UserError(
-            f"the weights in {path} are not those of {arch}: {'; '.join(misfits)}: "
-            "give model.name ARCH and model.pretrained FILE, with num_classes, input_size and args as in training."
-        )
+        raise UserError(f"the weights in {path} are not those of {arch}: {'; '.join(misfits)}: {fix}.")
     _refuse_values(path, given, expected)
     network.load_state_dict({**expected, **{name: given[name] for name in given if name not in new}})
     return new

@@ -153,6 +153,8 @@ def _is_list(word: str, element: Any) -> bool:
 def _parts(word: str, element: Any, name: str) -> list[str]:
     """The values in a word: those between its commas, but where commas are part of a value, the word itself."""
     forms = forms_of(element)
+    if word.startswith("{") and group_of(element) is not None:
+        return [word]
     if forms is not None:
         first, *others = word.split(",")
         several = others and ":" not in first and forms.is_one(first)

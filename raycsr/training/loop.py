@@ -4,10 +4,11 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from timm.layers import convert_sync_batchnorm
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
@@ -143,6 +144,7 @@ class Trainer:
         generator: torch.Generator,
         costs: torch.Tensor | None = None,
         options: TrainingOptions = TrainingOptions(),
+        part: Literal["classifier", "denoisers"] = "classifier",
     ) -> None:
         """Makes the optimiser and its schedule.
 
@@ -154,6 +156,8 @@ class Trainer:
             generator: Source of the noise, on the model's device.
             costs: Cost matrix on the model's device, for objectives that use one; (m, m).
             options: Optimiser, schedule, precision.
+            part: Part that is trained: what stands behind the denoisers, if there are any, or these. The other stays as
+                it is, and in eval mode.
 
         Raises:
             UserError: The options cannot be trained with.
@@ -161,7 +165,10 @@ class Trainer:
         check_training(options)
         self.epoch = 0
         self._step = 0
-        self._model = model.requires_grad_(True).to(memory_format=torch.channels_last)
+        parts: dict[str, nn.Module] = {"classifier": model.network, "denoisers": model.denoisers}
+        parts.pop(part).requires_grad_(True)
+        (self._fixed,) = (one.requires_grad_(False) for one in parts.values())
+        self._model = model.to(memory_format=torch.channels_last)
         self._network = self._model if num_workers() == 1 else _in_parallel(self._model)
         self._average = None
         if options.ema is not None:
@@ -210,6 +217,7 @@ class Trainer:
 
     def _run_epoch(self, shown: Progress, on_epoch: Callable[[Epoch], None] | None) -> None:
         self._network.train()
+        self._fixed.eval()
         start, images, losses = time.perf_counter(), 0, []
         checked: tuple[torch.Tensor, Batch] | None = None
         for loaded in self._batches:
@@ -366,10 +374,11 @@ def _in_parallel(model: BaseClassifier) -> DistributedDataParallel:
 
 
 def _optimizer(model: BaseClassifier, options: TrainingOptions) -> Optimizer:
+    trained = [weights for weights in model.parameters() if weights.requires_grad]
     if options.optimizer == "adamw":
-        return AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+        return AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
     nesterov = options.nesterov and options.momentum > 0  # without momentum there is none to be Nesterov's
-    return SGD(model.parameters(), options.lr, options.momentum, weight_decay=options.weight_decay, nesterov=nesterov)
+    return SGD(trained, options.lr, options.momentum, weight_decay=options.weight_decay, nesterov=nesterov)
 
 
 def _schedule(optimizer: Optimizer, options: TrainingOptions, steps_per_epoch: int) -> LRScheduler:

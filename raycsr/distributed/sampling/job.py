@@ -23,7 +23,7 @@ from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.classes import check_classes, check_same_names, classes_by_position
 from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.loading import has_weights, load_base_classifier
+from raycsr.models.loading import denoiser_has_weights, has_weights, load_base_classifier
 from raycsr.models.rules import Rule, parse_rules
 from raycsr.models.spec import ModelOptions
 from raycsr.options import listed
@@ -53,6 +53,7 @@ class Job:
         costs: Spec -> cost matrix to certify under.
         statements: Statements that a sequential run decides about each image; None where n alone ends its sampling.
         answers: What the smoothed classifier says, given shares; each is certified.
+        model: How the user named the model, which the run notes; None where nobody named one.
     """
 
     asked: SampleArguments
@@ -65,6 +66,7 @@ class Job:
     costs: dict[str, CostMatrix]
     statements: Statements | None
     answers: tuple[Answer, ...] = (ARGMAX,)
+    model: ModelOptions | None = None
 
 
 def check(asked: SampleArguments) -> list[Job]:
@@ -168,6 +170,7 @@ def _jobs(
             costs=specs.costs,
             statements=statements,
             answers=specs.answers,
+            model=model,
         )
 
 
@@ -220,13 +223,23 @@ def _warn_of_random_weights(model: ModelOptions) -> None:
             "model.pretrained to true or to a file of them",
             stacklevel=2,
         )
+    for one in model.denoisers:
+        if not denoiser_has_weights(one):
+            warnings.warn(
+                f"denoiser {one.name!r} has random weights, of init_seed {model.init_seed}: for its own, set "
+                "model.denoiser.pretrained to a file of them",
+                stacklevel=2,
+            )
 
 
 def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: float) -> None:
+    """What stands in front sees the noise: of denoisers the first."""
     trained = base_classifier.training_sigma
     if trained is not None and not math.isclose(trained, sigma, rel_tol=1e-6):
+        denoisers = base_classifier.in_front
+        what = f"denoiser {denoisers[0].arch!r} of model {name!r} is made for" if denoisers else None
         warnings.warn(
-            f"model {name!r} was trained at sigma {trained:g} and is sampled at {sigma:g}; "
+            f"{what or f'model {name!r} was trained at'} sigma {trained:g} and is sampled at {sigma:g}; "
             "certificates hold, but radii will be short",
             stacklevel=2,
         )
@@ -279,6 +292,7 @@ def open_run(job: Job, found: Probe) -> Run:
         "config": {
             "data": {**asdict(job.source.options), "split": job.listing.split},
             "sampling": asdict(job.asked.sampling),
+            **({} if job.model is None else {"model": asdict(job.model)}),
         },
         "versions": {
             **{name: version(name) for name in ("raycsr", "torch", "timm", "numpy", "ray")},
@@ -351,6 +365,7 @@ def plan_of(
         largest_radius=largest_radius(sampling.max_samples, job.asked.alpha, job.sigma, sampling.design),
         decides=None if job.statements is None else str(job.statements),
         notes=(*job.listing.notes, *classes_by_position(job.listing, job.base_classifier)),
+        denoisers=job.base_classifier.parts,
         seconds=seconds,
         actors=actors,
     )

@@ -93,6 +93,7 @@ def trainer_of(plan: Plan, model: BaseClassifier, batches: Batches) -> Trainer:
         generator=torch.Generator(device).manual_seed(plan.config.seed + 1 + rank()),
         costs=torch.tensor(plan.costs.values, dtype=torch.float32, device=device),
         options=plan.config.training,
+        part=plan.part,
     )
 
 

@@ -39,7 +39,10 @@ def check(asked: TrainArguments) -> Plan:
 def default_name(config: TrainConfig) -> str:
     """The objective, the model, sigma and a digest of all options."""
     model = Path(config.model.name).stem
-    digest = hashlib.sha256(_config_json(config).encode()).hexdigest()[:8]
+    facts = asdict(config)
+    if not config.model.denoisers:  # or what was begun before there were any would have another name
+        del facts["model"]["denoiser"]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.objective.name}-{model}-sigma{config.sigma:g}-{digest}"
 
 
@@ -53,7 +56,7 @@ def plan_of(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str |
     return TrainingPlan(
         checkpoint=checkpoint,
         model=config.model.label,
-        num_parameters=sum(p.numel() for p in plan.model.parameters()),
+        num_parameters=sum(p.numel() for p in plan.model.network.parameters()),
         input_size=plan.model.preprocessing.input_size,
         precision=precision,
         device=device,
@@ -70,6 +73,8 @@ def plan_of(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str |
         epochs=config.training.epochs,
         batch_size=config.training.batch_size,
         notes=plan.listing.notes,
+        denoisers=plan.model.parts,
+        part=plan.part,
     )
 
 

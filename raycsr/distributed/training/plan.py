@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,6 +41,11 @@ class Plan:
     model: BaseClassifier
     stream: bool
     reading: str  # in words: in memory or streamed, and why
+
+    @property
+    def part(self) -> Literal["classifier", "denoisers"]:
+        """The part that is trained."""
+        return "classifier"
 
     @cached_property
     def trained_on(self) -> list[dict[str, Any]]:

@@ -1,0 +1,127 @@
+"""What a denoiser is, of whatever kind: a part in front of the classifier, pixels -> pixels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from raycsr.models.weights import Weights, weights_in, weights_sha256
+
+RESIZING = "bilinear, antialiased"
+"""How pixels are resized between parts; it stands in the identity of runs whose parts differ in size."""
+
+
+@dataclass(frozen=True)
+class DenoiserContents:
+    """What a file says of a denoiser.
+
+    Attributes:
+        path: Location of the file, for messages.
+        arch: Architecture.
+        weights: State of its network, under names that may still have wrappers around them.
+        args: Further arguments of the architecture.
+        sigma: Noise level that it is made for, in [0, 1] pixel units, where the file says one.
+        input_size: Height and width that it takes; None where it takes any.
+        trained_on: Sets of images that it was trained on, as far as they are known.
+    """
+
+    path: str
+    arch: str
+    weights: Weights
+    args: Mapping[str, Any] = field(default_factory=dict)
+    sigma: float | None = None
+    input_size: tuple[int, int] | None = None
+    trained_on: tuple[dict[str, Any], ...] = ()
+
+
+class Denoiser(nn.Module):
+    """A denoiser: noisy pixels -> pixels, in [0, 1] units both, whatever scale its network has inside.
+
+    A kind of denoiser is a subclass in a file of its own. The pixels that it takes and gives are float32, for noise is
+    exact there; its `network` alone is cast to the precision of a run, and its batch norms are folded. Each image is
+    denoised by itself and by the same function in each call.
+
+    Attributes:
+        archs: The architectures of the kind: name -> arguments of `build`, which `args` may change.
+        needs_sigma: Whether sigma decides what it computes, so that it must be said.
+        network: The network, which holds all of its weights.
+        arch: Its architecture.
+        args: Further arguments of the architecture.
+        sigma: Noise level that it is made for, in [0, 1] pixel units; None where it is unknown.
+        input_size: Height and width that it takes; None where it takes any.
+    """
+
+    archs: ClassVar[Mapping[str, Mapping[str, Any]]]
+    needs_sigma: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        arch: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        sigma: float | None = None,
+        input_size: tuple[int, int] | None = None,
+    ) -> None:
+        """Creates a denoiser with random weights; its attributes say what the arguments are."""
+        super().__init__()
+        self.arch, self.args = arch, dict(args or {})
+        self.sigma, self.input_size = sigma, input_size
+        self.network = self.build(**{**self.archs[arch], **self.args})
+
+    @classmethod
+    def build(cls, *_: Any, **args: Any) -> nn.Module:
+        """Returns the network of such arguments, with random weights. Every kind has its own."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_file(cls, path: str, content: Any) -> DenoiserContents | None:
+        """Recognises a file of others' code that says which denoiser it is of, or must be of.
+
+        That of denoised-smoothing is {epoch, arch, state_dict, optimizer}; a kind with another format has its own.
+
+        Args:
+            path: Location of the file, for messages.
+            content: Content that `read_file` returned.
+
+        Returns:
+            What it says; None where it is of no such kind.
+        """
+        if not isinstance(content, dict) or content.get("arch") not in cls.archs:
+            return None
+        return DenoiserContents(path, content["arch"], weights_in(path, content, ema=False))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Maps noisy pixels to pixels. Every kind has its own.
+
+        Args:
+            pixels: Pixels in [0, 1] and noise, so beyond it too; float32 (N, 3, H, W).
+
+        Returns:
+            Pixels in [0, 1] units; float32 (N, 3, H', W').
+        """
+        raise NotImplementedError
+
+    def in_its_dtype(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor in the dtype of the network."""
+        return tensor.to(next(self.network.parameters()).dtype)
+
+    @property
+    def component(self) -> dict[str, Any]:
+        """What determines its pixels, as it stands in the identity of a run."""
+        return {
+            "kind": "denoiser",
+            "arch": self.arch,
+            "args": self.args,
+            "sigma": self.sigma,
+            "sha256": weights_sha256(self.network.state_dict()),
+        }
+
+
+def resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resizes pixels (N, 3, H, W) to a height and width, with gradients; pixels of that size are left alone."""
+    if tuple(pixels.shape[-2:]) == tuple(size):
+        return pixels
+    return functional.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)

@@ -1,0 +1,213 @@
+"""Denoisers in front of a classifier: what they compute, what they are called, how they are loaded and kept."""
+
+import copy
+import hashlib
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from raycsr.errors import UserError
+from raycsr.models.checkpoints import save_checkpoint
+from raycsr.models.denoisers import KINDS, create_denoiser, denoiser_archs
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.prepare import prepare_for_inference
+from raycsr.models.spec import DenoiserOptions, ModelOptions
+
+PIXELS = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+SMALL = {"depth": 3, "channels": 4}
+
+
+def stirred(module):
+    """A module that does something: no tensor of it is 0 or the identity."""
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            fresh = torch.rand(tensor.shape, generator=generator)
+            tensor.copy_(0.5 + fresh if "running_var" in name else 0.3 * (fresh - 0.5))
+    return module.eval()
+
+
+def composition(*denoisers, input_size=16):
+    """A small classifier behind small DnCNNs, with some of their options."""
+    asked = [DenoiserOptions("dncnn", args=SMALL, **options) for options in denoisers]
+    made = load_base_classifier(ModelOptions("cifar_resnet8", input_size=input_size, denoiser=asked), num_classes=5)
+    for one in made.in_front:
+        stirred(one.network)
+    return made
+
+
+def test_pixels_go_through_each_denoiser_and_then_the_classifier():
+    model = composition({}, {})
+    first, second = model.denoisers
+    expected = model(second(first(PIXELS)), part="classifier")
+    assert torch.equal(model(PIXELS), expected)
+    assert torch.equal(model(PIXELS, part="denoisers"), second(first(PIXELS)))
+    bare = load_base_classifier(ModelOptions("cifar_resnet8", input_size=16), num_classes=5)
+    assert torch.equal(model(PIXELS, part="classifier"), bare(PIXELS))
+
+
+def test_a_new_dncnn_is_the_identity_and_leaves_the_random_state_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    made = create_denoiser("cifar_dncnn", init_seed=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(made.eval()(PIXELS), PIXELS)
+    assert sum(isinstance(one, nn.Conv2d) for one in made.modules()) == 17
+    assert create_denoiser("cifar_dncnn", init_seed=1).component == made.component
+    assert create_denoiser("cifar_dncnn", init_seed=2).component != made.component
+
+
+def test_sizes_are_changed_in_between_with_gradients():
+    model = composition({"input_size": 24}, {}, input_size=16)
+    assert model.preprocessing.input_size == (24, 24) and model.sizes == [(24, 24), (16, 16), (16, 16)]
+    pixels = torch.rand(2, 3, 24, 24, requires_grad=True)
+    first, second = model.denoisers
+    smaller = functional.interpolate(first(pixels), (16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(model(pixels), model(second(smaller), part="classifier"))
+    (gradient,) = torch.autograd.grad(model(pixels).sum(), pixels)
+    assert gradient.abs().amax(dim=(1, 2, 3)).gt(0).all()
+
+
+def test_components_name_denoisers_first_and_a_classifier_alone_has_its_old_entry():
+    model = composition({"sigma": 0.25})
+    denoiser, classifier = model.components
+    assert denoiser == {**model.denoisers[0].component, "input_size": [16, 16]}
+    assert (denoiser["kind"], denoiser["arch"], denoiser["args"], denoiser["sigma"]) == (
+        "denoiser",
+        "dncnn",
+        SMALL,
+        0.25,
+    )
+    (alone,) = load_base_classifier(ModelOptions("cifar_resnet8", input_size=16), num_classes=5).components
+    assert alone == {key: classifier[key] for key in ("arch", "args", "sha256")}
+    assert composition({}).components != model.components  # of another sigma
+    assert composition({"sigma": 0.25}, input_size=8).components[-1] != classifier
+
+
+def test_the_hash_of_a_classifier_is_that_of_before():
+    """Run ids hang on it: names, dtypes, shapes and bytes, sorted by name."""
+    model = load_base_classifier("cifar_resnet8")
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode() + tensor.numpy().tobytes())
+    assert model.components == [{"arch": "cifar_resnet8", "args": {}, "sha256": digest.hexdigest()}]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_each_part_is_folded_and_cast_and_pixels_between_stay_float32(precision):
+    model = composition({"input_size": 24}, {}, input_size=16)
+    seen = []
+    prepared = prepare_for_inference(model, precision=precision, device="cpu")
+    for part in (*prepared.denoisers, prepared):
+        assert not any(isinstance(one, nn.BatchNorm2d) for one in part.network.modules())
+        assert {weights.dtype for weights in part.network.parameters()} == {prepared(PIXELS).dtype}
+    assert pickle.loads(pickle.dumps(prepared)).sizes == model.sizes
+    prepared.denoisers[1].register_forward_hook(lambda module, given, found: seen.extend([*given, found]))
+    pixels = torch.rand(2, 3, 24, 24)
+    logits = prepared(pixels).float()
+    assert [one.dtype for one in seen] == [torch.float32] * 2
+    largest = model(pixels).abs().max()
+    assert (logits - model(pixels)).abs().max() < (1e-4 if precision == "fp32" else 0.05) * largest
+
+
+def test_a_checkpoint_holds_all_parts(tmp_path):
+    model = composition({"sigma": 0.25, "input_size": 24}, {})
+    model.training_info["sigma"] = 0.1  # of the classifier, which sees what is denoised
+    path = str(tmp_path / "both.pt")
+    save_checkpoint(path, model)
+    loaded = load_base_classifier(path, num_classes=5)
+    assert loaded.components == model.components and loaded.preprocessing == model.preprocessing
+    assert torch.equal(loaded(PIXELS), model(PIXELS)) and loaded.training_sigma == 0.25
+    assert torch.load(path)["format"] == "raycsr/2"  # which a raycsr of before does not take for a classifier alone
+    smaller = load_base_classifier(ModelOptions(path, input_size=8))
+    assert smaller.sizes == [(24, 24), (8, 8), (8, 8)]
+
+
+def test_denoisers_of_a_checkpoint_go_in_front_of_another_classifier(tmp_path):
+    model = composition({"sigma": 0.25}, {})
+    save_checkpoint(tmp_path / "both.pt", model, training_info={"trained_on": [{"digest": "theirs"}]})
+    other = ModelOptions("cifar_resnet20", denoiser=DenoiserOptions(str(tmp_path / "both.pt")))
+    loaded = load_base_classifier(other, num_classes=3)
+    assert [one.component for one in loaded.denoisers] == [one.component for one in model.denoisers]
+    assert loaded.arch == "cifar_resnet20" and loaded.training_info["trained_on"] == [{"digest": "theirs"}]
+    assert other.label == f"cifar_resnet20 (behind {tmp_path / 'both.pt'})"
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("arch", ["cifar_dncnn", "cifar_dncnn_wide", "imagenet_dncnn"])
+def test_a_file_of_denoised_smoothing_loads(tmp_path, arch, prefix):
+    """Its code keeps the layers in a Sequential called dncnn, those for ImageNet in a DataParallel."""
+    made = stirred(create_denoiser(arch))
+    state = {f"{prefix}dncnn.{name}": tensor for name, tensor in made.network.state_dict().items()}
+    path = str(tmp_path / "checkpoint.pth.tar")
+    torch.save({"epoch": 90, "arch": arch, "state_dict": state, "optimizer": {"state": {}, "param_groups": []}}, path)
+    for asked in (
+        DenoiserOptions(path, sigma=0.25),
+        DenoiserOptions("dncnn", pretrained=path, args=dict(made.archs[arch])),
+    ):
+        loaded = load_base_classifier(ModelOptions("cifar_resnet8", denoiser=asked)).denoisers[0]
+        torch.testing.assert_close(loaded(PIXELS), made(PIXELS), rtol=0, atol=0)
+        assert loaded.sigma == asked.sigma
+
+
+def test_each_architecture_maps_pixels_to_pixels_with_gradients_image_by_image():
+    for arch, kind in denoiser_archs().items():
+        made = stirred(create_denoiser(arch, sigma=0.25)).requires_grad_(False)
+        pixels = torch.rand(2, 3, 12, 20, requires_grad=True)  # of no power of two, and not square
+        found = made(pixels)
+        assert found.shape == pixels.shape and found.dtype == torch.float32, arch
+        (gradient,) = torch.autograd.grad(found[0].sum(), pixels)
+        assert gradient[0].abs().sum() > 0 and not gradient[1].any(), arch
+        assert kind in KINDS.values() and copy.deepcopy(made).component == made.component
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "cifar_dncn"}, ["'cifar_dncn'", "did you mean cifar_dncnn"]),
+        ({"name": "no/such.pt"}, ["no/such.pt", "no such file"]),
+        ({"name": "dncnn", "args": {"width": 2}}, ["dncnn", "width"]),
+        ({"name": "dncnn", "args": {"depth": 1}}, ["depth 1"]),
+        ({"name": "dncnn", "sigma": -1.0}, ["model.denoiser.sigma", "-1"]),
+        ({"name": "dncnn", "input_size": 0}, ["model.denoiser.input_size", "0"]),
+        ({"name": "dncnn", "pretrained": "absent.pth"}, ["absent.pth", "no such file"]),
+        ({"name": "dncnn", "pretrained": "classifier.pt"}, ["classifier.pt", "model.denoiser.name classifier.pt"]),
+        ({"name": "classifier.pt"}, ["classifier.pt", "model.name"]),
+        ({"name": "locuslab.pth"}, ["locuslab.pth", "denoised-smoothing", "model.denoiser.pretrained"]),
+        ({"name": "grey.pth"}, ["grey.pth", "(64, 1, 3, 3) where (64, 3, 3, 3)", "model.denoiser.pretrained"]),
+        ({"name": "both.pt", "sigma": 0.5}, ["both.pt", "0.25", "0.5"]),
+        ({"name": "both.pt", "args": {"depth": 3}}, ["both.pt", "model.denoiser.args"]),
+        ({"name": "both.pt", "pretrained": "grey.pth"}, ["both.pt", "model.denoiser.pretrained"]),
+    ],
+)
+def test_mistakes_are_told_in_one_line(options, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("classifier.pt", load_base_classifier("cifar_resnet8"))
+    save_checkpoint("both.pt", composition({"sigma": 0.25}))
+    state = create_denoiser("dncnn").network.state_dict()
+    grey = {f"dncnn.{name}": tensor[:, :1] if name == "0.weight" else tensor for name, tensor in state.items()}
+    torch.save({"epoch": 1, "arch": "cifar_dncnn", "state_dict": grey, "optimizer": {}}, "grey.pth")
+    torch.save({"epoch": 1, "arch": "resnet50", "state_dict": grey, "optimizer": {}}, "locuslab.pth")
+    with pytest.raises(UserError) as caught:
+        load_base_classifier(ModelOptions("cifar_resnet8", denoiser=DenoiserOptions(**options)))
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
+
+def test_what_already_stands_behind_denoisers_takes_no_more(tmp_path):
+    path = str(tmp_path / "both.pt")
+    save_checkpoint(path, composition({}))
+    with pytest.raises(UserError, match=r"both\.pt holds the denoisers .*: leave model\.denoiser out"):
+        load_base_classifier(ModelOptions(path, denoiser=DenoiserOptions("dncnn")))
+
+
+def test_a_denoiser_is_no_classifier(tmp_path):
+    state = create_denoiser("dncnn").network.state_dict()
+    torch.save({"epoch": 1, "arch": "cifar_dncnn", "state_dict": state, "optimizer": {}}, tmp_path / "d.pth")
+    with pytest.raises(UserError, match=r"d\.pth .*denoiser.*model\.denoiser\.name"):
+        load_base_classifier(str(tmp_path / "d.pth"))

@@ -1,0 +1,146 @@
+"""A classifier behind a denoiser, through the verbs: sampled, deployed, attacked, and trained behind it."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raycsr import SmoothedClassifier
+from raycsr.cli import arguments, main
+from raycsr.data.options import DataOptions
+from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.job import default_name
+from raycsr.models.checkpoints import save_checkpoint
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import DenoiserOptions, ModelOptions
+from raycsr.training.options import TrainingOptions, ValidationOptions
+from raycsr.verbs import function_of
+from raycsr.verbs.sample import sample
+from raycsr.verbs.train import train
+
+SMALL = {"depth": 3, "channels": 4}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A classifier of digits behind a denoiser that does something, of random weights both, in files of their own."""
+    folder = tmp_path_factory.mktemp("model")
+    denoiser = DenoiserOptions("dncnn", args=SMALL, sigma=0.5)
+    made = load_base_classifier(ModelOptions("cifar_resnet8", num_classes=10, input_size=8, denoiser=denoiser))
+    made.denoisers[0].network[-1].weight.add_(0.1)
+    save_checkpoint(folder / "both.pt", made)
+    save_checkpoint(folder / "plain.pt", load_base_classifier(ModelOptions("cifar_resnet8", 10, input_size=8)))
+    return ModelOptions(f"{folder}/plain.pt", denoiser=DenoiserOptions(f"{folder}/both.pt"))
+
+
+@pytest.fixture(scope="module")
+def run(model, make_job, tmp_path_factory):
+    (outcome,) = sample(**make_job(tmp_path_factory.mktemp("runs"), limit=6, model=model, costs=["uniform"]))
+    return outcome.run
+
+
+def test_a_run_knows_its_parts_and_how_they_were_named(run, model):
+    manifest = run.manifest()
+    assert [one.get("kind") for one in manifest["components"]] == ["denoiser", "classifier"]
+    assert manifest["model"] == f"{model.name} (behind {model.denoisers[0].name})"
+    assert manifest["config"]["model"]["denoiser"]["name"] == model.denoisers[0].name
+
+
+def test_a_run_is_deployed_by_its_manifest_and_kept_in_a_folder(run, tmp_path):
+    deployed = SmoothedClassifier.from_run(run.location)
+    assert deployed.base_classifier.components == run.manifest()["components"]
+    deployed.save(tmp_path / "folder")
+    again = SmoothedClassifier.load(tmp_path / "folder")
+    assert again.base_classifier.components == deployed.base_classifier.components
+    image = torch.zeros((1, 3, 8, 8), dtype=torch.uint8)
+    assert len(again.certify(image, costs="seed:1")) > 0
+
+
+def test_a_run_is_attacked_through_the_denoiser(run, capsys):
+    words = ["--run", run.location, "--costs", "uniform", "--pool.actors", "0", "--images", "2", "--radii", ".5"]
+    assert main(["attack", *words, "--steps", "2", "--noises", "2", "--n", "64"]) == 0
+    assert "2 images" in capsys.readouterr().out
+
+
+def test_a_denoiser_of_another_sigma_is_said_and_certifies(model, make_job, tmp_path):
+    plain = make_job(tmp_path, limit=2, model=model)
+    with pytest.warns(UserWarning, match=r"denoiser 'dncnn' .* sigma 0\.5 and is sampled at 0\.25; certificates hold"):
+        (outcome,) = sample(**plain | {"sampling": plain["sampling"].__class__(sigma=0.25, n0=32, n=128)})
+    assert len(outcome.run.votes()) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the classifier's own training is no matter behind a denoiser
+        sample(**plain)
+
+
+def test_a_denoiser_of_random_weights_is_said(make_job, tmp_path):
+    asked = ModelOptions("cifar_resnet8", 10, input_size=8, denoiser=DenoiserOptions("dncnn", args=SMALL))
+    with pytest.warns(UserWarning, match="denoiser 'dncnn' has random weights"):
+        sample(**make_job(tmp_path, limit=1, model=asked))
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["--model.denoiser.name", "d.pt", "--model.denoiser.sigma", "0.5"], [DenoiserOptions("d.pt", sigma=0.5)]),
+        (["--model.denoiser", "{name: dncnn, args: {depth: 3}}"], [DenoiserOptions("dncnn", args={"depth": 3})]),
+        (["--model.denoiser", "[{name: a.pt}, {name: b.pt}]"], [DenoiserOptions("a.pt"), DenoiserOptions("b.pt")]),
+        ([], []),
+    ],
+)
+def test_a_command_line_names_one_or_several(words, asked):
+    always = ["--data.source", "digits", "--model.name", "m.pt", "--results", "r", "--sampling.sigma", "0.5"]
+    given = arguments("raycsr sample", function_of("sample"), [*always, *words])
+    assert list(given["model"].denoisers) == asked
+
+
+def test_a_yaml_file_names_several(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: {name: m.pt, denoiser: [{name: a.pt}, {name: b.pt, sigma: 0.25}]}")
+    words = ["--data.source", "digits", "--results", "r", "--sampling.sigma", "0.5", "--config", f"{tmp_path}/c.yaml"]
+    given = arguments("raycsr sample", function_of("sample"), words)
+    assert given["model"].denoisers == (DenoiserOptions("a.pt"), DenoiserOptions("b.pt", sigma=0.25))
+
+
+def training(model, results):
+    return {
+        "data": DataOptions("digits", split="train"),
+        "model": model,
+        "sigma": 0.5,
+        "training": TrainingOptions(epochs=2, batch_size=64, lr=0.05, ema=0.9),
+        "validation": ValidationOptions(every=2, images=20, sensitive=0, n0=8, n=64),
+        "results": str(results),
+        "threads": 1,
+    }
+
+
+def test_what_is_trained_under_noise_is_the_classifier_and_the_denoiser_stays(model, tmp_path, capsys):
+    before = load_base_classifier(model)
+    found = train(**training(model, tmp_path), name="behind")
+    after = load_base_classifier(found.checkpoint)
+    assert after.components[0] == before.components[0]  # batch statistics among its weights
+    assert after.components[1] != before.components[1]
+    assert "behind    dncnn for sigma 0.5, 8 x 8 px" in (out := capsys.readouterr().out)
+    assert "trains    the classifier alone; of the denoisers nothing changes" in out
+    history = after.training_info["history"]
+    assert history[1]["loss"] < history[0]["loss"] and np.isfinite(history[1]["metrics"]["acr"])
+
+
+def test_a_training_without_denoisers_keeps_its_name():
+    config = TrainConfig(data=DataOptions("digits"), model=ModelOptions("cifar_resnet8", input_size=8), sigma=0.25)
+    assert default_name(config) == "gaussian-cifar_resnet8-sigma0.25-77dbfaf4"
+    with_one = TrainConfig(
+        data=config.data, model=ModelOptions("cifar_resnet8", denoiser=DenoiserOptions("dncnn")), sigma=0.25
+    )
+    assert default_name(with_one) != default_name(config)
+
+
+def test_a_training_that_was_begun_before_there_were_denoisers_goes_on(tmp_path, capsys):
+    plain = training(ModelOptions("cifar_resnet8", input_size=8), tmp_path)
+    found = train(**plain, name="old")
+    beside = Path(found.checkpoint).with_suffix(".json")
+    facts = json.loads(beside.read_text())
+    del facts["config"]["model"]["denoiser"]
+    beside.write_text(json.dumps(facts))
+    assert train(**plain, name="old") == found and "finished before" in capsys.readouterr().out
