@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from raycsr.errors import UserError
 from raycsr.results import resolve_run
@@ -10,27 +11,44 @@ from raycsr.results.schema import sparse_votes
 from raycsr.training.objectives.shares import Shares
 
 
-def read_shares(run: str, image_ids: Sequence[str], class_names: Sequence[str]) -> Shares:
+def read_shares(run: str, images: pd.DataFrame, class_names: Sequence[str]) -> Shares:
     """Reads what a run's argmax votes say of the images of a training.
+
+    Of an image that sequential sampling decided by its selection votes there are no others, and these count. One that
+    could not be read has none: a training that cannot read it either leaves it out.
 
     Args:
         run: Location of a run of the training images.
-        image_ids: Images that the training takes.
+        images: Images that the training takes, as they are listed: image_id, label, size.
         class_names: Classes of the training.
 
     Raises:
-        UserError: There is no such run, it is of other classes, or it has no votes of some image.
+        UserError: There is no such run, it is of other classes or other images, or it has no row of some image.
     """
     found = resolve_run(run)
     names = found.manifest()["class_names"]
     if list(names) != list(class_names):
         raise UserError(f"{run} has votes for the classes {list(names)}, and the training has {list(class_names)}")
     votes = found.votes("argmax")
-    counts = sparse_votes(votes["estimation"]).dense(len(names))
-    total = counts.sum(axis=1)
-    shares = counts / np.maximum(total, 1)[:, None]
-    told = total > 0  # an errored image has no votes
-    ids = np.array(votes["image_id"].to_pylist(), object)[told]
-    made = Shares(run, ids.tolist(), shares[told].astype(np.float32))
-    made.refuse_others(image_ids)
+    _refuse_other_images(run, found.images(), images)
+    selection, estimation = (sparse_votes(votes[name]).dense(len(names)) for name in ("selection", "estimation"))
+    counts = np.where(estimation.sum(axis=1, keepdims=True) > 0, estimation, selection)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    errored = votes["error"].is_valid().to_numpy()
+    ids = np.array(votes["image_id"].to_pylist(), object)
+    made = Shares(run, ids[~errored].tolist(), shares[~errored].astype(np.float32))
+    made.refuse_others(images["image_id"][~images["image_id"].isin(ids[errored])].tolist())
     return made
+
+
+def _refuse_other_images(run: str, sampled: pd.DataFrame, images: pd.DataFrame) -> None:
+    """Refuses images that have another label or size than those of their ids in the run: `cat/0.png` is in many data."""
+    both = images[["image_id", "label", "size"]].merge(sampled, on="image_id", suffixes=("", "_there"))
+    for name in ("label", "size"):
+        other = both["image_id"][both[name] != both[f"{name}_there"]]
+        if len(other):
+            raise UserError(
+                f"{run} is of other data: {len(other)} of the training images have another {name} there, the first "
+                f"{other.iloc[0]!r}; give a run of these images: raycsr sample --data.split train, with the data of "
+                "this training"
+            )
