@@ -127,11 +127,26 @@ def _group_of_each(certificates: pd.DataFrame, groups: ArrayLike | None) -> IntA
 
 def _guaranteed(hits: Values, alpha: float) -> FloatArray:
     """What is left of a certified share if as many certificates fail as may with probability RHO."""
-    from scipy.stats import binom  # half a second to import, which workers that only certify need not wait for
-
     if len(hits) == 0:
         return mean(hits)
-    return np.maximum(0.0, mean(hits) - binom.ppf(1 - RHO, len(hits), alpha) / len(hits))
+    return np.maximum(0.0, mean(hits) - most_false(len(hits), alpha) / len(hits))
+
+
+def most_false(num_images: int, alpha: float, among: int = 1) -> float:
+    """How many of a set's certificates are false at most, but with probability RHO; NaN where alpha is.
+
+    Args:
+        num_images: Number of images, whose certificates fail independently.
+        alpha: Failure probability of one.
+        among: Number of sets of which this one was picked by its certificates: it then holds for each of them at once.
+
+    Example:
+        >>> most_false(100, 0.01), most_false(100, 0.01, among=2)
+        (5.0, 6.0)
+    """
+    from scipy.stats import binom  # half a second to import, which workers that only certify need not wait for
+
+    return float(binom.ppf(1 - RHO / among, num_images, alpha))
 
 
 def checked_radii(radii: ArrayLike) -> FloatArray:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from raycsr.certification.summary import RHO
+from raycsr.certification.summary import RHO, most_false
 from raycsr.errors import first_of
 from raycsr.reports.certified import Certified
 from raycsr.reports.document import Block, Notes, Paragraph
@@ -26,7 +26,8 @@ def headlines(looked_at: dict[str, list[Certified]], points: pd.DataFrame, radiu
     said: list[Block] = []
     for costs, sets in looked_at.items():
         said.append(Paragraph(f"{costs}: {costly_mistakes(sets[0])}"))
-        said.append(Notes([_sentences(one, _point(one, points), radius) for one in sets]))
+        among = int((points["costs"] == costs).sum())
+        said.append(Notes([_sentences(one, _point(one, points), radius, among) for one in sets]))
     return [*said, *(Paragraph(line) for line in _sizes([one for sets in looked_at.values() for one in sets], radius))]
 
 
@@ -36,7 +37,34 @@ def costly_mistakes(one: Certified) -> str:
         return "A published table of standard certificates: it has no votes to certify costs from."
     if not one.matrix.sensitive.any():
         return "No mistake is costly."
-    return f"Costly mistakes: images of {_true_classes(one)} taken for {_costly_answers(one)}."
+    said = [f"{seeds} taken for {targets}" for seeds, targets in _mistakes(one)]
+    return f"Costly mistakes: images of {first_of(said, _NAMED, '; of ')}."
+
+
+def _mistakes(one: Certified) -> list[tuple[str, str]]:
+    """True classes and what they must not be taken for: pairs of words, of which each holds by itself."""
+    costly, own = one.matrix.values > 0, np.eye(one.matrix.num_classes, dtype=bool)
+    seeds, targets = one.matrix.sensitive, one.matrix.target_classes
+    if np.array_equal(costly, np.outer(seeds, targets) & ~own):
+        rest = costly[seeds].sum(axis=1).min() == len(costly) - 1
+        return [(_true_classes(one), "any other class" if rest else _names(one, np.flatnonzero(targets)))]
+    if groups := _groups(one):
+        return [(_true_classes(one), f"one of another group: {first_of(groups, _NAMED, ' | ')}")]
+    alike: dict[bytes, list[int]] = {}
+    for seed in np.flatnonzero(seeds):
+        row = costly[seed] | own[seed]
+        alike.setdefault(b"" if row.all() else costly[seed].tobytes(), []).append(seed)
+    return [
+        (_names(one, same), _names(one, np.flatnonzero(costly[same[0]])) if row else "any other class")
+        for row, same in alike.items()
+    ]
+
+
+def _groups(one: Certified) -> list[str]:
+    """The classes of each group, where costs are of groups: the rows of what is harmless part the classes."""
+    groups = np.unique(one.matrix.values == 0, axis=0)[::-1]
+    apart = len(groups) < one.matrix.num_classes and (groups.sum(axis=0) == 1).all()  # uniform costs have no groups
+    return [_names(one, np.flatnonzero(group)) for group in groups] if apart else []
 
 
 def _true_classes(one: Certified) -> str:
@@ -45,8 +73,9 @@ def _true_classes(one: Certified) -> str:
 
 
 def _costly_answers(one: Certified) -> str:
-    targets = np.flatnonzero(one.matrix.target_classes)
-    return "any other class" if len(targets) >= one.matrix.num_classes - 1 else _names(one, targets)
+    """What the smoothed classifier must not answer, behind "answer"."""
+    mistakes = _mistakes(one)
+    return mistakes[0][1] if len(mistakes) == 1 and not _groups(one) else "a class that is costly for them"
 
 
 def _names(one: Certified, classes: Sequence[int] | np.ndarray) -> str:
@@ -61,25 +90,33 @@ def _point(one: Certified, points: pd.DataFrame) -> pd.Series:
     return points.loc[row]
 
 
-def _sentences(one: Certified, point: pd.Series, radius: float) -> str:
-    """What holds for the images of one set, and how the classifier does where nobody perturbs them."""
-    within = f"no change of L2 size up to {radius:g}" if radius else "nothing but noise"
+def _sentences(one: Certified, point: pd.Series, radius: float, among: int) -> str:
+    """What holds for the images of one set, picked `among` so many, and how it does where nobody perturbs them."""
+    within = f"no change of L2 size up to {radius:g}"
     if point["num_sensitive"] and not np.isnan(point["rob_cs"]):
         images, metric = int(point["num_sensitive"]), "rob_cs"
         of = "" if one.matrix.sensitive.all() else f" of {_true_classes(one)}"
-        makes = f"{within} makes the smoothed classifier answer {_costly_answers(one)}"
+        answer = f"answer {_costly_answers(one)}"
+        makes = (
+            f"{within} makes the smoothed classifier {answer}"
+            if radius
+            else f"the smoothed classifier does not {answer}"
+        )
     else:
         images, metric, of = int(point["num_images"]), "certified_accuracy", ""
-        makes = f"the answer is right, and {within} makes it another"
+        makes = f"the answer is right{f', and {within} makes it another' if radius else ''}"
     certified = round(images * point[metric])
-    truly = point[f"{metric}_guaranteed"]
-    surely = "" if np.isnan(truly) else f" ({1 - RHO:.1%} sure: truly on {max(0, round(images * truly)):,} at least)"
+    surely = ""
+    if not np.isnan(one.alpha):
+        # all of those among which it was picked have as few false certificates, with probability 1 - RHO together
+        truly = max(0, certified - int(most_false(images, one.alpha, among)))
+        surely = f" ({1 - RHO:.1%} sure: truly on {truly:,} at least)"
     left = ""
     if point["metric"] == "rob_cost":
         left = f" The costs of the mistakes that are not ruled out come to {point['rob_cost']:.3g} an image on average."
-    rest = (
-        f"Unchanged, {point['accuracy']:.1%} of all {int(point['num_images']):,} images are provably answered rightly"
-    )
+    number = int(point["num_images"])
+    those = f"all {number:,}" + (f" certified (of {number + one.missing:,})" if one.missing else "")
+    rest = f"Unchanged, {point['accuracy']:.1%} of {those} images are provably answered rightly"
     if not one.answer.is_argmax:
         rest += f", and {1 - point['coverage']:.1%} are left to a person; an attacker can make that more"
     return f"{one.label}: on {certified:,} of {images:,} images{of}{surely}, {makes}.{left} {rest}.{_warning(one)}"

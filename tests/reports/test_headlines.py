@@ -70,4 +70,41 @@ def test_without_costly_mistakes_it_is_about_right_answers(tmp_path):
 @pytest.mark.parametrize("radius", [0.0])
 def test_where_nothing_is_certified_beyond_noise_it_says_so(tmp_path, radius):
     _, (line,) = said(write_run(tmp_path, "m.pt", {"argmax": PLAIN}), radius=radius)
-    assert "nothing but noise" in line
+    assert "the smoothed classifier does not answer b." in line
+
+
+@pytest.mark.parametrize(
+    ("table", "mistakes", "answer"),
+    [
+        ("0,1,0\n0,0,1\n0,0,0\n", "a taken for b; of b taken for c", "a class that is costly for them"),
+        ("0,0,1\n0,0,1\n1,1,0\n", "any class taken for one of another group: a, b | c", "a class that is costly for"),
+        ("0,1,1\n1,0,1\n1,1,0\n", "any class taken for any other class", "any other class"),
+        ("0,1,1\n0,0,0\n0,0,0\n", "a taken for any other class", "any other class"),
+        ("0,1,1\n0,0,1\n0,0,0\n", "a, b taken for b, c", "b, c"),
+        ("0,1,1\n0,0,1\n0,1,0\n", "any class taken for b, c", "b, c"),
+        ("0,1,1\n1,0,0\n0,0,0\n", "a taken for any other class; of b taken for a", "a class that is costly for them"),
+    ],
+)
+def test_no_sentence_rules_out_a_mistake_that_costs_nothing(tmp_path, table, mistakes, answer):
+    """Of pairs a/b and b/c nothing is said of a taken for c, nor of classes within a group."""
+    costs = tmp_path / "costs.csv"
+    costs.write_text("a,b,c\n" + table)
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN}, certify_under=())
+    run.certify(str(costs), run.costs(str(costs)), 0.01)
+    (first, _), (line, *_) = said(run)
+    assert first == f"costs.csv: Costly mistakes: images of {mistakes}."
+    assert f"makes the smoothed classifier answer {answer}" in line
+
+
+def test_what_is_picked_among_several_by_these_images_is_as_sure_as_all_of_them_together(tmp_path):
+    """Of 100 images 5 may fail of one set; of each of two 6, binom.ppf(1 - .001 / 2, 100, .01)."""
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B}, times=50)
+    _, (plain, best) = said(run)
+    assert "on 50 of 100 images of a (99.9% sure: truly on 44 at least)" in plain
+    assert "on 100 of 100 images of a (99.9% sure: truly on 94 at least)" in best
+
+
+def test_of_a_run_that_is_not_whole_it_says_of_how_many_images_it_speaks(tmp_path):
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN}, skip=[("argmax", "c/0.png")])
+    _, (line,) = said(run, allow_missing=True)
+    assert "80.0% of all 5 certified (of 6) images" in line

@@ -42,7 +42,7 @@ def read_shares(run: str, images: pd.DataFrame, class_names: Sequence[str]) -> S
 
 
 def _refuse_other_images(run: str, sampled: pd.DataFrame, images: pd.DataFrame) -> None:
-    """Refuses images that have another label or size than those of their ids in the run: `cat/0.png` is in many data."""
+    """Refuses images of another label or size than the run has by their ids: `cat/0.png` is in many data."""
     both = images[["image_id", "label", "size"]].merge(sampled, on="image_id", suffixes=("", "_there"))
     for name in ("label", "size"):
         other = both["image_id"][both[name] != both[f"{name}_there"]]
