@@ -2,10 +2,8 @@
 
 import dataclasses
 import re
-import sys
 
 import numpy as np
-import openpyxl
 import pytest
 
 from raycsr.costs import CostMatrix
@@ -215,63 +213,6 @@ def test_csv_that_cannot_be_read_is_refused(tmp_path):
         CostMatrix.from_csv(tmp_path / "absent.csv")
     with refusal("cannot be read: Is a directory"):
         CostMatrix.from_csv(tmp_path)
-
-
-@pytest.fixture
-def workbook(tmp_path):
-    def write(*sheets):
-        book = openpyxl.Workbook()
-        book.remove(book.active)
-        for name, rows in sheets:
-            sheet = book.create_sheet(name)
-            for row in rows:
-                sheet.append(row)
-        book.save(tmp_path / "costs.xlsx")
-        return str(tmp_path / "costs.xlsx")
-
-    return write
-
-
-NAMED = [[None, "bird", "cat", "dog"], ["bird", None, 1, 0.5], ["dog", 2, 1e-7, None], ["cat", 1250, None, 0]]
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        NAMED,
-        [[], [], *([None, *row] for row in NAMED)],
-        [["" if cell is None else str(cell) for cell in row] for row in NAMED],
-    ],
-    ids=["numbers", "further down", "text"],
-)
-def test_a_workbook_is_what_its_cells_are_wherever_the_table_stands(workbook, rows):
-    costs = CostMatrix.from_spec(workbook(("Sheet1", rows), ("Sheet2", [])), 3)
-    assert costs.class_names == ("bird", "dog", "cat")
-    assert costs.values.tolist() == [[0, 0.5, 1], [2, 0, 1e-7], [1250, 0, 0]]
-
-
-@pytest.mark.parametrize(
-    ("sheets", "message"),
-    [
-        ([("a", [[0, 1], [1, 0]]), ("notes", [["by Ann"]])], "sheets a, notes hold something"),
-        ([("a", [[0, "=1+1"], [1, 0]])], "cell B1 is a formula that nothing has worked out"),
-        ([("a", [[0, "=1+1"], [1, 0]]), ("b", [[0, "=1+1"]])], "sheets a, b hold something"),
-        ([("a", [[0, "1,250"], [1, 0]])], "cell '1,250' may be a fraction or thousands"),
-        ([("a", [[0, "0,5"], [1.5, 0]])], "different decimal signs"),
-        ([("a", [[0, True, 1], [1, 0, 1], [1, 1, 0]])], "cell 'True' is not a number"),
-        ([("a", [])], "the file is empty"),
-    ],
-)
-def test_of_a_workbook_nothing_is_guessed(workbook, sheets, message):
-    with refusal(message):
-        CostMatrix.from_spec(workbook(*sheets), 2)
-
-
-def test_a_workbook_without_openpyxl_says_what_to_install(workbook, monkeypatch):
-    path = workbook(("a", [[0, 1], [1, 0]]))
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with refusal("pip install openpyxl, or save it as CSV"):
-        CostMatrix.from_spec(path, 2)
 
 
 @pytest.mark.parametrize(

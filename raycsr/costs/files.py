@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raycsr.costs.workbooks import rows_of_workbook
+from raycsr.costs.workbooks import GROUPED, rows_of_workbook
 from raycsr.errors import UserError, shown
 
 _SUFFIXES = {".csv", ".tsv", ".npy", ".xlsx", ".xls", ".ods"}  # the last two to be told what to do instead
@@ -18,7 +18,6 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _NUMBER = re.compile(r"[-+]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][-+]?[0-9]+)?")
 _LIKE_A_NUMBER = re.compile(r"(?=.*[0-9])[-+0-9.,eE%_\s]+|[-+]?(nan|inf)|", re.IGNORECASE)
-_GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2}([.,][0-9]{3})+")  # a thousand to one reader, a fraction to another
 
 Rows = list[list[str]]
 
@@ -119,6 +118,11 @@ def _split_names(rows: Rows) -> tuple[list[str] | None, Rows]:
     """Parts a table into the class names, if it has any, and the cells of its numbers, all in the order of the rows."""
     if not rows:
         raise UserError("the file is empty; give m rows of m numbers")
+    first = [cell for cell in rows[0] if cell]
+    if len(first) == 1 and len(rows) > 1 and not _NUMBER.fullmatch(first[0]):  # a title, of the table or of its answers
+        raise UserError(
+            f"the first row holds {shown(first[0])} alone; leave nothing around the classes and their costs"
+        )
     corner = rows[0][0] == ""  # an empty corner cell: names above and to the left, which may be digits
     if corner and _has_empty_diagonal(rows):
         if {*rows[0][1:]} == {row[0] for row in rows[1:]}:
@@ -132,6 +136,10 @@ def _split_names(rows: Rows) -> tuple[list[str] | None, Rows]:
         has_column = True  # an index
     header = rows[0][has_column:] if has_header else None
     body = [row[has_column:] for row in body]
+    if "" in (header or []) or "" in (column or []):
+        raise UserError(
+            "a class has no name in the first row or column; leave nothing around the classes and their costs"
+        )
     if header is None or column is None or header == column or _counts(column):
         return header or column, body  # without names, or of an index, the rows are in the order of the header
     for name in header + column:
@@ -178,7 +186,7 @@ def _no_number(cell: str, i: int, k: int) -> str:
     if cell == "":
         return f"cell [{i}, {k}] is empty; only the diagonal may be, write costs as 0, 1, 2.5"
     spaces = re.sub(r"\s", "", cell)
-    if ("," in cell and "." in cell) or _GROUPED.fullmatch(spaces) or (spaces != cell and _NUMBER.fullmatch(spaces)):
+    if ("," in cell and "." in cell) or GROUPED.fullmatch(spaces) or (spaces != cell and _NUMBER.fullmatch(spaces)):
         return f"cell {shown(cell)} seems to have thousands apart; write it without, as 1000 or 1000.5"
     return f"cell {shown(cell)} is not a number; write costs as 0, 1, 2.5"
 
@@ -193,7 +201,7 @@ def _check_signs(cells: Sequence[str], points_are_decimal: bool) -> None:
     if points and commas:
         raise UserError(f"cells {shown(commas[0])} and {shown(points[0])} have different decimal signs; use one")
     signed = commas if points_are_decimal else points or commas
-    if signed and all(_GROUPED.fullmatch(cell) for cell in signed):
+    if signed and all(GROUPED.fullmatch(cell) for cell in signed):
         cell = signed[0]
         raise UserError(
             f"cell {shown(cell)} may be a fraction or thousands; write {cell}0 or {re.sub('[.,]', '', cell)}"

@@ -1,8 +1,15 @@
 """Tables of Excel workbooks, as text: what a person sees in the cells, but for the format of numbers."""
 
 import io
+import re
+from typing import TYPE_CHECKING
 
-from raycsr.errors import UserError, first_of
+from raycsr.errors import UserError, first_of, shown
+
+if TYPE_CHECKING:
+    from openpyxl.worksheet.worksheet import Worksheet
+
+GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2}([.,][0-9]{3})+")  # a thousand to one reader, a fraction to another
 
 
 def rows_of_workbook(content: bytes) -> list[list[str]]:
@@ -15,8 +22,9 @@ def rows_of_workbook(content: bytes) -> list[list[str]]:
         The cells, row by row, as text; numbers with a decimal point, "" where a cell is empty.
 
     Raises:
-        UserError: where openpyxl is not installed, the file is no workbook, several of its sheets hold something, or a
-            formula has no value because no program has worked it out yet.
+        UserError: where openpyxl is not installed, the file is no workbook, several of its sheets hold something, what
+            they hold is hidden or in merged cells, a number is kept as a text that may be two, or a formula has no
+            value because no program has worked it out yet.
     """
     try:
         import openpyxl  # an extra: who writes CSV needs it not
@@ -42,6 +50,7 @@ def rows_of_workbook(content: bytes) -> list[list[str]]:
     if not filled:
         return []
     ((sheet, of_formulas),) = filled
+    _refuse_unseen(of_formulas)
     for row in of_formulas.iter_rows():
         for cell in row:
             if cell.data_type == "f" and sheet[cell.coordinate].value is None:
@@ -49,7 +58,35 @@ def rows_of_workbook(content: bytes) -> list[list[str]]:
                     f"cell {cell.coordinate} is a formula that nothing has worked out; open the file in a spreadsheet "
                     "program and save it there, or write the number"
                 )
+            if isinstance(cell.value, str) and GROUPED.fullmatch(cell.value.strip()):
+                text = shown(cell.value.strip())
+                raise UserError(f"cell {cell.coordinate} is the text {text}, a fraction or thousands; write a number")
     return [["" if cell is None else _text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
+
+
+def _refuse_unseen(sheet: "Worksheet") -> None:
+    """Refuses what a person does not see where it stands: what is hidden, and cells that show another's value."""
+    if sheet.sheet_state != "visible":
+        raise UserError(f"sheet {shown(sheet.title)} is hidden, and no other holds anything; show it")
+    merged = [
+        area.coord for area in sheet.merged_cells.ranges if sheet.cell(area.min_row, area.min_col).value is not None
+    ]
+    if merged:
+        raise UserError(f"cells {first_of(merged, 5)} are merged; part them, and write what each holds")
+    hidden_rows = {number for number, row in sheet.row_dimensions.items() if row.hidden}
+    hidden_columns = {
+        number
+        for column in sheet.column_dimensions.values()
+        if column.hidden
+        for number in range(column.min, column.max + 1)
+    }
+    for cell in (cell for row in sheet.iter_rows() for cell in row if cell.value is not None):
+        for where, is_hidden in (
+            (f"row {cell.row}", cell.row in hidden_rows),
+            (f"column {cell.column_letter}", cell.column in hidden_columns),
+        ):
+            if is_hidden:
+                raise UserError(f"{where} is hidden and holds something; show it, or delete it")
 
 
 def _text(cell: object) -> str:

@@ -53,7 +53,7 @@ def _mistakes(one: Certified) -> list[tuple[str, str]]:
     alike: dict[bytes, list[int]] = {}
     for seed in np.flatnonzero(seeds):
         row = costly[seed] | own[seed]
-        alike.setdefault(b"" if row.all() else costly[seed].tobytes(), []).append(seed)
+        alike.setdefault(b"" if row.all() else costly[seed].tobytes(), []).append(int(seed))
     return [
         (_names(one, same), _names(one, np.flatnonzero(costly[same[0]])) if row else "any other class")
         for row, same in alike.items()
