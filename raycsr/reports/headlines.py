@@ -92,7 +92,8 @@ def _point(one: Certified, points: pd.DataFrame) -> pd.Series:
 
 def _sentences(one: Certified, point: pd.Series, radius: float, among: int) -> str:
     """What holds for the images of one set, picked `among` so many, and how it does where nobody perturbs them."""
-    within = f"no change of L2 size up to {radius:g}"
+    picture = "of the {} x {} picture ".format(*one.input_size) if one.input_size is not None else ""
+    within = f"no change {picture}of L2 size up to {radius:g}"
     if point["num_sensitive"] and not np.isnan(point["rob_cs"]):
         images, metric = int(point["num_sensitive"]), "rob_cs"
         of = "" if one.matrix.sensitive.all() else f" of {_true_classes(one)}"

@@ -24,7 +24,8 @@ def test_a_sentence_has_the_images_the_radius_the_mistake_and_what_it_costs(tmp_
     (mistakes, size), (line,) = said(run)
     assert mistakes == "pair:a/b: Costly mistakes: images of a taken for b."
     # binom.ppf(.999, 80, .01) = 5 certificates may fail
-    assert "on 40 of 80 images of a (99.9% sure: truly on 35 at least), no change of L2 size up to 0.5" in line
+    assert "on 40 of 80 images of a (99.9% sure: truly on 35 at least), no change of the 8 x 8 picture of" in line
+    assert "picture of L2 size up to 0.5 makes the smoothed classifier" in line
     assert "answer b. Unchanged, 83.3% of all 240 images are provably answered rightly." in line
     assert "left to a person" not in line
     # 0.5 * 255 / sqrt(3 * 64) and 0.5 * 255
