@@ -147,7 +147,8 @@ class ObjectiveOptions:
 
     Attributes:
         name: One of gaussian, macer, smoothadv, consistency, smoothmix, cat_rs, easy, margin_cs, gaussian_cs, macer_cs,
-            smoothadv_cs, consistency_cs, smoothmix_cs, cat_rs_cs, easy_cs; or what an installed package adds. Those
+            smoothadv_cs, consistency_cs, smoothmix_cs, cat_rs_cs, easy_cs; denoise, stability, stability_cs, which
+            train the denoisers in front of a classifier that stays as it is; or what an installed package adds. Those
             that end in _cs need costs.
         args: Hyper-parameters of the objective, which `raycsr.training.objectives` describes.
     """

@@ -155,6 +155,32 @@ def test_a_file_of_denoised_smoothing_loads(tmp_path, arch, prefix):
         assert loaded.sigma == asked.sigma
 
 
+def test_memnet_and_drunet_have_the_names_and_shapes_of_the_published_files():
+    """Read in archs/memnet.py of denoised-smoothing (6082675) and models/network_unet.py of DPIR (a57c10c)."""
+    state = {name: tuple(one.shape) for name, one in create_denoiser("memnet").network.state_dict().items()}
+    assert state["feature_extractor.bn.running_var"] == (3,)
+    assert state["feature_extractor.conv.weight"] == (64, 3, 3, 3)
+    assert state["dense_memory.2.recursive_unit.5.relu_conv2.bn.weight"] == (64,)
+    assert state["dense_memory.2.gate_unit.conv.weight"] == (64, 9 * 64, 1, 1)
+    assert state["reconstructor.conv.weight"] == (3, 64, 3, 3) and len(state) == 6 * (2 + 3 * 13)
+    state = {name: tuple(one.shape) for name, one in create_denoiser("drunet", sigma=0.1).network.state_dict().items()}
+    assert (state["m_head.weight"], state["m_tail.weight"]) == ((64, 4, 3, 3), (3, 64, 3, 3))
+    assert state["m_down1.3.res.2.weight"] == (64, 64, 3, 3) and state["m_down1.4.weight"] == (128, 64, 2, 2)
+    assert state["m_body.0.res.0.weight"] == (512, 512, 3, 3)
+    assert state["m_up3.0.weight"] == (512, 256, 2, 2) and state["m_up3.4.res.2.weight"] == (256, 256, 3, 3)
+    assert len(state) == 2 + 7 * 8 + 6
+
+
+def test_drunet_is_told_the_noise_level_and_repeats_borders_up_to_a_multiple_of_8():
+    asked = {"args": {"channels": [2, 2, 2, 2], "blocks": 1}}
+    made, other = (stirred(create_denoiser("drunet", **asked, sigma=sigma)) for sigma in (0.25, 0.5))
+    pixels = torch.rand(2, 3, 12, 20)
+    padded = functional.pad(pixels, (0, 4, 0, 4), mode="replicate")
+    expected = made.network(torch.cat([padded, torch.full((2, 1, 16, 24), 0.25)], dim=1))[..., :12, :20]
+    torch.testing.assert_close(made(pixels), expected)
+    assert not torch.allclose(other(pixels), expected)
+
+
 def test_each_architecture_maps_pixels_to_pixels_with_gradients_image_by_image():
     for arch, kind in denoiser_archs().items():
         made = stirred(create_denoiser(arch, sigma=0.25)).requires_grad_(False)

@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 from raycsr.costs import CostMatrix
-from raycsr.training.objectives import OBJECTIVES, Shares, resolve_objective
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import DenoiserOptions, ModelOptions
+from raycsr.training.objectives import OBJECTIVES, OF_DENOISERS, Shares, resolve_objective
 
+OF_CLASSIFIERS = [name for name in OBJECTIVES if name not in OF_DENOISERS]
 COSTS = CostMatrix.seedwise(3, [0])
 PASSES = {"smoothmix": 2, "smoothmix_cs": 2, "cat_rs": 2, "cat_rs_cs": 2}  # that train the network; 1 of the others
 
@@ -55,7 +58,7 @@ def loss(name, network, autocast=False):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OF_CLASSIFIERS)
 def test_it_is_a_finite_scalar_with_a_gradient_for_all_weights(name, network, autocast):
     value = loss(name, network, autocast)
     assert value.shape == () and value.dtype == torch.float32 and torch.isfinite(value)
@@ -64,18 +67,35 @@ def test_it_is_a_finite_scalar_with_a_gradient_for_all_weights(name, network, au
         assert torch.isfinite(parameter.grad).all() and parameter.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OF_CLASSIFIERS)
 def test_the_same_generator_gives_the_same_loss(name, network):
     network.eval()
     assert loss(name, network).item() == loss(name, network).item()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OF_CLASSIFIERS)
 def test_batch_statistics_see_no_attack_and_modes_are_restored(name, network):
     loss(name, network)
     assert network[1].num_batches_tracked == PASSES.get(name, 1)
     assert network[4].num_batches_tracked == 0
     assert network.training and network[1].training and not network[4].training
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("name", sorted(OF_DENOISERS))
+def test_one_of_denoisers_gives_gradients_to_them_alone_and_no_batch_statistics_to_what_is_behind(name, autocast):
+    denoiser = DenoiserOptions("dncnn", args={"depth": 3, "channels": 4})
+    made = load_base_classifier(ModelOptions("cifar_resnet8", 3, input_size=4, denoiser=denoiser))
+    made.denoisers.requires_grad_(True).train()
+    made.denoisers[0].network[-1].weight.data.add_(0.1)
+    value = loss(name, made, autocast)
+    assert value.shape == () and value.dtype == torch.float32 and torch.isfinite(value)
+    value.backward()
+    assert all(one.grad.isfinite().all() and one.grad.abs().max() > 0 for one in made.denoisers.parameters())
+    assert all(one.grad is None for one in made.network.parameters())
+    assert made.denoisers[0].network[3].num_batches_tracked == 1 and made.network.bn1.num_batches_tracked == 0
+    assert made.denoisers.training and not made.network.training
+    assert loss(name, made.eval()).item() == loss(name, made).item()
 
 
 def reweighted_as_published(losses, labels, costs, weight, rest=0):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import torch
 from raycsr import SmoothedClassifier
 from raycsr.cli import arguments, main
 from raycsr.data.options import DataOptions
+from raycsr.distributed.options import ObjectiveOptions, WorkerOptions
+from raycsr.distributed.training import fit
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.job import default_name
+from raycsr.errors import UserError
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import DenoiserOptions, ModelOptions
@@ -144,3 +148,80 @@ def test_a_training_that_was_begun_before_there_were_denoisers_goes_on(tmp_path,
     del facts["config"]["model"]["denoiser"]
     beside.write_text(json.dumps(facts))
     assert train(**plain, name="old") == found and "finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("objective", "args"), [("denoise", {}), ("stability", {"mse": 1.0}), ("stability_cs", {"weight": 0.5})]
+)
+def test_a_denoiser_is_trained_for_a_classifier_that_stays_as_it_is(model, tmp_path, capsys, objective, args):
+    asked = replace(model, denoiser=DenoiserOptions("dncnn", args=SMALL))
+    options = training(asked, tmp_path) | {"costs": "seed:4", "objective": ObjectiveOptions(objective, args)}
+    options["training"] = replace(options["training"], optimizer="adamw", lr=0.01)
+    found = train(**options, name="denoiser")
+    before, after = load_base_classifier(asked), load_base_classifier(found.checkpoint)
+    assert after.components[1] == before.components[1]
+    assert after.denoisers[0].component["sha256"] != before.denoisers[0].component["sha256"]
+    assert after.denoisers[0].sigma == after.training_sigma == 0.5
+    history = after.training_info["history"]
+    assert history[1]["loss"] < history[0]["loss"] and np.isfinite(history[1]["metrics"]["acr"])
+    assert "trains    the denoisers alone; of the classifier nothing changes" in capsys.readouterr().out
+    assert train(**options, name="denoiser") == found
+
+
+def test_a_denoisers_training_that_was_killed_goes_on_to_the_same_weights(model, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def save_once(plan, model, state, history, path):
+        save(plan, model, state, history, path)
+        if len(history) == 1:
+            raise Killed
+
+    save = fit.save
+    options = training(replace(model, denoiser=DenoiserOptions("dncnn", args=SMALL)), tmp_path)
+    options["objective"] = ObjectiveOptions("stability")
+    whole = train(**options, name="whole")
+    monkeypatch.setattr(fit, "save", save_once)
+    with pytest.raises(Killed):
+        train(**options, name="killed")
+    monkeypatch.setattr(fit, "save", save)
+    again = train(**options, name="killed")
+    assert load_base_classifier(again.checkpoint).components == load_base_classifier(whole.checkpoint).components
+    assert again.metrics == whole.metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"denoiser": None}, ["stability", "model.denoiser.name"]),
+        ({"name": "cifar_resnet8", "input_size": 8}, ["stability", "'cifar_resnet8'", "random weights", "model.name"]),
+        ({"denoiser": DenoiserOptions("dncnn", sigma=0.25)}, ["model.denoiser.sigma is 0.25", "0.5", "leave"]),
+        ({"denoiser": [DenoiserOptions("dncn")]}, ["'dncn'", "dncnn"]),
+    ],
+)
+def test_what_no_denoiser_can_be_trained_for_is_told_in_a_line(model, tmp_path, change, words):
+    options = training(replace(model, **change), tmp_path) | {"objective": ObjectiveOptions("stability")}
+    with pytest.raises(UserError) as caught:
+        train(**options)
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
+
+def test_a_denoiser_that_is_told_the_noise_level_is_told_that_of_the_training(model, tmp_path):
+    tiny = DenoiserOptions("drunet", args={"channels": [4, 4, 4, 4], "blocks": 1})
+    options = training(replace(model, denoiser=tiny), tmp_path) | {"objective": ObjectiveOptions("denoise")}
+    options["training"] = replace(options["training"], epochs=1, optimizer="adamw", lr=0.01)
+    after = load_base_classifier(train(**options, name="told").checkpoint)
+    assert after.components[0]["sigma"] == 0.5
+    with pytest.raises(UserError, match=r"'drunet' takes the noise level as an input: give model\.denoiser\.sigma"):
+        load_base_classifier(replace(model, denoiser=tiny))
+
+
+@pytest.mark.ray
+def test_several_workers_train_a_denoiser(model, tmp_path, cluster):
+    options = training(replace(model, denoiser=DenoiserOptions("dncnn", args=SMALL)), tmp_path)
+    options |= {"objective": ObjectiveOptions("stability", {"mse": 1.0}), "workers": WorkerOptions(number=2)}
+    options["training"] = replace(options["training"], epochs=1)
+    after = load_base_classifier(train(**options, name="two").checkpoint)
+    assert after.components[1] == load_base_classifier(model).components[1]
+    assert after.denoisers[0].sigma == 0.5 and after.denoisers[0].network[-1].weight.abs().sum() > 0

@@ -1,7 +1,7 @@
 """A training as it is planned: its options, checked against its data before anything is paid for."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -15,14 +15,15 @@ from raycsr.data.splits import refuse_test_images
 from raycsr.distributed.sampling.classes import check_classes
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.shares import read_shares
-from raycsr.errors import Mistakes
+from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.loading import load_base_classifier
-from raycsr.models.spec import Preprocessing
+from raycsr.models.denoisers import denoiser_archs
+from raycsr.models.loading import has_weights, load_base_classifier
+from raycsr.models.spec import DenoiserOptions, Preprocessing
 from raycsr.results import ImageSet, trained_on
 from raycsr.training.augmentation import Augmentation
 from raycsr.training.loop import check_training
-from raycsr.training.objectives import Objective, resolve_objective
+from raycsr.training.objectives import OF_DENOISERS, Objective, resolve_objective
 from raycsr.training.validation import HeldOut, check_validation, hold_out
 
 _MEMORY_SHARE = 0.25  # of the machine's memory that decoded images may take
@@ -45,7 +46,7 @@ class Plan:
     @property
     def part(self) -> Literal["classifier", "denoisers"]:
         """The part that is trained."""
-        return "classifier"
+        return part_of(self.config)
 
     @cached_property
     def trained_on(self) -> list[dict[str, Any]]:
@@ -75,7 +76,7 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
         else:
             costs, objective, held_out = check(config, listing)
     with mistakes.noted():
-        model = load_base_classifier(config.model, num_classes=num_classes, new_head=True)
+        model = _model(config, num_classes)
         if listing is not None:
             check_classes(listing, model, config.model.name)
     mistakes.refuse()
@@ -83,6 +84,45 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
     model.rules = ()  # those of a checkpoint were tuned for its weights
     stream, reading = reading_of(config, len(listing.images), model.preprocessing)
     return Plan(config, source, listing, costs, objective, held_out, model, stream, reading)
+
+
+def part_of(config: TrainConfig) -> Literal["classifier", "denoisers"]:
+    """The part that is trained: the denoisers by the objectives that are theirs, else what is behind them."""
+    return "denoisers" if config.objective.name in OF_DENOISERS else "classifier"
+
+
+def _model(config: TrainConfig, num_classes: int | None) -> BaseClassifier:
+    """The model to train; denoisers that are trained are made for the sigma of the training."""
+    name, options = config.objective.name, config.model
+    if part_of(config) == "classifier":
+        return load_base_classifier(options, num_classes=num_classes, new_head=True)
+    if not has_weights(options):
+        raise UserError(
+            f"{name} trains a denoiser for a classifier that stays as it is, and model {options.name!r} has random "
+            "weights: give a trained one as model.name, or its weights as model.pretrained"
+        )
+    others = [one for one in options.denoisers if one.sigma not in (None, config.sigma)]
+    if others:
+        raise UserError(
+            f"model.denoiser.sigma is {others[0].sigma:g} and the denoiser is trained at sigma {config.sigma:g}: leave "
+            "model.denoiser.sigma out"
+        )
+    asked = [replace(one, sigma=_needed(one, config.sigma)) for one in options.denoisers]
+    model = load_base_classifier(replace(options, denoiser=asked), num_classes=num_classes)
+    if not model.in_front:
+        raise UserError(
+            f"{name} trains the denoisers in front of a classifier and model {options.name!r} has none: give "
+            "model.denoiser.name, one of `raycsr ls denoisers`"
+        )
+    for one in model.in_front:
+        one.sigma = config.sigma
+    return model
+
+
+def _needed(options: DenoiserOptions, sigma: float) -> float | None:
+    """The sigma of the training, where a denoiser cannot be loaded without one."""
+    kind = denoiser_archs().get(options.name)
+    return sigma if kind is not None and kind.needs_sigma else None
 
 
 def reading_of(config: TrainConfig, num_images: int, preprocessing: Preprocessing) -> tuple[bool, str]:

@@ -13,10 +13,14 @@ from raycsr.errors import UserError, nearest
 from raycsr.extensions import Extensions
 from raycsr.models.denoisers.denoiser import RESIZING, Denoiser, DenoiserContents, resized
 from raycsr.models.denoisers.dncnn import DnCNN
+from raycsr.models.denoisers.drunet import DRUNet
+from raycsr.models.denoisers.memnet import MemNet
 from raycsr.models.weights import load_weights, unwrapped
 
 KINDS: dict[str, type[Denoiser]] = {
     "dncnn": DnCNN,
+    "memnet": MemNet,
+    "drunet": DRUNet,
 }
 
 # of the networks' own code, which was given arguments of whatever kind
@@ -141,9 +145,11 @@ def denoiser_in(path: str, content: Any) -> DenoiserContents | None:
 __all__ = [
     "KINDS",
     "RESIZING",
+    "DRUNet",
     "Denoiser",
     "DenoiserContents",
     "DnCNN",
+    "MemNet",
     "assemble_denoiser",
     "create_denoiser",
     "denoiser_archs",

@@ -14,6 +14,7 @@ from raycsr.errors import UserError, nearest
 from raycsr.extensions import Extensions
 from raycsr.training.objectives.cat_rs import cat_rs
 from raycsr.training.objectives.consistency import consistency
+from raycsr.training.objectives.denoise import denoise
 from raycsr.training.objectives.easy import easy
 from raycsr.training.objectives.gaussian import gaussian
 from raycsr.training.objectives.hyperparameters import check_hyperparameter
@@ -23,6 +24,7 @@ from raycsr.training.objectives.reweighting import Reduction, Reweighted, is_per
 from raycsr.training.objectives.shares import Shares
 from raycsr.training.objectives.smoothadv import smoothadv
 from raycsr.training.objectives.smoothmix import smoothmix
+from raycsr.training.objectives.stability import stability
 
 
 class Objective(Protocol):
@@ -55,11 +57,15 @@ _WRITTEN: dict[str, Callable[..., torch.Tensor]] = {
     "cat_rs": cat_rs,
     "easy": easy,
     "margin_cs": margin_cs,
+    "denoise": denoise,
+    "stability": stability,
 }
 OBJECTIVES: dict[str, Objective] = {
     **_WRITTEN,
     **{f"{name}_cs": Reweighted(f"{name}_cs", one) for name, one in _WRITTEN.items() if is_per_image(one)},
 }
+OF_DENOISERS = frozenset({"denoise", "stability", "stability_cs"})
+"""Those that train the denoisers in front of a classifier, which stays as it is; the others train what is behind."""
 COST_SENSITIVE = frozenset(name for name in OBJECTIVES if name.endswith("_cs"))
 _BATCH = ("model", "images", "labels")  # given by position
 # no hyper-parameters, which a user may set
@@ -177,12 +183,14 @@ def _hyperparameters(objective: Objective) -> dict[str, Any]:
 __all__ = [
     "COST_SENSITIVE",
     "OBJECTIVES",
+    "OF_DENOISERS",
     "Objective",
     "Reduction",
     "Reweighted",
     "Shares",
     "cat_rs",
     "consistency",
+    "denoise",
     "easy",
     "find_objective",
     "gaussian",
@@ -192,4 +200,5 @@ __all__ = [
     "resolve_objective",
     "smoothadv",
     "smoothmix",
+    "stability",
 ]
