@@ -11,7 +11,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from raycsr.errors import UserError, similar
-from raycsr.models import cifar_resnet, stem_resnet  # noqa: F401  (registers these networks with timm)
+from raycsr.models import cifar_resnet, rrcm, stem_resnet  # noqa: F401  (registers these networks with timm)
 from raycsr.models.denoisers import RESIZING, Denoiser, resized
 from raycsr.models.hub import offline_without_network
 from raycsr.models.rules import Rule
@@ -127,7 +127,7 @@ class BaseClassifier(nn.Module):
         """Sigma of the noise it is made for, in [0, 1] pixel units, of denoisers the first's; None where unknown."""
         if self.in_front:
             return self.in_front[0].sigma
-        return self.training_info.get("sigma")
+        return self.training_info.get("sigma", getattr(self.network, "sigma", None))  # some networks are told it
 
     @property
     def components(self) -> list[dict[str, Any]]:

@@ -3,10 +3,11 @@
 What they hold was read in the code on github.com (commits cff781d, a11954a, cb1fd33 and 1b6837f of the last four):
 
 - locuslab/smoothing (Cohen, Rosenfeld & Kolter, ICML 2019), Hadisalman/smoothing-adversarial (SmoothAdv, Salman et
-  al., NeurIPS 2019), jh-jeong/smoothing-consistency (Jeong & Shin, NeurIPS 2020) and jh-jeong/smoothmix (Jeong et
-  al., NeurIPS 2021), with the last two's own trainings of the others' methods: {epoch, arch, state_dict, optimizer},
-  the state of a Sequential of normalisation "0" and network "1", parts or all of it in a DataParallel. CIFAR's mean
-  and standard deviation, or ImageNet's, are constants there, and no part of the state in most files.
+  al., NeurIPS 2019), jh-jeong/smoothing-consistency (Jeong & Shin, NeurIPS 2020), jh-jeong/smoothmix (Jeong et al.,
+  NeurIPS 2021) and alinlab/smoothing-catrs (CAT-RS, Jeong, Kim & Shin, AAAI 2023; commit 6a976c2), with the last
+  three's own trainings of the others' methods: {epoch, arch, state_dict, optimizer}, the state of a Sequential of
+  normalisation "0" and network "1", parts or all of it in a DataParallel. The data set's mean and standard deviation
+  are constants there, and no part of the state in most files.
 - RuntianZ/macer (Zhai et al., ICLR 2020): {net, epoch}, the state of the network alone, always a ResNet-110 for
   32 x 32 pixels, which takes them as they are: no normalisation.
 - pytorch/examples (imagenet): {epoch, arch, state_dict, ...}, the state of a torchvision network in a DataParallel.
@@ -37,6 +38,10 @@ _ARCHITECTURES = {  # what a file calls it -> timm's name, and how the images be
     "cifar_resnet20": ("cifar_resnet20", _CIFAR),
     "cifar_resnet110": ("cifar_resnet110", _CIFAR),
     "imagenet32_resnet110": ("cifar_resnet110", _CIFAR),  # of SmoothAdv: 1000 classes, normalised as CIFAR
+    "cifar100_resnet110": ("cifar_resnet110", _CIFAR),  # of CAT-RS
+}
+_NORMALISATIONS = {  # where they are not those of timm's name
+    "cifar100_resnet110": {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761)},
 }
 
 
@@ -85,7 +90,7 @@ def _of_an_architecture(path: str, content: dict[str, Any], ema: bool) -> Conten
 
 
 def _of_a_sequential(path: str, arch: str, state_dict: Weights) -> Contents:
-    normalisation: dict[str, Any] = {
+    normalisation: dict[str, Any] = _NORMALISATIONS.get(arch, {}) | {
         ours: tuple(state_dict[theirs].flatten().tolist())
         for ours, theirs in (("mean", "0.means"), ("std", "0.sds"))
         if theirs in state_dict

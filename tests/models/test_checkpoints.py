@@ -114,6 +114,31 @@ def test_checkpoints_of_smoothadv_consistency_and_smoothmix(tmp_path, arch, ours
     assert (loaded.arch, loaded.preprocessing.input_size) == (ours, (32, 32))
 
 
+def test_a_checkpoint_of_cat_rs_on_cifar_100_has_the_normalisation_of_cifar_100(tmp_path):
+    path = str(tmp_path / "checkpoint.pth.tar")
+    model, optimizer = trained(load_base_classifier(ModelOptions("cifar_resnet110"), num_classes=100).network)
+    content = {"epoch": 90, "arch": "cifar100_resnet110", "state_dict": model.state_dict()}
+    torch.save({**content, "optimizer": optimizer.state_dict()}, path)
+    loaded = load_base_classifier(path)
+    assert loaded.num_classes == 100
+    assert (loaded.mean, loaded.std) == ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+    normalised = (PIXELS - torch.tensor(loaded.mean).view(3, 1, 1)) / torch.tensor(loaded.std).view(3, 1, 1)
+    torch.testing.assert_close(loaded(PIXELS), model(normalised), rtol=1e-3, atol=1e-3)
+
+
+def test_the_network_of_a_one_query_ars_model_loads_under_its_architecture(tmp_path):
+    """Its state lies behind layers without weights; a two-query model has a mask beside it, and is refused."""
+    path = tmp_path / "model_sd.pt"
+    network = load_base_classifier("cifar_resnet20").network
+    state = {f"base_classifier.1.1.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save(state, path)
+    loaded = load_base_classifier(ModelOptions("cifar_resnet20", pretrained=str(path)))
+    assert all(torch.equal(state[f"base_classifier.1.1.{n}"], t) for n, t in loaded.network.state_dict().items())
+    torch.save({**state, "mask_model.inc.double_conv.0.weight": torch.zeros(8, 3, 3, 3)}, path)
+    with pytest.raises(UserError, match="unexpected mask_model"):
+        load_base_classifier(ModelOptions("cifar_resnet20", pretrained=str(path)))
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_checkpoint_of_macer_takes_pixels_as_they_are(tmp_path, legacy):
     path = str(tmp_path / "440.pth")
