@@ -153,10 +153,10 @@ def noise() -> list[dict]:
             schemes = {name: noise_scheme(name, sigma, CHUNK, device) for name in seconds}
             for turn in range(ROUNDS + 1):  # the first round warms up
                 for name, scheme in schemes.items():
-                    start = _clock(device)
+                    start = clock(device)
                     scheme.add(pixels, copies, out)
                     if turn:
-                        seconds[name].append(_clock(device) - start)
+                        seconds[name].append(clock(device) - start)
             each = {name: statistics.median(times) / out.numel() * 1e9 for name, times in seconds.items()}
             rows += [
                 {"what": f"{name}, sigma {sigma:g}, {side} px", "ns_per_element": ns, "ratio": ns / each["float32"]}
@@ -165,7 +165,7 @@ def noise() -> list[dict]:
     return rows
 
 
-def _clock(device: torch.device) -> float:
+def clock(device: torch.device) -> float:
     """CPU seconds, which a busy machine does not stretch; of a GPU, seconds."""
     if device.type != "cuda":
         return time.process_time()

@@ -19,6 +19,7 @@ from raycsr.models.denoisers import (
     create_denoiser,
     denoiser_archs,
     denoiser_in,
+    diffusers_in,
     is_denoiser,
 )
 from raycsr.models.published import settings_of_timm
@@ -136,7 +137,7 @@ def _denoiser_contents(options: DenoiserOptions) -> Sequence[DenoiserContents]:
             raise UserError(f"{path} is a checkpoint of raycsr: say model.denoiser.name {path} alone.")
         return [DenoiserContents(path, options.name, weights_in(path, content, ema=False), args=options.args)]
     path = options.name
-    if not _is_file(path):
+    if not (_is_file(path) or os.path.isdir(path)):
         near = similar(path, denoiser_archs())
         raise UserError(
             f"model.denoiser.name {path!r} is neither a denoiser nor a file: "
@@ -144,6 +145,8 @@ def _denoiser_contents(options: DenoiserOptions) -> Sequence[DenoiserContents]:
         )
     if options.args:
         raise UserError(f"{path!r} brings its own architecture and weights: leave model.denoiser.args out.")
+    if os.path.isdir(path) or (path.startswith("s3://") and not path.endswith(_FILES)):
+        return [diffusers_in(path)]
     content = read_file(path)
     if is_raycsr(path, content):
         contents = read_checkpoint(path)

@@ -100,8 +100,11 @@ def prepare_for_inference(
     """
     prepared = copy.deepcopy(base_classifier).cpu().eval().requires_grad_(False)
     fold_batch_norm(prepared)  # on the CPU: TF32 would blur the comparison of logits
-    for part in (*prepared.denoisers, prepared):
-        part.network.to(DTYPES[precision]).to(memory_format=torch.channels_last)
+    for denoiser in prepared.in_front:
+        denoiser.cast(DTYPES[precision])
+    prepared.network.to(DTYPES[precision])
+    for part in (*prepared.in_front, prepared):
+        part.network.to(memory_format=torch.channels_last)
     prepared.to(device)
     prepared.precision = precision
     with arithmetic(precision, prepared.scale.device):

@@ -10,7 +10,7 @@ class DenoiserOptions:
 
     Attributes:
         name: Architecture, one of `raycsr ls denoisers`; or the path or s3:// URI of a checkpoint that says its own: of
-            raycsr, whose denoisers are then taken, or of denoised-smoothing.
+            raycsr, whose denoisers are then taken, or of denoised-smoothing; or a folder of diffusers.
         pretrained: Path or s3:// URI of a file with weights of that architecture; by default they are random, which is
             for training one.
         args: Further keyword arguments of the architecture.

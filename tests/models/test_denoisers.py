@@ -182,7 +182,8 @@ def test_drunet_is_told_the_noise_level_and_repeats_borders_up_to_a_multiple_of_
 
 
 def test_each_architecture_maps_pixels_to_pixels_with_gradients_image_by_image():
-    for arch, kind in denoiser_archs().items():
+    of_any_size = {arch: kind for arch, kind in denoiser_archs().items() if not kind.needs_sigma}
+    for arch, kind in of_any_size.items():
         made = stirred(create_denoiser(arch, sigma=0.25)).requires_grad_(False)
         pixels = torch.rand(2, 3, 12, 20, requires_grad=True)  # of no power of two, and not square
         found = made(pixels)

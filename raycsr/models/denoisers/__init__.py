@@ -12,6 +12,8 @@ import torch
 from raycsr.errors import UserError, nearest
 from raycsr.extensions import Extensions
 from raycsr.models.denoisers.denoiser import RESIZING, Denoiser, DenoiserContents, resized
+from raycsr.models.denoisers.diffusers_folder import DiffusersModel, diffusers_in
+from raycsr.models.denoisers.diffusion import OneStepDiffusion
 from raycsr.models.denoisers.dncnn import DnCNN
 from raycsr.models.denoisers.drunet import DRUNet
 from raycsr.models.denoisers.memnet import MemNet
@@ -21,6 +23,8 @@ KINDS: dict[str, type[Denoiser]] = {
     "dncnn": DnCNN,
     "memnet": MemNet,
     "drunet": DRUNet,
+    "diffusion": OneStepDiffusion,
+    "diffusers": DiffusersModel,
 }
 
 # of the networks' own code, which was given arguments of whatever kind
@@ -148,13 +152,16 @@ __all__ = [
     "DRUNet",
     "Denoiser",
     "DenoiserContents",
+    "DiffusersModel",
     "DnCNN",
     "MemNet",
+    "OneStepDiffusion",
     "assemble_denoiser",
     "create_denoiser",
     "denoiser_archs",
     "denoiser_in",
     "denoiser_kinds",
+    "diffusers_in",
     "find_denoiser",
     "is_denoiser",
     "resized",

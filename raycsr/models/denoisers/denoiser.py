@@ -41,8 +41,8 @@ class Denoiser(nn.Module):
     """A denoiser: noisy pixels -> pixels, in [0, 1] units both, whatever scale its network has inside.
 
     A kind of denoiser is a subclass in a file of its own. The pixels that it takes and gives are float32, for noise is
-    exact there; its `network` alone is cast to the precision of a run, and its batch norms are folded. Each image is
-    denoised by itself and by the same function in each call.
+    exact there; its `network` alone is cast to the precision of a run (`cast`), and its batch norms are folded. Each
+    image is denoised by itself and by the same function in each call.
 
     Attributes:
         archs: The architectures of the kind: name -> arguments of `build`, which `args` may change.
@@ -107,6 +107,10 @@ class Denoiser(nn.Module):
     def in_its_dtype(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor in the dtype of the network."""
         return tensor.to(next(self.network.parameters()).dtype)
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Has the network compute in another dtype; a kind may keep parts of it as they are."""
+        self.network.to(dtype)
 
     @property
     def component(self) -> dict[str, Any]:
