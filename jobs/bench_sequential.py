@@ -26,6 +26,7 @@ from scipy.special import ndtr
 
 from jobs.bench import ROUNDS, show
 from raycsr.certification import WORTH, Statements, certify_counts, looks
+from raycsr.certification.votes import SparseVotes
 from raycsr.cli import run_job
 from raycsr.costs import CostMatrix
 from raycsr.data.memory import read_pixels
@@ -189,7 +190,8 @@ def on_paper(location: str, images: int, most: int) -> tuple[list[dict], dict[st
         of_design, stops, left = statements(design, n=most, sigma=sigma), np.zeros(len(labels), int), everyone
         for look in range(len(steps)):
             stops[left] = look
-            decided = of_design.are_decided(of_design.tally(selection[left], seen[look, left], labels[left]))
+            seen_now = SparseVotes.from_dense(selection[left]), SparseVotes.from_dense(seen[look, left])
+            decided = of_design.are_decided(of_design.tally(*seen_now, labels[left], 10))
             left = left[~decided]
         n = taken[design] = np.array(steps)[stops]
         about, ours = certified(selection, seen[stops, everyone], labels, design, "sequential", sigma)

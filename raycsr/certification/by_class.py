@@ -192,11 +192,12 @@ def costliest_images(certificates: pd.DataFrame, *, costs: CostMatrix, radius: f
     reachable = np.full(len(certificates), -1)
     for y, rows in _by_class(certificates, costs):
         targets = costs.targets(y)
+        cost_of = costs.rows([y])[0, targets]
         names = alone_column(certificates), "pairwise_radius", "p_b_upper"
         alone, jointly, p_b_upper = (np.stack(certificates[name].iloc[rows].to_list()) for name in names)
-        cost = np.where(certified(alone, threshold)[..., 0], 0.0, costs.values[y, targets])  # (images, targets)
+        cost = np.where(certified(alone, threshold)[..., 0], 0.0, cost_of)  # (images, targets)
         worst[rows] = cost.max(axis=1)
-        left[rows] = np.where(certified(jointly, threshold)[..., 0], 0.0, costs.values[y, targets]).sum(axis=1)
+        left[rows] = np.where(certified(jointly, threshold)[..., 0], 0.0, cost_of).sum(axis=1)
         at_worst = np.where(cost == worst[rows, None], p_b_upper, -1.0)
         reachable[rows] = targets[at_worst.argmax(axis=1)]
     found = certificates.assign(worst_case_cost=worst, cost_left=left, reachable=reachable)

@@ -244,7 +244,7 @@ class _Votes:
         # of each distinct target: one without votes, entries
         self.images = np.concatenate([np.arange(len(n)), votes.images[entries]])
         self.counts = np.concatenate([np.zeros(len(n), np.int64), votes.counts[entries]])
-        self.on_top = np.flatnonzero(targets.costs.values[targets.labels, top] > 0)  # images of which A is a target
+        self.on_top = np.flatnonzero(targets.costs.of(targets.labels, top) > 0)  # images of which A is a target
         self.top_places = targets.places(self.on_top, top[self.on_top])
 
     def of_runner_up(self) -> IntArray:

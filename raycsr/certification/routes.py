@@ -108,7 +108,7 @@ def _by_threshold(selection: SparseVotes, top: IntArray, targets: Targets, answe
         z[places] = _quantile(selection.counts[entries], n0[selection.images[entries]])
         z_top = targets.of_images(_quantile(selection.of(top), n0))
         chosen[low] = 2 * ndtri(taus[low]) > (z_top + z)[low]
-        on_top = np.flatnonzero(targets.costs.values[targets.labels, top] > 0)
+        on_top = np.flatnonzero(targets.costs.of(targets.labels, top) > 0)
         of_tops = targets.places(on_top, top[on_top])
         chosen[of_tops] = taus[of_tops] > 0
     return chosen
@@ -131,7 +131,7 @@ def _favoured_sets(
     costly, rivals = np.zeros((2, len(images)), bool)
     costly[entries], rivals[entries] = True, ~by_threshold[places]
     rival = selection.kept(rivals).largest()
-    pays = (targets.count(~by_threshold) > 0) & (targets.costs.values[labels, top] == 0)
+    pays = (targets.count(~by_threshold) > 0) & (targets.costs.of(labels, top) == 0)
     entries = np.flatnonzero(~costly & pays[images] & (selection.counts > 0))
     entries = entries[np.lexsort((selection.classes[entries], -selection.counts[entries], images[entries]))]
     of = images[entries]  # ascending, the most votes of an image first, which are A's

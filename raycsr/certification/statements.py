@@ -6,7 +6,7 @@ Stopping is always sound: certificates from the votes at any stop hold, since th
 
 import json
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ METHOD = NEWEST["sequential"]
 _GROWTH = 1.1  # of n between looks: an eleventh of an image's samples come after they would have been enough, at most
 _MARGIN = 1 + 1e-9  # of a standard radius, so that its certificate, found by bisection, reaches what is decided
 _IMAGES = 256  # in flight, of which is kept what the selection votes settle
+_CELLS = 1 << 21  # votes that are tallied at once
 
 
 class Statements:
@@ -128,46 +129,53 @@ class Statements:
             label: The image's class.
         """
         selection = np.asarray(counts0)
-        key = selection.tobytes(), label
+        key = blake2b(selection.tobytes(), digest_size=16).digest(), label
         if key not in self._settled:  # once an image, which is asked about at every look
             if len(self._settled) >= _IMAGES:
                 self._settled.clear()
             self._settled[key] = self._settle(selection, np.full(len(selection), label))
         return bool(self.are_decided(self._settled[key].tally(np.asarray(counts))).all())
 
-    def tally(self, counts0: ArrayLike, counts: ArrayLike, labels: ArrayLike) -> "Tallies":
+    def tally(self, selection: SparseVotes, estimation: SparseVotes, labels: IntArray, num_classes: int) -> "Tallies":
         """The few numbers of each row's votes that statements depend on.
 
         Args:
-            counts0: Selection votes, int (N, m).
-            counts: Estimation votes, int (N, m).
+            selection: Selection votes of N rows.
+            estimation: Estimation votes of these.
             labels: Classes of the images, int (N,).
+            num_classes: Number m of classes.
         """
-        return self._settle(np.asarray(counts0), np.asarray(labels)).tally(np.asarray(counts))
+        size = max(1, _CELLS // num_classes)
+        found = []
+        for start in range(0, max(1, len(labels)), size):  # as arrays (size, m), of which there are a few at once
+            some = slice(start, start + size)
+            settled = self._settle(selection[some].dense(num_classes), labels[some])
+            found.append(settled.tally(estimation[some].dense(num_classes)))
+        return Tallies(*(np.concatenate(columns, axis=-1) for columns in zip(*found, strict=True)))
 
     def _settle(self, selection: IntArray, labels: IntArray) -> "_Settled":
         rows, top, votes = np.arange(len(labels)), selection.argmax(axis=1), SparseVotes.from_dense(selection)
-        shape = len(self._questions) + 1, *selection.shape
-        targets, sets, stated = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape[:2], bool)
+        stated = np.zeros((len(self._questions) + 1, len(labels)), bool)
+        targets, sets, same = [], [], np.zeros(len(labels), bool)
         for i, (matrix, answer, tau) in enumerate(self._questions):
-            costly = matrix.values[labels] > 0  # (N, m)
+            costly = _rows_of(matrix, labels)
             settled = settle(votes, labels, costs=matrix, method=METHOD, alpha=self.alpha, answer=answer)
-            by_threshold = np.zeros(costly.shape, bool)
-            by_threshold[costly] = settled.by_threshold
-            lost = costly[rows, top] & ~by_threshold[rows, top]  # the answer is costly, and has no threshold
-            of_tau = by_threshold & (answer.of_classes(matrix.num_classes) == tau)
-            targets[i] = of_tau if tau else costly & ~by_threshold
-            stated[i] = targets[i].any(axis=1) & ~lost
-            sets[i] = settled.harmless.dense(selection.shape[1]) > 0
-        sets[..., rows, top] = True
-        # The last question is the multiclass one, where none of the others is the same.
-        right, others = top == labels, np.arange(shape[2]) != top[:, None]
+            of_top, of_question = costly[rows, top], costly  # whether A is costly, and has no threshold
+            if settled.by_threshold.any() or tau:
+                by_threshold = np.zeros(costly.shape, bool)
+                by_threshold[costly] = settled.by_threshold
+                of_top = of_top & ~by_threshold[rows, top]
+                of_tau = by_threshold & (answer.of_classes(matrix.num_classes) == tau)
+                of_question = of_tau if tau else costly & ~by_threshold
+            number = np.count_nonzero(of_question, axis=1)
+            stated[i] = (number > 0) & ~of_top
+            same |= stated[i] & (tau == 0) & ~of_question[rows, top] & (number == selection.shape[1] - 1)
+            targets.append(of_question)
+            sets.append(settled.harmless)
+        # The last question is the multiclass one, where none of the others is the same: all classes but the answer.
         by_rivals = self._by_rivals[top] if len(self._by_rivals) > 1 else self._by_rivals
-        same = np.zeros(len(labels), bool)
-        for i, question in enumerate(self._questions):
-            same |= stated[i] & (question.tau == 0) & (targets[i] == others).all(axis=1)
-        targets[-1], stated[-1] = others, right & by_rivals & ~same
-        return _Settled(selection, top, right, stated, targets, sets)
+        stated[-1] = (top == labels) & by_rivals & ~same
+        return _Settled(selection, top, top == labels, stated, targets, sets)
 
     def are_decided(self, tallies: "Tallies") -> NDArray[np.bool_]:
         """Whether all statements about each row are decided, bool (N,)."""
@@ -264,43 +272,59 @@ def _taus(of_targets: FloatArray) -> list[float]:
     return [0.0, *alone] if (of_targets < 0.5).any() or not len(of_targets) else alone
 
 
-class _Settled(NamedTuple):
-    """What the selection votes say of N rows of votes, for K questions, the last of which is the multiclass one.
+def _rows_of(matrix: CostMatrix, labels: IntArray) -> NDArray[np.bool_]:
+    """Which classes are costly to answer for each image, (N, m); where all are of one class its row is kept once."""
+    if len(labels) and (labels == labels[0]).all():
+        return np.broadcast_to(matrix.rows(labels[:1]) > 0, (len(labels), matrix.num_classes))
+    return matrix.rows(labels) > 0
 
-    Arrays are bool but for the first two.
+
+class _Settled(NamedTuple):
+    """What the selection votes say of N rows of votes, for K questions and after them the multiclass one.
 
     Attributes:
         selection: Selection votes, int (N, m).
         top: The answer A, int (N,).
-        right: Whether it is the image's class, (N,).
-        stated: Whether there is such a statement, (K, N).
-        targets: The classes that are not to be answered, (K, N, m).
-        sets: The classes of the set T, (K, N, m).
+        right: Whether it is the image's class, bool (N,).
+        stated: Whether there is such a statement, bool (K + 1, N).
+        targets: The classes that are not to be answered, bool (N, m) of each of the K questions.
+        sets: The set T of each row, of each of the K questions; without an entry where it is the answer alone.
     """
 
     selection: IntArray
     top: IntArray
     right: NDArray[np.bool_]
     stated: NDArray[np.bool_]
-    targets: NDArray[np.bool_]
-    sets: NDArray[np.bool_]
+    targets: list[NDArray[np.bool_]]
+    sets: list[SparseVotes]
 
     def tally(self, estimation: IntArray) -> "Tallies":
         """With the estimation votes, int (N, m)."""
         rows = np.arange(len(self.top))
-        of_target = np.where(self.stated, np.where(self.targets, estimation, 0).max(axis=2), -1)
+        n0, of_top0 = self.selection.sum(axis=1), self.selection[rows, self.top]
+        rivals = np.where(np.arange(estimation.shape[1]) == self.top[rows, None], 0, estimation).max(axis=1)
+        of_target = [np.where(targets, estimation, 0).max(axis=1) for targets in self.targets]
         return Tallies(
             estimation.sum(axis=1),
             estimation[rows, self.top],
-            self.selection.sum(axis=1),
-            self.selection[rows, self.top],
+            n0,
+            of_top0,
             self.top,
             self.right,
-            of_target,
-            np.where(self.sets, estimation, 0).sum(axis=2),
-            np.where(self.sets, self.selection, 0).sum(axis=2),
-            self.sets.sum(axis=2),
+            np.where(self.stated, np.stack([*of_target, rivals]), -1),
+            self._of_sets(estimation),
+            self._of_sets(self.selection),
+            np.stack([np.maximum(1, sets.totals()) for sets in self.sets] + [np.ones_like(self.top)]),
         )
+
+    def _of_sets(self, votes: IntArray) -> IntArray:
+        """The votes, of (N, m), for each set, int (K + 1, N)."""
+        of_set = np.tile(votes[np.arange(len(self.top)), self.top], (len(self.stated), 1))
+        for i, sets in enumerate(self.sets):
+            if len(sets.classes):
+                of_classes = np.bincount(sets.images, votes[sets.images, sets.classes], minlength=len(self.top))
+                of_set[i] = np.where(sets.totals() > 0, of_classes.astype(np.int64), of_set[i])
+        return of_set
 
 
 class Tallies(NamedTuple):

@@ -182,7 +182,7 @@ def refuse_other_costs(
         raise UserError(f"labels {labels.min()} to {labels.max()} for costs of {costs.num_classes} classes; {fix}")
     if not sensitive.any():  # standard certificates only, such as those of other programs
         return
-    num_targets = np.count_nonzero(costs.values, axis=1)[labels]
+    num_targets = costs.num_targets[labels]
     num_radii = np.zeros(len(labels), np.int64)
     num_radii[sensitive] = list(map(len, certificates["pairwise_radius"].to_numpy()[sensitive]))
     differs = num_radii != num_targets

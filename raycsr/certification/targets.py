@@ -21,10 +21,8 @@ class Targets:
     def __init__(self, labels: IntArray, costs: CostMatrix) -> None:
         """Takes the images' true classes, and what is costly."""
         self.labels, self.costs = labels, costs
-        self._is_costly = costs.values > 0
-        self.number = np.count_nonzero(self._is_costly, axis=1)[labels]
+        self.number = costs.num_targets[labels]
         self.offsets = np.concatenate([[0], np.cumsum(self.number)])
-        self._place = np.cumsum(self._is_costly, axis=1, dtype=np.int32) - 1  # of a target among those of a class
 
     def __len__(self) -> int:
         """The number of targets of all images together."""
@@ -33,19 +31,23 @@ class Targets:
     def entries(self, votes: SparseVotes) -> tuple[IntArray, IntArray]:
         """The entries of these images' votes that are for targets, and where those stand in a flat array."""
         of, classes = votes.images, votes.classes
-        entries = np.flatnonzero(self._is_costly[self.labels[of], classes])
+        entries = np.flatnonzero(self.costs.of(self.labels[of], classes) > 0)
         return entries, self.places(of[entries], classes[entries])
 
     def places(self, images: IntArray, classes: NDArray[np.integer]) -> IntArray:
         """Where targets of images stand in a flat array."""
-        return self.offsets[images] + self._place[self.labels[images], classes]
+        labels, kept = self.labels[images], self.costs.distinct
+        row = kept.of_class[labels]
+        # what a distinct row says of its own class is no target, and so none that stands before another
+        own = (labels < classes) & kept.is_positive[row, labels]
+        return self.offsets[images] + kept.place[row, classes] - own
 
     def of_classes(self, values: FloatArray) -> FloatArray:
         """A value for each class, (m,) -> one for each target of each image, flat."""
         if not len(self) or (values == values[0]).all():
             return np.broadcast_to(values[0], (len(self),))
-        of_class = [values[costly] for costly in self._is_costly]
-        return np.concatenate([of_class[y] for y in self.labels])
+        of_class = {y: values[self.costs.targets(y)] for y in np.unique(self.labels).tolist()}
+        return np.concatenate([of_class[y] for y in self.labels.tolist()])
 
     def of_images(self, values: NDArray) -> NDArray:
         """A value for each image, (N,) -> one for each of its targets, flat."""

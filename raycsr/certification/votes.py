@@ -1,5 +1,6 @@
 """Votes of many images, kept for the classes that got any."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,6 +72,29 @@ class SparseVotes:
         start, stop, _ = images.indices(len(self))
         entries = slice(self.offsets[start], self.offsets[stop])
         offsets = self.offsets[start : stop + 1] - self.offsets[start]
+        return SparseVotes(offsets, self.classes[entries], self.counts[entries])
+
+    @classmethod
+    def joined(cls, parts: Sequence["SparseVotes"]) -> "SparseVotes":
+        """The votes of some images, then those of the next, and so on."""
+        before = np.cumsum([0, *(len(part.classes) for part in parts)])
+        offsets = [part.offsets[1:] + start for part, start in zip(parts, before[:-1], strict=True)]
+        return cls(
+            np.concatenate([[0], *offsets]).astype(np.int64),
+            np.concatenate([np.empty(0, np.int32), *(part.classes for part in parts)]),
+            np.concatenate([np.empty(0, np.int64), *(part.counts for part in parts)]),
+        )
+
+    def take(self, images: NDArray[np.integer]) -> "SparseVotes":
+        """The votes of some images, in their order; an image may be taken more than once.
+
+        Example:
+            >>> SparseVotes.from_dense([[90, 0, 10], [0, 100, 0]]).take(np.array([1])).dense(3)
+            array([[  0, 100,   0]])
+        """
+        lengths = np.diff(self.offsets)[images]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        entries = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][images] - offsets[:-1], lengths)
         return SparseVotes(offsets, self.classes[entries], self.counts[entries])
 
     def dense(self, num_classes: int) -> IntArray:

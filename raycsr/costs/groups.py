@@ -8,9 +8,9 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raycsr.class_names import tidy
+from raycsr.costs.distinct_rows import DistinctRows
 from raycsr.costs.files import table_of
 from raycsr.costs.kinds import CostKind
 from raycsr.errors import UserError, nearest
@@ -18,7 +18,7 @@ from raycsr.errors import UserError, nearest
 _HEADER = ("class", "group")
 
 
-def costs_of_groups(group_of_class: Sequence[Hashable], cost: float = 1.0) -> NDArray[np.float64]:
+def costs_of_groups(group_of_class: Sequence[Hashable], cost: float = 1.0) -> DistinctRows:
     """What it costs to answer outside the group of the true class.
 
     Args:
@@ -26,14 +26,14 @@ def costs_of_groups(group_of_class: Sequence[Hashable], cost: float = 1.0) -> ND
         cost: Cost of each such mistake.
 
     Returns:
-        (m, m), row = true class.
+        A row a group, which all of its classes have.
     """
     numbers = {group: number for number, group in enumerate(dict.fromkeys(group_of_class))}
-    of_class = np.array([numbers[group] for group in group_of_class])
-    return np.where(of_class[:, None] != of_class, cost, 0.0)
+    of_class = np.array([numbers[group] for group in group_of_class], np.int32)
+    return DistinctRows(np.where(np.arange(len(numbers))[:, None] != of_class, cost, 0.0), of_class)
 
 
-def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> NDArray[np.float64]:
+def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> DistinctRows:
     try:
         rows, _ = table_of(Path(text).read_bytes())
     except (OSError, ValueError, csv.Error) as error:

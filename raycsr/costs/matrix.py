@@ -3,25 +3,33 @@
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from raycsr.costs.checks import checked_class, checked_names, checked_rows, checked_values
+from raycsr.costs.distinct_rows import DistinctRows
 from raycsr.costs.files import read_costs
 from raycsr.costs.groups import costs_of_groups
 from raycsr.costs.specs import find_kind
 from raycsr.errors import UserError, nearest, shown
+
+_MOST_WRITTEN_OUT = 100  # classes whose costs stand in a JSON file as m rows of m numbers
+_DIGESTS: dict[bytes, str] = {}  # of matrices by what they are kept as: of 21,841 classes they are seconds of work
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CostMatrix:
     """A cost matrix C: `C[y, k]` is what it costs to answer k where the true class is y.
 
-    Two matrices are equal where their values are: class names are labels, not part of what is certified.
+    Two matrices are equal where their values are: class names are labels, not part of what is certified. It is kept by
+    its distinct rows; `values` writes it out, which takes 3.8 GB where there are 21,841 classes.
 
     Args:
-        values: Finite non-negative costs, zero on the diagonal, row = true class, m >= 2; (m, m).
+        values: Finite non-negative costs, zero on the diagonal, row = true class, m >= 2; (m, m), or its distinct rows.
         class_names: The m names of the classes, each once, or None.
 
     Raises:
@@ -36,13 +44,17 @@ class CostMatrix:
         raycsr.errors.UserError: cost at [0, 1] is -1.0; costs must not be negative
     """
 
-    values: NDArray[np.float64]
+    distinct: DistinctRows
     class_names: tuple[str, ...] | None = None
 
-    def __init__(self, values: ArrayLike, class_names: Sequence[str] | None = None) -> None:
+    def __init__(self, values: ArrayLike | DistinctRows, class_names: Sequence[str] | None = None) -> None:
         """Check and copy the values, so that nobody can change them afterwards."""
-        object.__setattr__(self, "values", _checked_values(values, class_names))
-        object.__setattr__(self, "class_names", _checked_names(class_names, self.num_classes))
+        if isinstance(values, DistinctRows):
+            distinct = checked_rows(values)
+        else:
+            distinct = DistinctRows.of_dense(checked_values(values, class_names))
+        object.__setattr__(self, "distinct", distinct)
+        object.__setattr__(self, "class_names", checked_names(class_names, self.num_classes))
 
     @classmethod
     def uniform(cls, m: int, class_names: Sequence[str] | None = None) -> "CostMatrix":
@@ -54,7 +66,7 @@ class CostMatrix:
                    [1., 0., 1.],
                    [1., 1., 0.]])
         """
-        return cls(np.ones((m, m)) - np.eye(m), class_names)
+        return cls(DistinctRows(np.ones((1, m)), np.zeros(m, np.int32)), class_names)
 
     @classmethod
     def seedwise(
@@ -86,11 +98,8 @@ class CostMatrix:
                    [0., 0., 0.],
                    [0., 0., 0.]])
         """
-        values = np.zeros((m, m))
-        for seed, targets in pairs.items():
-            for target in targets:
-                values[_checked_class(seed, m), _checked_class(target, m)] = cost
-        return cls(values, class_names)
+        checked = {checked_class(y, m): [checked_class(k, m) for k in targets] for y, targets in pairs.items()}
+        return cls(DistinctRows.of_pairs(m, checked, cost), class_names)
 
     @classmethod
     def groups(
@@ -144,7 +153,7 @@ class CostMatrix:
         """
         costs = _of_file(path)
         indices = tuple(str(k) for k in range(costs.num_classes))  # of a table written with them, not with names
-        return cls(costs.values) if costs.class_names == indices else costs
+        return cls(costs.distinct) if costs.class_names == indices else costs
 
     @classmethod
     def from_spec(cls, spec: str, num_classes: int, class_names: Sequence[str] | None = None) -> "CostMatrix":
@@ -169,7 +178,7 @@ class CostMatrix:
             >>> costs == CostMatrix.from_spec("pair:0/1", 3)
             True
         """
-        _checked_names(class_names, num_classes)
+        checked_names(class_names, num_classes)
         kind = find_kind(spec)  # before a path: a class may be named like a file
         if kind is None:
             return _of_data(spec, num_classes, class_names)
@@ -184,22 +193,68 @@ class CostMatrix:
     @property
     def num_classes(self) -> int:
         """The number m of classes."""
-        return len(self.values)
+        return len(self.distinct)
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """All costs, row = true class; float64 (m, m)."""
+        values = self.rows(np.arange(self.num_classes))
+        values.setflags(write=False)
+        return values
+
+    def rows(self, classes: ArrayLike) -> NDArray[np.float64]:
+        """The rows of S classes: what each answer costs where these are the true ones; float64 (S, m)."""
+        return self.distinct.take(np.asarray(classes))
+
+    def of(self, labels: NDArray[np.integer], answers: NDArray[np.integer]) -> NDArray[np.float64]:
+        """What answers cost where the labels are the true classes: float64 (N,), of (N,) both."""
+        return np.where(labels == answers, 0.0, self.distinct.rows[self.distinct.of_class[labels], answers])
+
+    @cached_property
+    def num_targets(self) -> NDArray[np.int64]:
+        """How many classes are costly to answer where each class is the true one, (m,)."""
+        rows, of_class = self.distinct.is_positive, self.distinct.of_class
+        return np.count_nonzero(rows, axis=1)[of_class] - rows[of_class, np.arange(self.num_classes)]
 
     @property
     def sensitive(self) -> NDArray[np.bool_]:
         """(m,) True for the seed classes: those whose Omega is not empty."""
-        return np.any(self.values > 0, axis=1)
+        return self.num_targets > 0
 
     @property
     def target_classes(self) -> NDArray[np.bool_]:
         """(m,) True for the classes that it is costly to answer for some true class."""
-        return np.any(self.values > 0, axis=0)
+        rows, of_class = self.distinct.is_positive, self.distinct.of_class
+        of_all = np.bincount(of_class, minlength=len(rows)) @ rows
+        return of_all > rows[of_class, np.arange(self.num_classes)]  # which of these is the class's own
 
     @property
+    def column_sums(self) -> NDArray[np.float64]:
+        """(m,) What it costs to answer each class, summed over the true classes."""
+        sums = np.zeros(self.num_classes)
+        for block in self.distinct.blocks():
+            for row in block:
+                sums += row  # one after the other, as numpy sums columns: ids of rules hang on the last bit
+        return sums
+
+    @property
+    def positive(self) -> tuple[float, float] | None:
+        """The least and the largest cost of a mistake that costs something; None where none does."""
+        rows = [row[row > 0] for block in self.distinct.blocks() for row in block]
+        ends = [(row.min(), row.max()) for row in rows if len(row)]
+        return (float(min(low for low, _ in ends)), float(max(high for _, high in ends))) if ends else None
+
+    @cached_property
     def digest(self) -> str:
         """12 hexadecimal digits of the SHA-256 of the values."""
-        return hashlib.sha256(self.values.astype("<f8").tobytes()).hexdigest()[:12]
+        kept = self.distinct
+        key = hashlib.blake2b(kept.rows.tobytes() + kept.of_class.tobytes(), digest_size=16).digest()
+        if key not in _DIGESTS:
+            of_values = hashlib.sha256()
+            for block in kept.blocks():
+                of_values.update(block.astype("<f8", copy=False).tobytes())
+            _DIGESTS[key] = of_values.hexdigest()[:12]
+        return _DIGESTS[key]
 
     def targets(self, y: int) -> NDArray[np.int64]:
         """Omega_y: the classes, ascending, that it is costly to answer where the true class is y.
@@ -208,13 +263,38 @@ class CostMatrix:
             >>> CostMatrix.uniform(4).targets(1)
             array([0, 2, 3])
         """
-        return np.flatnonzero(self.values[_checked_class(y, self.num_classes)] > 0)
+        return np.flatnonzero(self.rows([checked_class(y, self.num_classes)])[0] > 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The costs as a field of a JSON object: `values`, or of many classes `rows`, the distinct ones.
+
+        Example:
+            >>> CostMatrix.seedwise(2, [0]).to_json()
+            {'values': [[0.0, 1.0], [0.0, 0.0]]}
+            >>> CostMatrix.uniform(1000).to_json()
+            {'rows': {'of_class': [[1000, 0]], 'distinct': [[[1000, 1.0]]]}}
+        """
+        if self.num_classes <= _MOST_WRITTEN_OUT:
+            return {"values": self.values.tolist()}
+        return {"rows": self.distinct.to_json()}
+
+    @classmethod
+    def of_json(cls, facts: Mapping[str, Any], class_names: Sequence[str] | None = None) -> "CostMatrix":
+        """The costs of a JSON object that has the field of `to_json`; `values` of any number of classes are read, too.
+
+        Raises:
+            UserError: they are no cost matrix.
+            LookupError, TypeError, ValueError: they are not what `to_json` wrote.
+        """
+        return cls(facts["values"] if "values" in facts else DistinctRows.of_json(facts["rows"]), class_names)
 
     def __eq__(self, other: object) -> bool:
         """Equal values."""
         if not isinstance(other, CostMatrix):
             return NotImplemented
-        return np.array_equal(self.values, other.values)
+        blocks = zip(self.distinct.blocks(), other.distinct.blocks(), strict=False)
+        same_size = self.num_classes == other.num_classes
+        return self is other or (same_size and all(np.array_equal(one, its) for one, its in blocks))
 
     def __hash__(self) -> int:
         """The hash of the values."""
@@ -224,7 +304,7 @@ class CostMatrix:
         """The size, the seed classes and the digest, rather than m x m numbers."""
         seeds = [self.class_names[y] if self.class_names else str(y) for y in np.flatnonzero(self.sensitive)]
         first = ", ".join(seeds[:5]) + (", ..." if len(seeds) > 5 else "")
-        pairs = np.count_nonzero(self.values)
+        pairs = self.num_targets.sum()
         return f"CostMatrix({self.num_classes} classes, {pairs} costly pairs of seeds [{first}], {self.digest})"
 
 
@@ -246,48 +326,6 @@ def as_cost_matrix(costs: CostMatrix | str, num_classes: int | None = None) -> C
         how = f"CostMatrix.from_spec({costs!r}, num_classes, class_names)"
         raise UserError(f"costs {costs!r} needs the number of classes, which is not known here; give raycsr.{how}")
     raise UserError(f"costs are a {type(costs).__name__}; give a raycsr.CostMatrix, such as CostMatrix(values)")
-
-
-def _checked_values(values: ArrayLike, class_names: Sequence[str] | None) -> NDArray[np.float64]:
-    try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"a cost matrix holds numbers in rows of equal length: {error}") from None
-    if array.ndim != 2 or array.shape[0] != array.shape[1]:
-        raise UserError(f"a cost matrix is square, one row and one column a class; this one is {array.shape}")
-    if len(array) < 2:
-        raise UserError(f"a cost matrix needs at least 2 classes; this one has {len(array)}")
-    for wrong, rule in (
-        (~np.isfinite(array), "costs must be finite"),
-        (array < 0, "costs must not be negative"),
-        (np.diag(np.diag(array) != 0), "a right answer costs nothing, set the diagonal to 0"),
-    ):
-        if wrong.any():
-            row, column = (int(i) for i in np.argwhere(wrong)[0])
-            named = class_names is not None and len(class_names) == len(array)  # a file may have them in another order
-            words = f" ({class_names[row]} answered as {class_names[column]})" if named and class_names else ""
-            raise UserError(f"cost at [{row}, {column}] is {array[row, column]}{words}; {rule}")
-    array += 0.0  # -0.0 and 0.0 are one value, and so must have one digest
-    array.setflags(write=False)
-    return array
-
-
-def _checked_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | None:
-    if class_names is None:
-        return None
-    names = tuple(class_names)
-    if len(names) != num_classes:
-        raise UserError(f"{len(names)} class names for {num_classes} classes; give one name a class")
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise UserError(f"class name {twice!r} is given twice; names must differ")
-    return names
-
-
-def _checked_class(k: int, num_classes: int) -> int:
-    if not 0 <= k < num_classes:
-        raise UserError(f"class {k} is not one of the {num_classes} classes; use 0 to {num_classes - 1}")
-    return int(k)
 
 
 def _of_file(path: str | Path) -> CostMatrix:
@@ -319,5 +357,7 @@ def _of_data(path: str, num_classes: int, class_names: Sequence[str] | None) -> 
             return costs
         name = next(name for name in names if name not in theirs)
         raise UserError(f"cost matrix {path} has a class {name!r}, the data has none; {nearest(name, theirs)}")
+    if names == theirs:
+        return CostMatrix(costs.distinct, class_names)
     order = [names.index(name) for name in theirs]
     return CostMatrix(costs.values[np.ix_(order, order)], class_names)

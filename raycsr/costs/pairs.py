@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from raycsr.class_names import read_pairs
+from raycsr.costs.distinct_rows import DistinctRows
 from raycsr.costs.kinds import CostKind
 
 
-def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> NDArray[np.float64]:
-    values = np.zeros((num_classes, num_classes))
+def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> DistinctRows:
+    pairs: dict[int, list[int]] = {}
     for seed, target in read_pairs(text, num_classes, class_names):
-        values[seed, target] = 1
-    return values
+        pairs.setdefault(seed, []).append(target)
+    return DistinctRows.of_pairs(num_classes, pairs)
 
 
 PAIRS = CostKind("pair:cat/dog,3/8", _values)

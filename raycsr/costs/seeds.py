@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raycsr.class_names import read_classes
+from raycsr.costs.distinct_rows import DistinctRows
 from raycsr.costs.kinds import CostKind
 
 
-def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> NDArray[np.float64]:
-    values = np.zeros((num_classes, num_classes))
-    values[read_classes(text, num_classes, class_names)] = 1
-    np.fill_diagonal(values, 0)
-    return values
+def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> DistinctRows:
+    of_class = np.zeros(num_classes, np.int32)
+    of_class[read_classes(text, num_classes, class_names)] = 1
+    return DistinctRows(np.stack([np.zeros(num_classes), np.ones(num_classes)]), of_class)
 
 
 SEEDS = CostKind("seed:cat,dog", _values)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from raycsr.costs.distinct_rows import DistinctRows
 from raycsr.costs.kinds import CostKind
 
 
-def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> NDArray[np.float64]:
-    return np.ones((num_classes, num_classes)) - np.eye(num_classes)
+def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> DistinctRows:
+    return DistinctRows(np.ones((1, num_classes)), np.zeros(num_classes, np.int32))
 
 
 UNIFORM = CostKind("uniform", _values)

@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raycsr.certification.attacks import attacked_shares
-from raycsr.costs import CostMatrix
 from raycsr.reports.certified import Certified, id_of
 from raycsr.reports.curves import STYLE, Curves, legend_below, png
 from raycsr.reports.document import Column, Table
@@ -34,7 +33,7 @@ def attacks_of(sets: Sequence[Certified]) -> dict[Key, pd.DataFrame]:
     stored: dict[tuple[str, str, str], list[pd.DataFrame]] = {}  # of each run, matrix and rule; many sets share a run
     for location, run in runs.items():
         for name, facts in attack_sets(run).items():
-            key = (location, CostMatrix(np.array(facts["values"])).digest, id_of(facts["rule"], facts["answer"]))
+            key = (location, facts["costs"].digest, id_of(facts["rule"], facts["answer"]))
             stored.setdefault(key, []).append(AttackSet(run.store, name).read())
     found = {one.key: stored.get((one.location, one.matrix.digest, one.rule_id), []) for one in sets}
     return {key: pd.concat(frames, ignore_index=True) if frames else pd.DataFrame() for key, frames in found.items()}

@@ -296,7 +296,7 @@ def _load_set(of_run: _OfRun, name: str, facts: dict, allow_missing: bool) -> li
     certificates = _of_listed(run, run.with_groups(read, listing), listing["image_id"])
     num_images, position = len(listing), pd.Series(listing.index, index=listing["image_id"])
     spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
-    matrix = CostMatrix(np.array(facts["values"]), manifest["class_names"])
+    matrix = CostMatrix(facts["costs"].distinct, manifest["class_names"])
     size = tuple(manifest.get("preprocessing", {}).get("input_size", ())) or None
     folder = run.store.at(f"certificates/{name}")
     of_argmax, answer = certificates[certificates["rule"] == "argmax"], facts["answer"]

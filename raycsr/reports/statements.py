@@ -45,6 +45,6 @@ def _statements(one: Certified, radii: Sequence[float]) -> list[tuple]:
         return statements
     if one.matrix.sensitive.any():
         statements += [(*of_costs, "group"), (*of_costs, "pairs")]
-    if any(len(np.unique(row[row > 0])) > 1 for row in one.matrix.values):
+    if any(len(np.unique(row[row > 0])) > 1 for block in one.matrix.distinct.blocks() for row in block):
         statements += [(*of_costs, radius) for radius in radii if radius > 0]
     return statements

@@ -8,7 +8,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.reports.certified import Certified, id_of
 from raycsr.reports.document import Block, Captioned, Gallery, Paragraph
@@ -34,8 +33,7 @@ def nearest_broken(one: Certified, most: int) -> pd.DataFrame:
     found = [
         AttackSet(one.origin.store, name).nearest(most)
         for name, facts in attack_sets(one.origin).items()
-        if id_of(facts["rule"], facts["answer"]) == one.rule_id
-        and CostMatrix(np.array(facts["values"])).digest == one.matrix.digest
+        if id_of(facts["rule"], facts["answer"]) == one.rule_id and facts["costs"].digest == one.matrix.digest
     ]
     rows = pd.concat([rows for rows in found if len(rows)] or [pd.DataFrame(columns=["image_id", "distance"])])
     rows = rows[rows["image_id"].isin(one.certificates["image_id"])]

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -59,12 +58,12 @@ class AttackSet:
     def note(self, spec: str, costs: CostMatrix, rule: str, options: AttackOptions, answer: Answer = ARGMAX) -> None:
         """Writes down what the set is of, where that is not there."""
         if not self._parts.store.exists("attack.json"):
-            facts = {"spec": spec, "rule": rule, **asdict(options), "values": costs.values.tolist()}
+            facts = {"spec": spec, "rule": rule, **asdict(options), **costs.to_json()}
             facts |= {} if answer.is_argmax else {"answer": answer.to_dict()}
             self._parts.store.write("attack.json", json.dumps(facts, separators=(",", ":")).encode())
 
     def facts(self) -> dict[str, Any]:
-        """What the set is of: spec, rule (its id), steps, noises, n, seed, values, and answer (an `Answer`).
+        """What the set is of: spec, rule (its id), the options, costs (a `CostMatrix`) and answer (an `Answer`).
 
         Raises:
             DamagedFile: the file that says it is not what was written.
@@ -73,10 +72,10 @@ class AttackSet:
         fields = {"spec": is_text, "rule": is_text, "seed": lambda value: type(value) is int, **counts}
         facts = read_note(self._parts.store, "attack.json", fields, _FIX)
         try:
-            costs = CostMatrix(np.array(facts["values"]))
+            facts["costs"] = CostMatrix.of_json(facts)
             options = AttackOptions(**{name: facts[name] for name in AttackOptions.__dataclass_fields__})
             facts["answer"] = Answer.of_dict(facts["answer"]) if "answer" in facts else ARGMAX
-            name = attack_set(facts["spec"], costs, facts["rule"], options, facts["answer"])
+            name = attack_set(facts["spec"], facts["costs"], facts["rule"], options, facts["answer"])
         except (UserError, ValueError, LookupError, TypeError):
             name = ""
         if name != self.name:
@@ -179,7 +178,7 @@ def load_attacks(run: str | os.PathLike[str], costs: CostMatrix | str | None = N
     frames = [pd.DataFrame({name: [] for name in columns}), ATTACKS.empty_table().select(_FIELDS).to_pandas()]
     frames = [pd.concat(frames, axis=1)]
     for name, facts in attack_sets(found).items():
-        if matrix is None or CostMatrix(np.array(facts["values"])) == matrix:
+        if matrix is None or facts["costs"] == matrix:
             of_set = {"costs": facts["spec"], **{column: facts[column] for column in columns[1:]}}
             of_set["answer"] = facts["answer"].spec
             rows = AttackSet(found.store, name).read()

@@ -57,7 +57,7 @@ class CertificateSet:
         """Writes down what the set is of, where that is not there."""
         if _facts(self._run, self.name) is None:
             facts: dict = {"spec": spec, "alpha": alpha, "bound": NEWEST[sampling].name}
-            facts |= {"values": costs.values.tolist()} | ({} if answer.is_argmax else {"answer": answer.to_dict()})
+            facts |= costs.to_json() | ({} if answer.is_argmax else {"answer": answer.to_dict()})
             self._parts.store.write("costs.json", json.dumps(facts, separators=(",", ":")).encode())
 
     def write(self, part: str, certificates: pd.DataFrame, votes_digest: str) -> None:
@@ -123,7 +123,7 @@ class CertificateSet:
         facts = _facts(self._run, self.name)
         if facts is None:
             raise UserError(f"{self._parts.store.location} is no set of certificates; make one with `raycsr certify`")
-        of = CostMatrix(np.array(facts["values"])), facts["alpha"], facts["answer"]
+        of = facts["costs"], facts["alpha"], facts["answer"]
         with ThreadPoolExecutor(READERS) as pool:
             made = dict(zip(parts, pool.map(lambda part: self._made(part, *of, rules), parts), strict=True))
         self._votes.warn([part for part, one in made.items() if one is None])
@@ -153,7 +153,7 @@ class CertificateSet:
 
 
 def certificate_sets(run: Store, method: str | None = None) -> dict[str, dict]:
-    """Name of each set of a run -> what it is of: spec, alpha, answer, bound (the method) and values.
+    """Name of each set of a run -> what it is of: spec, alpha, answer, bound (the method) and costs (a `CostMatrix`).
 
     It warns of what is damaged. Of several methods the newest stands, for one run is certified by one method under a
     cost matrix, an alpha and an answer; or the one that is named.
@@ -167,7 +167,7 @@ def certificate_sets(run: Store, method: str | None = None) -> dict[str, dict]:
     newest: dict[tuple[str, float, str], str] = {}
     for name in sorted(sets, key=lambda name: _age(sets[name]["bound"])):
         facts = sets[name]
-        newest[CostMatrix(np.array(facts["values"])).digest, facts["alpha"], facts["answer"].id] = name
+        newest[facts["costs"].digest, facts["alpha"], facts["answer"].id] = name
     return {name: facts for name, facts in sets.items() if name in newest.values()}
 
 
@@ -184,9 +184,10 @@ def _facts(run: Store, name: str, *, aloud: bool = False) -> dict | None:
     try:
         facts = json.loads(run.read(file))
         facts["answer"] = Answer.of_dict(facts["answer"]) if "answer" in facts else ARGMAX
-        of_name = _digest(facts["values"], facts["alpha"], facts["bound"], facts["answer"])
+        facts["costs"] = CostMatrix.of_json(facts)
+        of_name = _digest(facts["costs"], facts["alpha"], facts["bound"], facts["answer"])
         if isinstance(facts["spec"], str) and name.endswith(f"-{of_name}"):
-            return facts
+            return {field: facts[field] for field in ("spec", "alpha", "bound", "answer", "costs")}
     except (UserError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         pass
     if aloud:
@@ -212,7 +213,7 @@ def certificate_set(
         answer: What the smoothed classifier says, given shares.
     """
     says = "" if answer.is_argmax else f"-{answer.id.partition('-')[0]}"
-    return f"{slug(spec)}{says}-{_digest(costs.values, alpha, method or NEWEST[sampling].name, answer)}"
+    return f"{slug(spec)}{says}-{_digest(costs, alpha, method or NEWEST[sampling].name, answer)}"
 
 
 def slug(spec: str) -> str:
@@ -228,7 +229,7 @@ def _method_in(name: str, costs: CostMatrix, alpha: float, answer: Answer) -> st
         UserError: a method that this raycsr does not know.
     """
     for method in METHODS:
-        if name.endswith(f"-{_digest(costs.values, alpha, method, answer)}"):
+        if name.endswith(f"-{_digest(costs, alpha, method, answer)}"):
             return method
     raise UserError(
         f"certificates {name} are of a method that this raycsr does not know; it certifies by {', '.join(METHODS)}"
@@ -256,8 +257,8 @@ def _filled(certificates: pa.Table, facts: dict | None) -> pa.Table:
     return certificates
 
 
-def _digest(values: np.ndarray | list, alpha: float, bound: str, answer: Answer) -> str:
-    of = [CostMatrix(np.array(values)).digest, alpha, bound]  # sets of argmax had their names before there were others
+def _digest(costs: CostMatrix, alpha: float, bound: str, answer: Answer) -> str:
+    of = [costs.digest, alpha, bound]  # sets of argmax had their names before there were others
     of += [] if answer.is_argmax else [answer.id]
     return sha256(json.dumps(of).encode()).hexdigest()[:10]
 

@@ -141,7 +141,7 @@ def _rule_ids(run: Run, rule: str | None) -> list[str]:
 
 def _is_of(facts: dict, costs: CostMatrix | str | None) -> bool:
     if isinstance(costs, CostMatrix):
-        return CostMatrix(facts["values"]) == costs
+        return bool(facts["costs"] == costs)
     return costs is None or costs in (facts["spec"], PurePath(facts["spec"]).name)
 
 

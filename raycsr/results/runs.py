@@ -272,7 +272,7 @@ class Run:
     # Certificates ---------------------------------------------------------------------------------------
 
     def certificate_sets(self, method: str | None = None) -> dict[str, dict]:
-        """Name of each stored certificate set -> what it is of: spec, alpha, answer, bound (its method) and values.
+        """Name of each stored certificate set -> what it is of: spec, alpha, answer, bound (its method) and costs.
 
         Of sets of one cost matrix, alpha and answer but several methods, the newest; or those of the one that is named.
         """

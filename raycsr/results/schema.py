@@ -150,14 +150,14 @@ def refuse_other_schema(facts: Mapping[str, Any], where: str) -> None:
         )
 
 
-def histograms(counts: np.ndarray) -> pa.Array:
-    """Dense counts (N, m) -> one sparse histogram a row.
+def histograms(counts: np.ndarray | SparseVotes) -> pa.Array:
+    """Votes, sparse or dense (N, m) -> one sparse histogram a row.
 
     Example:
         >>> histograms(np.array([[90, 0, 10]])).to_pylist()
         [[{'class': 0, 'count': 90}, {'class': 2, 'count': 10}]]
     """
-    sparse = SparseVotes.from_dense(counts)
+    sparse = counts if isinstance(counts, SparseVotes) else SparseVotes.from_dense(counts)
     entries = pa.StructArray.from_arrays(
         [pa.array(sparse.classes, pa.int32()), pa.array(sparse.counts, pa.int64())], ["class", "count"]
     )

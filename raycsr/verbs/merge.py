@@ -1,7 +1,5 @@
 """Merging: runs that were sampled apart become one."""
 
-import numpy as np
-
 from raycsr.costs import CostMatrix
 from raycsr.distributed.certify_run import certify_run
 from raycsr.results import Run, resolve_run, runs_at
@@ -36,7 +34,7 @@ def merge(*, run: list[str], into: str) -> str:
         new = f"{joined.images:,} new images, {joined.parts:,} new parts of votes, {joined.attacks:,} of attacks"
         print(f"merged {source.location}: {new}")
     for facts in {name.rsplit("-", 1)[-1]: facts for one in (*sources, target) for name, facts in _sets(one)}.values():
-        costs = CostMatrix(np.array(facts["values"]), target.manifest()["class_names"])
+        costs = CostMatrix(facts["costs"].distinct, target.manifest()["class_names"])
         certify_run(target, facts["spec"], costs, facts["alpha"], answer=facts["answer"])
     print(target.location)
     return target.location

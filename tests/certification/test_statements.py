@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from raycsr.certification import certify_counts
 from raycsr.certification.answers import MAJORITY
 from raycsr.certification.statements import Statements, Tallies, looks
+from raycsr.certification.votes import SparseVotes
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -20,6 +21,10 @@ N = 100_000
 
 def decided(counts, *, costs=(), radii=(0.25,), counts0=(9, 1, 0, 0), label=0):
     return Statements(costs, radii, n=N, **SETTING).decided([counts0], [counts], label)
+
+
+def tally(statements, counts0, counts, labels):
+    return statements.tally(*map(SparseVotes.from_dense, (counts0, counts)), np.asarray(labels), 4)
 
 
 def test_a_clear_answer_is_decided_and_a_close_one_is_not():
@@ -63,7 +68,7 @@ def test_sampling_goes_on_until_the_multiclass_radius_is_known_to_reach(p, radiu
 def test_the_multiclass_statement_is_made_once():
     """That no costly class is answered is the same statement where each class but the true one is costly."""
     votes = [[9, 1, 0, 0]], [[38, 9, 9, 8]], [0]
-    asked = [(Statements(costs, [0.25], n=N, **SETTING).tally(*votes).of_target >= 0).sum(axis=0) for costs in COSTS]
+    asked = [(tally(Statements(costs, [0.25], n=N, **SETTING), *votes).of_target >= 0).sum(axis=0) for costs in COSTS]
     assert asked == [1, 1, 2]  # none, uniform, a pair
 
 
@@ -205,7 +210,7 @@ def test_tallies_come_back_from_the_columns_of_a_table():
         generator.multinomial(640, [0.3, 0.3, 0.3, 0.1], 50),
     )
     statements = Statements([SEED_0, GROUPS, PAIR], [0.1, 0.3], n=N, **SETTING)
-    tallies = statements.tally(counts0, counts, generator.integers(0, 4, 50))
+    tallies = tally(statements, counts0, counts, generator.integers(0, 4, 50))
     back = Tallies.of_columns(tallies.n, tallies.columns())
     assert all(np.array_equal(one, other) for one, other in zip(tallies, back, strict=True))
     assert (tallies.set_size[1] > 1).any() and (tallies.set_size[0] == 1).all()
@@ -218,7 +223,7 @@ def test_many_rows_are_decided_as_each_of_them(costs):
     counts0, counts = (np.stack([generator.multinomial(n, one) for one in p]) for n in (64, 640))
     labels = generator.integers(0, 4, 200)
     statements = Statements(costs, [0.05, 0.2, 0.4], n=N, **SETTING)
-    together = statements.are_decided(statements.tally(counts0, counts, labels))
+    together = statements.are_decided(tally(statements, counts0, counts, labels))
     alone = [statements.decided(c0[None], c[None], int(y)) for c0, c, y in zip(counts0, counts, labels, strict=True)]
     assert together.tolist() == alone and 20 < together.sum() < 180
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from raycsr.certification import certify_counts
 from raycsr.certification.answers import ARGMAX, MAJORITY, parse_answers
 from raycsr.certification.statements import Statements, Tallies, looks
+from raycsr.certification.votes import SparseVotes
 from raycsr.costs import CostMatrix
 
 SEED_0, PAIR = CostMatrix.seedwise(4, [0]), CostMatrix.pairwise(4, {0: [3]})
@@ -107,7 +108,7 @@ def test_tallies_stand_in_a_table_and_argmax_keeps_its_digest():
     generator = np.random.default_rng(0)
     counts0, counts = generator.integers(0, 50, (2, 30, 4))
     labels = generator.integers(0, 4, 30)
-    tallies = both.tally(counts0, counts, labels)
+    tallies = both.tally(SparseVotes.from_dense(counts0), SparseVotes.from_dense(counts), labels, 4)
     again = Tallies.of_columns(tallies.n, tallies.columns())
     assert (both.are_decided(again) == both.are_decided(tallies)).all()
     plain, named = (Statements([SEED_0], [0.1], n=N, **more, **SETTING).digest for more in ({}, {"answers": [ARGMAX]}))

@@ -131,7 +131,8 @@ def test_a_set_that_does_not_say_what_it_is_of_is_none_and_certify_mends_it(run,
         with pytest.warns(UserWarning, match=f"{file} is damaged"):
             assert run.certificate_sets() == {}
     assert run.certify("pair:a/b", run.costs("pair:a/b"), 0.01) == name
-    assert run.certificate_sets() == {name: {**facts, "answer": ARGMAX}}
+    of_set = {field: facts[field] for field in ("spec", "alpha", "bound")}
+    assert run.certificate_sets() == {name: {**of_set, "answer": ARGMAX, "costs": run.costs("pair:a/b")}}
 
 
 def test_an_empty_folder_or_a_foreign_file_is_no_set(tmp_path):

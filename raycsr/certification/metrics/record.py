@@ -82,7 +82,7 @@ class Judged:
         sums, maxima = np.empty((len(self.rows), len(order))), np.empty((len(self.rows), len(order)))
         for y in np.unique(self.labels):
             images = np.flatnonzero(self.labels == y)
-            cost = self.costs.values[y, self.costs.targets(y)]
+            cost = self.costs.rows([y])[0, self.costs.targets(y)]
             first = np.arange(len(images))[:, None] * steps
             jointly, alone = ((first + self._lost_at(radius_of[images], len(cost))).ravel() for radius_of in radii_of)
             entered = np.tile(cost, len(images))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from raycsr.certification import Answer
 from raycsr.certification.attacks import verdicts
+from raycsr.costs import CostMatrix
 from raycsr.distributed.attack.job import AttackJob
 from raycsr.distributed.pool import device_name, worker_device
 from raycsr.distributed.sampling.deaths import SharedDeaths, starting, survive
@@ -45,7 +46,7 @@ class AttackerSpec:
         manifest: Facts of the run's manifest: sigma, precision, compile and batch_size.
         rule: The decision rule whose smoothed classifier is attacked.
         answer: What that smoothed classifier says, given shares.
-        costly: The costly classes (targets) of each label; bool (m, m).
+        costs: The cost matrix; what is costly to answer for a label is sought.
         options: The budget.
         threads: Torch threads.
         kept: Share of the images whose broken pictures are kept.
@@ -57,7 +58,7 @@ class AttackerSpec:
     manifest: dict[str, Any]
     rule: Rule
     answer: Answer
-    costly: np.ndarray
+    costs: CostMatrix
     options: AttackOptions
     threads: int
     kept: float
@@ -65,9 +66,9 @@ class AttackerSpec:
     @classmethod
     def of(cls, job: AttackJob, *, owner: int, threads: int) -> "AttackerSpec":
         """What the actors of a job get."""
-        run, name, costly = job.run.location, job.attacks.name, job.matrix.values > 0
+        run, name, costs = job.run.location, job.attacks.name, job.matrix
         kept = _KEPT / max(1, job.wanted["image_id"].nunique())
-        return cls(run, name, owner, job.manifest, job.rule, job.answer, costly, job.asked.options, threads, kept)
+        return cls(run, name, owner, job.manifest, job.rule, job.answer, costs, job.asked.options, threads, kept)
 
 
 class Attacker:
@@ -204,7 +205,7 @@ class Attacker:
         return attack_images(
             self._network,
             images,
-            torch.from_numpy(self._spec.costly[[row["label"] for row in rows]]).to(self._device),
+            torch.from_numpy(self._spec.costs.rows([row["label"] for row in rows]) > 0).to(self._device),
             [row["radius"] for row in rows],
             sigma=self._spec.manifest["sigma"],
             options=options,
@@ -219,7 +220,7 @@ class Attacker:
         counts0 = np.stack([one.counts0[0] for one in counted])  # (N, m)
         counts = np.stack([one.counts[0] for one in counted])  # (N, m)
         labels = np.array([row["label"] for row in rows])
-        costly = verdicts(counts0, counts, self._spec.costly[labels], self._spec.answer)
+        costly = verdicts(counts0, counts, self._spec.costs.rows(labels) > 0, self._spec.answer)
         wrong = verdicts(counts0, counts, labels[:, None] != np.arange(counts.shape[1]))
         away = distances(images, pictures)
         for i, row in enumerate(rows):

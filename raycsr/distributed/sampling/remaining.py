@@ -99,9 +99,10 @@ class Remaining:
             return part
         votes, open_ = part.select(_VOTES), self._may_go_on(part)
         part, some = part.drop_columns(_VOTES), votes.filter(pa.array(open_))
-        selection, estimation = (sparse_votes(some[name]).dense(self._num_classes) for name in _VOTES)
-        labels = part["label"].to_numpy()[open_]
-        for name, column in self._statements.tally(selection, estimation, labels).columns().items():
+        selection, estimation = (sparse_votes(some[name]) for name in _VOTES)
+        labels = part["label"].to_numpy()[open_].astype(np.int64)
+        tallies = self._statements.tally(selection, estimation, labels, self._num_classes)
+        for name, column in tallies.columns().items():
             spread = np.zeros(len(part), np.int64)
             spread[open_] = column
             part = part.append_column(name, pa.array(spread))

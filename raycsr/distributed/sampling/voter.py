@@ -12,6 +12,7 @@ import torch
 
 from raycsr.certification import Statements, looks
 from raycsr.certification.answers import ARGMAX, Answer
+from raycsr.certification.votes import SparseVotes
 from raycsr.costs import CostMatrix
 from raycsr.data.decode import OTHER_PIXELS
 from raycsr.distributed.pool import device_kind, device_name, worker_device
@@ -180,9 +181,10 @@ class Voter:
         """The votes of a block, and the samples that were drawn for each of its images now."""
         rules, images = self._sampler.rules, len(block["image_id"])
         self._wanted = [r for r, rule in enumerate(rules) if rule.id in missing]
-        counts = np.zeros((2, len(rules), images, self._num_classes), np.int64)
+        none = SparseVotes.from_dense(np.zeros((len(self._wanted), 1), np.int64))
+        counts = [(none, none)] * images  # of the wanted rules
         errors, seconds, drawn = texts(block["error"]), np.zeros(images), np.zeros(images, np.int64)
-        batch_sizes = np.full(images, self._sampler.batch_size, np.int32)
+        batch_sizes, decided = np.full(images, self._sampler.batch_size, np.int32), [False] * images
         before = self._before(block, continues, errors) if continues else None
         rows = [i for i in range(images) if errors[i] is None]
         requests = (
@@ -190,79 +192,80 @@ class Voter:
                 torch.from_numpy(block["image"][i].copy()).permute(2, 0, 1),
                 str(block["image_id"][i]),
                 int(block["label"][i]),
-                *((None, None, None) if before is None else (*before[:, :, i], int(block["batch_size"][i]))),
+                *((None, None, None) if before is None else (*before(i), int(block["batch_size"][i]))),
             )
             for i in rows
         )
         start = time.perf_counter()
         for counted in self._sampler.sample(requests):
             i = rows[counted.position]
-            counts[0, :, i], counts[1, :, i], errors[i] = counted.counts0, counted.counts, counted.error
+            of_image, errors[i] = (counted.counts0[self._wanted], counted.counts[self._wanted]), counted.error
+            counts[i] = SparseVotes.from_dense(of_image[0]), SparseVotes.from_dense(of_image[1])
+            if self.spec.statements is not None and counted.error is None:
+                decided[i] = self.spec.statements.decided(*of_image, int(block["label"][i]))
             drawn[i], batch_sizes[i] = counted.drawn, self._sampler.batch_size  # a halving begins images anew
             seconds[i], start = time.perf_counter() - start, time.perf_counter()
             self._metrics.show(counted.drawn, seconds[i], self._sampler.batch_size)
-        counted_rows = np.array([error is None for error in errors])
-        parts = [
-            votes_table(
-                {
-                    "image_id": block["image_id"].tolist(),
-                    "label": block["label"],
-                    "rule": [rules[r].id] * images,
-                    "selection": histograms(counts[0, r]),
-                    "estimation": histograms(counts[1, r]),
-                    "n0": counts[0, r].sum(axis=1),
-                    "n": counts[1, r].sum(axis=1),
-                    "sampling": [self.spec.design] * images,
-                    "decided": self._digests(counts[:, self._wanted], block["label"], counted_rows),
-                    "continues": [continues or None] * images,
-                    "image_sha": texts(block["image_sha"]),
-                    "device": [self._device_name] * images,
-                    "batch_size": batch_sizes,
-                    "seconds": seconds,
-                    "error": errors,
-                }
-            )
-            for r in self._wanted  # an image may have the votes of others already
-        ]
+        by_image = [SparseVotes.joined(of_kind) for of_kind in zip(*counts, strict=True)]
+        digest = None if self.spec.statements is None else self.spec.statements.digest
+        parts = []
+        for k, r in enumerate(self._wanted):  # an image may have the votes of others already
+            selection, estimation = (votes.take(np.arange(images) * len(self._wanted) + k) for votes in by_image)
+            columns = {
+                "image_id": block["image_id"].tolist(),
+                "label": block["label"],
+                "rule": [rules[r].id] * images,
+                "selection": histograms(selection),
+                "estimation": histograms(estimation),
+                "n0": selection.totals(),
+                "n": estimation.totals(),
+                "sampling": [self.spec.design] * images,
+                "decided": [digest if one else None for one in decided],
+                "continues": [continues or None] * images,
+                "image_sha": texts(block["image_sha"]),
+                "device": [self._device_name] * images,
+                "batch_size": batch_sizes,
+                "seconds": seconds,
+                "error": errors,
+            }
+            parts.append(votes_table(columns))
         return pa.concat_tables(parts), drawn
 
-    def _before(self, block: dict[str, np.ndarray], part: str, errors: list[str | None]) -> np.ndarray:
-        """The votes that images had before: (2, rules, N, m); none of rules that the block is not about.
+    def _before(
+        self, block: dict[str, np.ndarray], part: str, errors: list[str | None]
+    ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+        """The votes that images had before: the number of an image -> both kinds, (rules, m) each, 0 of other rules.
 
         An image that cannot go on has an error after it: its pixels changed, its votes are not there, or were drawn on
         another kind of device, which rounds logits in another way.
         """
         table = self._run.store.read_table(f"votes/{part}")
-        counts = np.zeros((2, len(self._sampler.rules), len(block["image_id"]), self._num_classes), np.int64)
         place = {image_id: i for i, image_id in enumerate(block["image_id"])}
-        dense = [sparse_votes(table[name]).dense(self._num_classes) for name in ("selection", "estimation")]
-        wanted = {self._sampler.rules[r].id: r for r in self._wanted}
-        found = np.zeros((len(self._sampler.rules), len(block["image_id"])), bool)
+        wanted = {self._sampler.rules[r].id: k for k, r in enumerate(self._wanted)}
+        found = np.full((len(self._wanted), len(block["image_id"])), -1)  # rows of the table
         here = device_kind(self._device_name)
         for row, (image_id, rule, sha, device) in enumerate(
             zip(*(table[name].to_pylist() for name in ("image_id", "rule", "image_sha", "device")), strict=True)
         ):
-            i, r = place.get(image_id), wanted.get(rule)
-            if i is None or r is None:
+            i, k = place.get(image_id), wanted.get(rule)
+            if i is None or k is None:
                 continue
-            counts[:, r, i], found[r, i] = (dense[0][row], dense[1][row]), True
+            found[k, i] = row
             if errors[i] is None and block["image_sha"][i] != sha:
                 errors[i] = OTHER_PIXELS
             if errors[i] is None and device_kind(device) != here:
                 errors[i] = f"its votes were drawn on {device_kind(device)!r}, and this is {here!r}"
-        for lacking in np.flatnonzero(~found[self._wanted].all(axis=0)).tolist():
+        for lacking in np.flatnonzero((found < 0).any(axis=0)).tolist():
             errors[lacking] = errors[lacking] or f"its votes from before are not in {part}"
-        return counts
+        votes = [sparse_votes(table[name]) for name in ("selection", "estimation")]
 
-    def _digests(self, counts: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> list[str | None]:
-        """The statements' digest for each image whose sampling they ended, given its votes (2, rules, N, m)."""
-        if self.spec.statements is None:
-            return [None] * len(labels)
-        decided = [
-            counted[i] and self.spec.statements.decided(counts[0, :, i], counts[1, :, i], int(label))
-            for i, label in enumerate(labels)
-        ]
-        return [self.spec.statements.digest if one else None for one in decided]
+        def of_image(i: int) -> tuple[np.ndarray, np.ndarray]:
+            counts = np.zeros((2, len(self._sampler.rules), self._num_classes), np.int64)
+            for kind, of_kind in enumerate(votes):
+                counts[kind, self._wanted] = of_kind.take(found[:, i]).dense(self._num_classes)
+            return counts[0], counts[1]
+
+        return of_image
 
     def _commit(self, part: str, votes: pa.Table) -> None:
         digest = self._run.write_votes(part, votes)

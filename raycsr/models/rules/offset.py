@@ -1,7 +1,7 @@
 """`offset:1.5*COSTS`, `offset:cat=1.5,dog=-0.5`: something is added to the logits of each class."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -45,9 +45,8 @@ class Offset(Rule):
         object.__setattr__(self, "offsets", tuple(round(b - top, 9) + 0.0 for b in self.offsets))
         super().__post_init__()
 
-    def _digested(self) -> np.ndarray:
-        """With a 0 behind: ids of stored votes have a tau there."""
-        return np.array([*self.offsets, 0.0])
+    def _digested(self) -> Iterator[np.ndarray]:
+        yield np.array([*self.offsets, 0.0])  # ids of stored votes have a tau behind them
 
     @property
     def num_classes(self) -> int:
@@ -67,7 +66,7 @@ class Offset(Rule):
         if not star or ("=" in rest and not is_strengths(before)):  # a name may hold a star
             return [_of_classes(spec, rest, num_classes, class_names)]
         strengths, costs_spec = read_strengths(spec)
-        sums = CostMatrix.from_spec(costs_spec, num_classes, class_names).values.sum(axis=0)
+        sums = CostMatrix.from_spec(costs_spec, num_classes, class_names).column_sums
         if np.allclose(sums, sums[0]):
             raise UserError(
                 f"rule offset with costs {costs_spec!r} would change nothing, for every class is as costly to answer "
@@ -90,7 +89,7 @@ class Offset(Rule):
     @classmethod
     def grid(cls, costs: CostMatrix, spec: str, strengths: Sequence[float]) -> dict[str, float]:
         """Returns rules that lower the costliest answer by each; none where every class is as costly as any other."""
-        sums = costs.values.sum(axis=0)
+        sums = costs.column_sums
         return {} if np.allclose(sums, sums[0]) else {f"offset:{s:.4g}*{spec}": s for s in strengths}
 
 

@@ -1,6 +1,6 @@
 """What a decision rule is, of whatever kind."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from hashlib import sha256
@@ -104,11 +104,15 @@ class Rule:
         """Names the rule in votes and certificates: its kind and a digest of its parameters, where it has any."""
         if not self.parameters:
             return self.kind
-        return f"{self.kind}-{sha256(self._digested().astype('<f8').tobytes()).hexdigest()[:10]}"
+        digest = sha256()
+        for numbers in self._digested():
+            digest.update(numbers.astype("<f8", copy=False).tobytes())
+        return f"{self.kind}-{digest.hexdigest()[:10]}"
 
-    def _digested(self) -> np.ndarray:
-        """All numbers of the parameters, in their order."""
-        return np.concatenate([np.ravel(np.asarray(one, np.float64)) for one in self.parameters.values()])
+    def _digested(self) -> Iterator[np.ndarray]:
+        """All numbers of the parameters, in their order, some at once."""
+        for one in self.parameters.values():
+            yield np.asarray(one, np.float64)
 
     def __call__(self, logits: "torch.Tensor") -> "torch.Tensor":
         """Decides: logits (..., m) -> classes, int64 (...)."""
