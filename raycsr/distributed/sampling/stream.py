@@ -14,6 +14,7 @@ import ray
 from raycsr.data.decode import Decode
 from raycsr.distributed.pool import Probe, alive_actors
 from raycsr.distributed.sampling.blocks import in_this_process, on_actors
+from raycsr.distributed.sampling.driver_metrics import DriverMetrics, Sampled
 from raycsr.distributed.sampling.job import Job
 from raycsr.distributed.sampling.voter import Voter, Voters, VoterSpec
 from raycsr.errors import UserError
@@ -135,13 +136,17 @@ def _follow(
 ) -> Iterator[Work]:
     """Shows images done, samples a second, workers and what time is left, and warns of what is wrong on the way."""
     samples, left = Speed(), [len(work.missing) for work in works]
+    shown = [
+        Sampled(work.run.run_id, len(work.job.listing.images), len(work.missing), work.found.samples_per_second)
+        for work in works
+    ]
     batch_sizes, going_on = [work.found.batch_size for work in works], dict(enumerate(works))
 
     def note() -> str:
         speed = samples.per_second()
         return ", ".join(filter(None, ["" if speed is None else f"{speed:,.0f} samples/s", workers()]))
 
-    with Progress(sum(left), "sample", "images", note) as progress:
+    with Progress(sum(left), "sample", "images", note) as progress, DriverMetrics(shown):
         for batch in votes:
             for run in batch["run"].unique().tolist():  # one, unless Ray Data merged blocks
                 block, work, most = batch[batch["run"] == run], works[run], batch_sizes[run]
@@ -153,6 +158,7 @@ def _follow(
                     batch_sizes[run] = least
                 progress.update(len(block))
                 left[run] -= len(block)
+                shown[run].left = left[run]
                 if not left[run] and len(going_on) > 1:
                     yield going_on.pop(run)
     yield from going_on.values()  # the last one; its actors are gone
