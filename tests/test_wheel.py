@@ -58,6 +58,7 @@ def test_configs_are_listed_and_printed_as_they_are(capsys):
     assert main(["configs"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[: len(CONFIGS)]] == CONFIGS
+    assert not [line for line in lines[: len(CONFIGS)] if "raycsr train" in line or len(line) > 240]  # a sentence each
     for name in (CONFIGS[0], CONFIGS[0].removesuffix(".yaml")):
         assert main(["configs", name]) == 0
         assert capsys.readouterr().out == (ROOT / "jobs" / "configs" / CONFIGS[0]).read_text()

@@ -36,5 +36,5 @@ def configs(name: str | None = None) -> list[str]:
 def _first_sentence(text: str) -> str:
     """Of the comment that a config begins with; the first line where it begins with none."""
     lines = text.splitlines()
-    comment = [line.removeprefix("# ") for line in itertools.takewhile(lambda line: line.startswith("# "), lines)]
-    return re.split(r"(?<=[.]) (?=[A-Z])", " ".join(comment))[0] or lines[0]
+    words = itertools.takewhile(lambda line: re.match("# [^ ]", line), lines)  # up to a command, which is set in
+    return re.split(r"(?<=[.]) (?=[A-Z0-9])", " ".join(line.removeprefix("# ") for line in words))[0] or lines[0]

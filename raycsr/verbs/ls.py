@@ -5,7 +5,7 @@ import os
 import pandas as pd
 
 from raycsr.catalogue import KINDS
-from raycsr.errors import UserError, printable
+from raycsr.errors import UserError, printable, similar
 from raycsr.reports.document import Column, Table
 from raycsr.reports.text import as_text
 from raycsr.results import Run, find_experiments, list_runs
@@ -51,7 +51,8 @@ def ls(results: str) -> pd.DataFrame:
         return _names(results)
     store = Store(results)
     if not store.names("") and not os.path.isdir(store.location):
-        raise UserError(f"there is nothing at {store.location!r}; give the --results of a command that has run")
+        kinds = "".join(f", or {kind} to list those that there are" for kind in similar(results.casefold(), KINDS)[:1])
+        raise UserError(f"there is nothing at {store.location!r}; give the --results of a command that has run{kinds}")
     runs = list_runs(results)
     progress = [_progress(*row) for row in zip(runs["location"], runs["state"], strict=True)]
     runs = runs[[one is not None for one in progress]].reset_index(drop=True)

@@ -82,6 +82,8 @@ def test_an_empty_folder_has_no_runs_and_one_that_does_not_exist_is_a_mistake(tm
     for nowhere in (str(tmp_path / "nowhere"), f"s3://{s3.new_bucket()}/nowhere"):
         with pytest.raises(UserError, match=f"there is nothing at '{nowhere}'"):
             ls(nowhere)
+    with pytest.raises(UserError, match="or objectives to list those"):
+        ls("objective")
 
 
 def test_listing_needs_neither_torch_nor_ray(tmp_path):

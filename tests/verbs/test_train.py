@@ -471,6 +471,14 @@ def test_mistakes_are_named_before_training_starts(options, change, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["margin_cs", "gaussian_cs"])
+def test_an_objective_of_costs_is_refused_where_no_image_is_of_a_seed_class(options, name):
+    """It would be another objective: no image has a costly mistake to learn from."""
+    options |= {"data": DataOptions("digits", split="train", classes=[0, 1]), "objective": ObjectiveOptions(name)}
+    with pytest.raises(UserError, match=f"{name} needs images of a seed class of the costs 'seed:4'.*data.classes"):
+        train(**options)
+
+
 def test_the_command_line(options, tmp_path, capsys):
     args = ["train", "--data.source", "digits", "--data.split", "train", "--model.name", "cifar_resnet8"]
     args += ["--model.input_size", "8", "--sigma", "0.25", "--results", str(tmp_path), "--training.epochs", "1"]

@@ -15,7 +15,7 @@ from raycsr.data.splits import refuse_test_images
 from raycsr.distributed.sampling.classes import check_classes
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.shares import read_shares
-from raycsr.errors import Mistakes, UserError
+from raycsr.errors import Mistakes, UserError, shown
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.denoisers import denoiser_archs
 from raycsr.models.loading import has_weights, load_base_classifier
@@ -161,6 +161,12 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
     mistakes.refuse()
     assert costs is not None
     labels = listing.images["label"].to_numpy(np.int64)
+    if config.objective.name.endswith("_cs") and not costs.sensitive[labels].any():
+        name, plain = config.objective.name, config.objective.name.removesuffix("_cs")
+        raise UserError(
+            f"{name} needs images of a seed class of the costs {shown(config.costs)}, and none of the {len(labels)} "
+            f"images is of one; widen data.classes or data.limit, or use {'gaussian' if name == 'margin_cs' else plain}"
+        )
     return costs, objective, hold_out(labels, costs, config.validation, group_column(listing.images))
 
 
