@@ -80,12 +80,21 @@ def stops_held_back() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield arrived
         return
-    before = {}
+    before, held_back = {number: signal.getsignal(number) for number in STOPS}, True
+
+    def hold_back(number: int, frame: FrameType | None) -> None:
+        if held_back:
+            arrived.append(number)
+        else:  # a stop raised while the handlers were put back, and left this one
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+
     try:
         for number in STOPS:
-            before[number] = signal.signal(number, lambda number, _: arrived.append(number))
+            signal.signal(number, hold_back)
         yield arrived
     finally:
+        held_back = False
         for number, handler in before.items():
             signal.signal(number, handler)
         for stop in arrived:

@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 import subprocess
@@ -104,3 +105,39 @@ def test_nothing_stops_what_has_been_stopped():
         print("in order")
     """)
     assert (status, out) == (0, "in order\n")
+
+
+@pytest.mark.parametrize("number", signals.STOPS)
+def test_a_stop_at_any_step_of_holding_back_stops_and_leaves_neither_signal_deaf(number):
+    """Ctrl-C between the two handlers that were put back left SIGTERM unheard for good; all bytecodes are tried."""
+    signals.handle_stops()
+
+    def stop_at(step):
+        steps = itertools.count(1)
+
+        def trace(frame, event, _):
+            if frame.f_code.co_name != "stops_held_back":
+                return None
+            frame.f_trace_opcodes = True
+            if next(steps) == step:
+                signal.raise_signal(number)
+            return trace
+
+        sys.settrace(trace)
+        try:
+            with signals.stops_held_back():
+                pass
+        finally:
+            sys.settrace(None)
+        return next(steps) <= step  # there are no such many
+
+    for step in itertools.count(1):
+        try:
+            assert stop_at(step)
+            break
+        except (KeyboardInterrupt, SystemExit):
+            pass
+        for one, raised in ((signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)):
+            with pytest.raises(raised):
+                signal.raise_signal(one)
+    assert step > 50
