@@ -183,7 +183,7 @@ def write_table(predictions: pd.DataFrame, path: str) -> None:
         UserError: another ending, or the file cannot be written.
     """
     check_table(path)
-    rows = predictions.drop(columns="version")
+    rows = predictions.drop(columns="version").astype({"answer": "Int32"})  # class 3 where others abstain, not 3.0
     if path.endswith(".parquet"):
         data = rows.to_parquet(index=False)
         assert data is not None
