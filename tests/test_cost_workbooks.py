@@ -70,6 +70,12 @@ def test_of_a_workbook_nothing_is_guessed(workbook, sheets, message):
         CostMatrix.from_spec(workbook(*sheets), 2)
 
 
+def test_names_of_classes_and_groups_may_look_like_grouped_numbers(workbook):
+    path = workbook(("a", [["cat", "123.456"], ["dog", "123.457"], ["fox", "123.456"]]))
+    costs = CostMatrix.from_spec(f"groups:{path}", 3, ["cat", "dog", "fox"])
+    assert costs == CostMatrix.groups(3, ["a", "b", "a"])
+
+
 def hide_row(sheet):
     sheet.row_dimensions[3].hidden = True
 

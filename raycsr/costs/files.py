@@ -43,7 +43,7 @@ def read_costs(path: str | Path) -> tuple[list[str] | None, NDArray[np.float64]]
     try:
         if Path(path).suffix.lower() == ".npy":
             return None, _array(path)
-        rows, delimiter = table_of(Path(path).read_bytes())
+        rows, delimiter = table_of(Path(path).read_bytes(), of_numbers=True)
         names, body = _split_names(rows)
         return names, _numbers(body, points_are_decimal=delimiter == ",")
     except (OSError, ValueError, csv.Error) as error:
@@ -67,14 +67,14 @@ def _array(path: str | Path) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def table_of(content: bytes) -> tuple[Rows, str]:
+def table_of(content: bytes, *, of_numbers: bool = False) -> tuple[Rows, str]:
     """The table in a file, without empty rows and columns, which spreadsheets leave around it, and its delimiter.
 
     Raises:
         UserError: where the content is neither text nor an Excel workbook.
     """
     if content.startswith(_ZIP):
-        return _trimmed(rows_of_workbook(content)), ","  # between which a point is decimal
+        return _trimmed(rows_of_workbook(content, of_numbers=of_numbers)), ","  # between which a point is decimal
     return _cells_of(_text_of(content))
 
 

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2}([.,][0-9]{3})+")  # a thousand to one reader, a fraction to another
 
 
-def rows_of_workbook(content: bytes) -> list[list[str]]:
+def rows_of_workbook(content: bytes, *, of_numbers: bool = False) -> list[list[str]]:
     """Reads the one sheet of a workbook that is not empty.
 
     Args:
         content: Bytes of an .xlsx file.
+        of_numbers: Whether its cells are numbers, but for names around them: a text that may be two is then refused.
 
     Returns:
         The cells, row by row, as text; numbers with a decimal point, "" where a cell is empty.
@@ -58,7 +59,7 @@ def rows_of_workbook(content: bytes) -> list[list[str]]:
                     f"cell {cell.coordinate} is a formula that nothing has worked out; open the file in a spreadsheet "
                     "program and save it there, or write the number"
                 )
-            if isinstance(cell.value, str) and GROUPED.fullmatch(cell.value.strip()):
+            if of_numbers and isinstance(cell.value, str) and GROUPED.fullmatch(cell.value.strip()):
                 text = shown(cell.value.strip())
                 raise UserError(f"cell {cell.coordinate} is the text {text}, a fraction or thousands; write a number")
     return [["" if cell is None else _text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
