@@ -471,6 +471,16 @@ def test_mistakes_are_named_before_training_starts(options, change, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_validation_without_an_image_is_refused_before_an_epoch_is_paid_for(options):
+    plan = prepare(
+        TrainConfig(**{name: value for name, value in options.items() if name not in ("results", "threads")})
+    )
+    pixels = read_pixels(plan.source, plan.listing.images, plan.model.preprocessing)
+    readable = pixels.take(np.setdiff1d(np.arange(len(pixels)), plan.held_out.random))
+    with pytest.raises(UserError, match="none of the 20 images that are held out .* validation.images"):
+        module.fit_shard(plan, readable, state=None, device=torch.device("cpu"), after_epoch=None, progress=False)
+
+
 @pytest.mark.parametrize("name", ["margin_cs", "gaussian_cs"])
 def test_an_objective_of_costs_is_refused_where_no_image_is_of_a_seed_class(options, name):
     """It would be another objective: no image has a costly mistake to learn from."""

@@ -132,7 +132,13 @@ def _split(plan: Plan, pixels: Pixels | None) -> tuple[InMemoryBatches | Streame
             image_ids=pixels.image_ids,
             augment=augment,
         )
-    return batches, held, sum(image_id in of_all_classes for image_id in held.image_ids)
+    num_random = sum(image_id in of_all_classes for image_id in held.image_ids)
+    if not num_random:  # said before the first epoch, whose weights would be lost
+        raise UserError(
+            f"none of the {len(of_all_classes)} images that are held out for validation can be decoded, the first "
+            f"{held_rows['image_id'].iloc[0]!r}; mend them, or hold out more by validation.images"
+        )
+    return batches, held, num_random
 
 
 def save(plan: Plan, model: BaseClassifier, state: dict[str, Any], history: list[dict], path: str) -> None:
