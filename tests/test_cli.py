@@ -111,6 +111,7 @@ def test_help_is_below_60_lines_with_what_is_required_and_an_example(verb, narro
 @pytest.mark.parametrize("verb", [verb for verb in COMMANDS if verb != "validate"])
 def test_all_help_has_each_option_explained(verb, narrow, capsys):
     out = help_of(capsys, *verb.split(), "--help-all")
+    assert max(map(len, out.splitlines())) <= 80
     about = {one.name: one for one in options_of(function_of(verb.split()[-1]))}
     for name in leaves(hints_of(function_of(verb.split()[-1]))):
         flag = about[name].placeholder if about[name].positional else f"--{name}"

@@ -221,7 +221,7 @@ def _rendered(usage: str, about: str, sections: Sequence[Section], ends: Sequenc
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=_width()),
     )
     for title, of_section in sections:
-        section = parser.add_argument_group(title)
+        section = parser.add_argument_group(_wrapped(title))
         for one in of_section:
             words = one.in_words(briefly=briefly).replace("%", "%%")
             flag = one.name.upper() if one.positional else f"--{one.name}"
