@@ -31,6 +31,7 @@ class DiffusersModel(Denoiser):
 
     archs: ClassVar[Mapping[str, Mapping[str, Any]]] = {"diffusers": {"unet": {}, "scheduler": {}}}
     needs_sigma = True
+    t: torch.Tensor
 
     def __init__(
         self,
@@ -56,6 +57,8 @@ class DiffusersModel(Denoiser):
             raise ValueError("it wants to be told the class of an image")
         assert sigma is not None  # needed
         self.step = step_for(sigma, schedule.alphas_cumprod.double().numpy())
+        # On the device: a number of the host would have to wait for it, which no CUDA graph can hold.
+        self.register_buffer("t", torch.tensor(self.step.t), persistent=False)
 
     @classmethod
     def build(cls, unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> nn.Module:
@@ -71,7 +74,7 @@ class DiffusersModel(Denoiser):
         """Maps noisy pixels to pixels in [0, 1], float32 (N, 3, H, W)."""
         noisy = 2 * pixels - 1
         given = self.step.alpha_bar**0.5 * noisy
-        answer = self.network(self.in_its_dtype(given), self.step.t).sample[:, :3].float()
+        answer = self.network(self.in_its_dtype(given), self.t).sample[:, :3].float()
         if self.prediction == "epsilon":
             image = noisy - self.step.noise * answer
         elif self.prediction == "v_prediction":

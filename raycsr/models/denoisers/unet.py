@@ -146,7 +146,8 @@ class Attention(nn.Module):
         flat = x.flatten(2)  # N C HW
         qkv = self.qkv(self.norm(flat))  # N 3C HW
         order = (3, self.heads) if self.is_new else (self.heads, 3)
-        parts = qkv.unflatten(1, (*order, -1)).transpose(-1, -2)  # N 3 heads HW C/heads, or N heads 3 ...
+        # As a GPU's fast attention wants them in memory: N 3 heads HW C/heads, or N heads 3 ...
+        parts = qkv.unflatten(1, (*order, -1)).transpose(-1, -2).contiguous()
         query, key, value = parts.unbind(1 if self.is_new else 2)  # N heads HW C/heads
         seen = F.scaled_dot_product_attention(query, key, value).transpose(-1, -2).flatten(1, 2)  # N C HW
         return (flat + self.proj_out(seen)).reshape(x.shape)

@@ -1,0 +1,99 @@
+"""A classifier behind a diffusion model, and one that takes noise as it is, through the verbs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from published import numbered
+
+from raycsr import SmoothedClassifier, load_votes
+from raycsr.cli import main
+from raycsr.errors import UserError
+from raycsr.models.checkpoints import save_checkpoint
+from raycsr.models.denoisers import create_denoiser
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.spec import DenoiserOptions, ModelOptions
+from raycsr.smoothing.options import SamplingOptions
+from raycsr.verbs.sample import sample
+
+SMALL = {
+    **{"image_size": 16, "num_channels": 32, "num_res_blocks": 1},
+    **{"attention_resolutions": [8], "channel_mult": [1, 2]},
+}
+SEQUENTIAL = SamplingOptions(sigma=0.5, n0=32, radii=[0.25], n=256, precision="fp32", batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A classifier of digits and the weights of a small diffusion model, in files of their own."""
+    folder = tmp_path_factory.mktemp("model")
+    network = numbered(create_denoiser("improved_diffusion", SMALL, sigma=0.5).network, 0.1)
+    torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, folder / "ema_0.9999.pt")
+    save_checkpoint(folder / "plain.pt", load_base_classifier(ModelOptions("cifar_resnet8", 10, input_size=8)))
+    denoiser = DenoiserOptions("improved_diffusion", pretrained=f"{folder}/ema_0.9999.pt", args=SMALL, sigma=0.5)
+    return ModelOptions(f"{folder}/plain.pt", denoiser=denoiser)
+
+
+def sampled(make_job, folder, model, **more):
+    (outcome,) = sample(**make_job(folder, limit=3, model=model, **more))
+    return outcome.run
+
+
+@pytest.fixture(scope="module")
+def run(model, make_job, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return sampled(make_job, folder, model, sampling=SEQUENTIAL, rules=["argmax", "offset:1*seed:8"], costs=["uniform"])
+
+
+def test_a_run_names_its_flags_and_its_sigma(run):
+    denoiser, classifier = run.manifest()["components"]
+    assert (denoiser["kind"], denoiser["arch"], denoiser["sigma"]) == ("denoiser", "improved_diffusion", 0.5)
+    assert denoiser["args"] == SMALL and denoiser["input_size"] == [16, 16]
+    assert classifier["kind"] == "classifier"
+    assert load_votes(run.location)["rule"].value_counts().tolist() == [3, 3]
+
+
+def test_the_same_weights_at_another_step_are_another_run(run, model, make_job, tmp_path):
+    other = replace(model, denoiser=replace(model.denoisers[0], sigma=0.25))
+    with pytest.warns(UserWarning, match=r"'improved_diffusion' .* sigma 0\.25 and is sampled at 0\.5; certificates"):
+        another = sampled(make_job, tmp_path, other, sampling=SEQUENTIAL)
+    mine, theirs = run.manifest()["components"], another.manifest()["components"]
+    assert another.location.rpartition("/")[2] != run.location.rpartition("/")[2]
+    assert mine[0]["sha256"] == theirs[0]["sha256"]
+
+
+def test_a_run_is_deployed_and_attacked(run, capsys):
+    deployed = SmoothedClassifier.from_run(run.location)
+    assert deployed.base_classifier.components == run.manifest()["components"]
+    words = ["--run", run.location, "--costs", "uniform", "--pool.actors", "0", "--images", "1", "--radii", ".5"]
+    assert main(["attack", *words, "--steps", "2", "--noises", "2", "--n", "64"]) == 0
+    assert "1 image" in capsys.readouterr().out
+
+
+def test_a_plan_has_its_parts_and_its_price(model, tmp_path, capsys):
+    denoiser = model.denoisers[0]
+    words = ["--data.source", "digits", "--data.limit", "2", "--model.name", model.name, "--sampling.sigma", "0.5"]
+    words += ["--model.denoiser.name", "improved_diffusion", "--model.denoiser.pretrained", denoiser.pretrained]
+    words += ["--model.denoiser.args", str(SMALL)]
+    words += ["--sampling.n", "64", "--results", str(tmp_path), "--pool.actors", "0", "--time_one_batch", "true"]
+    assert main(["validate", "sample", *words]) == 2
+    assert "give model.denoiser.sigma" in capsys.readouterr().err
+    assert main(["validate", "sample", *words, "--model.denoiser.sigma", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "behind    improved_diffusion for sigma 0.5, 16 x 16 px" in out and "16 x 16 px, " in out
+
+
+def test_a_sigma_that_no_step_has_ends_before_anything_is_drawn(model, make_job, tmp_path):
+    other = replace(model, denoiser=replace(model.denoisers[0], sigma=1e-4))
+    with pytest.raises(UserError, match=r"no step of the 4000 .* sigma 0\.0001"):
+        sampled(make_job, tmp_path, other)
+
+
+def test_a_network_that_takes_noise_as_it_is_says_where_its_sigma_is_another(make_job, tmp_path):
+    args = {"sigma": 0.25, "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2, "hidden": 8}
+    made = load_base_classifier(ModelOptions("rrcm_base_patch4_32", 10, args=args))
+    torch.save(made.network.state_dict(), tmp_path / "n05.net")
+    asked = ModelOptions("rrcm_base_patch4_32", pretrained=f"{tmp_path}/n05.net", args=args)
+    with pytest.warns(UserWarning, match=r"sigma 0\.25 and is sampled at 0\.5; certificates hold"):
+        run = sampled(make_job, tmp_path, asked)
+    assert run.manifest()["components"][0]["args"]["sigma"] == 0.25 and len(run.votes()) == 3
