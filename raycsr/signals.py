@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_SECONDS = 0.1
@@ -80,7 +81,8 @@ def stops_held_back() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield arrived
         return
-    before, held_back = {number: signal.getsignal(number) for number in STOPS}, True
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in STOPS}
+    held_back = True
 
     def hold_back(number: int, frame: FrameType | None) -> None:
         if held_back:
