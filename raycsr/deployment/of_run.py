@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from raycsr.certification.answers import Answer, as_answer
@@ -64,11 +64,17 @@ def _named(manifest: Mapping[str, Any]) -> ModelOptions:
     try:
         in_front = noted.get("denoiser") or []
         in_front = [in_front] if isinstance(in_front, dict) else in_front
-        return ModelOptions(**{**noted, "denoiser": [DenoiserOptions(**one) for one in in_front]})
+        denoisers = [DenoiserOptions(**_known(DenoiserOptions, one)) for one in in_front]
+        return replace(ModelOptions(**_known(ModelOptions, noted)), denoiser=denoisers or None)
     except (AttributeError, TypeError) as error:
         raise UserError(
             f"the model in the manifest of this run is damaged ({error}); give its own by --model.name"
         ) from error
+
+
+def _known(options: type[ModelOptions | DenoiserOptions], noted: Mapping[str, Any]) -> dict[str, Any]:
+    """What was noted of these options; a later raycsr may have more of them."""
+    return {one.name: noted[one.name] for one in fields(options) if one.name in noted}
 
 
 def rule_of(run: Run, rule: str) -> Rule:

@@ -272,9 +272,9 @@ def load_training_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return content.get("training_state")
 
 
-def _of_type(value: Any, kind: type) -> Any:
+def _of_type(value: Any, kind: Any) -> Any:
     if not isinstance(value, kind):
-        raise TypeError(f"{str(value)[:40]!r} is no {kind.__name__}")
+        raise TypeError(f"{str(value)[:40]!r} is no {getattr(kind, '__name__', kind)}")
     return value
 
 
@@ -304,16 +304,19 @@ def _denoisers_of(path: str, content: dict[str, Any]) -> tuple[DenoiserContents,
     """The denoisers that a checkpoint of raycsr holds, in their order."""
     if content["format"] != BEHIND_DENOISERS:
         return ()
+    described = _of_type(content["denoisers"], list)
+    if not described:
+        raise ValueError("it says no denoisers")  # and a classifier alone is another one
     return tuple(
         DenoiserContents(
             path,
             _of_type(one["arch"], str),
             weights_in(path, {"state_dict": one["state_dict"]}, ema=False),
             args=_of_type(one["args"], dict),
-            sigma=None if one["sigma"] is None else _of_type(one["sigma"], float),
+            sigma=None if one["sigma"] is None else float(_of_type(one["sigma"], int | float)),
             input_size=None if one["input_size"] is None else _size(one["input_size"]),
         )
-        for one in _of_type(content["denoisers"], list)
+        for one in described
     )
 
 

@@ -156,8 +156,7 @@ class Trainer:
             generator: Source of the noise, on the model's device.
             costs: Cost matrix on the model's device, for objectives that use one; (m, m).
             options: Optimiser, schedule, precision.
-            part: Part that is trained: what stands behind the denoisers, if there are any, or these. The other stays as
-                it is, and in eval mode.
+            part: Part that is trained: the denoisers, or what is behind them. The other stays as it is, in eval mode.
 
         Raises:
             UserError: The options cannot be trained with.

@@ -226,6 +226,29 @@ def test_mistakes_are_told_in_one_line(options, words, tmp_path, monkeypatch):
     assert "\n" not in message and all(word in message for word in words), message
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("arch", [None, 3, "resnet", "a\nb", "x" * 999]),
+        ("args", [None, [], {"a": 1}, {1: 2}, {"depth": 3.5, "channels": 4}, {"depth": 4, "channels": 4}]),
+        ("sigma", ["", 0, -1.5, float("nan"), float("inf"), [0.5]]),
+        ("input_size", [0, [16], [0, 16], [16, 16, 16], ["a", "b"], [16.0, 16.0]]),
+        ("state_dict", [None, {}, {"0.weight": torch.zeros(4, 3, 3, 3)}, {"0.weight": 1}]),
+        (None, [None, [], {}, 3]),
+    ],
+)
+def test_a_denoiser_that_is_damaged_in_a_checkpoint_is_one_line_that_names_it(key, values, tmp_path):
+    path = tmp_path / "both.pt"
+    save_checkpoint(path, composition({"sigma": 0.25}))
+    for value in values:
+        content = torch.load(path, weights_only=True)
+        content["denoisers"] = value if key is None else [{**content["denoisers"][0], key: value}]
+        torch.save(content, tmp_path / "damaged.pt")
+        with pytest.raises(UserError, match=r"damaged\.pt") as caught:
+            load_base_classifier(str(tmp_path / "damaged.pt"))
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500, value
+
+
 def test_what_already_stands_behind_denoisers_takes_no_more(tmp_path):
     path = str(tmp_path / "both.pt")
     save_checkpoint(path, composition({}))

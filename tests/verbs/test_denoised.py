@@ -1,6 +1,7 @@
 """A classifier behind a denoiser, through the verbs: sampled, deployed, attacked, and trained behind it."""
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,26 @@ def test_a_run_is_deployed_by_its_manifest_and_kept_in_a_folder(run, tmp_path):
     assert again.base_classifier.components == deployed.base_classifier.components
     image = torch.zeros((1, 3, 8, 8), dtype=torch.uint8)
     assert len(again.certify(image, costs="seed:1")) > 0
+
+
+def test_what_a_later_raycsr_notes_of_a_model_is_passed_over_and_damage_is_named(run, tmp_path):
+    for i, (change, words) in enumerate([({"later": 1}, None), ({"denoiser": [3]}, "--model.name")]):
+        copy = shutil.copytree(run.location, tmp_path / "runs" / f"{i}")
+        manifest = json.loads((copy / "manifest.json").read_text())
+        manifest["config"]["model"] |= change
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        if words is None:
+            assert SmoothedClassifier.from_run(copy).base_classifier.components == manifest["components"]
+        else:
+            with pytest.raises(UserError, match=words):
+                SmoothedClassifier.from_run(copy)
+
+
+def test_whole_numbers_name_the_same_run(model, make_job, tmp_path):
+    """A sigma of 1 in a program is the 1.0 of a checkpoint."""
+    denoisers = [DenoiserOptions("dncnn", args=SMALL, sigma=sigma) for sigma in (1, 1.0)]
+    one, other = (load_base_classifier(replace(model, denoiser=asked)).components for asked in denoisers)
+    assert json.dumps(one) == json.dumps(other)
 
 
 def test_a_run_is_attacked_through_the_denoiser(run, capsys):

@@ -62,7 +62,7 @@ def at_point(config: TrainConfig, point: dict[str, Any]) -> TrainConfig:
         place: Any = nested
         for group in groups:
             place = place.get(group) if isinstance(place, dict) else None
-        open_ended = key.startswith(("objective.args.", "model.args."))
+        open_ended = key.startswith(("objective.args.", "model.args.", "model.denoiser.args."))
         if not isinstance(place, dict) or (last not in place and not open_ended) or groups[:1] == ["data"]:
             raise UserError(f"space has {key!r}, which is no option of a training: {nearest(key, _options(config))}")
         place[last] = value

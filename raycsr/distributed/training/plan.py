@@ -115,7 +115,7 @@ def _model(config: TrainConfig, num_classes: int | None) -> BaseClassifier:
             "model.denoiser.name, one of `raycsr ls denoisers`"
         )
     for one in model.in_front:
-        one.sigma = config.sigma
+        one.sigma = float(config.sigma)
     return model
 
 

@@ -3,13 +3,14 @@
 f may be classifier o denoiser (Salman et al., NeurIPS 2020), and any theorem about f holds for it as it stands.
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import torch
 
-from raycsr.errors import UserError, nearest
+from raycsr.errors import UserError, behind, nearest, shown
 from raycsr.extensions import Extensions
 from raycsr.models.denoisers.denoiser import RESIZING, Denoiser, DenoiserContents, resized
 from raycsr.models.denoisers.diffusers_folder import DiffusersModel, diffusers_in
@@ -77,7 +78,7 @@ def find_denoiser(arch: str) -> type[Denoiser]:
         UserError: None has it, or the package that adds it is broken.
     """
     if not is_denoiser(arch):
-        raise UserError(f"unknown denoiser {arch!r}: {nearest(arch, denoiser_archs())}")
+        raise UserError(f"unknown denoiser {shown(arch)}: {nearest(arch, denoiser_archs())}")
     return denoiser_archs()[arch]
 
 
@@ -102,7 +103,7 @@ def create_denoiser(
         UserError: There is no such architecture, its arguments do not fit, or it needs a sigma.
     """
     kind = find_denoiser(arch)
-    if sigma is not None and not sigma > 0:
+    if sigma is not None and not 0 < sigma < math.inf:
         raise UserError(f"model.denoiser.sigma is {sigma}: give the noise level that it is made for, above 0.")
     if kind.needs_sigma and sigma is None:
         raise UserError(f"denoiser {arch!r} takes the noise level as an input: give model.denoiser.sigma.")
@@ -128,12 +129,14 @@ def assemble_denoiser(
     Raises:
         UserError: What the file says does not hold together, or contradicts the user.
     """
-    kind, path = find_denoiser(contents.arch), contents.path
-    said = contents.sigma
-    if sigma is not None and said is not None and sigma != said and not kind.needs_sigma:
-        raise UserError(f"the denoiser in {path} is made for sigma {said:g}, and model.denoiser.sigma is {sigma:g}.")
+    path, said = contents.path, contents.sigma
     size = contents.input_size if input_size is None else (input_size, input_size)
-    made = create_denoiser(contents.arch, contents.args, sigma=said if sigma is None else sigma, input_size=size)
+    try:
+        made = create_denoiser(contents.arch, contents.args, sigma=said if sigma is None else sigma, input_size=size)
+    except UserError as error:
+        raise behind(f"{path}: ", error) from error
+    if sigma is not None and said is not None and sigma != said and not made.needs_sigma:
+        raise UserError(f"the denoiser in {path} is made for sigma {said:g}, and model.denoiser.sigma is {sigma:g}.")
     weights = unwrapped(contents.weights, made.network.state_dict().keys())
     fix = "give model.denoiser.name ARCH and model.denoiser.pretrained FILE, with args as in training"
     load_weights(path, f"denoiser {contents.arch}", made.network, weights, fix=fix)

@@ -1,5 +1,6 @@
 """What a denoiser is, of whatever kind: a part in front of the classifier, pixels -> pixels."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -67,8 +68,8 @@ class Denoiser(nn.Module):
     ) -> None:
         """Creates a denoiser with random weights; its attributes say what the arguments are."""
         super().__init__()
-        self.arch, self.args = arch, dict(args or {})
-        self.sigma, self.input_size = sigma, input_size
+        self.arch, self.args = arch, json.loads(json.dumps(args or {}))  # as its checkpoint and its run have them
+        self.sigma, self.input_size = None if sigma is None else float(sigma), input_size
         self.network = self.build(**{**self.archs[arch], **self.args})
 
     @classmethod
