@@ -81,14 +81,14 @@ def stops_held_back() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield arrived
         return
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in STOPS}
+    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in STOPS}
     held_back = True
 
     def hold_back(number: int, frame: FrameType | None) -> None:
         if held_back:
             arrived.append(number)
         else:  # a stop raised while the handlers were put back, and left this one
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.Signals(number)])
             signal.raise_signal(number)
 
     try:
