@@ -36,7 +36,7 @@ from raycsr.reports.document import (
 )
 from raycsr.reports.findings import Findings
 from raycsr.reports.headlines import costly_mistakes, headlines
-from raycsr.reports.notes import TERMS, notes_on
+from raycsr.reports.notes import GLOSSARY, notes_on
 from raycsr.reports.stand import stands_on
 from raycsr.reports.sureness import EXPLAINED as SURENESS
 from raycsr.reports.sureness import plot_sureness
@@ -57,14 +57,18 @@ def compose(found: Findings) -> Document:
         "Certified robustness",
         [
             Section("In short", headlines(looked_at, found.points, found.radius)),
-            Section("How to read this", [Details(lambda: [Notes(TERMS)]), Notes(notes_on(found))]),
             Section("What this stands on", [stands_on(found.sets)]),
+            Section("How to read this", [Notes(notes_on(found)), Details(_glossary)]),
             Section("All numbers", [summary_table(found.table)]),
             Details(partial(_sureness, found)),
             Details(partial(_a_radius, found)),
             *(_of_costs(found, costs, looked_at[costs]) for costs in dict.fromkeys(one.costs for one in found.sets)),
         ],
     )
+
+
+def _glossary() -> list[Block]:
+    return [Section("Twelve words", [Notes([f"{word}: {meaning}" for word, meaning in GLOSSARY.items()])], folded=True)]
 
 
 def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Section:
@@ -78,18 +82,22 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Se
     at, ranked = f"at radius {found.radius:g}", rank_points(found.points[found.points["costs"] == costs])
     blocks: list[Block] = [Paragraph(costly_mistakes(looked_at[0]))]
     if len(ranked) > 1:
-        blocks.append(Details(lambda: [Section(f"Ranking {at}", _ranking(found, ranked))]))
-    blocks.append(Details(lambda: [Section("Certified curves", _curves(found, costs))]))
+        blocks.append(Details(lambda: [Section(f"Ranking {at}", _ranking(found, ranked), folded=True)]))
+    blocks.append(Details(lambda: [Section("Certified curves", _curves(found, costs), folded=True)]))
     attacked = _attacked(found, costs)
     if attacked:
-        blocks.append(Section("Attacks", attacked))
+        blocks.append(Section("Attacks", attacked, folded=True))
     if len(ranked) > 1:
-        blocks.append(Section(f"Front {at}", _front(found.compared[found.compared["costs"] == costs])))
+        points = found.compared[found.compared["costs"] == costs]
+        blocks.append(Section(f"Front {at}", _front(points), folded=True))
     if len(ranked):
-        blocks.append(Details(lambda: [Section(f"Pairs of classes {at}", _pairs(found, costs, looked_at))]))
-    blocks.append(Details(lambda: [Section("Recall of each class", _recalls(looked_at))]))
+        blocks.append(
+            Details(lambda: [Section(f"Pairs of classes {at}", _pairs(found, costs, looked_at), folded=True)])
+        )
+    blocks.append(Details(lambda: [Section("Recall of each class", _recalls(looked_at), folded=True)]))
     if len(ranked):
-        blocks.append(Details(lambda: [Section(f"The costliest images {at}", _costliest(looked_at[-1], found.radius))]))
+        worst = partial(_costliest, looked_at[-1], found.radius)
+        blocks.append(Details(lambda: [Section(f"The costliest images {at}", worst(), folded=True)]))
     return Section(f"Costs: {costs}", blocks)
 
 
@@ -99,7 +107,7 @@ def _sureness(found: Findings) -> list[Block]:
     if picture is None:
         return []
     described = "How many images are answered rightly by each share of votes"
-    return [Section("How sure the answers are", [Paragraph(SURENESS), Picture(picture, described)])]
+    return [Section("How sure the answers are", [Paragraph(SURENESS), Picture(picture, described)], folded=True)]
 
 
 def _a_radius(found: Findings) -> list[Block]:
@@ -122,7 +130,7 @@ def _a_radius(found: Findings) -> list[Block]:
             blocks.append(Paragraph(f"{name} cannot be shown: {picture}"))
         else:
             blocks.append(gallery(picture, name, perturbed(picture, name, radius=found.radius, sigma=sigma)))
-    return [Section(f"What a radius of {found.radius:g} looks like", blocks)]
+    return [Section(f"What a radius of {found.radius:g} looks like", blocks, folded=True)]
 
 
 def _ranking(found: Findings, ranked: pd.DataFrame) -> list[Block]:

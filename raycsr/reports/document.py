@@ -4,7 +4,7 @@ A block says what is shown and never how: texts in it are as they are, whatever 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 NOT_RECORDED = "not recorded"  # what tables say of a fact that is ""
 
@@ -30,10 +30,12 @@ class Column:
     Attributes:
         title: Header of the column.
         numeric: Whether its cells are numbers, which stand to the right.
+        key: Whether its cells say what a row is about: where a table is too wide for a page, each part of it has them.
     """
 
     title: str
     numeric: bool = False
+    key: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,11 @@ class Facts:
 
     Attributes:
         of: Label of a thing -> name of a fact -> what it is, "" where that is not recorded.
+        links: Label of a thing -> URI of its folder; only the page has links.
     """
 
     of: Mapping[str, Mapping[str, str]]
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def table(self) -> Table:
         """A row a fact, a column a thing."""
@@ -104,10 +108,11 @@ class Details:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it, sections of their own among it."""
+    """A heading and what stands below it, sections of their own among it; a page shows a folded one when asked to."""
 
     title: str
     blocks: Sequence["Block"]
+    folded: bool = False
 
 
 @dataclass(frozen=True)

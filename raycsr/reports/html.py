@@ -1,7 +1,7 @@
 """Documents as one self-contained web page: no script, no network, every text escaped, pictures as data: URIs."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape as escape_markup
 
 from raycsr.errors import printable
@@ -19,6 +19,12 @@ from raycsr.reports.document import (
     Table,
 )
 
+_PAGE = 1130  # px that a table has on a page, at most
+_TELEPHONE = 340
+_CHARACTER = 8.2  # px of a table's character, and what stands around a cell
+_PADDING = 22.0
+_FACTS = 220  # px of the facts of a run
+
 
 def as_html(document: Document) -> str:
     """A whole HTML document with a table of contents.
@@ -28,8 +34,8 @@ def as_html(document: Document) -> str:
 
     Returns:
         The text of a file. It asks no server for anything, which its content security policy forbids, too; it is
-        light or dark as the reader's system is; tables and pictures that are wider than the screen scroll by
-        themselves.
+        light or dark as the reader's system is. A table that is too wide is cut into several of fewer columns; on a
+        telephone it scrolls by itself, and says so.
     """
     blocks = _made(document.blocks)
     body = "".join(_block(block, f"s{i}", level=2) for i, block in enumerate(blocks, 1))
@@ -58,8 +64,8 @@ def _made(blocks: Sequence[Block]) -> list[Block]:
         match block:
             case Details(make):
                 made += _made(make())
-            case Section(title, within):
-                made.append(Section(title, _made(within)))
+            case Section(title, within, folded):
+                made.append(Section(title, _made(within), folded))
             case _:
                 made.append(block)
     return made
@@ -77,9 +83,13 @@ def _contents(blocks: Sequence[Block], place: str) -> str:
 
 def _block(block: Block, place: str, level: int) -> str:
     match block:
-        case Section(title, blocks):
+        case Section(title, blocks, folded):
             below = "".join(_block(one, f"{place}-{i}", level + 1) for i, one in enumerate(blocks, 1))
-            return f'<section id="{place}">\n<h{level}>{escape(title)}</h{level}>\n{below}</section>\n'
+            heading = f"<h{level}>{escape(title)}</h{level}>"
+            if folded:  # a browser that is led to what is inside unfolds it
+                inside = f'<section id="{place}">\n{below}</section>'
+                return f"<details>\n<summary>{heading}</summary>\n{inside}\n</details>\n"
+            return f'<section id="{place}">\n{heading}\n{below}</section>\n'
         case Paragraph(text):
             return f"<p>{escape(text)}</p>\n"
         case Notes(lines):
@@ -87,7 +97,7 @@ def _block(block: Block, place: str, level: int) -> str:
         case Table():
             return _table(block)
         case Facts():
-            return _table(block.table())
+            return _facts(block)
         case Picture(png, description):
             return f'<div class="wide picture" tabindex="0">{_image(png, description)}</div>\n'
         case Gallery(pictures):
@@ -98,13 +108,54 @@ def _block(block: Block, place: str, level: int) -> str:
 
 def _table(table: Table) -> str:
     """Columns of numbers stand to the right, their headers too."""
-    style = [' class="number"' if column.numeric else "" for column in table.columns]
-    titles = [column.title for column in table.columns]
-    header = "".join(f'<th scope="col"{way}>{escape(title)}</th>' for title, way in zip(titles, style, strict=True))
-    body = "".join(f"<tr>{_cells(row, style)}</tr>\n" for row in table.rows)
-    marks = f"<p>{escape(table.marks)}</p>\n" if table.marks else ""
+    widths = [_width(column.title, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)]
+    parts = "".join(_part(table, part, sum(widths[i] for i in part)) for part in _parts(table, widths))
+    return parts + (f"<p>{escape(table.marks)}</p>\n" if table.marks else "")
+
+
+def _facts(facts: Facts) -> str:
+    """Texts are broken anywhere, so that a few runs stand side by side; their titles lead to them."""
+    table = facts.table()
+    return _part(table, range(len(table.columns)), _FACTS * len(facts.of), " facts", facts.links)
+
+
+def _width(title: str, cells: Sequence[str]) -> float:
+    """How wide a column is in px, about: titles are broken between words, cells are not."""
+    return _PADDING + _CHARACTER * max(map(len, [*title.split(), *cells]), default=0)
+
+
+def _parts(table: Table, widths: Sequence[float]) -> list[list[int]]:
+    """The columns of each of the tables that one is cut into: as many as there is room for, and the keys in all."""
+    keys = [i for i, column in enumerate(table.columns) if column.key]
+    if not keys or sum(widths) <= _PAGE:
+        return [list(range(len(widths)))]
+    parts: list[list[int]] = []
+    room = 0.0
+    for i in (i for i in range(len(widths)) if i not in keys):
+        if not parts or widths[i] > room:
+            parts.append(list(keys))
+            room = _PAGE - sum(widths[key] for key in keys)
+        parts[-1].append(i)
+        room -= widths[i]
+    return parts
+
+
+def _part(
+    table: Table, part: Sequence[int], width: float, kind: str = "", links: Mapping[str, str] | None = None
+) -> str:
+    """Some columns of a table, of a width in px; it scrolls, and says so, where that is too much."""
+    columns = [table.columns[i] for i in part]
+    style = [' class="number"' if column.numeric else "" for column in columns]
+    titles = [_linked(column.title, links or {}) for column in columns]
+    header = "".join(f'<th scope="col"{way}>{title}</th>' for title, way in zip(titles, style, strict=True))
+    body = "".join(f"<tr>{_cells([row[i] for i in part], style)}</tr>\n" for row in table.rows)
+    scrolls = " over" if width > _PAGE else " narrow" if width > _TELEPHONE else ""
     shown = f"<table>\n<thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table>"
-    return f'<div class="wide" tabindex="0">{shown}</div>\n{marks}'
+    return f'<div class="wide{kind}{scrolls}" tabindex="0">{shown}</div>\n'
+
+
+def _linked(title: str, links: Mapping[str, str]) -> str:
+    return f'<a href="{escape(links[title])}">{escape(title)}</a>' if title in links else escape(title)
 
 
 def _cells(row: Sequence[str], style: Sequence[str]) -> str:
@@ -139,10 +190,20 @@ nav { background: var(--shade); padding: .5rem 1rem; border-radius: .5rem; }
 nav ul { padding-left: 1.2rem; margin: .3rem 0; max-width: none; }
 nav > ul { columns: 16rem; }
 nav > ul > li { break-inside: avoid; }
+details > summary { cursor: pointer; margin: 1rem 0; }
+details > summary > * { display: inline; border: 0; }
+details > section { scroll-margin-top: 4rem; }
+@media print { details::details-content { content-visibility: visible; height: auto; } }
 .wide { overflow: auto; max-width: 100%; max-height: 75vh; margin: 1rem 0; }
+.over::before { content: "\\21c4  scroll this table sideways"; }
+@media (max-width: 50rem) { .narrow::before { content: "\\21c4  scroll this table sideways"; } }
+.wide::before { position: sticky; left: 0; color: var(--quiet); font-size: .8rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-th { background: var(--shade); position: sticky; top: 0; }
+th { white-space: normal; vertical-align: bottom; background: var(--shade); position: sticky; top: 0; }
+.facts { max-height: none; }
+.facts td { white-space: normal; overflow-wrap: anywhere; min-width: 6.5rem; }
+.facts td + td { min-width: 11rem; }
 .number { text-align: right; }
 tbody tr:hover { background: var(--shade); }
 .picture { background: #fff; border-radius: .4rem; max-height: none; }

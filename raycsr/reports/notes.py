@@ -12,21 +12,27 @@ from raycsr.reports.findings import Findings
 from raycsr.reports.statements import statements_in_words
 from raycsr.results import seen_images_of
 
-TERMS = [
-    "Certified at radius r: no perturbation of the image whose L2 norm is at most r changes what is certified.",
-    "certified acc.: of all images, the share that is answered rightly, and stays so. Standard: as published tables "
-    "have it, by the share of the answer alone, which must exceed 1/2. Multiclass: of the argmax, by the shares of the "
-    "answer and of its runner-up, so that no majority is needed; argmax accuracy is what it can reach.",
-    "coverage: of all images, the share that is answered: what is said there is proven. An answer such as majority "
-    "abstains where the share of its class does not exceed a threshold; that is never a costly mistake, nor right, and "
-    "an adversary can force it.",
-    "rob_cs: of the images on which some mistake is costly, the share on which no perturbation makes a costly one.",
-    "images, sensitive images, target images: how many the numbers beside them stand on: all, those on which some "
-    "mistake is costly, those of classes that are costly to answer.",
-    "rob_cost, worst cost: the mean of the costs that are not ruled out, and of the largest of them. Less is better.",
-    "seed recall, target recall: the share answered rightly of the classes with costly mistakes, and of the classes "
-    "that are costly to answer. Read them beside rob_cs: a model that calls everything a cat never mistakes a cat.",
-]
+GLOSSARY = {
+    "base classifier": "the network, with its decision rule: it votes on noisy copies of an image.",
+    "smoothed classifier": "what is certified, and what to deploy: it answers the class with most votes.",
+    "sigma (σ)": "the standard deviation of the noise, in units in which black is 0 and white is 1.",
+    "radius": "how far an image may be changed: the L2 size of the change, in the same units.",
+    "certified at radius r": "no change of L2 size r or less makes it false. Of one image it is false with probability "
+    "alpha at most; a guaranteed share is one that, with a stated probability, truly holds of these very images.",
+    "true class and costly answer": "a mistake is costly from a true class (a seed class; the sensitive images are of "
+    "these) to an answer (a target class; the target images are of these).",
+    "rob_cs": "of the sensitive images, the share on which no change makes a costly mistake.",
+    "rob_cost, worst cost": "the mean of the costs that are not ruled out, and of the largest of them: less is better.",
+    "accuracy": "of all images, the share that is provably answered rightly where nobody changes them; argmax accuracy "
+    "counts the class with most votes, whatever its share.",
+    "certified accuracy": "of all images, the share that is answered rightly, and stays so. Standard: as published "
+    "tables have it, by the share of the answer alone, which must exceed 1/2. Multiclass: of the argmax, by the shares "
+    "of the answer and of its runner-up, so that no majority is needed.",
+    "coverage": "of all images, the share that is answered; of the others it abstains, as for a person to look at. "
+    "That is never a costly mistake, nor right, and an adversary can force it.",
+    "recall": "of the images of a class, the share that is answered rightly; read it beside rob_cs, for what calls "
+    "everything a cat never mistakes a cat.",
+}
 
 
 def notes_on(found: Findings) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,11 @@ def stands_on(sets: Sequence[Certified]) -> Facts:
     labels = dict.fromkeys(one.run for one in sets)
     today = datetime.now(UTC).date().isoformat()
     reported = {"reported": f"{today} by raycsr {version('raycsr')}"}
-    return Facts({label: _facts([one for one in sets if one.run == label]) | reported for label in labels})
+    places = {one.run: one.location for one in sets if "://" not in one.location}
+    return Facts(
+        {label: _facts([one for one in sets if one.run == label]) | reported for label in labels},
+        {label: Path(place).absolute().as_uri() for label, place in places.items()},
+    )
 
 
 def _facts(sets: Sequence[Certified]) -> dict[str, str]:

@@ -29,6 +29,7 @@ def shown_in(table: str) -> list[str]:
 
 
 _TEXTS = ("run", "costs", "rule")
+_KEYS = (*_TEXTS, "radius")  # what a row is about
 _SHOWN = (*_TEXTS, "radius", *_of_metrics(METRICS, guaranteed=True))
 _TITLES = {
     **{one.count: one.title for one in (metric.population for metric in METRICS.values()) if one.count},
@@ -71,7 +72,7 @@ def ranking_table(ranked: pd.DataFrame, against: Sequence[float] | None = None) 
     beside = [name for name in _RANKED if name not in (metric, "num_sensitive")]
     table = _table(ranked, ["run", "rule", "num_sensitive", metric, *beside])
     rows = [[f"{place}", *row] for place, row in zip(ranked["place"], table.rows, strict=True)]
-    table = Table([Column("", numeric=True), *table.columns], rows, table.marks)
+    table = Table([Column("", numeric=True, key=True), *table.columns], rows, table.marks)
     if against is not None:
         table = _beside(table, Column("against the first"), ["", *map(told_apart, against)])
     if ranked["within_budget"].all():
@@ -98,8 +99,8 @@ def equal_accuracy_table(equal: pd.DataFrame) -> Table:
     """What `at_equal_accuracy` returns: a row a costs and run, a column a loss of accuracy."""
     losses = [f"accuracy -{loss:g}" if loss else "same accuracy" for loss in equal["loss"].unique()]
     columns = [
-        Column("costs"),
-        Column("run"),
+        Column("costs", key=True),
+        Column("run", key=True),
         *(Column(title, numeric=True) for title in ("sensitive images", *losses)),
     ]
     rows = []
@@ -120,7 +121,7 @@ def without(table: Table, title: str) -> Table:
 
 def column(name: str) -> Column:
     """The column of a number, or of what a row is about, by its name in a summary."""
-    return Column(_TITLES.get(name, name.replace("_", " ")), numeric=name not in _TEXTS)
+    return Column(_TITLES.get(name, name.replace("_", " ")), numeric=name not in _TEXTS, key=name in _KEYS)
 
 
 def cell(row: Mapping[Hashable, Any], name: str) -> str:

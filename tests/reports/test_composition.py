@@ -3,10 +3,10 @@
 import base64
 import io
 import re
-import shutil
 import subprocess
 from html import escape, unescape
 
+import browser
 import numpy as np
 import pytest
 from handmade import NEVER_B, NO_B, PLAIN, write_photographs, write_run
@@ -16,7 +16,7 @@ from raycsr import CostMatrix
 from raycsr.verbs.report import report
 
 EVIL = '<img src="http://evil.example/x.png">'
-FIRST = ["How to read this", "What this stands on", "All numbers"]
+FIRST = ["What this stands on", "How to read this", "All numbers"]
 OF_RUNS = [
     "In short",
     *FIRST,
@@ -70,7 +70,7 @@ def test_each_cost_matrix_has_its_section_with_everything(page, tmp_path):
     text = page(run.location)
     assert headings(text, 1) == ["Certified robustness"]
     assert headings(text, 2) == [*OF_RUNS, "Costs: pair:a/b", "Costs: uniform"]
-    assert headings(text, 3) == SECTIONS * 2
+    assert headings(text, 3) == ["Twelve words", *SECTIONS * 2]
     assert "Costly mistakes: images of a taken for b." in text
     assert "Costly mistakes: images of any class taken for any other class." in text
     pair, uniform = text.split("<h2>")[7:]
@@ -90,7 +90,9 @@ def test_a_ranking_says_what_is_told_apart_from_the_first(page, tmp_path):
     answers = {"argmax": PLAIN, "offset:1*pair:a/b": NO_B, "offset:2*pair:a/b": NEVER_B}
     ranking = section(page(write_run(tmp_path, "m.pt", answers, times=10).location), SECTIONS[0])
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in ranking.split("<tbody>")[1].split("</tr>")[:3]]
-    said = {row[2]: row[-2] for row in rows}
+    last = ranking.split("<tbody>")[-1].split("</tr>")[:3]  # of the parts into which a wide table is cut
+    ends = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in last]
+    said = {row[2]: end[-2] for row, end in zip(rows, ends, strict=True)}
     # 2 / 2^10 for ten images of one kind, and three pairs
     assert said["argmax"] == "differs (p 0.0059)" and said["offset:2*pair:a/b"] == "not told apart (p 1)"
     assert said["offset:1*pair:a/b"] == "" and rows[0][2] == "offset:1*pair:a/b"
@@ -126,7 +128,7 @@ def test_one_set_has_no_ranking_and_nothing_costly_no_images(page, tmp_path):
     run.certify("pair:a/b", run.costs("pair:a/b"), 0.01)
     text = page(run.location)
     assert headings(text, 2)[6:] == ["Costs: nothing.csv", "Costs: pair:a/b"]
-    assert headings(text, 3) == [SECTIONS[1], SECTIONS[4], SECTIONS[1], *SECTIONS[3:]]
+    assert headings(text, 3) == ["Twelve words", SECTIONS[1], SECTIONS[4], SECTIONS[1], *SECTIONS[3:]]
     assert "No mistake is costly." in text
     assert "there is no image on which a costly mistake is left" in section(text, SECTIONS[5])
 
@@ -135,11 +137,11 @@ def test_a_published_table_has_curves_recalls_and_numbers(page, tmp_path):
     tsv = tmp_path / "sigma_0.50.tsv"
     tsv.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.5\t1\t0:1\n3\t0\t-1\t0.0\t0\t0:1\n")
     text = page(tsv)
-    assert headings(text, 3) == [SECTIONS[1], SECTIONS[4]]
+    assert headings(text, 3) == ["Twelve words", SECTIONS[1], SECTIONS[4]]
     assert "it has no votes to certify costs from" in text
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+@pytest.mark.skipif(browser.MISSING, reason="no chromium")
 def test_a_browser_shows_the_page_and_asks_for_nothing(page, tmp_path):
     photographs = write_photographs(tmp_path / "photographs")
     run = write_run(
@@ -157,3 +159,32 @@ def test_a_browser_shows_the_page_and_asks_for_nothing(page, tmp_path):
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     assert headings(shown, 2) == [*OF_RUNS, "Costs: uniform"]
     assert "evil.example" not in log.read_text()
+
+
+@pytest.mark.skipif(browser.MISSING, reason="no chromium")
+def test_no_text_is_cut_or_over_another_or_faint(page, tmp_path):
+    """Of two runs, three rules and two matrices; class names are long, and everything that is folded is opened."""
+    photographs = write_photographs(tmp_path / "photographs")
+    names = ["malignant melanoma of the skin", "benign naevus", "seborrhoeic keratosis, irritated"]
+    answers = {"argmax": PLAIN, "offset:1*pair:a/b": NEVER_B, "offset:2*pair:a/b": NO_B}
+    of = {"photographs": photographs, "class_names": names, "certify_under": (f"pair:{names[0]}/{names[1]}", "uniform")}
+    runs = [write_run(tmp_path, f"{name}.pt", answers, **of) for name in ("resnet50-gaussian", "resnet50-margin_cs")]
+    page(*(run.location for run in runs))
+    for width in (1200, 390):
+        for dark in (False, True):
+            assert browser.faults(tmp_path / "out" / "report.html", width=width, dark=dark) == [], (width, dark)
+
+
+@pytest.mark.skipif(browser.MISSING, reason="no chromium")
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ("<p style='white-space: nowrap; overflow: hidden'>" + "long " * 99 + "</p>", "cut: long"),
+        ("<div class='wide' style='overflow: auto; white-space: nowrap'>" + "long " * 99 + "</div>", "without a hint"),
+        ("<p>below</p><p style='margin-top: -2.5rem'>above</p>", "over each other: below | above"),
+        ("<p style='color: #aaa; background: #fff'>faint</p>", "contrast 2.3: faint"),
+    ],
+)
+def test_the_browser_sees_what_it_looks_for(tmp_path, body, fault):
+    (tmp_path / "page.html").write_text(f"<!doctype html><body style='background: #fff'>{body}")
+    assert any(fault in found for found in browser.faults(tmp_path / "page.html", width=390, dark=False))

@@ -110,6 +110,28 @@ def test_columns_of_numbers_stand_to_the_right():
     assert Page(as_html(Document("Report", [Table(columns, [])]))).texts_of("th") == ["run", "rob_cs"]
 
 
+def test_a_table_that_is_too_wide_is_cut_into_several_that_say_what_a_row_is_about():
+    numbers = [Column(f"number {i}", numeric=True) for i in range(20)]
+    columns = [Column("run", key=True), *numbers]
+    page = Page(as_html(Document("Report", [Table(columns, [["m.pt", *["0.500 [0.326, 0.674]"] * 20]], "† a mark")])))
+    titles = page.texts_of("th")
+    assert titles.count("run") == page.texts_of("td").count("m.pt") == len(page.of("table")) == 4
+    assert [title for title in titles if title != "run"] == [column.title for column in numbers]
+    assert page.texts_of("p") == ["† a mark"] and page.texts_of("td").count("0.500 [0.326, 0.674]") == 20
+
+
+def test_a_folded_section_is_led_to_by_what_is_inside():
+    page = Page(as_html(Document("Report", [Section("Costs", [Section("Curves", [Paragraph("one")], folded=True)])])))
+    order = [tag for tag, _ in page.elements if tag in ("details", "summary", "h3", "section")]
+    assert order == ["section", "details", "summary", "h3", "section"]
+    assert [link["href"] for link in page.of("a")] == [f"#{section['id']}" for section in page.of("section")]
+
+
+def test_a_run_is_linked():
+    page = Page(as_html(Document("Report", [Facts({"a & b": {"n": "1"}}, {"a & b": "file:///r/a%20&%20b"})])))
+    assert page.of("a")[0]["href"] == "file:///r/a%20&%20b" and page.texts_of("a") == ["a & b"]
+
+
 def test_facts_are_a_row_each_and_what_is_not_recorded_is_said():
     page = Page(as_html(Document("Report", [Facts({"a.pt": {"n": "1,000"}, "b.tsv": {"n": ""}})])))
     assert (page.texts_of("th"), page.texts_of("td")) == (["a.pt", "b.tsv"], ["n", "1,000", "not recorded"])
@@ -119,5 +141,7 @@ def test_wide_parts_scroll_by_themselves_and_the_page_is_light_or_dark():
     text = as_html(Document("Report", [Table([Column("a")], [["b"]]), Picture(b"png", "c")]))
     page = Page(text)
     assert [box["class"] for box in page.of("div")] == ["wide", "wide picture"]
+    wide = as_html(Document("Report", [Table([Column("a" * 90)], [["b"]])]))
+    assert [box["class"] for box in Page(wide).of("div")] == ["wide narrow"] and "sideways" in wide
     assert ".wide { overflow: auto;" in text and "prefers-color-scheme: dark" in text
     assert {"width=device-width, initial-scale=1", "light dark"} <= {meta.get("content") for meta in page.of("meta")}
