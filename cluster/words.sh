@@ -7,6 +7,7 @@ export DATA=       # the images: s3://bucket/imagenet/val
 export CHECKPOINT= # the classifier: s3://bucket/resnet50_sigma050.pth.tar
 export RESULTS=    # where results go: s3://bucket/results
 export DEPLOYED=   # the service alone: what SmoothedClassifier.save wrote, s3://bucket/deployed
+export LOGS_BUCKET= # extras/logs alone: a bucket's name, without s3://
 export ACCOUNT=    # AWS alone: the account of the roles, 123456789012
 export REGION=     # AWS alone: eu-central-1
 

@@ -1,8 +1,10 @@
 """What is installed is all that help and output name: a wheel is built of this checkout, and looked into."""
 
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
@@ -52,6 +54,45 @@ def test_what_is_installed_prints_its_configs(wheel):
         command = [sys.executable, "-m", "raycsr", "configs", *words]
         done = subprocess.run(command, cwd=wheel, capture_output=True, text=True, env={"PYTHONPATH": str(wheel)})
         assert done.returncode == 0 and wanted in done.stdout, done.stderr
+
+
+@pytest.fixture
+def installed(wheel, tmp_path):
+    """Programs of a fresh environment with the wheel itself, beside the packages that are present here."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (packages,) = (environment / "lib").glob("python*/site-packages")
+    present = sysconfig.get_path("purelib")
+    (packages / "present.pth").write_text(f"{present}\n")  # its own .pth files, of a checkout maybe, are not read
+    (file,) = (wheel.parent / "dist").glob("*.whl")
+    pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", "--ignore-installed", file], check=True)
+    return environment / "bin"
+
+
+def run(installed, folder, *words):
+    """A program of the environment, run where there is no checkout; its standard output."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([installed / words[0], *words[1:]], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_pip_installs_helps_and_prints_configs_where_there_is_no_checkout(installed, tmp_path):
+    where = run(installed, tmp_path, "python", "-c", "import raycsr; print(raycsr.__file__)")
+    assert Path(where.strip()).is_relative_to(installed.parent)
+    assert "--results" in run(installed, tmp_path, "raycsr", "sample", "--help")
+    assert "digits-sweep.yaml" in run(installed, tmp_path, "raycsr", "configs")
+    assert run(installed, tmp_path, "raycsr", "configs", "digits") == (ROOT / "jobs/configs/digits.yaml").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)  # two minutes of an idle machine
+def test_the_quickstart_runs_from_what_pip_installs(installed, tmp_path):
+    said = run(installed, tmp_path, "raycsr", "quickstart")
+    assert "raycsr certify --run" in said
+    listed = run(installed, tmp_path, "raycsr", "ls", "results")
+    assert "finished" in listed and (tmp_path / "results" / "digits").is_dir()
 
 
 def test_configs_are_listed_and_printed_as_they_are(capsys):

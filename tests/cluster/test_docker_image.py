@@ -36,6 +36,14 @@ def test_every_run_of_the_image_is_a_shell_command():
         subprocess.run(["bash", "-n"], input=line, text=True, check=True)
 
 
+def test_the_locked_requirements_are_all_that_the_project_and_its_service_ask_for():
+    lines = [line for line in (CLUSTER / "requirements.txt").read_text().splitlines() if line[0] != "#"]
+    locked = {one.name.lower(): one.specifier for one in map(Requirement, lines)}
+    for one in map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["serve"]]):
+        (pin,) = locked[one.name.lower()]
+        assert pin.operator == "==" and one.specifier.contains(pin.version), one.name
+
+
 def test_what_is_cached_is_below_the_one_place_that_pods_can_write():
     (caches,) = (shlex.split(argument) for name, argument in instructions() if "CACHE" in argument and name == "ENV")
     assert {word.partition("=")[2].split("/")[1] for word in caches} == {"tmp"}

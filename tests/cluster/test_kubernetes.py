@@ -169,6 +169,45 @@ def test_the_service_is_what_ray_serve_and_its_application_understand(tmp_path):
     assert clients["name"] == "RAYCSR_CLIENTS" and "secretKeyRef" in clients["valueFrom"]
 
 
+def test_whatever_stands_beside_ray_in_a_pod_is_locked_too_and_mounts_what_there_is(tmp_path):
+    for pod in pods_of(cluster_of(built(tmp_path, "eks", "job", EXTRAS))):
+        ray, beside = pod["spec"]["containers"]
+        assert beside["securityContext"].items() >= locked.items()
+        mounts = {mount["mountPath"]: mount for one in (ray, beside) for mount in one["volumeMounts"]}
+        assert {mount["name"] for mount in mounts.values()} == {volume["name"] for volume in pod["spec"]["volumes"]}
+        assert mounts["/tmp/ray"] == {"name": "ray-logs", "mountPath": "/tmp/ray", "readOnly": True}
+        assert {"name": "ray-logs", "mountPath": "/tmp/ray"} in ray["volumeMounts"]
+
+
+def test_kueue_holds_the_job_and_has_room_for_all_of_it(tmp_path):
+    resources = built(tmp_path, "eks", "job", EXTRAS)
+    job, spec = resources["RayJob/imagenet"], cluster_of(resources)
+    queue = job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+    assert job["metadata"]["annotations"] == {"kueue.x-k8s.io/elastic-job": "true"}  # the cluster grows meanwhile
+    assert spec["enableInTreeAutoscaling"] and not any(name.startswith("RayCluster") for name in resources)
+    of_queue = resources[f"ClusterQueue/{resources[f'LocalQueue/{queue}']['spec']['clusterQueue']}"]["spec"]
+    (group,) = of_queue["resourceGroups"]
+    (flavor,) = group["flavors"]
+    assert f"ResourceFlavor/{flavor['name']}" in resources
+    room = {one["name"]: amount(one["nominalQuota"]) for one in flavor["resources"]}
+    head, worker = pods_of(spec)
+    submitter = job["spec"]["submitterPodTemplate"]
+    times = [(head, 1), (worker, spec["workerGroupSpecs"][0]["maxReplicas"]), (submitter, 1)]
+    wanted = {"cpu": 0.5, "memory": 2.0**29}  # of the autoscaler, as KubeRay makes it
+    for pod, count in times:
+        for container in pod["spec"]["containers"]:
+            for name, value in container["resources"]["requests"].items():
+                wanted[name] = wanted.get(name, 0.0) + count * amount(value)
+    assert set(wanted) == set(room) == set(group["coveredResources"])
+    assert all(room[name] >= wanted[name] for name in wanted), wanted
+
+
+def amount(quantity):
+    """A quantity of Kubernetes as a number."""
+    number, unit = re.fullmatch(r"([\d.]+)(\w*)", str(quantity)).groups()
+    return float(number) * {"": 1.0, "m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30}[unit]
+
+
 # words
 
 
