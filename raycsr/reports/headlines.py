@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from raycsr.certification.summary import RHO, most_false
 from raycsr.errors import first_of
@@ -43,28 +44,42 @@ def costly_mistakes(one: Certified) -> str:
 
 def _mistakes(one: Certified) -> list[tuple[str, str]]:
     """True classes and what they must not be taken for: pairs of words, of which each holds by itself."""
-    costly, own = one.matrix.values > 0, np.eye(one.matrix.num_classes, dtype=bool)
-    seeds, targets = one.matrix.sensitive, one.matrix.target_classes
-    if np.array_equal(costly, np.outer(seeds, targets) & ~own):
-        rest = costly[seeds].sum(axis=1).min() == len(costly) - 1
-        return [(_true_classes(one), "any other class" if rest else _names(one, np.flatnonzero(targets)))]
     if groups := _groups(one):
-        return [(_true_classes(one), f"one of another group: {first_of(groups, _NAMED, ' | ')}")]
-    alike: dict[bytes, list[int]] = {}
-    for seed in np.flatnonzero(seeds):
-        row = costly[seed] | own[seed]
-        alike.setdefault(b"" if row.all() else costly[seed].tobytes(), []).append(int(seed))
+        return [("any class", f"one of another group: {first_of(groups, _NAMED, ' | ')}")]
+    costly, of_class = _costly(one)
+    alike: dict[bytes, list[int]] = {}  # by what is costly for them, nothing where it is all but themselves
+    for seed in np.flatnonzero(one.matrix.sensitive).tolist():
+        rest = one.matrix.num_targets[seed] == one.matrix.num_classes - 1
+        alike.setdefault(b"" if rest else costly[of_class[seed]].tobytes(), []).append(seed)
     return [
-        (_names(one, same), _names(one, np.flatnonzero(costly[same[0]])) if row else "any other class")
-        for row, same in alike.items()
+        (
+            "any class" if len(seeds) == one.matrix.num_classes else _names(one, seeds),
+            _names(one, np.flatnonzero(costly[of_class[seeds[0]]])) if row else "any other class",
+        )
+        for row, seeds in alike.items()
     ]
 
 
+def _costly(one: Certified) -> tuple[NDArray[np.bool_], NDArray[np.integer]]:
+    """What is costly to answer, bool (R, m), and which of these rows each class has, (m,).
+
+    A class costs nothing for itself, whatever a row says there that several classes have.
+    """
+    kept = one.matrix.distinct
+    rows, of_row = np.unique(kept.is_positive, axis=0, return_inverse=True)
+    of_class = of_row.reshape(-1)[kept.of_class]
+    (alone,) = np.nonzero(np.bincount(of_class, minlength=len(rows))[of_class] == 1)
+    rows[of_class[alone], alone] = False
+    return rows, of_class
+
+
 def _groups(one: Certified) -> list[str]:
-    """The classes of each group, where costs are of groups: the rows of what is harmless part the classes."""
-    groups = np.unique(one.matrix.values == 0, axis=0)[::-1]
-    apart = len(groups) < one.matrix.num_classes and (groups.sum(axis=0) == 1).all()  # uniform costs have no groups
-    return [_names(one, np.flatnonzero(group)) for group in groups] if apart else []
+    """The classes of each group, where costs are of groups: to answer outside a class's own costs something."""
+    costly, of_class = _costly(one)
+    members = np.arange(len(costly))[:, None] == of_class  # (R, m)
+    if not (costly ^ members).all() or len(costly) in (1, one.matrix.num_classes):
+        return []
+    return [_names(one, np.flatnonzero(members[group])) for group in dict.fromkeys(of_class.tolist())]
 
 
 def _true_classes(one: Certified) -> str:
@@ -78,7 +93,7 @@ def _costly_answers(one: Certified) -> str:
     return mistakes[0][1] if len(mistakes) == 1 and not _groups(one) else "a class that is costly for them"
 
 
-def _names(one: Certified, classes: Sequence[int] | np.ndarray) -> str:
+def _names(one: Certified, classes: Sequence[int] | NDArray[np.integer]) -> str:
     names = one.matrix.class_names or [str(y) for y in range(one.matrix.num_classes)]
     return first_of([names[y] for y in classes], _NAMED)
 

@@ -81,9 +81,12 @@ def test_where_nothing_is_certified_beyond_noise_it_says_so(tmp_path, radius):
         ("0,0,1\n0,0,1\n1,1,0\n", "any class taken for one of another group: a, b | c", "a class that is costly for"),
         ("0,1,1\n1,0,1\n1,1,0\n", "any class taken for any other class", "any other class"),
         ("0,1,1\n0,0,0\n0,0,0\n", "a taken for any other class", "any other class"),
-        ("0,1,1\n0,0,1\n0,0,0\n", "a, b taken for b, c", "b, c"),
-        ("0,1,1\n0,0,1\n0,1,0\n", "any class taken for b, c", "b, c"),
+        ("0,1,1\n0,0,1\n0,0,0\n", "a taken for any other class; of b taken for c", "a class that is costly for them"),
+        ("0,1,1\n0,0,1\n0,1,0\n", "a taken for any other class; of b, c taken for b, c", "a class that is"),
         ("0,1,1\n1,0,0\n0,0,0\n", "a taken for any other class; of b taken for a", "a class that is costly for them"),
+        ("0,0,1\n0,0,1\n0,0,0\n", "a, b taken for c", "c"),
+        ("0,0,2\n0,0,1\n1,3,0\n", "any class taken for one of another group: a, b | c", "a class that is costly for"),
+        ("0,1,1\n1,0,1\n0,0,0\n", "a, b taken for any other class", "any other class"),
     ],
 )
 def test_no_sentence_rules_out_a_mistake_that_costs_nothing(tmp_path, table, mistakes, answer):
