@@ -9,7 +9,6 @@ tuned on training images. The same command goes on where it was stopped.
 
 import sys
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
@@ -31,6 +30,7 @@ from raycsr.verbs.tune_rule import tune_rule
 EXPERIMENT = "denoisers"
 CLEAN = 0.001  # sigma of the clean classifier's training: a quarter of a grey level
 OF_COSTS = 0.25  # sigma at which a denoiser that knows the costs is compared with one that does not
+DENOISER = DenoiserOptions("dncnn", args={"depth": 6, "channels": 32})
 BUDGET = 0.02  # accuracy that a tuned rule may lose on the training images that it is tuned on
 
 
@@ -75,7 +75,7 @@ class Setting:
         model: Classifier to begin with.
         results: Folder of results.
         costs: Cost matrix.
-        epochs: Epochs of the clean classifier, and those that each way adds.
+        epochs: Epochs that each way adds.
         denoiser: Options of the denoiser.
     """
 
@@ -83,7 +83,7 @@ class Setting:
     model: ModelOptions
     results: str
     costs: str
-    epochs: tuple[int, int]
+    epochs: int
     denoiser: DenoiserOptions
 
     def trained(self, model: ModelOptions, sigma: float, way: Way, epochs: int) -> str:
@@ -100,7 +100,7 @@ class Setting:
             costs=self.costs,
             objective=ObjectiveOptions(objective, dict(way.args)),
             training=how,
-            augmentation=AugmentationOptions(crop_padding=self.model.input_size == 8 or 4, flip=False),
+            augmentation=AugmentationOptions(crop_padding=1 if self.model.input_size == 8 else 4),
             validation=ValidationOptions(every=epochs, images=100, sensitive=50, n0=16, n=64),
             results=self.results,
             experiment=EXPERIMENT,
@@ -114,16 +114,14 @@ def made(setting: Setting, clean: str, sigma: float, way: Way) -> str:
     if way.objective is None:
         return clean
     model = ModelOptions(clean, denoiser=setting.denoiser) if way.is_denoiser else ModelOptions(clean)
-    checkpoint = setting.trained(model, sigma, way, setting.epochs[1])
+    checkpoint = setting.trained(model, sigma, way, setting.epochs)
     if way.rule and sigma == OF_COSTS and not load_base_classifier(checkpoint).training_info.get("tuned_rules"):
-        options: dict[str, Any] = {"budget": BUDGET, "recall_budget": 0.3, "images": 200, "n0": 16, "n": 128}
-        tune_rule(model=checkpoint, costs=setting.costs, **options)
+        tune_rule(model=checkpoint, costs=setting.costs, budget=BUDGET, recall_budget=0.3, images=200, n0=16, n=128)
     return checkpoint
 
 
 def rows_of(setting: Setting, checkpoint: str, sigma: float, draws: SamplingOptions, radius: float) -> pd.DataFrame:
     """Samples and certifies test images: a row a rule, with metrics at the radius."""
-    rules = ["tuned"] if load_base_classifier(checkpoint).rules else []
     (outcome,) = sample(
         data=replace(setting.data, split="test"),
         model=ModelOptions(checkpoint),
@@ -131,17 +129,17 @@ def rows_of(setting: Setting, checkpoint: str, sigma: float, draws: SamplingOpti
         pool=PoolOptions(actors=0, threads_per_actor=1),
         results=setting.results,
         experiment=EXPERIMENT,
-        rules=rules,
+        rules=["tuned"] if load_base_classifier(checkpoint).rules else [],
         costs=[setting.costs],
     )
     names = outcome.run.manifest()["class_names"]
     costs = CostMatrix.from_spec(setting.costs, len(names), names)
     found = raycsr.load_certificates(outcome.run.location, costs=setting.costs)
     specs = {one.id: one.spec for one in outcome.run.rules().values()}
-    summaries = []
-    for rule, of_rule in found.groupby("rule"):
-        summary = raycsr.summarize(of_rule, costs=costs, radii=[radius])
-        summaries.append(summary.assign(rule=specs.get(rule, rule)))
+    summaries = [
+        raycsr.summarize(of_rule, costs=costs, radii=[radius]).assign(rule=specs.get(rule, rule))
+        for rule, of_rule in found.groupby("rule")
+    ]
     return pd.concat(summaries).sort_values("rule", key=lambda rules: rules != "argmax")
 
 
@@ -159,8 +157,7 @@ def main(
     epochs: list[int] | None = None,
     images: int = 719,
     sampling: SamplingOptions = SamplingOptions(sigma=OF_COSTS, n0=32, n=256, batch_size=64),
-    depth: int = 6,
-    channels: int = 32,
+    denoiser: DenoiserOptions = DENOISER,
 ) -> None:
     """Trains, samples and compares.
 
@@ -169,17 +166,15 @@ def main(
         model: Architecture of the classifier.
         results: Folder of results.
         costs: Cost matrix.
-        sigmas: Noise levels; by default .25 and .5.
+        sigmas: Noise levels, .25 and .5 by default.
         radius: L2 radius of the table, in [0, 1] pixel units.
-        epochs: Epochs of the clean classifier, and those that each way adds; by default 30 and 30.
+        epochs: Epochs of the clean classifier, and those that each way adds; by default 20 and 20.
         images: Number of test images.
         sampling: Samples of an image; sigma is set by `sigmas`.
-        depth: Convolutions of the denoiser, a DnCNN.
-        channels: Channels of the denoiser.
+        denoiser: Architecture of the denoiser.
     """
-    first, more = epochs or [30, 30]
-    denoiser = DenoiserOptions("dncnn", args={"depth": depth, "channels": channels})
-    setting = Setting(data, model, results, costs, (first, more), denoiser)
+    first, more = epochs or [20, 20]
+    setting = Setting(data, model, results, costs, more, denoiser)
     clean = setting.trained(model, CLEAN, Way("clean", None), first)
     on_test = replace(setting, data=replace(data, limit=images))
     sections = []
@@ -187,9 +182,11 @@ def main(
         table: list[list[str]] = []
         for way in (*WAYS, *(COSTLY if sigma == OF_COSTS else ())):
             rows = rows_of(on_test, made(setting, clean, sigma, way), sigma, sampling, radius)
-            for row in rows.to_dict("records"):
-                table.append([way.label, row["rule"], *(f"{row[name]:.3f}" for name in SHOWN)])
-            print(*map(" ".join, table[-len(rows) :]), sep="\n", flush=True)
+            of_way = [
+                [way.label, row["rule"], *(f"{row[name]:.3f}" for name in SHOWN)] for row in rows.to_dict("records")
+            ]
+            print(*map(" ".join, of_way), sep="\n", flush=True)
+            table += of_way
         columns = [Column("classifier"), Column("rule"), *(Column(name, numeric=True) for name in SHOWN)]
         sections.append(Section(f"sigma {sigma:g}, radius {radius:g}, costs {costs}", [Table(columns, table)]))
     document = Document(f"A clean classifier, and {more} epochs more", sections)
