@@ -155,10 +155,24 @@ def plot_images(images: Sequence[NDArray[np.uint8] | str], captions: Sequence[st
 
 
 def captions(costliest: pd.DataFrame, costs: CostMatrix) -> list[list[str]]:
-    """Lines about each of the `raycsr.certification.costliest_images`: its id, what it may be taken for, the cost."""
+    """Lines about each of the `raycsr.certification.costliest_images`, of which an answer may abstain.
+
+    Returns:
+        For each its id, what it may be taken for, the cost, within what radius no costly mistake is made, and what it
+        is answered today.
+    """
     names = costs.class_names or [str(y) for y in range(costs.num_classes)]
-    columns = (costliest[name] for name in ("image_id", "label", "reachable", "worst_case_cost"))
-    return [[i, f"{names[y]} → {names[j]}", f"cost {cost:g}"] for i, y, j, cost in zip(*columns, strict=True)]
+    columns = ["image_id", "label", "reachable", "worst_case_cost", "cost_sensitive_radius", "prediction", "abstain"]
+    return [
+        [
+            i,
+            f"{names[y]} → {names[j]}",
+            f"cost {cost:g}",
+            f"certified within {radius:.3g}" if radius > 0 else "not certified",
+            "no answer is proven" if pd.isna(said) or abstains else f"answered {names[int(said)]}",
+        ]
+        for i, y, j, cost, radius, said, abstains in costliest[columns].itertuples(index=False)
+    ]
 
 
 def _wrapped(text: str) -> str:

@@ -43,14 +43,20 @@ from raycsr.reports.sureness import plot_sureness
 from raycsr.reports.tables import equal_accuracy_table, front_table, ranking_table, summary_table, without
 
 _IMAGES = 12  # of the costliest
+_NOISY = 4  # of which so many stand beside a noisy copy
 _SHOWN = 2  # images beside pictures near them, and worst pictures of a set
 
+LEFT_OUT = (
+    "Pictures of images and the names of their files are left out, for pages travel: `--pictures true` shows them."
+)
 
-def compose(found: Findings) -> Document:
+
+def compose(found: Findings, *, pictures: bool = False) -> Document:
     """Composes a report; what only its page has room for is made where that is rendered.
 
     Args:
         found: Findings to report on.
+        pictures: Whether the page shows images of the data, with the names of their files.
     """
     looked_at = reference_and_best(found.sets, found.points)
     return Document(
@@ -61,8 +67,11 @@ def compose(found: Findings) -> Document:
             Section("How to read this", [Notes(notes_on(found)), Details(_glossary)]),
             Section("All numbers", [summary_table(found.table)]),
             Details(partial(_sureness, found)),
-            Details(partial(_a_radius, found)),
-            *(_of_costs(found, costs, looked_at[costs]) for costs in dict.fromkeys(one.costs for one in found.sets)),
+            Details(partial(_a_radius, found, pictures)),
+            *(
+                _of_costs(found, costs, looked_at[costs], pictures)
+                for costs in dict.fromkeys(one.costs for one in found.sets)
+            ),
         ],
     )
 
@@ -71,20 +80,21 @@ def _glossary() -> list[Block]:
     return [Section("Twelve words", [Notes([f"{word}: {meaning}" for word, meaning in GLOSSARY.items()])], folded=True)]
 
 
-def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Section:
+def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified], pictures: bool) -> Section:
     """Everything about one cost matrix; what there is nothing to say of is left out.
 
     Args:
         found: Findings to report on.
         costs: The matrix.
         looked_at: The sets whose classes and images are shown.
+        pictures: Whether images are shown themselves.
     """
     at, ranked = f"at radius {found.radius:g}", rank_points(found.points[found.points["costs"] == costs])
     blocks: list[Block] = [Paragraph(costly_mistakes(looked_at[0]))]
     if len(ranked) > 1:
         blocks.append(Details(lambda: [Section(f"Ranking {at}", _ranking(found, ranked), folded=True)]))
     blocks.append(Details(lambda: [Section("Certified curves", _curves(found, costs), folded=True)]))
-    attacked = _attacked(found, costs)
+    attacked = _attacked(found, costs, pictures)
     if attacked:
         blocks.append(Section("Attacks", attacked, folded=True))
     if len(ranked) > 1:
@@ -96,7 +106,7 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> Se
         )
     blocks.append(Details(lambda: [Section("Recall of each class", _recalls(looked_at), folded=True)]))
     if len(ranked):
-        worst = partial(_costliest, looked_at[-1], found.radius)
+        worst = partial(_costliest, looked_at[-1], found.radius, pictures)
         blocks.append(Details(lambda: [Section(f"The costliest images {at}", worst(), folded=True)]))
     return Section(f"Costs: {costs}", blocks)
 
@@ -110,7 +120,7 @@ def _sureness(found: Findings) -> list[Block]:
     return [Section("How sure the answers are", [Paragraph(SURENESS), Picture(picture, described)], folded=True)]
 
 
-def _a_radius(found: Findings) -> list[Block]:
+def _a_radius(found: Findings, shown: bool) -> list[Block]:
     """What the radius of comparison and the noise look like, on images of the first run that can be read."""
     from raycsr.reports.perturbed import EXPLAINED, gallery, perturbed  # what reads data, which only the page needs
     from raycsr.reports.photographs import read_pictures
@@ -118,6 +128,11 @@ def _a_radius(found: Findings) -> list[Block]:
     one = next((one for one in found.sets if one.origin is not None), None)
     if one is None or one.origin is None or not found.radius:
         return []
+    title = f"What a radius of {found.radius:g} looks like"
+    if not shown:
+        return [
+            Section(title, [Paragraph(f"{LEFT_OUT} `raycsr show` does so before anything is sampled.")], folded=True)
+        ]
     rows = one.certificates.iloc[np.unique(np.linspace(0, len(one.certificates) - 1, _SHOWN).astype(int))]
     sigma, blocks = one.origin.manifest()["sigma"], list[Block]([Paragraph(EXPLAINED)])
     try:
@@ -130,7 +145,7 @@ def _a_radius(found: Findings) -> list[Block]:
             blocks.append(Paragraph(f"{name} cannot be shown: {picture}"))
         else:
             blocks.append(gallery(picture, name, perturbed(picture, name, radius=found.radius, sigma=sigma)))
-    return [Section(f"What a radius of {found.radius:g} looks like", blocks, folded=True)]
+    return [Section(title, blocks, folded=True)]
 
 
 def _ranking(found: Findings, ranked: pd.DataFrame) -> list[Block]:
@@ -159,15 +174,14 @@ def _curves(found: Findings, costs: str) -> list[Block]:
     return [Paragraph(explained), Picture(picture, f"Certified curves under {costs}")]
 
 
-def _attacked(found: Findings, costs: str) -> list[Block]:
+def _attacked(found: Findings, costs: str, pictures: bool) -> list[Block]:
     """What attacks found under one costs; nothing where there were none."""
     blocks: list[Block] = [
         Paragraph(line) for line in audited([one for one in found.sets if one.costs == costs], found.attacks)
     ]
     shares = found.attacked[found.attacked["costs"] == costs]
-    blocks += [
-        Details(partial(_worst, one)) for one in found.sets if one.costs == costs and len(found.attacks[one.key])
-    ]
+    of_costs = [one for one in found.sets if one.costs == costs and len(found.attacks[one.key])]
+    blocks += [Details(partial(_worst, one)) for one in of_costs if pictures]
     if shares.empty:
         return blocks
     explained = (
@@ -245,21 +259,38 @@ def _recalls(looked_at: Sequence[Certified]) -> list[Block]:
     return [Paragraph(explained), Picture(picture, f"Recall of each class: {' and '.join(recalls)}")]
 
 
-def _costliest(one: Certified, radius: float) -> list[Block]:
-    """The images on which an adversary may do the greatest damage, with their pictures where they can be read."""
-    from raycsr.reports.photographs import read_pictures, small_png  # what reads data, which only this needs
-
+def _costliest(one: Certified, radius: float, pictures: bool) -> list[Block]:
+    """The images on which an adversary may do the greatest damage; with their pictures where these may be shown."""
     images = costliest_images(one.certificates, costs=one.matrix, radius=radius, k=_IMAGES)
     if images.empty or one.origin is None:
         return [Paragraph(f"Of {one.label} there is no image on which a costly mistake is left.")]
-    explained = (
-        f"Of {one.label}: what an adversary within the radius can cost at most. Look for what they have in common."
+    explained = Paragraph(
+        f"Of {one.label}: what an adversary within the radius can cost at most, how far each image is certified, and "
+        "what is answered today. Look for what they have in common."
     )
     lines = captions(images, one.matrix)
+    columns = [Column(title) for title in ("image", "may be taken for", "cost", "certified", "today")]
+    if not pictures:
+        place = pd.Series(one.positions).set_axis(one.certificates["image_id"])
+        rows = [[f"row {place[name] + 1:,} of the listing", *line] for name, *line in lines]
+        return [explained, Table(columns, rows), Paragraph(LEFT_OUT)]
+    return [explained, *_pictured(one, images, lines, Table(columns, lines))]
+
+
+def _pictured(one: Certified, images: pd.DataFrame, lines: Sequence[Sequence[str]], table: Table) -> list[Block]:
+    """Images above their lines, the first beside a noisy copy; the table where the images cannot be read."""
+    from raycsr.reports.perturbed import as_seen  # what reads data, which only this needs
+    from raycsr.reports.photographs import read_pictures, small_png
+
+    assert one.origin is not None
     try:
         pictures = read_pictures(one.origin, images)
     except UserError as error:
-        columns = [Column("image"), Column("may be taken for"), Column("cost")]
-        return [Paragraph(explained), Paragraph(f"Their pictures cannot be shown: {error}"), Table(columns, lines)]
-    shown = [picture if isinstance(picture, str) else small_png(picture) for picture in pictures]
-    return [Paragraph(explained), Gallery([Captioned(*one) for one in zip(shown, lines, strict=True)])]
+        return [Paragraph(f"Their pictures cannot be shown: {error}"), table]
+    sigma, shown = one.origin.manifest()["sigma"], list[Captioned]()
+    for picture, of_image in zip(pictures, lines, strict=True):
+        shown.append(Captioned(picture if isinstance(picture, str) else small_png(picture), of_image))
+        if not isinstance(picture, str) and len(shown) < 2 * _NOISY:
+            noisy = as_seen(picture, of_image[0], sigma)
+            shown.append(Captioned(small_png(noisy.pixels), ["the same, noisy", noisy.title]))
+    return [Gallery(shown)]

@@ -86,6 +86,11 @@ def perturbed(image: NDArray[np.uint8], name: str, *, radius: float, sigma: floa
     ]
 
 
+def as_seen(image: NDArray[np.uint8], name: str, sigma: float) -> Perturbed:
+    """One noisy copy of an image (H, W, 3), such as the base classifier sees many of; always the same of one name."""
+    return noisy_copy(image, sigma, _key(0, name))
+
+
 def noisy_copy(image: NDArray[np.uint8], sigma: float, key: int) -> Perturbed:
     """One noisy copy by the lattice noise of a key of 128 bits; drawn for people, not the noise of any vote."""
     noise = np.empty(image.size, np.float32)

@@ -55,6 +55,7 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
         run=[outcome.run.location for outcome in outcomes],
         radii=[SIGMA],
         out=f"{folder.location}/report",
+        pictures=True,  # digits are nobody's
     )
     run = outcomes[0].run.location
     print(

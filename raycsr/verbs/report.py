@@ -24,6 +24,7 @@ def report(
     rules: list[RuleSpec] | None = None,
     answers: list[AnswerSpec] | None = None,
     out: str | None = None,
+    pictures: bool = False,
     allow_missing: bool = False,
     table_alpha: float | None = None,
 ) -> pd.DataFrame:
@@ -47,6 +48,8 @@ def report(
             s3://; and for the standard certificates of each run and rule in a .tsv that the analysis of
             locuslab/smoothing reads. report.html shows more than is printed: pairs of classes, recalls, and the
             costliest images.
+        pictures: Whether report.html shows images of the data and the names of their files, which may be private: the
+            costliest ones, and what a radius looks like.
         allow_missing: Whether to report on a run of which listed images have no certificate yet.
         table_alpha: Failure probability of one image's certificate in the tables of locuslab/smoothing, which do not
             store it; without it no guaranteed shares are shown for them.
@@ -74,7 +77,7 @@ def report(
         allow_missing=allow_missing,
         table_alpha=table_alpha,
     )
-    document = compose(found)
+    document = compose(found, pictures=pictures)
     print(as_text(document))
     if rules is None:
         write_beside(found)

@@ -119,13 +119,15 @@ def test_the_worst_pictures_stand_beside_their_images(tmp_path):
     run = write_run(str(tmp_path), "m.pt", {"argmax": PLAIN}, certify_under=["uniform"], photographs=photographs)
     write_attacks(run, "uniform", [(0, 1.5, 1.4, None), (2, 1.5, 1.2, None), (3, 1.5, None, None)])
     (name,) = run.store.names("attacks")
-    pictures = as_html(compose(find([run.location]))).count("<img")  # of parts of before, which keep none
+    pictures = as_html(compose(find([run.location]), pictures=True)).count(
+        "<img"
+    )  # of parts of before, which keep none
     folder = run.store.at(f"attacks/{name}")
     part, buffer = folder.read_table("0001-a.parquet"), io.BytesIO()
     Image.new("RGB", (8, 8), (84, 80, 80)).save(buffer, "PNG")  # b/0.png is grey at 80: one channel of all is 4 more
     kept = part.to_pandas().assign(target=0, picture=[None, buffer.getvalue(), None])
     AttackSet(run.store, name).write("0001-a.parquet", pa.Table.from_pandas(kept, ATTACKS, preserve_index=False))
-    page = as_html(compose(find([run.location])))
+    page = as_html(compose(find([run.location]), pictures=True))
     assert page.count("<img") == pictures + 3
     # 4 grey levels of 64 values: L2 8 * 4 / 255
     assert "<b>b → a</b><br>L2 0.1255, PSNR 40.9 dB<br>largest change 4 of 255" in page

@@ -97,7 +97,10 @@ def test_images_stand_in_a_grid_with_captions_and_reasons(figures):
 def test_names_are_no_formulas(figures):
     costs = CostMatrix.pairwise(2, {0: [1]}, cost=3, class_names=["$a^{$", "_b"])
     rows = pd.DataFrame({"image_id": ["i"], "label": [0], "reachable": [1], "worst_case_cost": [3.0]})
-    assert captions(rows, costs) == [["i", "$a^{$ → _b", "cost 3"]]
+    rows = rows.assign(cost_sensitive_radius=0.25, prediction=0, abstain=False)
+    line = ["i", "$a^{$ → _b", "cost 3", "certified within 0.25"]
+    assert captions(rows, costs) == [[*line, "answered $a^{$"]]
+    assert captions(rows.assign(abstain=True, prediction=pd.NA), costs) == [[*line, "no answer is proven"]]
     assert captions(rows, CostMatrix(costs.values))[0][1] == "0 → 1"
     assert plot_pairwise(pd.DataFrame([[0.5]], ["$a^{$"], ["$_$$"]), radius=1, title="$x_{$").startswith(PNG)
     assert plot_images(["$x_{$"], ["$x_{$"]).startswith(PNG)

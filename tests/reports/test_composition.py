@@ -37,8 +37,8 @@ SECTIONS = [
 def page(tmp_path):
     """`page(runs)` is the text of their report.html."""
 
-    def make(*runs, radii=(0.0, 0.5)):
-        report(run=[str(run) for run in runs], radii=list(radii), out=str(tmp_path / "out"))
+    def make(*runs, radii=(0.0, 0.5), pictures=True):
+        report(run=[str(run) for run in runs], radii=list(radii), out=str(tmp_path / "out"), pictures=pictures)
         return (tmp_path / "out" / "report.html").read_text()
 
     return make
@@ -80,19 +80,21 @@ def test_each_cost_matrix_has_its_section_with_everything(page, tmp_path):
     for title in (SECTIONS[1], SECTIONS[2], SECTIONS[3], SECTIONS[4]):
         assert all(picture.shape[1] > 400 for picture in pictures(section(uniform, title)))
         assert pictures(section(uniform, title))
-    (costliest,) = pictures(section(pair, SECTIONS[5]))
+    costliest, noisy = pictures(section(pair, SECTIONS[5]))
+    assert noisy.shape == (8, 8, 3) and noisy.std() > 40  # sigma .5
     assert costliest.shape == (8, 8, 3) and costliest.max() == 40  # a/1.png, which is taken for a b
-    assert "<b>a/1.png</b><br>a → b<br>cost 1" in section(pair, SECTIONS[5])
+    assert "<b>a/1.png</b><br>a → b<br>cost 1<br>not certified<br>answered b" in section(pair, SECTIONS[5])
 
 
 def test_a_ranking_says_what_is_told_apart_from_the_first(page, tmp_path):
     """20 images of a: argmax takes ten for b, both rules none, and one of them is less accurate."""
     answers = {"argmax": PLAIN, "offset:1*pair:a/b": NO_B, "offset:2*pair:a/b": NEVER_B}
     ranking = section(page(write_run(tmp_path, "m.pt", answers, times=10).location), SECTIONS[0])
-    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in ranking.split("<tbody>")[1].split("</tr>")[:3]]
-    last = ranking.split("<tbody>")[-1].split("</tr>")[:3]  # of the parts into which a wide table is cut
-    ends = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in last]
-    said = {row[2]: end[-2] for row, end in zip(rows, ends, strict=True)}
+    rows = [[], [], []]  # a wide table is cut into parts
+    for part in ranking.split("<tbody>")[1:]:
+        for row, cells in zip(rows, part.split("</tr>")[:3], strict=True):
+            row += re.findall(r"<td[^>]*>(.*?)</td>", cells)
+    said = {row[2]: next((cell for cell in row if "(p " in cell), "") for row in rows}
     # 2 / 2^10 for ten images of one kind, and three pairs
     assert said["argmax"] == "differs (p 0.0059)" and said["offset:2*pair:a/b"] == "not told apart (p 1)"
     assert said["offset:1*pair:a/b"] == "" and rows[0][2] == "offset:1*pair:a/b"
@@ -112,7 +114,15 @@ def test_where_the_images_are_away_the_page_says_so_and_has_the_rest(page, tmp_p
     run = write_run(tmp_path, "m.pt", {"argmax": PLAIN})
     costliest = section(page(run.location), SECTIONS[5])
     assert "Their pictures cannot be shown: there is no &#x27;" in costliest
-    assert first_row(costliest) == ["a/1.png", "a → b", "cost 1"]
+    assert first_row(costliest) == ["a/1.png", "a → b", "cost 1", "not certified", "answered b"]
+
+
+def test_images_and_the_names_of_their_files_are_shown_to_who_asks_for_them(page, tmp_path):
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN}, photographs=write_photographs(tmp_path / "photographs"))
+    text = page(run.location, pictures=False)
+    costliest = section(text, SECTIONS[5])
+    assert first_row(costliest) == ["row 2 of the listing", "a → b", "cost 1", "not certified", "answered b"]
+    assert text.count("--pictures true") == 2 and ".png" not in text and pictures(costliest) == []
 
 
 def test_names_from_data_stay_names(page, tmp_path):
