@@ -148,10 +148,10 @@ class _Idle(Sampler):
     def set_batch_size(self, batch_size: int) -> None:
         """Nothing has a shape here."""
 
-    def sample(self, requests: Iterable[Request]) -> Iterator[Counted]:
+    def sample(self, requests: Iterable[Request | None]) -> Iterator[Counted]:
         """The votes of any images."""
-        for position, _ in enumerate(requests):
-            yield Counted(position, self._counts[0], self._counts[1], N0 + N, None)
+        for position, _ in enumerate(request for request in requests if request is not None):
+            yield Counted(position, self._counts[0], self._counts[1], N0 + N, None, self.batch_size)
 
 
 class _IdleVoter(Voter):

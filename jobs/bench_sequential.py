@@ -104,9 +104,10 @@ def traces(model: Model) -> tuple[np.ndarray, list[Trace]]:
     labels, union = model.pixels.labels, statements("three radii, three matrices", **BEYOND_DOUBT)
     seen: dict[int, Trace] = defaultdict(list)
 
-    def enough(counts0: np.ndarray, counts: np.ndarray, position: int) -> bool:
-        seen[position].append(counts[0].copy())
-        return union.decided(counts0, counts, int(labels[position]))
+    def enough(counts0: np.ndarray, counts: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        for position, votes in zip(positions.tolist(), counts, strict=True):
+            seen[position].append(votes.copy())
+        return union.rows_are_decided(counts0, counts, labels[positions])
 
     sampler = model.sampler(n=N, checks=looks(N, CHUNK), enough=enough)
     selection, samples = np.zeros((len(labels), 10), np.int64), 0
@@ -226,9 +227,9 @@ def engine(model: Model, n: int = 1024, images: int = 8) -> list[dict]:
             alone.count(request.image, request.image_id)
         return len(requests) * (N0 + n)
 
-    def enough(counts0: np.ndarray, counts: np.ndarray, position: int) -> bool:
-        of_design.decided(counts0, counts, int(labels[position]))
-        return False  # the work of deciding, and the same samples
+    def enough(counts0: np.ndarray, counts: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        of_design.rows_are_decided(counts0, counts, labels[positions])
+        return np.zeros(len(positions), bool)  # the work of deciding, and the same samples
 
     mixed = model.sampler(n=n, checks=looks(n // CHUNK * CHUNK, CHUNK), enough=enough)
 

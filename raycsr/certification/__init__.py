@@ -19,9 +19,10 @@ from raycsr.certification.by_class import (
 from raycsr.certification.certificates import certify_counts, certify_votes
 from raycsr.certification.comparison import compare
 from raycsr.certification.groups import group_column, group_numbers
+from raycsr.certification.looks import looks
 from raycsr.certification.methods import METHODS, NEWEST, Method, largest_radius, method_named
 from raycsr.certification.metrics import METRICS, metric_of
-from raycsr.certification.statements import WORTH, Statements, Tallies, looks
+from raycsr.certification.statements import WORTH, Statements, Tallies
 from raycsr.certification.summary import summarize
 from raycsr.certification.top_k import top_k_radius
 from raycsr.certification.votes import SparseVotes

@@ -79,18 +79,17 @@ class Predictions:
         stakes, top = _stakes(counts0, counts)
         return np.where(self._proven(stakes, top), top, -1)
 
-    def decided(self, counts0: ArrayLike, counts: ArrayLike, label: int = 0) -> bool:
-        """Whether more votes are of no use: each image's answer may be said, or will hardly ever (futility).
+    def are_decided(self, counts0: ArrayLike, counts: ArrayLike) -> NDArray[np.bool_]:
+        """Whether more votes are of no use, bool (N,): an image's answer may be said, or will hardly ever (futility).
 
         Args:
             counts0: Selection votes, int (N, m).
             counts: Estimation votes, int (N, m).
-            label: Of no meaning; the engine passes one.
         """
         stakes, top = _stakes(counts0, counts)
         done = self._proven(stakes, top)
         done[~done] = ~self._proven(self._at_best(stakes.rows(~done)), top[~done])
-        return bool(done.all())
+        return done
 
     def _proven(self, stakes: Stakes, top: IntArray) -> NDArray[np.bool_]:
         """Whether the evidence for each image's answer suffices, bool (N,); `of_target` is of its best rival."""

@@ -30,7 +30,6 @@ WORTH = 200_000
 # What certifies the votes when sampling has stopped, and by the very same evidence stops it.
 METHOD = NEWEST["sequential"]
 
-_GROWTH = 1.1  # of n between looks: an eleventh of an image's samples come after they would have been enough, at most
 _MARGIN = 1 + 1e-9  # of a standard radius, so that its certificate, found by bisection, reaches what is decided
 _IMAGES = 256  # in flight, of which is kept what the selection votes settle
 _CELLS = 1 << 21  # votes that are tallied at once
@@ -135,6 +134,17 @@ class Statements:
                 self._settled.clear()
             self._settled[key] = self._settle(selection, np.full(len(selection), label))
         return bool(self.are_decided(self._settled[key].tally(np.asarray(counts))).all())
+
+    def rows_are_decided(self, counts0: IntArray, counts: IntArray, labels: IntArray) -> NDArray[np.bool_]:
+        """Whether all statements about each row of votes are decided, bool (N,), as the engine asks.
+
+        Args:
+            counts0: Selection votes, int (N, m).
+            counts: Estimation votes, int (N, m).
+            labels: Classes of the images, int (N,).
+        """
+        votes = SparseVotes.from_dense(counts0), SparseVotes.from_dense(counts)
+        return self.are_decided(self.tally(*votes, labels, counts.shape[1]))
 
     def tally(self, selection: SparseVotes, estimation: SparseVotes, labels: IntArray, num_classes: int) -> "Tallies":
         """The few numbers of each row's votes that statements depend on.
@@ -387,23 +397,3 @@ class Tallies(NamedTuple):
 
 _OF_ROWS = ("of_top", "n0", "of_top0", "top", "right")
 _OF_MATRICES = ("of_target", "of_set", "of_set0", "set_size")
-
-
-def looks(n: int, chunk: int) -> list[int]:
-    """The numbers of estimation samples after which votes are looked at.
-
-    None, since the selection votes alone may decide all statements about an image; then whole chunks, each look a tenth
-    above the last; at the end n.
-
-    Args:
-        n: Number of samples at most, in whole chunks.
-        chunk: Number of samples that are drawn together.
-
-    Example:
-        >>> looks(640, chunk=64)
-        [0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640]
-    """
-    found = [chunk]
-    while found[-1] < n:
-        found.append(max(found[-1] + chunk, int(_GROWTH * found[-1] / chunk) * chunk))
-    return [0, *found[:-1], n]

@@ -307,8 +307,8 @@ class SmoothedClassifier:
             enough=self._enough if sequential else None,
         )
 
-    def _enough(self, counts0: np.ndarray, counts: np.ndarray, label: int) -> bool:
-        return self._predictions(counts.shape[1]).decided(counts0, counts)
+    def _enough(self, counts0: np.ndarray, counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return self._predictions(counts.shape[1]).are_decided(counts0, counts)
 
     def _predictions(self, num_classes: int) -> Predictions:
         """What decides about answers, made once: it is asked at every look at an image."""

@@ -10,6 +10,7 @@ import torch
 from raycsr.errors import UserError
 from raycsr.models.decisions import Decisions
 from raycsr.models.rules import Rule, parse_rules
+from raycsr.smoothing.coming import Coming
 from raycsr.smoothing.forward_pass import KINDS, Fetched, ForwardPass, PassShape
 from raycsr.smoothing.noise import PHASES, Copies, Noise, Purpose, noise_key, noise_scheme
 from raycsr.smoothing.options import CHUNK, Draws
@@ -18,8 +19,9 @@ NOT_FINITE = "the logits are not finite"
 
 _SELECTION, _ESTIMATION, _PADDING = range(KINDS)  # of votes; the last are of rows that nobody asked for
 
-# (selection votes, estimation votes: int64 (rules, m) each, label) -> whether they are enough
-Enough = Callable[[np.ndarray, np.ndarray, int], bool]
+# (selection votes, estimation votes: int64 (N, m) each, labels: (N,)) -> whether they are enough, bool (N,). Each row
+# is decided by itself; it has the votes of an image under one rule.
+Enough = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Request:
         counts: Estimation votes that were drawn before, whole chunks of them, as many under each rule that goes on.
         batch_size: Number of rows of the passes that drew them; it goes on in such passes alone, since other shapes may
             round logits in another way. None where it is new.
+        wanted: Places of the rules whose votes are to be enough; None for all rules.
     """
 
     image: torch.Tensor
@@ -43,6 +46,7 @@ class Request:
     counts0: np.ndarray | None = None
     counts: np.ndarray | None = None
     batch_size: int | None = None
+    wanted: Sequence[int] | None = None
 
     def samples_before(self) -> int:
         """Estimation samples that were drawn for it before.
@@ -72,6 +76,7 @@ class Counted:
         counts: The estimation votes; those from before are among both; int64 (rules, m).
         drawn: Number of samples that were drawn for it now.
         error: None, or why its votes are all zero.
+        batch_size: Number of rows of the passes that drew them.
     """
 
     position: int
@@ -79,6 +84,7 @@ class Counted:
     counts: np.ndarray
     drawn: int
     error: str | None
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,14 @@ class _InFlightImage:
     micro_batches: deque[_MicroBatch]
     n: int  # estimation samples when the micro-batches are drawn
     drawn: int = 0
-    fetched: Fetched | None = None  # its votes so far
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """The images whose votes are on their way, in the order of the votes."""
+
+    images: list[_InFlightImage]
+    votes: Fetched
 
 
 class Sampler:
@@ -111,7 +124,7 @@ class Sampler:
     Forward passes have one fixed shape, whose rows belong to the images that are next:
     as one has its votes, another takes its place, and only the last pass is padded. An image's votes depend neither on
     its company nor on when it came. Votes stay on the device until there is something to decide, and then the
-    device goes on with other images.
+    device goes on with other images, as long as these fill a pass.
 
     Attributes:
         rules: The decision rules, each once.
@@ -158,6 +171,7 @@ class Sampler:
         self._enough = enough
         self._phases, self._scheme = PHASES[purpose], noise
         self._decide = Decisions(self.rules, self.device)
+        self._is_behind = self.device.type == "cuda"  # it has the next pass already when votes of the last are awaited
         self.set_batch_size(draws.batch_size)
 
     def set_batch_size(self, batch_size: int) -> None:
@@ -189,68 +203,68 @@ class Sampler:
         return counted.counts0, counted.counts
 
     @torch.inference_mode()
-    def sample(self, requests: Iterable[Request]) -> Iterator[Counted]:
+    def sample(self, requests: Iterable[Request | None]) -> Iterator[Counted]:
         """Counts the votes of images of one size.
 
         Args:
-            requests: The images; they are taken as there is room for them.
+            requests: The images; they are taken as there is room for them. None says that there is none now: what is
+                under way goes on, and before the next pass it is asked again.
 
         Yields:
-            The votes of each, as it is done.
+            The votes of each, as it is done; positions do not count what was None.
         """
-        coming, again = iter(enumerate(requests)), deque[tuple[int, Request]]()
+        coming = Coming(requests)
         in_flight: list[_InFlightImage] = []
-        fetched: list[_InFlightImage] = []  # whose votes were asked for in the last pass
+        under_way: _UnderWay | None = None
         while True:
-            yield from self._admit(in_flight, coming, again)
+            yield from self._admit(in_flight, coming)
+            if under_way is not None and _waiting(in_flight) < self._num_micro_batches:
+                yield from self._finish_or_continue(under_way, in_flight)  # they may fill the pass
+                under_way = None
+                continue
             batch = self._next_micro_batches(in_flight)
-            if not batch and not fetched:
-                return
-            ended = []
-            if batch:
-                try:
-                    self._forward(batch)
-                except RuntimeError as error:
-                    if not is_out_of_memory(error) or self.batch_size == 1:
-                        raise
-                    self._halve()
-                    again.extend((image.position, image.request) for image in in_flight)  # all over, in smaller passes
-                    in_flight, fetched = [], []
-                    continue
-                ended = list({id(image): image for image, _ in batch if not image.micro_batches}.values())
-                for image in ended:
-                    image.fetched = self._pass.fetch(image.slot)
-            # The device has the next pass already when the host waits for votes of the one before.
-            due, fetched = (fetched, ended) if self.device.type == "cuda" else (ended, [])
-            for image in due:
-                counted = self._finish_or_continue(image)
-                if counted is not None:
-                    in_flight.remove(image)
-                    yield counted
+            if not batch:
+                if coming.is_over:
+                    return
+                continue
+            try:
+                self._forward(batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.batch_size == 1:
+                    raise
+                self._halve()
+                coming.again.extend((image.position, image.request) for image in in_flight)  # all, in smaller passes
+                in_flight, under_way = [], None
+                continue
+            ended = list({id(image): image for image, _ in batch if not image.micro_batches}.values())
+            before, under_way = under_way, None
+            if ended:
+                under_way = _UnderWay(ended, self._pass.fetch([image.slot for image in ended]))
+            if not self._is_behind:
+                before, under_way = under_way, None
+            if before is not None:
+                yield from self._finish_or_continue(before, in_flight)
 
-    def _admit(
-        self, in_flight: list[_InFlightImage], coming: Iterator[tuple[int, Request]], again: deque[tuple[int, Request]]
-    ) -> Iterator[Counted]:
+    def _admit(self, in_flight: list[_InFlightImage], coming: Coming[Request]) -> Iterator[Counted]:
         """Admits images until there are micro-batches for a whole pass, or no slot or no image is left.
 
         Yields:
             Those that cannot go on here.
         """
-
-        def waiting() -> int:
-            return sum(len(image.micro_batches) for image in in_flight)
-
-        while waiting() < self._num_micro_batches and len(in_flight) < self._num_slots:
-            position, request = again.popleft() if again else next(coming, (-1, None))
-            if request is None:
+        waiting = _waiting(in_flight)
+        free = sorted({*range(self._num_slots)} - {image.slot for image in in_flight}, reverse=True)
+        while waiting < self._num_micro_batches and free:
+            following = coming.next()
+            if following is None:
                 return
+            position, request = following
             if request.batch_size not in (None, self.batch_size):
                 reason = f"its votes were drawn in batches of {request.batch_size}; batches are {self.batch_size} now"
                 none = np.zeros_like(request.counts, np.int64)
-                yield Counted(position, none, none, 0, reason)
+                yield Counted(position, none, none, 0, reason, self.batch_size)
                 continue
-            slot = min(set(range(self._num_slots)) - {image.slot for image in in_flight})
-            in_flight.append(self._admitted(position, request, slot))
+            in_flight.append(self._admitted(position, request, free.pop()))
+            waiting += len(in_flight[-1].micro_batches)
 
     def _admitted(self, position: int, request: Request, slot: int) -> _InFlightImage:
         self._pass.put(slot, request.image)
@@ -283,29 +297,66 @@ class Sampler:
             image.drawn += micro_batch.valid
         self._pass.run(copies, cells)
 
-    def _finish_or_continue(self, image: _InFlightImage) -> Counted | None:
-        """Finishes an image, and returns its votes, or lets it continue to its next check, and returns None."""
-        assert image.fetched is not None
-        votes = image.fetched.wait().copy()
-        counts0, counts, broken = votes[:, _SELECTION, :-1], votes[:, _ESTIMATION, :-1], votes[:, :_PADDING, -1]
-        if image.request.counts0 is not None:
-            counts0 += image.request.counts0
-        if image.request.counts is not None:
-            counts += image.request.counts
-        if broken.any():
-            return Counted(image.position, 0 * counts0, 0 * counts, image.drawn, NOT_FINITE)
-        if image.n < self.n and not (self._enough and self._enough(counts0, counts, image.request.label)):
-            n = next(check for check in self._checks if check > image.n)
-            image.micro_batches.extend(_micro_batches(_ESTIMATION, image.n, n, self._rows))
-            image.n = n
-            return None
-        return Counted(image.position, counts0, counts, image.drawn, None)
+    def _finish_or_continue(self, under_way: _UnderWay, in_flight: list[_InFlightImage]) -> Iterator[Counted]:
+        """Waits for votes, and lets each of the images continue to its next check, or finishes it.
+
+        Yields:
+            The votes of those that are finished, which are in flight no more.
+        """
+        votes = under_way.votes.wait()  # (images, rules, KINDS, m + 1)
+        so_far = [(of_image[:, _SELECTION, :-1], of_image[:, _ESTIMATION, :-1]) for of_image in votes]
+        for image, (counts0, counts) in zip(under_way.images, so_far, strict=True):
+            if image.request.counts0 is not None:
+                counts0 += image.request.counts0
+            if image.request.counts is not None:
+                counts += image.request.counts
+        broken = np.asarray(votes[:, :, :_PADDING, -1].any(axis=(1, 2)))
+        done = self._are_enough(under_way.images, so_far, ~broken)
+        finished: list[Counted] = []
+        for image, (counts0, counts), is_broken, is_done in zip(under_way.images, so_far, broken, done, strict=True):
+            if not (is_broken or is_done):
+                n = next(check for check in self._checks if check > image.n)
+                image.micro_batches.extend(_micro_batches(_ESTIMATION, image.n, n, self._rows))
+                image.n = n
+                continue
+            in_flight.remove(image)
+            error = NOT_FINITE if is_broken else None
+            kept = (0 * counts0, 0 * counts) if is_broken else (counts0.copy(), counts.copy())
+            finished.append(Counted(image.position, *kept, image.drawn, error, self.batch_size))
+        yield from finished
+
+    def _are_enough(
+        self, images: Sequence[_InFlightImage], so_far: Sequence[tuple[np.ndarray, np.ndarray]], asked: np.ndarray
+    ) -> np.ndarray:
+        """Whether images have votes enough, bool (images,): all of theirs, or as many as each wanted rule needs.
+
+        Of all images and rules at once: that takes little more than of one.
+        """
+        done = np.array([image.n >= self.n for image in images])
+        rows = [
+            (i, rule)
+            for i in np.flatnonzero(asked & ~done).tolist()
+            for rule in images[i].request.wanted or range(len(self.rules))
+        ]
+        if not rows or self._enough is None:
+            return done
+        counts0, counts = (np.stack([so_far[i][kind][rule] for i, rule in rows]) for kind in (0, 1))
+        of_images = np.array([i for i, _ in rows])
+        enough = self._enough(counts0, counts, np.array([images[i].request.label for i, _ in rows]))
+        done[of_images] = True
+        done[of_images[~enough]] = False
+        return done
 
     def _halve(self) -> None:
         self.out_of_memory += 1
         self.set_batch_size(self.batch_size // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _waiting(in_flight: Sequence[_InFlightImage]) -> int:
+    """Micro-batches that could be in the next pass."""
+    return sum(len(image.micro_batches) for image in in_flight)
 
 
 def _micro_batches(kind: int, start: int, stop: int, rows: int) -> Iterator[_MicroBatch]:

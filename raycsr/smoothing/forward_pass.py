@@ -4,6 +4,7 @@ Its buffers stay where they are. On a GPU the whole pass is therefore captured o
 one thing from then on; and nothing that the host sends or fetches makes it wait for passes that are under way.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +45,7 @@ class Fetched:
     """Votes on their way to the host.
 
     Attributes:
-        votes: int64 (rules, KINDS, m + 1); the last column counts rows whose logits are not finite.
+        votes: int64 (images, rules, KINDS, m + 1); the last column counts rows whose logits are not finite.
         arrived: Event that says they are there; None where they always were.
     """
 
@@ -85,21 +86,20 @@ class ForwardPass:
         self.shape = shape
         self._network, self._decide, self._noise, self._device = network, decide, noise, device
         self._pixels = torch.empty(0)  # slots H W C
+        self._new: dict[int, torch.Tensor] = {}  # slot -> pixels that the next pass finds there, H W C
         self._votes: torch.Tensor | None = None  # rules, slots * KINDS * (m + 1)
         self._ones = self._cells = torch.empty(0)
-        self._passes = 0  # that ran since the buffers were made
+        self._warm: int | None = None  # thread of the last pass that was run as it is, since the buffers were made
         self._graph: torch.cuda.CUDAGraph | None = None
         self._is_capturable = device.type == "cuda" and noise.kernel is not None
         self._arithmetic = partial(arithmetic, getattr(network, "precision", "fp32"), device)
 
     def put(self, slot: int, image: torch.Tensor) -> None:
-        """Puts an image, (C, H, W) of any device, into a slot, and clears the slot's votes."""
+        """Takes an image, (C, H, W) of any device, for a slot, whose votes begin anew with the next pass."""
         pixels = self._noise.pixels(image)  # H W C
         if self._pixels.shape[1:] != pixels.shape:
             self._allocate(pixels.shape)
-        self._pixels[slot] = self._pinned(pixels).to(self._device, non_blocking=True)
-        if self._votes is not None:
-            self._votes_of(slot).zero_()
+        self._new[slot] = pixels
 
     def run(self, copies: Sequence[Copies], cells: np.ndarray) -> None:
         """Runs one pass and adds its votes, without waiting for it.
@@ -108,6 +108,7 @@ class ForwardPass:
             copies: Noisy copies to vote, `shape.copies` at most.
             cells: Where the vote of each row goes, KINDS * slot + kind; int64 (batch_size,).
         """
+        self._put_new()
         self._cells.copy_(self._pinned(torch.from_numpy(cells)), non_blocking=True)
         if not self._is_capturable:
             self._noise.add(self._pixels, copies, self._noisy)
@@ -116,17 +117,20 @@ class ForwardPass:
         rest = [Copies(0, 0, 0)] * (self.shape.copies - len(copies))
         assert self._noise.kernel is not None
         self._numbers.copy_(self._pinned(self._noise.kernel.numbers([*copies, *rest])), non_blocking=True)
-        if self._graph is None and self._passes == 1:  # the first has compiled and tuned what there is to
+        # The first pass has compiled and tuned what there is to, and has had the libraries' handles made, of which each
+        # thread has its own: none can be made in a capture. Any thread may launch what is captured.
+        if self._graph is None and self._warm == threading.get_ident():
             self._graph = self._captured()
         if self._graph is None:
             self._whole()
+            self._warm = threading.get_ident()
         else:
             self._graph.replay()
-        self._passes += 1
 
-    def fetch(self, slot: int) -> Fetched:
-        """Begins to copy a slot's votes to the host, without waiting for them."""
-        votes = self._votes_of(slot)
+    def fetch(self, slots: Sequence[int]) -> Fetched:
+        """Begins to copy the votes of slots to the host, without waiting for them."""
+        assert self._votes is not None
+        votes = self._by_slot(self._votes).index_select(0, self._sent(torch.tensor(slots)))  # a copy
         if self._device.type != "cuda":
             return Fetched(votes, None)
         here = torch.empty(votes.shape, dtype=votes.dtype, pin_memory=True)
@@ -135,13 +139,30 @@ class ForwardPass:
         arrived.record()
         return Fetched(here, arrived)
 
+    def _put_new(self) -> None:
+        """Puts the images that were taken since the last pass where it reads them, in one go."""
+        if not self._new:
+            return
+        slots = self._sent(torch.tensor(list(self._new)))
+        pixels = [*self._new.values()]
+        here = [one.to("cpu") for one in pixels] if len({one.device for one in pixels}) > 1 else pixels
+        self._pixels.index_copy_(0, slots, self._sent(torch.stack(here)).float())  # bytes travel, not floats
+        if self._votes is not None:
+            self._by_slot(self._votes).index_fill_(0, slots, 0)
+        self._new.clear()
+
     def _allocate(self, shape: Sequence[int]) -> None:
         zeros = partial(torch.zeros, device=self._device)
         self._pixels = zeros((self.shape.slots, *shape))
         self._noisy = zeros((self.shape.batch_size, *shape))  # B H W C
         self._cells = zeros(self.shape.batch_size, dtype=torch.int64)
         self._numbers = zeros((self.shape.copies, 4), dtype=torch.int64)
-        self._votes, self._passes, self._graph = None, 0, None
+        self._votes, self._warm, self._graph = None, None, None
+        self._new.clear()
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor on the device, without waiting for it."""
+        return self._pinned(tensor).to(self._device, non_blocking=True)
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor of the host where a GPU reads it by itself: from elsewhere, a copy waits for the passes before."""
@@ -185,6 +206,6 @@ class ForwardPass:
             return None
         return graph
 
-    def _votes_of(self, slot: int) -> torch.Tensor:
-        assert self._votes is not None
-        return self._votes.unflatten(1, (self.shape.slots, KINDS, -1))[:, slot]
+    def _by_slot(self, votes: torch.Tensor) -> torch.Tensor:
+        """A view of the votes: (slots, rules, KINDS, m + 1)."""
+        return votes.unflatten(1, (self.shape.slots, KINDS, -1)).transpose(0, 1)

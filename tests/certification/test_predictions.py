@@ -39,11 +39,11 @@ def test_a_class_with_a_threshold_of_its_own_needs_more():
 
 def test_what_can_hardly_be_said_any_more_is_given_up():
     predictions = Predictions(MAJORITY, alpha_p=0.001, n=1024)
-    assert predictions.decided([[64, 0, 0]], [[64, 0, 0]])
-    assert not predictions.decided([[40, 24, 0]], [[40, 24, 0]])
-    assert predictions.decided([[24, 20, 20]], [[80, 56, 56]])  # no majority comes of that
-    assert predictions.decided([[24, 20, 20]], [[0, 512, 512]])
-    assert not Predictions(ARGMAX, alpha_p=0.001, n=10_048).decided([[24, 20, 20]], [[80, 56, 56]])
+    assert predictions.are_decided([[64, 0, 0]], [[64, 0, 0]])
+    assert not predictions.are_decided([[40, 24, 0]], [[40, 24, 0]])
+    assert predictions.are_decided([[24, 20, 20]], [[80, 56, 56]])  # no majority comes of that
+    assert predictions.are_decided([[24, 20, 20]], [[0, 512, 512]])
+    assert not Predictions(ARGMAX, alpha_p=0.001, n=10_048).are_decided([[24, 20, 20]], [[80, 56, 56]])
 
 
 def test_shares_are_those_of_the_top_classes():

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from raycsr.certification import certify_counts
 from raycsr.certification.answers import ARGMAX, MAJORITY, parse_answers
-from raycsr.certification.statements import Statements, Tallies, looks
+from raycsr.certification.looks import looks
+from raycsr.certification.statements import Statements, Tallies
 from raycsr.certification.votes import SparseVotes
 from raycsr.costs import CostMatrix
 

@@ -38,7 +38,7 @@ def drawn(images, radii):
         rules=(ARGMAX,),
         device="cpu",
         checks=looks(N, CHUNK) if radii else (),
-        enough=statements.decided if radii else None,
+        enough=statements.rows_are_decided if radii else None,
     )
     requests = [Request(torch.full((3, 4, 4), 16 * i, dtype=torch.uint8), f"{i}.png", 0) for i in images]
     return {images[one.position]: (one.counts0[0], one.counts[0]) for one in sampler.sample(requests)}

@@ -234,7 +234,7 @@ def sampler(classifier=None, **options):
 
 def until(n):
     """Enough once there are n votes: an image's label says how many hundreds."""
-    return lambda counts0, counts, label: counts[0].sum() >= n * max(label, 1)
+    return lambda counts0, counts, labels: counts.sum(axis=1) >= n * np.maximum(labels, 1)
 
 
 def as_rows(counted):

@@ -1,5 +1,9 @@
 """The pass on a GPU: its votes are the CPU's, it is captured where that can be, and the host waits for votes alone."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -54,10 +58,14 @@ def test_a_pass_counts_each_row_where_it_was_told_to():
     for slot in (0, 2):
         made.put(slot, torch.full((3, 4, 4), 255 * (slot == 2), dtype=torch.uint8))
     made.run([Copies(0, 7, 0), Copies(2, 8, 0)], np.array([0, 0, KINDS * 2 + 1, KINDS * 2 + 2]))
-    assert made.fetch(0).wait().tolist() == [[[2, 0, 0], [0, 0, 0], [0, 0, 0]]]
-    assert made.fetch(2).wait().tolist() == [[[0, 0, 0], [0, 1, 0], [0, 1, 0]]]
-    made.put(0, torch.zeros((3, 4, 4), dtype=torch.uint8))
-    assert not made.fetch(0).wait().any()
+    dark, light = made.fetch([0, 2]).wait()
+    assert dark.tolist() == [[[2, 0, 0], [0, 0, 0], [0, 0, 0]]]
+    assert light.tolist() == [[[0, 0, 0], [0, 1, 0], [0, 1, 0]]]
+    made.put(0, torch.full((3, 4, 4), 255, dtype=torch.uint8))
+    made.run([Copies(0, 7, 0)], np.array([0, 0, KINDS * 2 + 2, KINDS * 2 + 2]))
+    light, dark = made.fetch([2, 0]).wait()
+    assert dark.tolist() == [[[0, 2, 0], [0, 0, 0], [0, 0, 0]]]  # the other image's alone
+    assert light[0, :2].tolist() == [[0, 0, 0], [0, 1, 0]]
 
 
 @on_a_gpu
@@ -109,8 +117,8 @@ def test_an_image_that_is_not_finite_voids_itself_alone_in_a_graph():
 
 @on_a_gpu
 def test_images_that_stop_by_themselves_have_the_votes_they_would_have_on_the_cpu():
-    def enough(counts0, counts, label):
-        return abs(counts[0, 0] - counts[0, 1]) > 40
+    def enough(counts0, counts, labels):
+        return abs(counts[:, 0] - counts[:, 1]) > 40
 
     draws = Draws(0.5, 64, 64 * 40, batch_size=256)
 
@@ -148,3 +156,30 @@ def test_fp32_rounds_nothing_to_tf32_and_tf32_does(product):
             return ((product(pixels, factor) - exact).abs() / exact).max().item()
 
     assert off("fp32") < 1e-6 < 1e-5 < off("tf32")
+
+
+def test_a_thread_captures_what_it_has_run_itself():
+    """Each has handles of its own in the device's libraries, and a capture can make none."""
+
+    class Kernel:
+        def numbers(self, copies):
+            return torch.zeros((len(copies), 4), dtype=torch.int64)
+
+        def __call__(self, pixels, numbers, rows, out):
+            out.zero_()
+
+    class Capturing(ForwardPass):
+        def _captured(self):
+            captured_by.append(threading.current_thread().name)
+            return SimpleNamespace(replay=lambda: replayed.append(threading.current_thread().name))
+
+    captured_by, replayed = [], []
+    noise = SimpleNamespace(kernel=Kernel(), pixels=lambda image: image.permute(1, 2, 0))
+    decide = Decisions(parse_rules(["argmax"], num_classes=2), CPU)
+    made = Capturing(Brightness(), decide, noise, PassShape(4, 2, 3), CPU)
+    made._is_capturable = True
+    made.put(0, torch.zeros((3, 4, 4), dtype=torch.uint8))
+    with ThreadPoolExecutor(1, "first") as first, ThreadPoolExecutor(1, "second") as second:
+        for thread in (first, second, second, first):
+            thread.submit(made.run, [Copies(0, 7, 0)], np.zeros(4, np.int64)).result()
+    assert captured_by == ["second_0"] and replayed == ["second_0", "first_0"]

@@ -16,7 +16,12 @@ from raycsr.distributed.sampling.decoding import SurvivingDecode
 
 
 def on_actors(
-    blocks: Sequence[pa.Table], decodes: Sequence[Decode], pool: PoolOptions, actor: type, **arguments: Any
+    blocks: Sequence[pa.Table],
+    decodes: Sequence[Decode],
+    pool: PoolOptions,
+    actor: type,
+    at_once: int = 1,
+    **arguments: Any,
 ) -> Iterator[pd.DataFrame]:
     """Decodes blocks in Ray Data's tasks, and works on them on a pool of actors.
 
@@ -25,12 +30,16 @@ def on_actors(
         decodes: Decoders, as `SurvivingDecode` takes them.
         pool: The actors.
         actor: Class of the actor: a decoded block -> what the driver is told of it.
-        arguments: Of the actor, beside the deaths of the stream's processes, which it takes as `deaths`.
+        at_once: Number of blocks that an actor works on at once, in a thread each.
+        arguments: Of the actor, beside the deaths of the stream's processes, which it takes as `deaths`; where it works
+            on several blocks at once, it takes `at_once`, too.
 
     Yields:
         What the actors return, block by block.
     """
     deaths = SharedDeaths()
+    if at_once > 1:
+        arguments["at_once"] = at_once
     done = (
         ray.data.from_arrow(list(blocks))
         .map_batches(
@@ -43,8 +52,13 @@ def on_actors(
             fn_constructor_kwargs={"deaths": deaths, **arguments},
             batch_size=None,
             # All actors at once: those that find no place yet are what an autoscaler brings nodes for, and the others
-            # begin. One block in flight: a queue at one actor while another has none makes the tail twice as long.
-            compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(blocks)), max_tasks_in_flight_per_actor=1),
+            # begin. None waits at an actor: a queue at one while another has none makes the tail twice as long.
+            compute=ray.data.ActorPoolStrategy(
+                size=min(pool.actors, len(blocks)),
+                max_tasks_in_flight_per_actor=at_once,
+                max_concurrent_calls_per_actor=at_once,
+                enable_true_multi_threading=at_once > 1,
+            ),
             **pool.resources,
         )
     )

@@ -4,8 +4,12 @@ Ray starts a process that died again, without end, which is right where its node
 itself kills it: by a fault in a decoder's or a network's own code, or for its memory. So each process says what it
 begins and what it has ended to a small actor beside the driver. It dies with the driver: the next command counts anew.
 This module is all that the actor loads: no torch, no decoder.
+
+Where several blocks are under way in a process, its death may be any one's. It is held against none; each is then begun
+again alone, and alone it dies of itself.
 """
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -15,6 +19,7 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raycsr.distributed.sampling.company import Company
 from raycsr.errors import UserError, first_of
 
 MOST = 3  # deaths of one block, and then of one image
@@ -29,20 +34,29 @@ class Deaths:
 
     def __init__(self) -> None:
         """Nothing has been begun."""
-        self._begun: dict[str, list[str]] = {}  # work -> nodes of the processes that began it
+        self._begun: dict[str, list[tuple[str, bool]]] = {}  # work -> node of each process that began it; was it alone
         self._given_up: dict[tuple[Kind, str], list[str]] = defaultdict(list)  # kind, node -> images
         self._lived: set[tuple[Kind, str]] = set()  # kind, node: where something was ended
 
-    def begin(self, work: str, node: str) -> int:
+    def of(self, work: str) -> int:
+        """How many processes died of some work, or while it was under way beside others.
+
+        They began it, and ended nothing, although their nodes are still there.
+        """
+        before = self._begun.get(work, [])
+        alive = nodes_alive() if before else set()
+        return sum(node in alive for node, _ in before)
+
+    def begin(self, work: str, node: str, alone: bool = True) -> int:
         """Notes that a process begins some work.
 
         Returns:
-            How many died of it before: began it, and ended nothing, although their nodes are still there.
+            How many died of it before, alone as they were with it.
         """
         before = self._begun.setdefault(work, [])
         alive = nodes_alive() if before else set()
-        before.append(node)
-        return sum(one in alive for one in before[:-1])
+        before.append((node, alone))
+        return sum(was_alone and one in alive for one, was_alone in before[:-1])
 
     def end(self, work: str, kind: Kind, node: str) -> None:
         """Notes that the work is done, as none is that was split or given up."""
@@ -74,9 +88,13 @@ class SharedDeaths:
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
         self._actor = ray.remote(Deaths).options(**options).remote()
 
-    def begin(self, work: str) -> int:
+    def of(self, work: str) -> int:
+        """As `Deaths.of`."""
+        return ray.get(self._actor.of.remote(work))
+
+    def begin(self, work: str, alone: bool = True) -> int:
         """As `Deaths.begin`; it is noted when this returns."""
-        return ray.get(self._actor.begin.remote(work, _node()))
+        return ray.get(self._actor.begin.remote(work, _node(), alone))
 
     def end(self, work: str, kind: Kind) -> None:
         """As `Deaths.end`."""
@@ -106,17 +124,20 @@ def survive(
     block: Block,
     call: Callable[[Block], Block],
     give_up: Callable[[Block, str], Block],
+    company: Company | None = None,
 ) -> Block:
     """Calls a function on a block; where that has killed three processes, on each image alone.
 
     Args:
         deaths: Deaths of the stream's processes; None where there is no Ray to start a process again.
         how: Participle of what is done to an image: decoded, sampled.
-        block: Columns by name, among them image_id; also run, rules and continues where images are in several
-            blocks.
+        block: Columns by name, among them image_id; also run, rules, continues and batch_size where images are in
+            several blocks.
         call: Function: block -> a row for each of its images.
         give_up: Function: a block of one image, and why it is given up -> its row; called where that image alone has
             killed three processes.
+        company: Where several blocks are under way in this process: those of one run and one batch size, of which
+            nothing has died yet.
 
     Returns:
         What the calls gave, in the order of the block.
@@ -124,23 +145,28 @@ def survive(
     Raises:
         UserError: where the images are not what kills the process.
     """
-    if deaths is None:
-        return call(block)
     kind = (how, str(block["run"][0]) if "run" in block else "")
     what = [*kind, *block["image_id"], *(block[name][0] for name in ("rules", "continues") if name in block)]
     work = hashlib.sha256("\0".join(map(str, what)).encode()).hexdigest()
-    if deaths.begin(work) < MOST:
-        result = call(block)
-        deaths.end(work, kind)
-        return result
-    images = len(block["image_id"])
-    if images == 1:
-        deaths.give_up(str(block["image_id"][0]), kind)
-        with thrice(deaths, f"{work} given up", f"image {block['image_id'][0]!r} was given up and its process died"):
-            return give_up(block, f"its process died {MOST} times while it was {how}")
-    alone = [{name: column[i : i + 1] for name, column in block.items()} for i in range(images)]
-    rows = [survive(deaths, how, one, call, give_up) for one in alone]
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    alone = company is None or (deaths is not None and deaths.of(work) > 0)
+    key = None if alone else tuple(block[name][0] for name in ("run", "batch_size"))
+    with contextlib.nullcontext() if company is None else company.of(key):
+        if deaths is None:
+            return call(block)
+        if deaths.begin(work, alone) < MOST:
+            result = call(block)
+            deaths.end(work, kind)
+            return result
+        images = len(block["image_id"])
+        if images == 1:
+            deaths.give_up(str(block["image_id"][0]), kind)
+            with thrice(
+                deaths, f"{work} given up", f"image {block['image_id'][0]!r} was given up and its process died"
+            ):
+                return give_up(block, f"its process died {MOST} times while it was {how}")
+        each = [{name: column[i : i + 1] for name, column in block.items()} for i in range(images)]
+        rows = [survive(deaths, how, one, call, give_up) for one in each]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Metrics of the actors that sample, for Prometheus: Ray exports each under `ray_` and its name."""
 
 import math
+import threading
 
 from ray.util.metrics import Counter, Gauge
 
@@ -28,6 +29,7 @@ class Metrics:
             metric.set_default_tags({"run": run_id})
         self._batch_size: int | None = None
         self._retries = 0
+        self._lock = threading.Lock()  # several threads sample a block each
 
     def show(self, samples: int, seconds: float, batch_size: int) -> None:
         """Shows the speed of an image that was just sampled; Ray forgets a gauge after half a minute of silence.
@@ -39,9 +41,10 @@ class Metrics:
         """
         self._gauges["raycsr_samples_per_second"].set(samples / seconds)
         self._gauges["raycsr_batch_size"].set(batch_size)
-        if self._batch_size is not None and batch_size < self._batch_size:
-            self._counters["raycsr_out_of_memory_halvings"].inc(round(math.log2(self._batch_size / batch_size)))
-        self._batch_size = batch_size
+        with self._lock:
+            before, self._batch_size = self._batch_size, batch_size
+        if before is not None and batch_size < before:
+            self._counters["raycsr_out_of_memory_halvings"].inc(round(math.log2(before / batch_size)))
 
     def add_block(self, *, images: int, errored: int, samples: int, retries: int) -> None:
         """Adds a block that was committed.
@@ -52,13 +55,14 @@ class Metrics:
             samples: Number of samples drawn for the block.
             retries: Number of retries of the store since the actor began.
         """
+        with self._lock:
+            before, self._retries = self._retries, max(self._retries, retries)
         added = {
             "raycsr_images": images,
             "raycsr_errored_images": errored,
             "raycsr_samples": samples,
-            "raycsr_s3_retries": retries - self._retries,
+            "raycsr_s3_retries": max(0, retries - before),
         }
         for name, value in added.items():
             if value:  # a counter refuses zero
                 self._counters[name].inc(value)
-        self._retries = retries

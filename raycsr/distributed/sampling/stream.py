@@ -1,6 +1,7 @@
 """The stream of blocks: decoded ahead of the actors, sampled on them, followed as they come out."""
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,10 +28,16 @@ from raycsr.results import (
 from raycsr.smoothing.engine import NOT_FINITE
 from raycsr.smoothing.options import CHUNK
 
-BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
-_BLOCK_IMAGES = 256  # pixels of a block stay well under Ray Data's limit on a block's bytes
-_BLOCKS_PER_ACTOR = 4  # at least, so that actors finish together
-_EXPECTED_SHARE = 1 / 16  # of n that an image of a sequential run takes on average, at most
+BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost, in all of its blocks
+_BLOCK_IMAGES = 512
+_BLOCK_BYTES = 2**26  # of pixels; Ray Data cuts a block of 2**27 bytes in two
+_HANDS_PER_ACTOR = 4  # at least, so that actors finish together; a hand is what an actor has at once
+# Blocks of a hand. As long as an image is looked at, its passes have room for others, and a large batch holds more
+# images than are new in one block; beside a fixed n, it is enough if the next block begins while one is committed.
+_AT_ONCE = {"fixed": 2, "sequential": 4}
+# Samples that an image of a sequential run takes on average, over the root of n: 1.7 to 4.4 where one radius was to be
+# decided, up to 12 where three were, for n from 10,000 to 100,000 (jobs/README.md).
+_EXPECTED_ROOTS = 4
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,15 @@ def stream(works: Sequence[Work], voter: type[Voter] = Voter) -> Generator[Work,
     blocks = [_numbered(block, i) for i, work in enumerate(works) for block in blocks_of(work)]
     decodes = [Decode(work.job.source, work.job.base_classifier.preprocessing) for work in works]
     models = list({id(work.job.base_classifier): work.job.base_classifier for work in works}.values())
+    at_once = max(_hand_of(work)[0] for work in works)
     if not pool.actors:
         given = [functools.partial(_as_it_is, model) for model in models]
         voters = functools.partial(Voters, _specs(works, models, given), voter=voter)
         yield from _follow(in_this_process(blocks, decodes, voters), works)
         return
     given = [functools.partial(ray.get, ray.put(model)) for model in models]
-    votes = on_actors(blocks, decodes, pool, Voters, specs=_specs(works, models, given), voter=voter)
+    specs = _specs(works, models, given)
+    votes = on_actors(blocks, decodes, pool, Voters, at_once, specs=specs, voter=voter)
     yield from _follow(votes, works, lambda: f"{alive_actors()} actors alive")
 
 
@@ -92,7 +101,7 @@ def _as_it_is(model: BaseClassifier) -> BaseClassifier:
 def blocks_of(work: Work) -> list[pa.Table]:
     """What an actor samples and commits at once: images that lack the same rules, and go on from one part as drawn."""
     alike = ["rules", "continues", "batch_size"]
-    missing, actors, size = work.missing, work.job.asked.pool.actors, _block_size(work)
+    missing, actors, (_, size) = work.missing, work.job.asked.pool.actors, _hand_of(work)
     blocks: list[pa.Table] = []
     known = missing.columns.intersection(["sampled"])
     for _, rows in missing[["image_id", "label", *known, *alike]].groupby(alike, sort=False):
@@ -164,14 +173,18 @@ def _follow(
     yield from going_on.values()  # the last one; its actors are gone
 
 
-def _block_size(work: Work) -> int:
-    """Images of a block at most."""
-    sampling, actors = work.job.asked.sampling, max(work.job.asked.pool.actors, 1)
-    chunks = -(-sampling.n0 // CHUNK) + -(-sampling.n // CHUNK)
-    share = 1 if work.job.statements is None else _EXPECTED_SHARE
-    seconds = chunks * CHUNK / work.found.samples_per_second * share
-    fair = -(-len(work.missing) // (_BLOCKS_PER_ACTOR * actors))
-    return int(np.clip(min(BLOCK_SECONDS / seconds, fair), 1, _BLOCK_IMAGES))
+def _hand_of(work: Work) -> tuple[int, int]:
+    """How many blocks an actor has at once, and how many images a block has at most."""
+    sampling, pool = work.job.asked.sampling, work.job.asked.pool
+    n = sampling.n if work.job.statements is None else min(sampling.n, _EXPECTED_ROOTS * sampling.n**0.5)
+    chunks = math.ceil(sampling.n0 / CHUNK) + math.ceil(n / CHUNK)
+    seconds = chunks * CHUNK / work.found.samples_per_second
+    fair = math.ceil(len(work.missing) / (_HANDS_PER_ACTOR * max(pool.actors, 1)))
+    hand = max(1, int(min(BLOCK_SECONDS / seconds, fair)))
+    is_small = work.found.batch_size <= CHUNK  # one image fills a pass
+    at_once = 1 if is_small or not pool.actors else min(_AT_ONCE[sampling.design], hand)
+    most = _BLOCK_BYTES // (3 * math.prod(work.job.base_classifier.preprocessing.input_size))
+    return at_once, max(1, min(hand // at_once, _BLOCK_IMAGES, most))
 
 
 def _stop_if_broken(block: pd.DataFrame, seen: bool) -> None:

@@ -1,7 +1,7 @@
 """The actor that samples: blocks of decoded images in, committed votes parts out."""
 
 import socket
-import time
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,6 +17,7 @@ from raycsr.costs import CostMatrix
 from raycsr.data.decode import OTHER_PIXELS
 from raycsr.distributed.pool import device_kind, device_name, worker_device
 from raycsr.distributed.sampling.blocks import texts
+from raycsr.distributed.sampling.company import Company
 from raycsr.distributed.sampling.deaths import SharedDeaths, starting, survive
 from raycsr.distributed.sampling.prometheus import Metrics
 from raycsr.errors import UserError
@@ -25,6 +26,7 @@ from raycsr.models.prepare import Precision, prepare_for_inference
 from raycsr.models.rules import Rule
 from raycsr.results import CertificateSet, Run, certificate_set, certify_table, histograms, sparse_votes, votes_table
 from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.feeder import Feeder
 from raycsr.smoothing.lattice import lattice_table
 from raycsr.smoothing.options import CHUNK, Draws
 from raycsr.store import Store
@@ -68,9 +70,10 @@ class VoterSpec:
 
 
 class Voter:
-    """Samples blocks of images and commits a votes part for each, before it returns the block.
+    """Samples blocks of a run's images and commits a votes part for each, before it returns the block.
 
-    With costs, the part's certificates are committed right behind it, so they appear while sampling goes on.
+    With costs, the part's certificates are committed right behind it, so they appear while sampling goes on. Several
+    threads may sample a block each: they share one engine, and each commits its own.
     """
 
     def __init__(
@@ -84,21 +87,21 @@ class Voter:
             network: Network of the run, where it is prepared already.
         """
         torch.set_num_threads(spec.threads)
-        self.spec, self._deaths = spec, deaths
+        self.spec = spec
         self._run = Run(Store(spec.run))
         if not self._run.store.exists("manifest.json"):
             node = socket.gethostname()
             raise UserError(f"node {node} does not see {spec.run}; give --results s3://, or a shared folder")
         self._device = worker_device()
         self._device_name = device_name(self._device)
-        self._wanted: list[int] = []  # rules whose votes the present block lacks, by their place
         self._batch_size = spec.draws.batch_size  # of images that are new; less, once memory ran out
         self._refuse_other_noise(spec.draws.sigma)
         with starting(deaths, spec.run):
             self.network = network or prepare_for_inference(
                 spec.model(), precision=spec.precision, device=self._device, compile=spec.compile
             )
-            self._sampler = self._open_sampler()
+            sampler = self._open_sampler()
+        self._rules, self._feeder = sampler.rules, Feeder(sampler)
         self._num_classes = self.network.num_classes
         self._metrics = Metrics(self._run.run_id)
         self._sets: list[tuple[CertificateSet, CostMatrix, Answer]] = []
@@ -124,12 +127,8 @@ class Voter:
             rules=spec.rules,
             device=self._device,
             checks=looks(spec.draws.n, CHUNK) if spec.statements is not None else (),
-            enough=None if spec.statements is None else self._decided,
+            enough=None if spec.statements is None else spec.statements.rows_are_decided,
         )
-
-    def _decided(self, counts0: np.ndarray, counts: np.ndarray, label: int) -> bool:
-        assert self.spec.statements is not None
-        return self.spec.statements.decided(counts0[self._wanted], counts[self._wanted], label)
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples one block.
@@ -142,26 +141,18 @@ class Voter:
         Returns:
             image_id, error, samples, batch_size, halved (whether memory ran out): what the driver needs to report.
         """
-        return survive(self._deaths, "sampled", block, self._sample, self._give_up)
-
-    def _give_up(self, block: dict[str, np.ndarray], why: str) -> dict[str, np.ndarray]:
-        return self._sample({**block, "error": np.array([why], object)})
-
-    def _sample(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        rules, continues = block["rules"][0], block["continues"][0]
-        batch_size = int(block["batch_size"][0]) or self._batch_size
-        if batch_size != self._sampler.batch_size:  # it gives up the buffers of the other shape
-            self._sampler.set_batch_size(batch_size)
-        out_of_memory = self._sampler.out_of_memory
+        torch.set_num_threads(self.spec.threads)  # each thread has a number of its own
+        rules, continues, batch_size = block["rules"][0], block["continues"][0], self._batch_size_of(block)
         part = part_name(self.spec.owner, [*block["image_id"], rules, continues])
         if self._run.store.exists(f"votes/{part}"):  # by a process that died behind its commit, or at an image after it
             votes, samples = self._run.store.read_table(f"votes/{part}"), np.zeros(len(block["image_id"]), np.int64)
+            least = batch_size
         else:
             votes, samples = self._count(block, rules.split(), continues)
+            least = min(votes["batch_size"].to_pylist())
+        if least < batch_size:  # memory ran out
+            self._batch_size = min(self._batch_size, least)
         self._commit(part, votes)
-        halved = self._sampler.out_of_memory > out_of_memory
-        if halved:
-            self._batch_size = min(self._batch_size, self._sampler.batch_size)
         first = votes.slice(0, len(block["image_id"]))  # one rule's rows
         self._metrics.add_block(
             images=len(first),
@@ -173,44 +164,46 @@ class Voter:
             "image_id": np.asarray(first["image_id"].to_pylist(), object),
             "error": np.asarray(first["error"].to_pylist(), object),
             "samples": samples.astype(np.int64),
-            "batch_size": np.full(len(first), self._sampler.batch_size),
-            "halved": np.full(len(first), halved),
+            "batch_size": np.full(len(first), least),
+            "halved": np.full(len(first), least < batch_size),
         }
+
+    def _batch_size_of(self, block: dict[str, np.ndarray]) -> int:
+        """Number of rows of the passes for a block, as long as there is memory for them."""
+        return int(block["batch_size"][0]) or self._batch_size
 
     def _count(self, block: dict[str, np.ndarray], missing: list[str], continues: str) -> tuple[pa.Table, np.ndarray]:
         """The votes of a block, and the samples that were drawn for each of its images now."""
-        rules, images = self._sampler.rules, len(block["image_id"])
-        self._wanted = [r for r, rule in enumerate(rules) if rule.id in missing]
-        none = SparseVotes.from_dense(np.zeros((len(self._wanted), 1), np.int64))
+        rules, images, batch_size = self._rules, len(block["image_id"]), self._batch_size_of(block)
+        wanted = [r for r, rule in enumerate(rules) if rule.id in missing]
+        none = SparseVotes.from_dense(np.zeros((len(wanted), 1), np.int64))
         counts = [(none, none)] * images  # of the wanted rules
         errors, seconds, drawn = texts(block["error"]), np.zeros(images), np.zeros(images, np.int64)
-        batch_sizes, decided = np.full(images, self._sampler.batch_size, np.int32), [False] * images
-        before = self._before(block, continues, errors) if continues else None
+        batch_sizes = np.full(images, batch_size, np.int32)
+        before = self._before(block, continues, wanted, errors) if continues else None
         rows = [i for i in range(images) if errors[i] is None]
-        requests = (
-            Request(
-                torch.from_numpy(block["image"][i].copy()).permute(2, 0, 1),
-                str(block["image_id"][i]),
-                int(block["label"][i]),
-                *((None, None, None) if before is None else (*before(i), int(block["batch_size"][i]))),
+
+        def request(i: int) -> Request:
+            pixels = torch.from_numpy(block["image"][i].copy()).permute(2, 0, 1)
+            counts0, so_far = (None, None) if before is None else before(i)
+            of_passes = None if before is None else int(block["batch_size"][i])
+            return Request(
+                pixels, str(block["image_id"][i]), int(block["label"][i]), counts0, so_far, of_passes, wanted
             )
-            for i in rows
-        )
-        start = time.perf_counter()
-        for counted in self._sampler.sample(requests):
-            i = rows[counted.position]
-            of_image, errors[i] = (counted.counts0[self._wanted], counted.counts[self._wanted]), counted.error
-            counts[i] = SparseVotes.from_dense(of_image[0]), SparseVotes.from_dense(of_image[1])
-            if self.spec.statements is not None and counted.error is None:
-                decided[i] = self.spec.statements.decided(*of_image, int(block["label"][i]))
-            drawn[i], batch_sizes[i] = counted.drawn, self._sampler.batch_size  # a halving begins images anew
-            seconds[i], start = time.perf_counter() - start, time.perf_counter()
-            self._metrics.show(counted.drawn, seconds[i], self._sampler.batch_size)
-        by_image = [SparseVotes.joined(of_kind) for of_kind in zip(*counts, strict=True)]
-        digest = None if self.spec.statements is None else self.spec.statements.digest
+
+        with self._feeder.counting(map(request, rows), len(rows), batch_size) as done:
+            for counted, took in done:
+                i = rows[counted.position]
+                of_image = counted.counts0[wanted], counted.counts[wanted]
+                counts[i] = SparseVotes.from_dense(of_image[0]), SparseVotes.from_dense(of_image[1])
+                drawn[i], batch_sizes[i], seconds[i] = counted.drawn, counted.batch_size, took
+                errors[i] = counted.error
+                self._metrics.show(counted.drawn, took, counted.batch_size)
+        by_image = tuple(SparseVotes.joined(of_kind) for of_kind in zip(*counts, strict=True))
+        decided = self._decided(by_image, block["label"], np.array([error is None for error in errors]))
         parts = []
-        for k, r in enumerate(self._wanted):  # an image may have the votes of others already
-            selection, estimation = (votes.take(np.arange(images) * len(self._wanted) + k) for votes in by_image)
+        for k, r in enumerate(wanted):  # an image may have the votes of others already
+            selection, estimation = (votes.take(np.arange(images) * len(wanted) + k) for votes in by_image)
             columns = {
                 "image_id": block["image_id"].tolist(),
                 "label": block["label"],
@@ -220,7 +213,7 @@ class Voter:
                 "n0": selection.totals(),
                 "n": estimation.totals(),
                 "sampling": [self.spec.design] * images,
-                "decided": [digest if one else None for one in decided],
+                "decided": decided,
                 "continues": [continues or None] * images,
                 "image_sha": texts(block["image_sha"]),
                 "device": [self._device_name] * images,
@@ -232,7 +225,7 @@ class Voter:
         return pa.concat_tables(parts), drawn
 
     def _before(
-        self, block: dict[str, np.ndarray], part: str, errors: list[str | None]
+        self, block: dict[str, np.ndarray], part: str, wanted: list[int], errors: list[str | None]
     ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
         """The votes that images had before: the number of an image -> both kinds, (rules, m) each, 0 of other rules.
 
@@ -241,13 +234,13 @@ class Voter:
         """
         table = self._run.store.read_table(f"votes/{part}")
         place = {image_id: i for i, image_id in enumerate(block["image_id"])}
-        wanted = {self._sampler.rules[r].id: k for k, r in enumerate(self._wanted)}
-        found = np.full((len(self._wanted), len(block["image_id"])), -1)  # rows of the table
+        rules = {self._rules[r].id: k for k, r in enumerate(wanted)}
+        found = np.full((len(wanted), len(block["image_id"])), -1)  # rows of the table
         here = device_kind(self._device_name)
         for row, (image_id, rule, sha, device) in enumerate(
             zip(*(table[name].to_pylist() for name in ("image_id", "rule", "image_sha", "device")), strict=True)
         ):
-            i, k = place.get(image_id), wanted.get(rule)
+            i, k = place.get(image_id), rules.get(rule)
             if i is None or k is None:
                 continue
             found[k, i] = row
@@ -260,12 +253,30 @@ class Voter:
         votes = [sparse_votes(table[name]) for name in ("selection", "estimation")]
 
         def of_image(i: int) -> tuple[np.ndarray, np.ndarray]:
-            counts = np.zeros((2, len(self._sampler.rules), self._num_classes), np.int64)
+            counts = np.zeros((2, len(self._rules), self._num_classes), np.int64)
             for kind, of_kind in enumerate(votes):
-                counts[kind, self._wanted] = of_kind.take(found[:, i]).dense(self._num_classes)
+                counts[kind, wanted] = of_kind.take(found[:, i]).dense(self._num_classes)
             return counts[0], counts[1]
 
         return of_image
+
+    def _decided(self, votes: tuple[SparseVotes, ...], labels: np.ndarray, counted: np.ndarray) -> list[str | None]:
+        """The statements' digest for each image whose sampling they ended, by its votes under the wanted rules.
+
+        Args:
+            votes: Selection votes of the first image under each wanted rule, then of the next; and estimation votes.
+            labels: Classes of the images, int (N,).
+            counted: Images whose votes are whole, bool (N,).
+        """
+        statements = self.spec.statements
+        if statements is None or not counted.any():
+            return [None] * len(labels)
+        wanted = len(votes[0]) // len(labels)
+        rows = np.flatnonzero(np.repeat(counted, wanted))
+        decided, (selection, estimation) = counted.copy(), (of_kind.take(rows) for of_kind in votes)
+        tallies = statements.tally(selection, estimation, np.repeat(labels, wanted)[rows], self._num_classes)
+        decided[counted] = statements.are_decided(tallies).reshape(-1, wanted).all(axis=1)
+        return [statements.digest if one else None for one in decided]
 
     def _commit(self, part: str, votes: pa.Table) -> None:
         digest = self._run.write_votes(part, votes)
@@ -275,10 +286,17 @@ class Voter:
 
 
 class Voters:
-    """The actor: it samples blocks of several runs, and has the voter of one run at a time."""
+    """The actor: it samples blocks of several runs, and has the voter of one run at a time.
+
+    It may be called by several threads at once: blocks of one run keep company, and those of another wait.
+    """
 
     def __init__(
-        self, specs: Sequence[VoterSpec], deaths: SharedDeaths | None = None, voter: type[Voter] = Voter
+        self,
+        specs: Sequence[VoterSpec],
+        deaths: SharedDeaths | None = None,
+        voter: type[Voter] = Voter,
+        at_once: int = 1,
     ) -> None:
         """Loads nothing yet: the first block says which run it is of.
 
@@ -286,19 +304,32 @@ class Voters:
             specs: Facts about each run.
             deaths: Deaths of the stream's processes, as `Voter` takes them.
             voter: Class of what samples the blocks of a run.
+            at_once: Number of blocks that this process may be given at once.
         """
         self._specs, self._deaths, self._make = specs, deaths, voter
+        self._company = Company() if at_once > 1 else None
+        self._begins = threading.Lock()  # of the voter
         self._voter: Voter | None = None
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples one block, as `Voter.__call__` does; `run` is the number of its run, in the result as well."""
-        spec = self._specs[int(block["run"][0])]
-        if self._voter is None or self._voter.spec is not spec:
-            before, self._voter = self._voter, None
-            network = before.network if before is not None and before.spec.network == spec.network else None
-            del before  # a device may hold one network, and not two
-            self._voter = self._make(spec, self._deaths, network)
-        return {**self._voter(block), "run": block["run"]}
+        done = survive(self._deaths, "sampled", block, self._sample, self._give_up, self._company)
+        return {**done, "run": block["run"]}
+
+    def _give_up(self, block: dict[str, np.ndarray], why: str) -> dict[str, np.ndarray]:
+        return self._sample({**block, "error": np.array([why], object)})
+
+    def _sample(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._voter_of(self._specs[int(block["run"][0])])(block)
+
+    def _voter_of(self, spec: VoterSpec) -> Voter:
+        with self._begins:
+            if self._voter is None or self._voter.spec is not spec:
+                before, self._voter = self._voter, None
+                network = before.network if before is not None and before.spec.network == spec.network else None
+                del before  # a device may hold one network, and not two
+                self._voter = self._make(spec, self._deaths, network)
+            return self._voter
 
 
 def part_name(owner: int, what: list[str]) -> str:
