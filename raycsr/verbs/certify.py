@@ -4,6 +4,7 @@ from raycsr.certification import Answer, check_alpha
 from raycsr.certification.answers import AnswerSpec
 from raycsr.costs import CostMatrix, CostSpec
 from raycsr.distributed.certify_run import certify_run
+from raycsr.errors import Mistakes
 from raycsr.options import listed
 from raycsr.results import Run, resolve_run, runs_at
 
@@ -25,14 +26,22 @@ def certify(
         Location of each run -> the names of its certificate sets, in the order of `costs`, for each of the `answers`.
 
     Raises:
-        UserError: where a run, a cost matrix or an answer cannot be used.
+        UserError: naming all runs, cost matrices and answers that cannot be used.
     """
-    check_alpha(alpha)
-    runs = [resolve_run(location) for location in runs_at(run)]
-    wanted = [  # all, before any work
-        (found, [(spec, found.costs(spec)) for spec in listed(costs)], found.answers(listed(answers or ["argmax"])))
-        for found in runs
-    ]
+    mistakes, runs = Mistakes(), list[Run]()
+    wanted: list[tuple[Run, list[tuple[str, CostMatrix]], list[Answer]]] = []  # all, before any work
+    with mistakes.noted():
+        check_alpha(alpha)
+    with mistakes.noted():
+        runs = [resolve_run(location) for location in runs_at(run)]
+    for found in runs:
+        pairs = []
+        for spec in listed(costs):
+            with mistakes.noted():
+                pairs.append((spec, found.costs(spec)))
+        with mistakes.noted():
+            wanted.append((found, pairs, found.answers(listed(answers or ["argmax"]))))
+    mistakes.refuse()
     return {
         found.location: [_certify(found, spec, matrix, alpha, one) for spec, matrix in pairs for one in of_run]
         for found, pairs, of_run in wanted

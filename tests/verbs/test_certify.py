@@ -71,3 +71,12 @@ def test_what_a_command_line_gives_as_one_a_program_may_too(tmp_path):
     assert list(names) == [run.location] and len(names[run.location]) == 1
     table = report(run=str(tmp_path), costs="uniform", radii=0.25, rules="argmax")
     assert table["radius"].tolist() == [0.25] and table["costs"].tolist() == ["uniform"]
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path, capsys):
+    run = handmade.write_run(tmp_path, "m.pt", {"argmax": handmade.PLAIN})
+    words = ["--costs", "seed:cow", "seed:a", "sed:a", "--answers", "plurality", "--alpha", "2"]
+    assert main(["certify", "--run", run.location, *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [any(word in line for line in lines) for word in ("alpha is 2", "cow", "sed:a", "plurality")] == [True] * 4
+    assert len(lines) == 4 and len(run.certificate_sets()) == 1
