@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from raycsr.class_names import tidy
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 
@@ -148,6 +149,26 @@ def test_csv_as_people_and_programs_write_it(csv, text, class_names):
     costs = CostMatrix.from_csv(csv(text))
     assert costs.values.tolist() == TABLE
     assert costs.class_names == class_names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (",2,0,1\n0,0,0,1\n1,0,0,0\n2,0,2.5,0\n", ["0", "1", "2"]),  # the rows count, and the columns are named, too
+        (",b\u00e4r,c\u00fc,d\nb\u00e4r,0,1,0\nc\u00fc,0,0,0\nd,0,0,0\n", ["ba\u0308r", "cu\u0308", "d"]),
+        (",ba\u0308r,c,d\nba\u0308r,0,1,0\nc,0,0,0\nd,0,0,0\n", ["b\u00e4r", "c", "d"]),
+    ],
+)
+def test_classes_are_those_that_a_person_reads(csv, text, names):
+    names = [tidy(name) for name in names]
+    assert CostMatrix.from_spec(csv(text), 3, names).values[0].tolist() == [0, 1, 0]
+
+
+def test_numbers_that_name_other_classes_are_no_indices(csv):
+    """Of classes 1, 2 and 3 the file's 1 is the class 1, and it has a 0, too; so is it for a list of classes."""
+    for text in (",0,1,2\n0,0,1,2\n1,3,0,5\n2,6,7,0\n", ",0,1,2\n1,0,1,2\n2,3,0,5\n3,6,7,0\n"):
+        with refusal("class '0'"):
+            CostMatrix.from_spec(csv(text), 3, ["1", "2", "3"])
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from raycsr.class_names import are_numbers
 from raycsr.costs.workbooks import GROUPED, rows_of_workbook
 from raycsr.errors import UserError, shown
 
@@ -140,7 +141,7 @@ def _split_names(rows: Rows) -> tuple[list[str] | None, Rows]:
         raise UserError(
             "a class has no name in the first row or column; leave nothing around the classes and their costs"
         )
-    if header is None or column is None or header == column or _counts(column):
+    if header is None or column is None or header == column or (_counts(column) and not are_numbers(header)):
         return header or column, body  # without names, or of an index, the rows are in the order of the header
     for name in header + column:
         if header.count(name) != 1 or column.count(name) != 1:
