@@ -44,7 +44,7 @@ def bench_denoised(
         denoiser: The denoiser; without weights they are random, which costs the same.
         model: The classifier's timm name.
         input_size: Height and width of the classifier's input, in pixels.
-        n: Number of samples, a multiple of the batch size.
+        n: Number of samples, a multiple of the batch size, and of 64 twice or more.
         batch_size: Rows of a forward pass.
         out: JSON file to write.
     """

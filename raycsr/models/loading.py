@@ -145,8 +145,9 @@ def _denoiser_contents(options: DenoiserOptions) -> Sequence[DenoiserContents]:
         )
     if options.args:
         raise UserError(f"{path!r} brings its own architecture and weights: leave model.denoiser.args out.")
-    if os.path.isdir(path) or (path.startswith("s3://") and not path.endswith(_FILES)):
-        return [diffusers_in(path)]
+    folder = diffusers_in(path) if os.path.isdir(path) or path.startswith("s3://") else None
+    if folder is not None:
+        return [folder]
     content = read_file(path)
     if is_raycsr(path, content):
         contents = read_checkpoint(path)

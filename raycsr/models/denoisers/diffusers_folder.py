@@ -27,7 +27,7 @@ _PREDICTIONS = ("epsilon", "sample", "v_prediction")  # of the noise, of the ima
 
 
 class DiffusersModel(Denoiser):
-    """One call of a UNet2DModel."""
+    """Diffusion model of Hugging Face's diffusers, asked once: its name is its folder, local or s3://."""
 
     archs: ClassVar[Mapping[str, Mapping[str, Any]]] = {"diffusers": {"unet": {}, "scheduler": {}}}
     needs_sigma = True
@@ -83,20 +83,27 @@ class DiffusersModel(Denoiser):
             image = answer
         return (image.clamp(-1, 1) + 1) / 2
 
+    def cast(self, dtype: torch.dtype) -> None:
+        """Has the network compute in another dtype, past its library's `to`, which warns where there is no need."""
+        nn.Module.to(self.network, dtype)
 
-def diffusers_in(folder: str) -> DenoiserContents:
+
+def diffusers_in(folder: str) -> DenoiserContents | None:
     """What a folder of diffusers says of a denoiser.
 
     Args:
         folder: Local path or s3:// URI.
 
+    Returns:
+        What it says; None where it has no configuration of a network.
+
     Raises:
-        UserError: It is no such folder, or one of its files is damaged.
+        UserError: It lacks another file, or one of them is damaged.
     """
     store = Store(folder)
     config = _json(store, _CONFIGS)
     if config is None:
-        raise UserError(f"{folder} is no folder of diffusers, which has a {_CONFIGS[0]}: give such a one, or a file.")
+        return None
     scheduler = _json(store, _SCHEDULES) or {}
     if not {"num_train_timesteps", "beta_schedule"} <= scheduler.keys():
         raise UserError(f"{folder} lacks {_SCHEDULES[0]} with a beta_schedule, hence no step is known of its noise.")

@@ -25,7 +25,7 @@ from raycsr.models.weights import is_state, without_wrappers
 
 
 class OneStepDiffusion(Denoiser):
-    """One call of a U-Net that estimates noise."""
+    """Diffusion model asked once at the step of its sigma: args are the published flags."""
 
     archs: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The flags of the published models: CIFAR-10 of 52.5 million parameters, and ImageNet of 552.8 million.

@@ -57,6 +57,19 @@ class UNetShape:
     resblock_updown: bool = False
     use_new_attention_order: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuses what the published command line writes as a text.
+
+        Raises:
+            UserError: Resolutions or multipliers are no list.
+        """
+        for name, value in (
+            ("attention_resolutions", self.attention_resolutions),
+            ("channel_mult", self.channel_mult),
+        ):
+            if value is not None and not isinstance(value, list | tuple):
+                raise UserError(f"{name} is {value!r}: give a list of numbers, such as [16, 8].")
+
     @property
     def channels(self) -> list[int]:
         """Number of channels at each resolution, from the image's own down.

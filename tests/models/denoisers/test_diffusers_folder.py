@@ -12,6 +12,7 @@ from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference
 from raycsr.models.spec import DenoiserOptions, ModelOptions
+from raycsr.store import Store
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
@@ -118,3 +119,21 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path):
     safetensors.torch.save_file(weights, file)
     with pytest.raises(UserError, match="missing conv_in.bias"):
         composition(folder)
+
+
+def test_a_folder_on_s3(tmp_path, s3):
+    model = composition(written(tmp_path, network()))
+    there = Store(f"s3://{s3.new_bucket()}/ddpm")
+    for file in tmp_path.rglob("*.*"):
+        there.write(str(file.relative_to(tmp_path)), file.read_bytes())
+    assert composition(there.location).components == model.components
+    save_checkpoint(f"{there.location}-kept", model)  # a file, whatever it is called
+    assert composition(f"{there.location}-kept", sigma=None).components == model.components
+    with pytest.raises(UserError, match="ddpm/absent: there is no such file"):
+        composition(f"{there.location}/absent")
+
+
+def test_a_folder_of_something_else_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path)) as raised:
+        composition(str(tmp_path))
+    assert "\n" not in str(raised.value)

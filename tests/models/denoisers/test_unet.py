@@ -80,6 +80,8 @@ def test_a_larger_image_than_it_was_made_for():
         ({"image_size": 48, "num_channels": 32}, "image_size is 48: give channel_mult"),
         ({"image_size": 32, "num_channels": 48}, r"\[48, 96, 96, 96\] channels: give multiples of 32"),
         ({"image_size": 32, "num_channels": 32, "num_heads": 5}, "64 channels do not make 5 attention heads"),
+        ({"image_size": 32, "num_channels": 32, "attention_resolutions": "16,8"}, "'16,8': give a list"),
+        ({"image_size": 32, "num_channels": 32, "channel_mult": 2}, "channel_mult is 2: give a list"),
         ({"image_size": 36, "num_channels": 32, "channel_mult": (1, 1, 1, 1)}, "cannot be halved 3 times"),
     ],
 )
