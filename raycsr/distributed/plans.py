@@ -37,6 +37,7 @@ class SamplingPlan:
         seconds: Expected duration on all actors, where the speed is known; of a sequential design the longest.
         actors: Number of actors that sample; 0 is this process.
         denoisers: The denoisers in front of the classifier, a line each.
+        memory: Memory that all parts take on the device, in words; None where it cannot be worked out.
     """
 
     model: str
@@ -60,6 +61,7 @@ class SamplingPlan:
     seconds: float | None = None
     actors: int = 0
     denoisers: tuple[str, ...] = ()
+    memory: str | None = None
 
     def __str__(self) -> str:
         """The plan in words."""
@@ -71,6 +73,7 @@ class SamplingPlan:
             f"model     {self.model}, {self.num_classes} classes, {height} x {width} px, "
             f"{self.precision} on {self.device}",
             *(f"behind    {one}" for one in self.denoisers),
+            *([] if self.memory is None else [f"memory    {self.memory}"]),
             f"rules     {first_of(self.rules, _SHOWN)}",
             f"images    {self.num_images:,}{left}",
             f"samples   {self.n0:,} + {at_most}{self.n:,} an image at sigma {self.sigma:g}: "

@@ -106,6 +106,14 @@ def test_a_denoiser_of_random_weights_is_said(make_job, tmp_path):
         sample(**make_job(tmp_path, limit=1, model=asked))
 
 
+def test_a_plan_says_the_denoiser_its_sigma_and_the_memory(model, tmp_path, capsys):
+    words = ["--data.source", "digits", "--sampling.sigma", "0.5", "--results", str(tmp_path), "--pool.actors", "0"]
+    asked = ["--model.name", model.name, "--model.denoiser.name", model.denoisers[0].name]
+    assert main(["validate", "sample", *words, *asked]) == 0
+    out = capsys.readouterr().out
+    assert "behind    dncnn for sigma 0.5, 8 x 8 px, " in out and "\nmemory    " in out
+
+
 @pytest.mark.parametrize(
     ("words", "asked"),
     [

@@ -24,6 +24,7 @@ from raycsr.distributed.sampling.classes import check_classes, check_same_names,
 from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import denoiser_has_weights, has_weights, load_base_classifier
+from raycsr.models.memory import memory_of
 from raycsr.models.rules import Rule, parse_rules
 from raycsr.models.spec import ModelOptions
 from raycsr.options import listed
@@ -345,7 +346,7 @@ def plan_of(
         seconds: Expected duration, where the speed is known.
         actors: Number of actors; 0 samples in this process.
     """
-    sampling = job.asked.sampling
+    sampling, memory = job.asked.sampling, memory_of(job.base_classifier, precision)
     return SamplingPlan(
         model=job.name,
         num_classes=job.base_classifier.num_classes,
@@ -366,6 +367,7 @@ def plan_of(
         decides=None if job.statements is None else str(job.statements),
         notes=(*job.listing.notes, *classes_by_position(job.listing, job.base_classifier)),
         denoisers=job.base_classifier.parts,
+        memory=None if memory is None else str(memory),
         seconds=seconds,
         actors=actors,
     )

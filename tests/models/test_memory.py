@@ -1,0 +1,65 @@
+"""The memory of a pass, counted by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.memory import memory_of
+from raycsr.models.spec import DenoiserOptions, ModelOptions
+
+
+class Layers(nn.Module):
+    """Two convolutions of 8 channels around a shortcut, and the mean of each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return (self.second(x) + x).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def model():
+    made = load_base_classifier(ModelOptions("cifar_resnet8", input_size=16), num_classes=8)
+    made.network = Layers()
+    return made
+
+
+@pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])
+def test_what_is_alive_at_once_is_counted(model, precision, size):
+    found = memory_of(model, precision)
+    channels, pixels, floats = 16 * 16 * 8 * size, 16 * 16 * 3 * size, 16 * 16 * 3 * 4
+    assert found.weights == (3 * 8 + 8 + 8 * 8 + 8) * size + 6 * 4
+    # pixels, normalised, the two sides of the shortcut and their sum; in bf16 the normalised ones are there twice
+    cast = 0 if precision == "fp32" else pixels
+    assert found.row == 2 * floats + cast + 3 * channels
+
+
+def test_what_has_been_used_is_counted_no_more_and_the_classifier_is_left_alone():
+    plain = load_base_classifier(ModelOptions("cifar_resnet8", input_size=16), num_classes=10)
+    before, weights = plain.components, sum(one.numel() for one in plain.network.parameters())
+    found = memory_of(plain, "fp32")
+    assert plain.components == before and 4 * weights < found.weights < 4.2 * weights
+    assert 3 * 16 * 16 * 16 * 4 <= found.row < 6 * 16 * 16 * 16 * 4  # of 17 layers' features no more than a few at once
+
+
+def test_a_denoiser_is_part_of_it():
+    asked = DenoiserOptions("dncnn", args={"depth": 5, "channels": 64})
+    plain, behind = (
+        memory_of(load_base_classifier(ModelOptions("cifar_resnet8", input_size=16, denoiser=one)), "fp32")
+        for one in (None, asked)
+    )
+    assert behind.row >= 2 * 64 * 16 * 16 * 4 > plain.row / 2
+    assert behind.weights > plain.weights
+
+
+def test_code_that_looks_at_values_has_no_plan(model):
+    class Looks(nn.Module):
+        def forward(self, x):
+            return x.mean(dim=(2, 3)) if x.sum() > 0 else x.amax(dim=(2, 3))
+
+    model.network = nn.Sequential(Looks(), nn.Linear(3, 8))
+    assert memory_of(model, "fp32") is None and torch.isfinite(model(torch.rand(1, 3, 16, 16))).all()
