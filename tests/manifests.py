@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def kustomized(folder: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(filled(built)))
 
 
-def built(tmp_path: Path, platform: str, form: str | None, extras: list[str] = []) -> dict[str, dict[str, Any]]:  # noqa: B006
+def built(tmp_path: Path, platform: str, form: str | None, extras: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """The resources of a choice that somebody made in cluster/kustomization.yaml, by their kind and name."""
     copy = shutil.copytree(CLUSTER, tmp_path / "cluster")
     chosen = yaml.safe_load((copy / "kustomization.yaml").read_text())

@@ -1,8 +1,10 @@
-"""What a driver shows to Prometheus, without a Prometheus."""
+"""What a driver shows to Prometheus, without a Prometheus: see tests/jobs for actors of a cluster."""
 
 import time
+import urllib.request
 
 import pytest
+import ray
 
 from raycsr.distributed.sampling import driver_metrics
 from raycsr.distributed.sampling.driver_metrics import DriverMetrics, Sampled
@@ -27,8 +29,8 @@ def shown(monkeypatch):
     return values
 
 
-def until(holds):
-    end = time.monotonic() + 20
+def until(holds, seconds=20):
+    end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -71,3 +73,20 @@ def test_without_ray_nothing_is_shown(shown, monkeypatch):
     with DriverMetrics([Sampled("ab12", 50, 20, 1.0)]):
         pass
     assert shown == {}
+
+
+def test_ray_exports_what_a_driver_shows_and_its_end(cluster):
+    (node,) = ray.nodes()
+    page = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+    def exported(name):
+        text = urllib.request.urlopen(page, timeout=10).read().decode()
+        of_run = [
+            line for line in text.splitlines() if line.startswith(f"ray_raycsr_{name}{{") and 'run="ef56"' in line
+        ]
+        return {float(line.split()[-1]) for line in of_run}
+
+    with DriverMetrics([Sampled("ef56", wanted=50, left=20, bare=700.0)]):
+        until(lambda: all(exported(name.removeprefix("raycsr_")) for name in driver_metrics.GAUGES), seconds=90)
+        assert exported("images_left") == {20.0} and exported("running") == {1.0}
+    until(lambda: exported("running") == {0.0}, seconds=90)
