@@ -38,7 +38,7 @@ from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference, resolve_precision
 from raycsr.models.spec import ModelOptions
 from raycsr.progress import Progress
-from raycsr.reports.curves import STYLE, png
+from raycsr.reports.curves import STYLE, Form, rendered
 from raycsr.results import read_locuslab_tsv, resolve_run, sparse_votes
 from raycsr.smoothing.engine import Enough, Request, Sampler
 from raycsr.smoothing.options import CHUNK, Draws
@@ -286,7 +286,7 @@ def plot(taken: dict[str, np.ndarray], most: int = N) -> bytes:
         axis.set(xlabel="% of the images", ylabel="samples until decided, all", yscale="log", xlim=(0, 100))
         axis.yaxis.set_major_formatter("{x:,.0f}")
         axis.legend(frameon=False, fontsize=8)
-        return png(figure)
+        return rendered(figure, Form.PNG)
 
 
 def main(

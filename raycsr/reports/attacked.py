@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from raycsr.certification.attacks import attacked_shares
 from raycsr.reports.certified import Certified, id_of
-from raycsr.reports.curves import STYLE, Curves, legend_below, png
+from raycsr.reports.curves import NARROW, STYLE, Curves, Form, legend_below, rendered
 from raycsr.reports.document import Column, Table
 from raycsr.results.attacks import AttackSet, attack_sets
 
@@ -101,21 +101,24 @@ def _share(row: dict, name: str) -> str:
     return f"{row[name]:.3f}{interval}"
 
 
-def plot_attacked(shares: pd.DataFrame, curves: Curves) -> bytes:
+def plot_attacked(shares: pd.DataFrame, curves: Curves, form: Form = Form.PNG) -> bytes:
     """Draws what is certified and what attacks leave, over the radius: the truth lies between.
 
     Args:
         shares: Rows of `attacked_summaries`.
         curves: (run, costs, rule) -> a summary over many radii, as `plot_curves` takes them.
+        form: What becomes of it.
 
     Returns:
-        A PNG: a panel each for rob_cs and certified accuracy. A colour a run, costs and rule: a line below, which is
+        Bytes: a panel each for rob_cs and certified accuracy. A colour a run, costs and rule: a line below, which is
         certified, and points with 95 % intervals above, which are not broken.
     """
     legend: dict = {}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
-        for axis, (lower, (upper, meaning)) in zip(figure.subplots(1, 2), _PANELS.items(), strict=True):
+        narrow = form is Form.NARROW
+        figure = Figure(figsize=(NARROW, 7) if narrow else (10, 4), dpi=120, layout="constrained")
+        axes = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
+        for axis, (lower, (upper, meaning)) in zip(axes, _PANELS.items(), strict=True):
             for i, (key, rows) in enumerate(shares.groupby(_OF_SET, sort=False)):
                 known = rows[rows[upper].notna()]
                 if known.empty:
@@ -133,5 +136,5 @@ def plot_attacked(shares: pd.DataFrame, curves: Curves) -> bytes:
             axis.grid(alpha=0.25)
             handles, labels = axis.get_legend_handles_labels()
             legend |= dict(zip(labels, handles, strict=True))
-        legend_below(figure, list(legend.values()), list(legend))
-        return png(figure)
+        legend_below(figure, list(legend.values()), list(legend), form)
+        return rendered(figure, form)

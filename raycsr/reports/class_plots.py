@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from raycsr.costs import CostMatrix
-from raycsr.reports.curves import STYLE, legend_below, png
+from raycsr.reports.curves import NARROW, STYLE, Form, fitted, legend_below, rendered
 
+_NUMBERED_NARROW = 4  # columns of a narrow one
 _NUMBERED = 16  # rows or columns of a heat map up to which its cells have room for numbers
 _NAMED = 40  # classes up to which each has a name and a bar of its own
 _TICKS = 12  # where there are more
@@ -21,99 +22,111 @@ _CAPTION_WIDTH = 22  # characters of a line below an image
 _COLUMNS = 6  # of a grid of images
 
 
-def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "") -> bytes:
+def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", form: Form = Form.PNG) -> bytes:
     """Draws `raycsr.certification.pairwise_robustness` as a heat map, dark where a pair is safe.
 
     Args:
         robustness: Seed class x target class, or any other rows: such as one a run where there is one seed class.
         radius: L2, at which the pairs were certified.
         title: Title of the picture, above the meaning of the numbers.
+        form: What becomes of it.
 
     Returns:
-        A PNG. Rows and columns without a number are left out, unless all are; a cell without one is hatched. Numbers
+        Bytes. Rows and columns without a number are left out, unless all are; a cell without one is hatched. Numbers
         stand in the cells where they have room, and ticks are thinned where they have none.
     """
     shown = robustness.dropna(axis=0, how="all").dropna(axis=1, how="all")
     shown = robustness if shown.empty else shown
     rows, columns = shown.shape
     names = max((len(str(name)) for name in shown.index), default=0)
-    numbered = rows <= _NUMBERED and columns <= _NUMBERED
+    narrow = form is Form.NARROW
+    numbered = rows <= _NUMBERED and columns <= (_NUMBERED_NARROW if narrow else _NUMBERED)
     width = 1.8 + 0.07 * min(names, 60) + (0.62 * columns if numbered else 6.5)
     height = 1.7 + (0.42 * rows if numbered else max(1.0, 6.5 * min(1.0, rows / columns)))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(width, 5.0), height), dpi=120, layout="constrained")
+        size = (NARROW, height + 1.2) if narrow else (max(width, 5.0), height)
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
         axis = figure.subplots()
         axis.set_facecolor("0.93")
         axis.patch.set(hatch="////", edgecolor="0.82")
         mesh = axis.imshow(shown.to_numpy(float), vmin=0, vmax=1, cmap="Blues", aspect="auto", interpolation="nearest")
         figure.colorbar(mesh, ax=axis, pad=0.02, label="share of images", ticks=[0, 0.5, 1])
         meaning = f"share of the row's images that no perturbation within {radius:.3g} turns into the column's class"
-        width = max(40, int(figure.get_figwidth() * 13))  # wider than a map of few columns
+        width = 44 if narrow else max(40, int(figure.get_figwidth() * 13))  # wider than a map of few columns
         figure.suptitle("\n".join(textwrap.fill(line, width) for line in [*title.splitlines(), meaning]), fontsize=9)
         axis.set_xlabel(str(shown.columns.name or ""))
         axis.set_ylabel(str(shown.index.name or ""))
-        _name_ticks(axis, shown)
+        _name_ticks(axis, shown, narrow)
         if numbered:
             _number_cells(axis, shown)
-        return png(figure)
+        return rendered(figure, form)
 
 
-def _name_ticks(axis: Axes, shown: pd.DataFrame) -> None:
+def _name_ticks(axis: Axes, shown: pd.DataFrame, narrow: bool) -> None:
     """A name each where there is room for them, else some of them."""
-    for names, side, most in ((shown.columns, axis.xaxis, 24), (shown.index, axis.yaxis, 60)):
-        step = 1 if len(names) <= _NAMED else -(-len(names) // _TICKS)
+    for names, side, most in ((shown.columns, axis.xaxis, 24), (shown.index, axis.yaxis, 24 if narrow else 60)):
+        step = 1 if len(names) <= _NAMED / (2 if narrow else 1) else -(-len(names) // _TICKS)
         places = range(0, len(names), step)
         side.set_ticks(list(places), [_short(names[place], most) for place in places])
     longest = max((len(_short(name)) for name in shown.columns), default=0)
-    if longest > 6 and len(shown.columns) > 4:
-        axis.tick_params(axis="x", labelrotation=90 if len(shown.columns) > _NUMBERED else 40)
+    steep = len(shown.columns) > (6 if narrow else _NUMBERED)
+    if longest * len(shown.columns) > (12 if narrow else 24):
+        axis.tick_params(axis="x", labelrotation=90 if steep else 40)
         for label in axis.get_xticklabels():
-            label.set_horizontalalignment("center" if len(shown.columns) > _NUMBERED else "right")
-            label.set_rotation_mode("anchor" if len(shown.columns) <= _NUMBERED else "default")
+            label.set_horizontalalignment("center" if steep else "right")
+            label.set_rotation_mode("default" if steep else "anchor")
 
 
 def _number_cells(axis: Axes, shown: pd.DataFrame) -> None:
     for (row, column), share in np.ndenumerate(shown.to_numpy(float)):
         if not np.isnan(share):
-            colour = "white" if share > 0.55 else "0.15"
+            red, green, blue, _ = matplotlib.colormaps["Blues"](float(share))
+            # of black and white what stands out more: they are alike at a luminance of .18
+            light = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18
+            colour = "black" if light else "white"
             axis.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=8)
 
 
-def plot_recalls(recalls: Mapping[str, pd.DataFrame], class_names: Sequence[str] | None = None) -> bytes:
+def plot_recalls(
+    recalls: Mapping[str, pd.DataFrame], class_names: Sequence[str] | None = None, form: Form = Form.PNG
+) -> bytes:
     """Draws `raycsr.certification.class_recalls` of one or several runs or decision rules side by side.
 
     Args:
         recalls: Label -> recalls by class; all of the same classes.
         class_names: Names of the classes; by default their numbers.
+        form: What becomes of it.
 
     Returns:
-        A PNG: a group of bars a class, with 95 % intervals. Where classes are too many for that, a line of the first
+        Bytes: a group of bars a class, with 95 % intervals. Where classes are too many for that, a line of the first
         and points of the others, by the recall of the first. Classes without images are left out.
     """
     first = next(iter(recalls.values()))
     classes = first.index[first["num_images"] > 0]
     with matplotlib.rc_context(STYLE):
-        width = max(5.0, min(12.0, 2 + 0.28 * len(classes) * (1 + len(recalls))))
-        figure = Figure(figsize=(width, 3.6), dpi=120, layout="constrained")
+        narrow = form is Form.NARROW
+        width = NARROW if narrow else max(5.0, min(12.0, 2 + 0.28 * len(classes) * (1 + len(recalls))))
+        figure = Figure(figsize=(width, 4.6 if narrow else 3.6), dpi=120, layout="constrained")
         axis = figure.subplots()
-        if len(classes) <= _NAMED:
+        if len(classes) <= _NAMED / (2 if narrow else 1):
             _draw_bars(axis, {label: of.loc[classes] for label, of in recalls.items()})
             names = [_short(class_names[y] if class_names else y) for y in classes]
-            steep = max(map(len, names), default=0) * len(names) > 70
-            axis.set_xticks(range(len(classes)), names, rotation=40 if steep else 0, ha="right" if steep else "center")
+            steep = max(map(len, names), default=0) * len(names) > (24 if narrow else 70)
+            rotation = (90 if narrow else 40) if steep else 0
+            axis.set_xticks(range(len(classes)), names, rotation=rotation, ha="right" if rotation == 40 else "center")
         else:
             order = first.loc[classes, "recall"].sort_values().index
             for label, of in recalls.items():
                 look = {"linewidth": 1.2} if of is first else {"linestyle": "", "marker": ".", "markersize": 3}
                 axis.plot(range(len(order)), of.loc[order, "recall"], label=label, **look)
-            axis.set_xlabel(f"{len(order)} classes, by the recall of {next(iter(recalls))}")
+            axis.set_xlabel(fitted(f"{len(order)} classes, by the recall of {next(iter(recalls))}", form))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(ylabel="recall", ylim=(0, 1.02))
-        axis.set_title("share of the images of each class that are answered rightly")
+        axis.set_title(fitted("share of the images of each class that are answered rightly", form))
         axis.grid(alpha=0.25, axis="y")
         axis.set_axisbelow(True)
-        legend_below(figure, *axis.get_legend_handles_labels(), width=int(10 * width))
-        return png(figure)
+        legend_below(figure, *axis.get_legend_handles_labels(), form, width=int(10 * width))
+        return rendered(figure, form)
 
 
 def _draw_bars(axis: Axes, recalls: Mapping[str, pd.DataFrame]) -> None:
@@ -151,7 +164,7 @@ def plot_images(images: Sequence[NDArray[np.uint8] | str], captions: Sequence[st
             else:
                 axis.imshow(image, interpolation="nearest")
             axis.text(0.5, -0.04, text, ha="center", va="top", transform=axis.transAxes, fontsize=7)
-        return png(figure)
+        return rendered(figure, Form.PNG)
 
 
 def captions(costliest: pd.DataFrame, costs: CostMatrix) -> list[list[str]]:

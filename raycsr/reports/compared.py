@@ -15,7 +15,7 @@ from raycsr.certification.comparison import SIGNIFICANCE
 from raycsr.costs.files import table_of
 from raycsr.errors import UserError, first_of
 from raycsr.reports.certified import Certified, default_radii, load_certified
-from raycsr.reports.curves import STYLE, png
+from raycsr.reports.curves import NARROW, STYLE, Form, fitted, rendered
 from raycsr.reports.document import Column, Document, Notes, Paragraph, Picture, Section, Table
 from raycsr.reports.notes import seen_images_in_words
 from raycsr.reports.stand import stands_on
@@ -173,7 +173,8 @@ def read_groups(location: str) -> dict[str, str | None]:
 
 def compose_comparison(of: Compared) -> Document:
     """Composes what is said of a comparison."""
-    plotted = Picture(plot_differences(of), f"Differences of {of.b.label} to {of.a.label}, with 95 % intervals")
+    described = f"Differences of {of.b.label} to {of.a.label}, with 95 % intervals"
+    plotted = Picture(plot_differences(of, Form.WIDE), plot_differences(of, Form.NARROW), described)
     return Document(
         f"B against A at radius {of.radius:g}",
         [
@@ -251,24 +252,31 @@ def _other_files(of: Compared) -> list[str]:
     return [f"{differ:,} images of one id are files of another size in B: are they the same?"] if differ else []
 
 
-def plot_differences(of: Compared) -> bytes:
+def plot_differences(of: Compared, form: Form = Form.PNG) -> bytes:
     """Draws B - A with its 95 % interval: the shares in one panel, each mean in its own, for it has its own unit.
 
+    Args:
+        of: The comparison.
+        form: What becomes of it.
+
     Returns:
-        A PNG. Filled points are differences that are significant.
+        A picture. Filled points are differences that are significant.
     """
     shares = of.table[[METRICS[name].is_share for name in of.table["metric"]]]
     means = of.table.drop(shares.index)
     panels = ([shares] if len(shares) else []) + [means.iloc[[i]] for i in range(len(means))]
     heights = [len(rows) + 1.2 for rows in panels]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 0.6 + 0.42 * sum(heights)), dpi=120, layout="constrained")
+        figure = Figure(
+            figsize=(NARROW if form is Form.NARROW else 8, 0.9 + 0.42 * sum(heights)), dpi=120, layout="constrained"
+        )
         axes = figure.subplots(max(1, len(panels)), 1, squeeze=False, height_ratios=heights or [1.0])[:, 0]
         for axis, rows in zip(axes, panels, strict=False):
             _draw(axis, rows)
-        axes[0].set_title(f"B - A at radius {of.radius:g}, 95 % intervals; filled: p (Holm) < {SIGNIFICANCE:g}")
-        figure.supxlabel(f"A: {of.a.label}    B: {of.b.label}", fontsize=9)
-        return png(figure)
+        title = f"B - A at radius {of.radius:g}, 95 % intervals; filled: p (Holm) < {SIGNIFICANCE:g}"
+        figure.suptitle(fitted(title, form), fontsize=9)
+        figure.supxlabel(fitted(f"A: {of.a.label}\nB: {of.b.label}", form), fontsize=9)
+        return rendered(figure, form)
 
 
 def _draw(axis: Axes, rows: pd.DataFrame) -> None:

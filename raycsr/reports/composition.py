@@ -1,6 +1,6 @@
 """What a report says, in the order in which it is read: what it comes to, how to read it, what it stands on, more."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -20,7 +20,7 @@ from raycsr.reports.comparison import (
     rank_points,
     reference_and_best,
 )
-from raycsr.reports.curves import plot_curves, plot_front
+from raycsr.reports.curves import Form, plot_curves, plot_front
 from raycsr.reports.document import (
     Block,
     Captioned,
@@ -76,6 +76,11 @@ def compose(found: Findings, *, pictures: bool = False) -> Document:
     )
 
 
+def _picture(plot: Callable[..., bytes], description: str) -> Picture:
+    """What a plot draws, for a page: side by side, and one below the other."""
+    return Picture(plot(form=Form.WIDE), plot(form=Form.NARROW), description)
+
+
 def _glossary() -> list[Block]:
     return [Section("Twelve words", [Notes([f"{word}: {meaning}" for word, meaning in GLOSSARY.items()])], folded=True)]
 
@@ -113,11 +118,11 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified], pictu
 
 def _sureness(found: Findings) -> list[Block]:
     """The distribution of the answer's share; nothing where only published tables are shown."""
-    picture = plot_sureness(found.drawn)
-    if picture is None:
+    wide, narrow = (plot_sureness(found.drawn, form) for form in (Form.WIDE, Form.NARROW))
+    if wide is None or narrow is None:
         return []
     described = "How many images are answered rightly by each share of votes"
-    return [Section("How sure the answers are", [Paragraph(SURENESS), Picture(picture, described)], folded=True)]
+    return [Section("How sure the answers are", [Paragraph(SURENESS), Picture(wide, narrow, described)], folded=True)]
 
 
 def _a_radius(found: Findings, shown: bool) -> list[Block]:
@@ -170,8 +175,8 @@ def _curves(found: Findings, costs: str) -> list[Block]:
         "As perturbations may be larger, the shares fall and the cost rises. Bands: the intervals that tables have in "
         "brackets."
     )
-    picture = plot_curves({key: curve for key, curve in found.curves.items() if key[1] == costs})
-    return [Paragraph(explained), Picture(picture, f"Certified curves under {costs}")]
+    plot = partial(plot_curves, {key: curve for key, curve in found.curves.items() if key[1] == costs})
+    return [Paragraph(explained), _picture(plot, f"Certified curves under {costs}")]
 
 
 def _attacked(found: Findings, costs: str, pictures: bool) -> list[Block]:
@@ -190,7 +195,7 @@ def _attacked(found: Findings, costs: str, pictures: bool) -> list[Block]:
         "for verdicts that are false with probability 1e-6 each. Brackets: 95 % interval over images."
     )
     described = f"What is certified under {costs}, and above it what attacks leave"
-    picture = Details(lambda: [Picture(plot_attacked(shares, found.curves), described)])
+    picture = Details(lambda: [_picture(partial(plot_attacked, shares, found.curves), described)])
     return [*blocks, Paragraph(explained), picture, attacked_table(shares)]
 
 
@@ -225,7 +230,10 @@ def _front_picture(points: pd.DataFrame) -> list[Block]:
             "A point is a decision rule, a colour a model, the outlined point its argmax. Up and to the right is "
             "better."
         ),
-        Picture(plot_front(points), f"Accuracy against {metric} under {costs}, and the recalls that are paid for it"),
+        _picture(
+            partial(plot_front, points),
+            f"Accuracy against {metric} under {costs}, and the recalls paid for it",
+        ),
     ]
 
 
@@ -241,8 +249,8 @@ def _pairs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> list[
     return [
         Paragraph(explained),
         *(
-            Picture(
-                plot_pairwise(robustness, radius=found.radius, title=title),
+            _picture(
+                partial(plot_pairwise, robustness, radius=found.radius, title=title),
                 f"Share of images that no perturbation turns into each other class: {title}",
             )
             for title, robustness in tables.items()
@@ -255,8 +263,8 @@ def _recalls(looked_at: Sequence[Certified]) -> list[Block]:
         "What the costs of one class take from the others: compare the bars of each class. Lines: 95 % intervals."
     )
     recalls = {one.label: class_recalls(one.certificates, one.matrix.num_classes) for one in looked_at}
-    picture = plot_recalls(recalls, looked_at[0].matrix.class_names)
-    return [Paragraph(explained), Picture(picture, f"Recall of each class: {' and '.join(recalls)}")]
+    plot = partial(plot_recalls, recalls, looked_at[0].matrix.class_names)
+    return [Paragraph(explained), _picture(plot, f"Recall of each class: {' and '.join(recalls)}")]
 
 
 def _costliest(one: Certified, radius: float, pictures: bool) -> list[Block]:

@@ -1,7 +1,9 @@
 """Pictures of certified curves, and of the front of accuracy against cost-sensitive robustness."""
 
 import io
+import textwrap
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 import matplotlib
@@ -34,6 +36,7 @@ STYLE = {
     "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "svg.hashsalt": "raycsr",
     "text.parse_math": False,  # names of classes and models may hold a $
 }
 _TITLES = {
@@ -43,44 +46,79 @@ _TITLES = {
 }
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (8, 4)))
 _LABELS_WIDTH = 120  # characters of a legend side by side
+_NARROW_WIDTH = 44  # characters of a line of a narrow picture
+NARROW = 4.2  # inches, of a picture whose panels stand one below the other
 _MARKERS = "osD^vPX*"
 _OUTLINED: dict[str, Any] = {"markersize": 9, "markeredgecolor": "black", "markeredgewidth": 1.4, "zorder": 3}
 
 Curves = dict[tuple[str, str, str], pd.DataFrame]
 
 
-def plot_curves(curves: Curves) -> bytes:
+class Form(Enum):
+    """What becomes of a figure."""
+
+    PNG = "for a file: a PNG, panels side by side"
+    WIDE = "for a page: an SVG, panels side by side"
+    NARROW = "for a page on a telephone: an SVG, panels one below the other"
+
+
+def rendered(figure: Figure, form: Form) -> bytes:
+    """A figure as a PNG or an SVG; letters in an SVG are shapes, as wide everywhere as they were measured."""
+    buffer = io.BytesIO()
+    if form is Form.PNG:
+        figure.savefig(buffer, format="png")
+    else:  # the same figure is the same bytes
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def fitted(text: str, form: Form) -> str:
+    """A text as it is, or in lines that a narrow picture has room for."""
+    if form is not Form.NARROW:
+        return text
+    return "\n".join(textwrap.fill(line, _NARROW_WIDTH, break_long_words=True) for line in text.splitlines())
+
+
+def plot_curves(curves: Curves, form: Form = Form.PNG) -> bytes:
     """Draws certified curves of several runs, cost matrices and decision rules over the radius.
 
     Args:
         curves: (run, costs, rule) -> a summary over many radii (`summarize`); shares come with their 95 % bands.
+        form: What becomes of it.
 
     Returns:
-        A PNG: one panel each for certified accuracy (multiclass; standard, and said so, of certificates that have no
+        Bytes: one panel each for certified accuracy (multiclass; standard, and said so, of certificates that have no
         other), rob_cs and rob_cost; a row of them for all cost matrices, or
         one for each where there are several rules.
     """
     several = len({rule for _, _, rule in curves}) > 1
     matrices = list(dict.fromkeys(costs for _, costs, _ in curves)) if several else [""]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(15 if several else 12, 4 * len(matrices)), dpi=120, layout="constrained")
+        narrow, beside = form is Form.NARROW, several and form is Form.PNG  # a page is not wide enough for its legend
+        size = (NARROW, 9 * len(matrices)) if narrow else (15 if beside else 12, 4 * len(matrices))
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
         for costs, row in zip(matrices, figure.subfigures(len(matrices), 1, squeeze=False)[:, 0], strict=True):
-            axes = row.subplots(1, 3)
+            axes = row.subplots(3, 1) if narrow else row.subplots(1, 3)
             if several:
-                row.suptitle(costs, fontsize=11)
+                row.suptitle(fitted(costs, form), fontsize=11)
                 _draw_rules(axes, {key: curve for key, curve in curves.items() if key[1] == costs})
-                row.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+                handles, labels = axes[0].get_legend_handles_labels()
+                if beside:
+                    row.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+                else:
+                    legend_below(row, handles, labels, form)
             else:
                 _draw_matrices(axes, curves)
                 axes[0].legend(frameon=False, loc="lower left")
-                legend_below(row, *axes[1].get_legend_handles_labels())
+                handles, labels = axes[1].get_legend_handles_labels()
+                legend_below(row, handles, labels, form)
             for axis, (title, meaning) in zip(axes, _TITLES.items(), strict=True):
                 axis.set(xlabel="L2 radius, [0, 1] pixel units", xlim=(0, None), ylim=(0, None))
                 axis.set_title(f"{title}\n{meaning}")
                 axis.grid(alpha=0.25)
             for axis in axes[:2]:
                 axis.set_ylim(0, 1.02)
-        return png(figure)
+        return rendered(figure, form)
 
 
 def _draw_matrices(axes: Sequence[Axes], curves: Curves) -> None:
@@ -107,14 +145,15 @@ def _draw_rules(axes: Sequence[Axes], curves: Curves) -> None:
             _draw(axis, curve, name, label, colour, dash)
 
 
-def plot_front(points: pd.DataFrame) -> bytes:
+def plot_front(points: pd.DataFrame, form: Form = Form.PNG) -> bytes:
     """Draws accuracy against the metric over the decision rules of several runs, with the recalls beside.
 
     Args:
         points: Rows of `summaries` at one radius.
+        form: What becomes of it.
 
     Returns:
-        A PNG: a row a cost matrix. Left a point a rule, a colour a run, its argmax larger and outlined, its
+        Bytes: a row a cost matrix. Left a point a rule, a colour a run, its argmax larger and outlined, its
         non-dominated points joined by steps, for between two of them there is nothing to choose; these and argmax with
         thin bars for 95 % intervals. Up is better: an axis of costs points down. A rule under which a class collapsed
         is marked. Right the recalls.
@@ -123,19 +162,23 @@ def plot_front(points: pd.DataFrame) -> bytes:
     runs, matrices = points["run"].unique(), points["costs"].unique()
     styles = {run: {"color": f"C{i % 10}", "marker": _cycle(_MARKERS, i)} for i, run in enumerate(runs)}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 0.6 + 3.8 * len(matrices)), dpi=120, layout="constrained")
-        panels = figure.subplots(len(matrices), 2, squeeze=False, sharex="row")
+        narrow = form is Form.NARROW
+        size = (NARROW, 1.2 + 7 * len(matrices)) if narrow else (11, 0.6 + 3.8 * len(matrices))
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        shape = (2 * len(matrices), 1) if narrow else (len(matrices), 2)
+        panels = figure.subplots(*shape, squeeze=False, sharex="none" if narrow else "row").reshape(-1, 2)
         for costs, (left, right) in zip(matrices, panels, strict=True):
             for run, rules in points[points["costs"] == costs].groupby("run", sort=False):
                 _draw_front(left, rules, styles[run])
                 _draw_recalls(right, rules, styles[run])
             metric = _metric(points[points["costs"] == costs])
             left.set(xlabel="accuracy", ylabel=f"{metric} at radius {points['radius'].iloc[0]:.3g}")
-            left.set_title(f"{costs}\n{_TITLES[metric]}")
+            left.set_title(fitted(f"{costs}\n{_TITLES[metric]}", form))
             if not METRICS[metric].more_is_better:
                 left.invert_yaxis()
             right.set(xlabel="accuracy", ylabel="recall")
-            right.set_title(f"{costs}\nshare of the images of these classes that are answered rightly")
+            of_classes = "share of the images of these classes that are answered rightly"
+            right.set_title(fitted(f"{costs}\n{of_classes}", form))
             for axis in (left, right):
                 axis.grid(alpha=0.25)
         keys = {
@@ -146,8 +189,8 @@ def plot_front(points: pd.DataFrame) -> bytes:
         }
         if (points["collapsed"] != "").any():
             keys[f"{MARK} a class collapsed"] = Line2D([], [], linestyle="")
-        legend_below(figure, list(keys.values()), list(keys))
-        return png(figure)
+        legend_below(figure, list(keys.values()), list(keys), form)
+        return rendered(figure, form)
 
 
 def _draw_front(axis: Axes, rules: pd.DataFrame, style: dict[str, Any]) -> None:
@@ -219,15 +262,16 @@ def _cycle(values: Sequence[Any], i: int) -> Any:
     return values[i % len(values)]
 
 
-def legend_below(figure: FigureBase, handles: Sequence[Any], labels: Sequence[str], width: int = _LABELS_WIDTH) -> None:
+def legend_below(
+    figure: FigureBase,
+    handles: Sequence[Any],
+    labels: Sequence[str],
+    form: Form = Form.PNG,
+    width: int = _LABELS_WIDTH,
+) -> None:
     """A legend below the panels, in as many columns as its longest label allows in a width of so many characters."""
     if labels:
+        width = _NARROW_WIDTH if form is Form.NARROW else width
         columns = max(1, min(4, width // max(map(len, labels))))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-
-
-def png(figure: Figure) -> bytes:
-    """The bytes of a figure's picture."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+        shown = [textwrap.fill(label, width) for label in labels]
+        figure.legend(handles, shown, loc="outside lower center", ncols=columns, frameon=False)

@@ -74,9 +74,16 @@ class Facts:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG; `description` is for those who cannot see it."""
+    """A picture that is drawn twice, as SVG.
 
-    png: bytes
+    Attributes:
+        wide: With panels side by side.
+        narrow: With panels one below the other, for a telephone.
+        description: For those who cannot see it.
+    """
+
+    wide: bytes
+    narrow: bytes
     description: str
 
 

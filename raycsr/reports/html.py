@@ -98,8 +98,10 @@ def _block(block: Block, place: str, level: int) -> str:
             return _table(block)
         case Facts():
             return _facts(block)
-        case Picture(png, description):
-            return f'<div class="wide picture" tabindex="0">{_image(png, description)}</div>\n'
+        case Picture(wide, narrow, description):
+            instead = f'<source media="(max-width: 50rem)" srcset="{_data(narrow, "svg+xml")}">'
+            shown = f"<picture>{instead}{_image(wide, description, 'svg+xml')}</picture>"
+            return f'<div class="picture">{shown}</div>\n'
         case Gallery(pictures):
             return f'<div class="gallery">{"".join(map(_captioned, pictures))}</div>\n'
         case Details():
@@ -168,8 +170,12 @@ def _captioned(one: Captioned) -> str:
     return f"<figure>{shown}<figcaption><b>{first}</b>{''.join(f'<br>{line}' for line in rest)}</figcaption></figure>"
 
 
-def _image(png: bytes, description: str) -> str:
-    return f'<img alt="{escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _image(picture: bytes, description: str, kind: str = "png") -> str:
+    return f'<img alt="{escape(description)}" src="{_data(picture, kind)}">'
+
+
+def _data(picture: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 _STYLE = """
@@ -206,9 +212,9 @@ th { white-space: normal; vertical-align: bottom; background: var(--shade); posi
 .facts td + td { min-width: 11rem; }
 .number { text-align: right; }
 tbody tr:hover { background: var(--shade); }
-.picture { background: #fff; border-radius: .4rem; max-height: none; }
-.picture img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-@media (max-width: 50rem) { .picture img { max-width: none; height: auto; max-height: 24rem; } }
+.picture { background: #fff; border-radius: .4rem; margin: 1rem 0; padding: .3rem; }
+.picture img { display: block; width: 100%; max-width: 70rem; height: auto; margin: 0 auto; }
+@media (max-width: 50rem) { .picture img { max-width: 30rem; } }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: 1rem; }
 figure { margin: 0; }
 figure img { width: 100%; image-rendering: pixelated; border-radius: .3rem; }

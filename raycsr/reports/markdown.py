@@ -49,7 +49,7 @@ def _parts(shown: Document | Block, level: int) -> list[str]:
             return ["\n".join(table_lines(shown, in_markdown)), *below]
         case Facts():
             return _parts(shown.table(), level)
-        case Picture(_, description):
+        case Picture(description=description):
             return [in_markdown(f"({description})")]
         case Gallery(pictures):
             return ["\n".join(f"- {in_markdown(', '.join(one.lines))}" for one in pictures)]

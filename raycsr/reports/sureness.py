@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtr
 
 from raycsr.reports.certified import Certified
-from raycsr.reports.curves import STYLE, legend_below, png
+from raycsr.reports.curves import NARROW, STYLE, Form, fitted, legend_below, rendered
 
 _SIGMAS = (0.0, 0.5, 1.0, 2.0)  # on the upper axis: radii in units of sigma
 
@@ -33,21 +33,22 @@ def sure_shares(certificates: pd.DataFrame) -> np.ndarray:
     return np.sort(np.where(right & certificates["error"].isna().to_numpy(), bound, 0.0))
 
 
-def plot_sureness(sets: Sequence[Certified]) -> bytes | None:
+def plot_sureness(sets: Sequence[Certified], form: Form = Form.PNG) -> bytes | None:
     """Draws, over each share of votes, how many images are answered rightly by a share as large.
 
     Args:
         sets: Sets of any runs, costs, rules and answers; each run and rule is drawn once, for the share knows neither
             costs nor what is said given shares.
+        form: What becomes of it.
 
     Returns:
-        A PNG; None where no set says the share, as published tables do not.
+        A picture; None where no set says the share, as published tables do not.
     """
     distinct = {(one.run, one.decision, one.alpha): one for one in sets if one.origin is not None}
     if not distinct:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 4.4), dpi=120, layout="constrained")
+        figure = Figure(figsize=(NARROW if form is Form.NARROW else 8, 4.4), dpi=120, layout="constrained")
         axis = figure.subplots()
         labels = [_label(one) for one in distinct.values()]
         for label, ((_, _, alpha), one) in zip(labels, distinct.items(), strict=True):
@@ -56,14 +57,16 @@ def plot_sureness(sets: Sequence[Certified]) -> bytes | None:
             shown = label if labels.count(label) == 1 else f"{label} (alpha {alpha:g})"
             axis.step([0, *shares, 1], [1, *left, 0], where="pre", label=shown, linewidth=1.6)
         axis.axvline(0.5, color="0.6", linewidth=0.8, linestyle=":")  # where the standard radius begins
-        axis.set(xlabel="lower bound on the share of votes of the right answer (p_A)", ylabel="share of images")
+        axis.set(
+            xlabel=fitted("lower bound on the share of votes of the right answer (p_A)", form), ylabel="share of images"
+        )
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         axis.grid(alpha=0.25)
         above = axis.secondary_xaxis("top", functions=(lambda share: share, lambda share: share))
         above.set_xticks(ndtr(_SIGMAS), [f"{sigma:g}σ" for sigma in _SIGMAS])
         above.set_xlabel("standard radius")
-        legend_below(figure, *axis.get_legend_handles_labels())
-        return png(figure)
+        legend_below(figure, *axis.get_legend_handles_labels(), form)
+        return rendered(figure, form)
 
 
 def _label(one: Certified) -> str:

@@ -53,7 +53,7 @@ def _lines(shown: Document | Block, depth: int) -> list[str]:
         case Facts(of):
             known = {label: [f"{name} {fact}" for name, fact in facts.items() if fact] for label, facts in of.items()}
             return ["\n".join(printable(f"- {label}: {' · '.join(facts)}") for label, facts in known.items())]
-        case Picture(_, description):
+        case Picture(description=description):
             return [printable(f"[{description}]")]
         case Gallery(pictures):
             return ["\n".join(printable(f"- {', '.join(one.lines)}") for one in pictures)]

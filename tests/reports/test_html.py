@@ -19,7 +19,7 @@ from raycsr.reports.document import (
 from raycsr.reports.html import as_html
 
 EVIL = "<script>alert('x')</script>\"&"
-WITHOUT_END = {"meta", "img", "br"}
+WITHOUT_END = {"meta", "img", "br", "source"}
 
 
 class Page(HTMLParser):
@@ -79,7 +79,7 @@ def test_every_text_is_escaped():
         Notes([EVIL]),
         Table([Column(EVIL), Column("n", numeric=True)], [[EVIL, "1"]], EVIL),
         Facts({EVIL: {EVIL: EVIL}}),
-        Picture(b"png", EVIL),
+        Picture(b"svg", b"svg", EVIL),
         Gallery([Captioned(b"png", [EVIL, EVIL]), Captioned(EVIL, [EVIL])]),
         Section(EVIL, []),
     ]
@@ -92,10 +92,12 @@ def test_every_text_is_escaped():
 
 
 def test_the_page_needs_nothing_but_itself():
-    text = as_html(Document("Report", [Section("Picture", [Picture(b"\x89PNG", "a curve")])]))
+    text = as_html(Document("Report", [Section("Picture", [Picture(b"wide", b"narrow", "a curve")])]))
     page = Page(text)
     (image,) = page.of("img")
-    assert image["src"] == f"data:image/png;base64,{base64.b64encode(bytes([137]) + b'PNG').decode()}"
+    (telephone,) = page.of("source")
+    assert image["src"] == f"data:image/svg+xml;base64,{base64.b64encode(b'wide').decode()}"
+    assert telephone["srcset"] == f"data:image/svg+xml;base64,{base64.b64encode(b'narrow').decode()}"
     assert "http" not in text.replace("http-equiv", "") and "//" not in text and "@import" not in text
     assert {"link", "script", "iframe"}.isdisjoint(tag for tag, _ in page.elements)
     policy = next(meta["content"] for meta in page.of("meta") if "http-equiv" in meta)
@@ -138,9 +140,9 @@ def test_facts_are_a_row_each_and_what_is_not_recorded_is_said():
 
 
 def test_wide_parts_scroll_by_themselves_and_the_page_is_light_or_dark():
-    text = as_html(Document("Report", [Table([Column("a")], [["b"]]), Picture(b"png", "c")]))
+    text = as_html(Document("Report", [Table([Column("a")], [["b"]]), Picture(b"w", b"n", "c")]))
     page = Page(text)
-    assert [box["class"] for box in page.of("div")] == ["wide", "wide picture"]
+    assert [box["class"] for box in page.of("div")] == ["wide", "picture"]
     wide = as_html(Document("Report", [Table([Column("a" * 90)], [["b"]])]))
     assert [box["class"] for box in Page(wide).of("div")] == ["wide narrow"] and "sideways" in wide
     assert ".wide { overflow: auto;" in text and "prefers-color-scheme: dark" in text

@@ -71,7 +71,9 @@ def test_a_document_is_headings_tables_and_lists_and_leaves_details_out():
     table = Table([Column("run"), Column("rob_cs", numeric=True)], [["a|b", "0.5 †"]], "† of c_*d*")
     section = Section("Costs: a", [Paragraph("one"), Section("Front", [table]), Details(make)])
     facts = Facts({"a.pt": {"n": "10"}, "b.pt": {"n": ""}})
-    assert as_markdown(Document("Report", [Notes(["first", "- second"]), facts, section, Picture(b"", "a_b c")])) == (
+    assert as_markdown(
+        Document("Report", [Notes(["first", "- second"]), facts, section, Picture(b"", b"", "a_b c")])
+    ) == (
         "# Report\n\n- first\n- \\- second\n\n"
         "|   | a.pt | b.pt         |\n|---|------|--------------|\n| n | 10   | not recorded |\n\n"
         "## Costs: a\n\none\n\n### Front\n\n"
