@@ -12,6 +12,7 @@ from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import ARGMAX, Rule, rule_of_dict
 from raycsr.models.spec import DenoiserOptions, ModelOptions
+from raycsr.options import as_hinted
 from raycsr.results import Run, resolve_run
 from raycsr.results.notes import read_rule
 from raycsr.smoothing.options import NOISE_SCHEME
@@ -65,16 +66,18 @@ def _named(manifest: Mapping[str, Any]) -> ModelOptions:
         in_front = noted.get("denoiser") or []
         in_front = [in_front] if isinstance(in_front, dict) else in_front
         denoisers = [DenoiserOptions(**_known(DenoiserOptions, one)) for one in in_front]
-        return replace(ModelOptions(**_known(ModelOptions, noted)), denoiser=denoisers or None)
-    except (AttributeError, TypeError) as error:
+        return ModelOptions(**{**_known(ModelOptions, {**noted, "denoiser": None}), "denoiser": denoisers or None})
+    except (AttributeError, TypeError, UserError) as error:
         raise UserError(
             f"the model in the manifest of this run is damaged ({error}); give its own by --model.name"
         ) from error
 
 
 def _known(options: type[ModelOptions | DenoiserOptions], noted: Mapping[str, Any]) -> dict[str, Any]:
-    """What was noted of these options; a later raycsr may have more of them."""
-    return {one.name: noted[one.name] for one in fields(options) if one.name in noted}
+    """What was noted of these options, of the types that they have; a later raycsr may have more of them."""
+    known = {one.name: noted[one.name] for one in fields(options) if one.name in noted}
+    checked: dict[str, Any] = as_hinted(options, known, "model")
+    return checked
 
 
 def rule_of(run: Run, rule: str) -> Rule:

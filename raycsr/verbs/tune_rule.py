@@ -188,8 +188,10 @@ def _path(options: ModelOptions, out: str | None) -> str:
     name, size = options.name, options.input_size
     if out is None and not is_raycsr_checkpoint(name):
         raise UserError(f"model {name!r} is no checkpoint of raycsr and cannot hold a rule; give --out CHECKPOINT")
-    if out is None and size is not None:
-        raise UserError(f"model.input_size {size} would change {name} itself: leave it out, or give --out CHECKPOINT")
+    changes = {f"model.input_size {size}": size is not None, "model.denoiser": options.denoisers}
+    for what, is_given in changes.items():
+        if out is None and is_given:
+            raise UserError(f"{what} would change {name} itself: leave it out, or give --out CHECKPOINT")
     return out or name
 
 

@@ -65,7 +65,9 @@ def test_a_run_is_deployed_by_its_manifest_and_kept_in_a_folder(run, tmp_path):
 
 
 def test_what_a_later_raycsr_notes_of_a_model_is_passed_over_and_damage_is_named(run, tmp_path):
-    for i, (change, words) in enumerate([({"later": 1}, None), ({"denoiser": [3]}, "--model.name")]):
+    damaged = [{"denoiser": [3]}, {"denoiser": [{"name": 3}]}, {"name": 3}, {"pretrained": [1]}, {"input_size": "wide"}]
+    changes = [({"later": 1}, None), *((change, "--model.name") for change in damaged)]
+    for i, (change, words) in enumerate(changes):
         copy = shutil.copytree(run.location, tmp_path / "runs" / f"{i}")
         manifest = json.loads((copy / "manifest.json").read_text())
         manifest["config"]["model"] |= change
@@ -73,8 +75,9 @@ def test_what_a_later_raycsr_notes_of_a_model_is_passed_over_and_damage_is_named
         if words is None:
             assert SmoothedClassifier.from_run(copy).base_classifier.components == manifest["components"]
         else:
-            with pytest.raises(UserError, match=words):
+            with pytest.raises(UserError, match=words) as caught:
                 SmoothedClassifier.from_run(copy)
+            assert "\n" not in str(caught.value)
 
 
 def test_whole_numbers_name_the_same_run(model, make_job, tmp_path):

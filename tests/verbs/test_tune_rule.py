@@ -20,7 +20,7 @@ from raycsr.errors import UserError
 from raycsr.models.checkpoints import load_checkpoint, load_training_state, save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import ARGMAX
-from raycsr.models.spec import ModelOptions
+from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.results import ImageSet, own_checkpoint
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.verbs import tune_rule as module
@@ -236,6 +236,14 @@ def test_the_models_own_file_keeps_its_input_size(checkpoint, tmp_path):
     resized = ModelOptions(checkpoint, input_size=16)
     with pytest.raises(UserError, match=r"input_size 16 would change .*model\.pt itself: leave it out, or give --out"):
         tune(resized)
+
+
+def test_the_models_own_file_gets_no_denoiser_in_front(checkpoint):
+    behind = ModelOptions(checkpoint, denoiser=DenoiserOptions("dncnn", args={"depth": 3, "channels": 4}, sigma=0.25))
+    with pytest.raises(
+        UserError, match=r"model\.denoiser would change .*model\.pt itself: leave it out, or give --out"
+    ):
+        tune(behind)
 
 
 def test_costs_without_a_costly_mistake_are_refused(checkpoint, tmp_path):
