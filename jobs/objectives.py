@@ -1,4 +1,4 @@
-"""All objectives from one start at equal cost, each with and without a tuned decision rule, under two cost matrices.
+"""All objectives from one start at equal cost, by argmax, a tuned rule, and a tuned rule and answer; two cost matrices.
 
     python -m jobs.objectives --path DIR --start gaussian.pt --results RESULTS
 
@@ -6,7 +6,7 @@ DIR holds CIFAR-10 as Parquet; the start is what `raycsr train --config jobs/con
 training has as many forward and backward passes of an image through the network, those of attacks counted. Of an
 objective's variants that one is chosen, for each cost matrix, which has the largest rob_cs on held-out training images
 and loses to the most accurate one there no more accuracy than a tuned rule may. It alone is tuned, and certified on
-test images.
+test images. Objectives that lean on a baseline's votes are given those of the start; these passes come on top.
 The same command goes on where it was stopped.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from jobs.front import joined
+from raycsr.certification import Answer
 from raycsr.cli import run_job
 from raycsr.data.memory import read_pixels
 from raycsr.data.options import DataOptions
@@ -26,6 +27,7 @@ from raycsr.distributed.options import ObjectiveOptions, PoolOptions
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.plan import prepare
 from raycsr.models.loading import load_base_classifier
+from raycsr.models.rules import ARGMAX
 from raycsr.models.spec import ModelOptions
 from raycsr.reports import (
     Column,
@@ -40,11 +42,12 @@ from raycsr.reports import (
     front,
     front_table,
 )
+from raycsr.reports.certified import id_of
 from raycsr.reports.curves import plot_front
 from raycsr.reports.tables import cell, column, marks_line
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
-from raycsr.training.objectives import COST_SENSITIVE, OBJECTIVES
+from raycsr.training.objectives import COST_SENSITIVE
 from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
 from raycsr.training.validation import certified_metrics
 from raycsr.verbs.report import report
@@ -55,6 +58,7 @@ from raycsr.verbs.tune_rule import tune_rule
 PASSES = 500_000
 SIGMA = 0.25
 EXPERIMENT = "objectives"
+POOL = PoolOptions(actors=1, cpus_per_actor=1)
 MATRICES = {"seed:cat": "cat", "pair:cat/dog": "cat-dog"}
 BUDGETS = {"seed:cat": 0.02, "pair:cat/dog": 0.015}  # accuracy that a tuned rule may lose on training images
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -70,6 +74,10 @@ class Recipe:
     variants: tuple[dict[str, Any], ...] = ({},)
 
 
+LEANING = {  # on votes of the start
+    "cat_rs": Recipe(8, {"k": 2, "steps": 2, "lam": 0.5}),
+    "easy": Recipe(4, {"k": 1, "start": 0.0}),  # hard images are dropped from the first step on: the start is trained
+}
 RECIPES = {
     "gaussian": Recipe(1),
     "macer": Recipe(4, {"k": 4}),
@@ -77,9 +85,11 @@ RECIPES = {
     "consistency": Recipe(2, {"lam": 20.0}),
     "smoothmix": Recipe(6, {"k": 1}),
     "margin_cs": Recipe(4, {"k": 4}, tuple({"form": f, "lam": lam} for f in ("sum", "max") for lam in (0.5, 1.0, 3.0))),
+    **LEANING,
 }
 WEIGHTS = tuple({"weight": weight} for weight in (0.1, 0.3, 1.0))
-RECIPES |= {f"{n}_cs": replace(one, variants=WEIGHTS) for n, one in RECIPES.items() if f"{n}_cs" in OBJECTIVES}
+REWEIGHTED = ("gaussian", "smoothadv", "smoothmix", "easy")  # the published ones, and a sampler that knows costs
+RECIPES |= {f"{name}_cs": replace(RECIPES[name], variants=WEIGHTS) for name in REWEIGHTED}
 
 
 def schedule(recipe: Recipe, images: int, passes: int = PASSES) -> tuple[int, int]:
@@ -89,8 +99,13 @@ def schedule(recipe: Recipe, images: int, passes: int = PASSES) -> tuple[int, in
     return epochs, seen // epochs
 
 
+def leans(objective: str) -> bool:
+    """Whether an objective is given the start's votes of its training images."""
+    return objective.removesuffix("_cs") in LEANING
+
+
 def options_of(objective: str, costs: str, variant: int = 0, passes: int = PASSES) -> dict[str, Any]:
-    """Returns what `train` is called with, but for the places of the data, the start and the results."""
+    """Returns what `train` is called with, but for the places of the data, the start, its votes and the results."""
     recipe, cost_sensitive = RECIPES[objective], objective in COST_SENSITIVE
     epochs, images = schedule(recipe, 50_000 - LEAST_HELD_OUT, passes)
     changed = recipe.variants[variant]
@@ -119,14 +134,31 @@ def trained_for(objective: str, costs: str) -> str:
 def variants(path: str, start: str, results: str, passes: int) -> dict[tuple[str, str], list[str]]:
     """Trains what is not trained yet, and returns (costs, objective) -> checkpoints, one of each variant."""
     found: dict[tuple[str, str], list[str]] = {}
+    votes = votes_of(path, start, results, passes)
     for objective, recipe in RECIPES.items():
         for costs in MATRICES:
             for variant in range(len(recipe.variants)):
                 options = options_of(objective, trained_for(objective, costs), variant, passes)
                 options["data"] = replace(options["data"], path=path)
+                if leans(objective):
+                    options["objective"].args["votes"] = votes
                 made = train(**options, model=ModelOptions(start), results=results).checkpoint
                 found.setdefault((costs, objective), []).append(made)
     return found
+
+
+def votes_of(path: str, start: str, results: str, passes: int) -> str:
+    """Samples the start on the training images of the objectives that lean on its votes, and returns the run."""
+    data = [options_of(objective, "seed:cat", passes=passes)["data"] for objective in LEANING]
+    found = sample(
+        data=replace(max(data, key=lambda one: one.limit), path=path),
+        model=ModelOptions(start),
+        sampling=SamplingOptions(sigma=SIGMA, n0=4, n=16, batch_size=64),  # weights of `easy` are told by 16 samples
+        pool=POOL,
+        results=results,
+        experiment=EXPERIMENT,
+    )
+    return found[0].run.location
 
 
 def held_out(checkpoint: str, costs: str, path: str) -> dict[str, float]:
@@ -162,33 +194,46 @@ def chosen(of_variants: dict[str, dict[str, float]], budget: float) -> str:
     return max(enough, key=lambda one: (enough[one]["rob_cs"], enough[one]["accuracy"]))
 
 
-def tuned(checkpoint: str, costs: str) -> str | None:
-    """Returns the id of the rule that was tuned for the costs; tunes one on training images where none is stored."""
+def tuned(checkpoint: str, costs: str, answers: list[str] | None) -> dict[str, Any] | None:
+    """Returns the entry of what was tuned for the costs; tunes on training images where none is stored.
+
+    Args:
+        checkpoint: Checkpoint to tune, which keeps the entry.
+        costs: Cost matrix.
+        answers: Answers to choose among: argmax alone, or by default all that `tune_rule` compares.
+
+    Returns:
+        Its `id` is the rule's and its `answer` the answer's; None where nothing is better than argmax.
+    """
+    budgets = {"budget": BUDGETS[costs], "recall_budget": 0.3, "coverage_budget": 0.05 if answers is None else 0.0}
 
     def stored() -> list[dict]:
         entries = load_base_classifier(checkpoint).training_info.get("tuned_rules", [])
-        return [entry for entry in entries if entry["costs"] == costs]
+        return [entry for entry in entries if {"costs": costs, **budgets}.items() <= entry.items()]
 
     if not stored():
-        tune_rule(model=checkpoint, costs=costs, budget=BUDGETS[costs], recall_budget=0.3, images=400, n=128)
-    return stored()[0]["id"] if stored() else None
+        tune_rule(model=checkpoint, costs=costs, answers=answers, images=300, n0=16, n=96, **budgets)
+    return stored()[0] if stored() else None
 
 
 def runs(checkpoint: str, matrices: list[str], path: str, results: str) -> tuple[str, str]:
-    """Samples the cats at n = 256 and 1,000 images of all classes at n = 128, and returns the two runs."""
+    """Samples the cats at n = 256 and 1,000 images of all classes at n = 96, and returns the two runs."""
     test = DataOptions("parquet", path=path, split="test", class_names=CLASSES)
+    base_classifier = load_base_classifier(checkpoint)
+    entries = base_classifier.training_info.get("tuned_rules", [])
     rules = ["tuned", *(f"offset:0.5,1,1.5,2,3*{costs}" for costs in matrices)]
     common: dict[str, Any] = {
         "model": ModelOptions(checkpoint),
-        "pool": PoolOptions(actors=2, cpus_per_actor=0.5),
+        "pool": POOL,
         "results": results,
         "experiment": EXPERIMENT,
-        "rules": rules if load_base_classifier(checkpoint).rules else rules[1:],
+        "rules": rules if base_classifier.rules else rules[1:],
         "costs": matrices,
+        "answers": list(dict.fromkeys(["argmax", *(entry["answer"]["spec"] for entry in entries)])),
     }
     robust, accurate = (
-        sample(data=data, sampling=SamplingOptions(sigma=SIGMA, n0=64, n=n, batch_size=64), **common)[0].run.location
-        for data, n in ((replace(test, classes=["cat"]), 256), (replace(test, limit=1000), 128))
+        sample(data=data, sampling=SamplingOptions(sigma=SIGMA, n0=16, n=n, batch_size=64), **common)[0].run.location
+        for data, n in ((replace(test, classes=["cat"]), 256), (replace(test, limit=1000), 96))
     )
     return robust, accurate
 
@@ -226,16 +271,15 @@ def main(*, path: str, start: str, results: str, radius: float = SIGMA, passes: 
     judged = {key: {one: held_out(one, key[0], path) for one in checkpoints} for key, checkpoints in of_all.items()}
     found = {key: chosen(of_variants, BUDGETS[key[0]]) for key, of_variants in judged.items()}
     # all before any is sampled: a rule is counted with the others, in one pass
-    tuned_ids = {key: tuned(checkpoint, key[0]) for key, checkpoint in found.items()}
+    picks = {key: picked(checkpoint, key[0]) for key, checkpoint in found.items()}
     sections, store = [], Store(f"{results}/{EXPERIMENT}")
     for costs in MATRICES:
         of_objective = {objective: checkpoint for (spec, objective), checkpoint in found.items() if spec == costs}
         points = compared(costs, of_objective, path, results, radius)
-        points["tuned"] = points["rule_id"] == points["objective"].map({o: tuned_ids[costs, o] for o in of_objective})
-        shown = points[points["tuned"] | (points["rule_id"] == "argmax")].sort_values(["objective", "tuned"])
-        picks = choices({o: judged[costs, o] for o in of_objective}, of_objective)
+        chosen_before = choices({o: judged[costs, o] for o in of_objective}, of_objective)
+        table = table_of(points, {objective: picks[costs, objective] for objective in of_objective})
         picked_here = [front_table(front(points)), equal_accuracy_table(at_equal_accuracy(points))]
-        sections.append(Section(f"Costs: {costs}", [picks, table_of(shown), PICKED_HERE, *picked_here]))
+        sections.append(Section(f"Costs: {costs}", [chosen_before, table, PICKED_HERE, *picked_here]))
         store.write(f"front-{MATRICES[costs]}.png", plot_front(points))
     document = Document(f"Objectives at radius {radius:g}, {passes:,} passes each", sections)
     store.write("objectives.md", as_markdown(document).encode())
@@ -258,15 +302,29 @@ def choices(judged: dict[str, dict[str, dict[str, float]]], picked: dict[str, st
     return Table([*columns, Column("")], rows)
 
 
-def table_of(points: pd.DataFrame) -> Table:
-    """The table of README: a row an objective and rule."""
-    names = ["accuracy", "rob_cs", "rob_cost", "acr", "seed_recall", "target_recall"]
-    rows = []
-    for point in points.to_dict("records"):
-        rule = f"tuned: {point['rule']}" if point["tuned"] else "argmax"
-        rows.append([point["objective"], rule, *(cell(point, name) for name in names), f"{point['seconds']:.0f}"])
+def picked(checkpoint: str, costs: str) -> dict[str, str]:
+    """What is certified of an objective: the id in reports -> how it was tuned, on training images."""
+    of_rule, of_both = tuned(checkpoint, costs, ["argmax"]), tuned(checkpoint, costs, None)
+    ids = {ARGMAX.id: "argmax"}
+    for name, entry in (("rule", of_rule), ("rule and answer", of_both)):
+        if entry is not None:
+            ids.setdefault(id_of(entry["id"], Answer.of_dict(entry["answer"])), name)
+    return ids
+
+
+def table_of(points: pd.DataFrame, picks: dict[str, dict[str, str]]) -> Table:
+    """The table of README: a row an objective and what of it was picked, which `picked` returns of each."""
+    names = ["accuracy", "coverage", "rob_cs", "rob_cost", "acr", "seed_recall", "target_recall"]
+    rows, shown = [], []
+    for objective, ids in picks.items():
+        of_objective = points[points["objective"] == objective].set_index("rule_id", drop=False)
+        for rule_id, name in ids.items():
+            point = of_objective.loc[rule_id].to_dict()
+            rule = name if rule_id == ARGMAX.id else f"tuned {name}: {point['rule']}"
+            rows.append([objective, rule, *(cell(point, one) for one in names), f"{point['seconds']:.0f}"])
+            shown.append(point)
     columns = [Column("objective"), Column("rule"), *map(column, names), Column("s", numeric=True)]
-    return Table(columns, rows, marks_line(points))
+    return Table(columns, rows, marks_line(pd.DataFrame(shown)))
 
 
 if __name__ == "__main__":
