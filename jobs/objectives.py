@@ -153,7 +153,7 @@ def votes_of(path: str, start: str, results: str, passes: int) -> str:
     found = sample(
         data=replace(max(data, key=lambda one: one.limit), path=path),
         model=ModelOptions(start),
-        sampling=SamplingOptions(sigma=SIGMA, n0=4, n=16, batch_size=64),  # weights of `easy` are told by 16 samples
+        sampling=SamplingOptions(sigma=SIGMA, n0=4, n=64, batch_size=64),  # the top class is asked of nobody
         pool=POOL,
         results=results,
         experiment=EXPERIMENT,
@@ -205,19 +205,20 @@ def tuned(checkpoint: str, costs: str, answers: list[str] | None) -> dict[str, A
     Returns:
         Its `id` is the rule's and its `answer` the answer's; None where nothing is better than argmax.
     """
-    budgets = {"budget": BUDGETS[costs], "recall_budget": 0.3, "coverage_budget": 0.05 if answers is None else 0.0}
+    coverage_budget = 0.05 if answers is None else 0.01  # argmax loses none: another number keeps both entries apart
+    budgets = {"budget": BUDGETS[costs], "recall_budget": 0.3, "coverage_budget": coverage_budget}
 
     def stored() -> list[dict]:
         entries = load_base_classifier(checkpoint).training_info.get("tuned_rules", [])
         return [entry for entry in entries if {"costs": costs, **budgets}.items() <= entry.items()]
 
     if not stored():
-        tune_rule(model=checkpoint, costs=costs, answers=answers, images=300, n0=16, n=96, **budgets)
+        tune_rule(model=checkpoint, costs=costs, answers=answers, images=300, n0=64, n=128, **budgets)
     return stored()[0] if stored() else None
 
 
 def runs(checkpoint: str, matrices: list[str], path: str, results: str) -> tuple[str, str]:
-    """Samples the cats at n = 256 and 1,000 images of all classes at n = 96, and returns the two runs."""
+    """Samples the cats at n = 256 and 1,000 images of all classes at n = 128, and returns the two runs."""
     test = DataOptions("parquet", path=path, split="test", class_names=CLASSES)
     base_classifier = load_base_classifier(checkpoint)
     entries = base_classifier.training_info.get("tuned_rules", [])
@@ -232,8 +233,8 @@ def runs(checkpoint: str, matrices: list[str], path: str, results: str) -> tuple
         "answers": list(dict.fromkeys(["argmax", *(entry["answer"]["spec"] for entry in entries)])),
     }
     robust, accurate = (
-        sample(data=data, sampling=SamplingOptions(sigma=SIGMA, n0=16, n=n, batch_size=64), **common)[0].run.location
-        for data, n in ((replace(test, classes=["cat"]), 256), (replace(test, limit=1000), 96))
+        sample(data=data, sampling=SamplingOptions(sigma=SIGMA, n0=64, n=n, batch_size=64), **common)[0].run.location
+        for data, n in ((replace(test, classes=["cat"]), 256), (replace(test, limit=1000), 128))
     )
     return robust, accurate
 

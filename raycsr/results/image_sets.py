@@ -141,7 +141,7 @@ def seen_images(
 def _line(what: str, seen: ImageSet, hashes: np.ndarray, listing: Mapping[str, str]) -> str | None:
     share, total = seen.share_of(hashes), len(hashes)
     if share:
-        number = f"{share * total:,.0f}" if seen.whole else f"about {100 * share:.2g} %"
+        number = f"{share * total:,.0f}" if seen.whole else f"about {float(f'{100 * share:.2g}'):g} %"
         return (
             f"{number} of {total:,} images are, by name and size, among those that {what}: numbers on them say nothing "
             "about other images"

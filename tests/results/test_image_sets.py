@@ -49,6 +49,8 @@ def test_of_many_images_a_sample_is_kept_and_shares_are_estimated(monkeypatch):
     assert seen.share_of(image_sets.hashes_of(images(["a", "b"]))) == 0
     (line,) = lines(many, images_=half)
     assert line.startswith("about ") and "% of 20,000 images are" in line
+    (line,) = lines(many, images_=many)
+    assert line.startswith("about 100 % of 20,000 images are")
     assert lines(many, LISTING, images("a")) == ["these are the data that the model was trained on"]
 
 
