@@ -1,4 +1,4 @@
-"""All objectives from one start at equal cost, by argmax, a tuned rule, and a tuned rule and answer; two cost matrices.
+"""All objectives from one start at equal cost, by argmax and by a tuned rule and answer, under two cost matrices.
 
     python -m jobs.objectives --path DIR --start gaussian.pt --results RESULTS
 
@@ -194,26 +194,19 @@ def chosen(of_variants: dict[str, dict[str, float]], budget: float) -> str:
     return max(enough, key=lambda one: (enough[one]["rob_cs"], enough[one]["accuracy"]))
 
 
-def tuned(checkpoint: str, costs: str, answers: list[str] | None) -> dict[str, Any] | None:
-    """Returns the entry of what was tuned for the costs; tunes on training images where none is stored.
+def tuned(checkpoint: str, costs: str) -> dict[str, Any] | None:
+    """Returns the entry of the rule and the answer that were tuned for the costs, on training images.
 
-    Args:
-        checkpoint: Checkpoint to tune, which keeps the entry.
-        costs: Cost matrix.
-        answers: Answers to choose among: argmax alone, or by default all that `tune_rule` compares.
-
-    Returns:
-        Its `id` is the rule's and its `answer` the answer's; None where nothing is better than argmax.
+    Tunes where none is stored. Its `id` is the rule's and its `answer` the answer's; None where nothing is better than
+    argmax.
     """
-    coverage_budget = 0.05 if answers is None else 0.01  # argmax loses none: another number keeps both entries apart
-    budgets = {"budget": BUDGETS[costs], "recall_budget": 0.3, "coverage_budget": coverage_budget}
 
     def stored() -> list[dict]:
         entries = load_base_classifier(checkpoint).training_info.get("tuned_rules", [])
-        return [entry for entry in entries if {"costs": costs, **budgets}.items() <= entry.items()]
+        return [entry for entry in entries if entry["costs"] == costs]
 
     if not stored():
-        tune_rule(model=checkpoint, costs=costs, answers=answers, images=300, n0=64, n=128, **budgets)
+        tune_rule(model=checkpoint, costs=costs, budget=BUDGETS[costs], recall_budget=0.3, images=300, n=128)
     return stored()[0] if stored() else None
 
 
@@ -304,12 +297,11 @@ def choices(judged: dict[str, dict[str, dict[str, float]]], picked: dict[str, st
 
 
 def picked(checkpoint: str, costs: str) -> dict[str, str]:
-    """What is certified of an objective: the id in reports -> how it was tuned, on training images."""
-    of_rule, of_both = tuned(checkpoint, costs, ["argmax"]), tuned(checkpoint, costs, None)
-    ids = {ARGMAX.id: "argmax"}
-    for name, entry in (("rule", of_rule), ("rule and answer", of_both)):
-        if entry is not None:
-            ids.setdefault(id_of(entry["id"], Answer.of_dict(entry["answer"])), name)
+    """What is certified of an objective: the id in reports -> argmax, the tuned rule, and that by the tuned answer."""
+    entry, ids = tuned(checkpoint, costs), {ARGMAX.id: "argmax"}
+    if entry is not None:
+        ids.setdefault(entry["id"], "tuned rule")
+        ids.setdefault(id_of(entry["id"], Answer.of_dict(entry["answer"])), "tuned rule and answer")
     return ids
 
 
@@ -321,7 +313,7 @@ def table_of(points: pd.DataFrame, picks: dict[str, dict[str, str]]) -> Table:
         of_objective = points[points["objective"] == objective].set_index("rule_id", drop=False)
         for rule_id, name in ids.items():
             point = of_objective.loc[rule_id].to_dict()
-            rule = name if rule_id == ARGMAX.id else f"tuned {name}: {point['rule']}"
+            rule = name if rule_id == ARGMAX.id else f"{name}: {point['rule']}"
             rows.append([objective, rule, *(cell(point, one) for one in names), f"{point['seconds']:.0f}"])
             shown.append(point)
     columns = [Column("objective"), Column("rule"), *map(column, names), Column("s", numeric=True)]

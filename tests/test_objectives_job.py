@@ -97,7 +97,7 @@ def test_rows_are_named_by_objective(tmp_path, monkeypatch):
     points = compared("pair:a/b", checkpoints, "", "", radius=0.25)
     assert points["objective"].tolist() == ["gaussian", "gaussian", "margin_cs", "margin_cs"]
     tuned = points.loc[points["rule_id"] != "argmax", "rule_id"].iloc[0]
-    table = table_of(points, {one: {"argmax": "argmax", tuned: "rule"} for one in checkpoints})
+    table = table_of(points, {one: {"argmax": "argmax", tuned: "tuned rule"} for one in checkpoints})
     assert [[*row[:3], row[4].split()[0]] for row in table.rows] == [  # rob_cs without its interval
         ["gaussian", "argmax", "0.833", "0.500"],
         ["gaussian", f"tuned rule: {rule}", "0.833", "1.000"],
