@@ -57,7 +57,7 @@ def test_the_notebook_goes_from_a_prefix_to_tables_and_pictures(s3, tmp_path, wh
     assert row(cells["ranking"], 2)[:5] == ["pair:a/b", "1", "m.pt σ=0.5", "offset:1*pair:a/b", "1.000"]
     assert "pair:a/b: m.pt σ=0.5 · offset:1*pair:a/b, 0 images" in text(cells["images"])
     assert row(cells["trials"], 2)[4:8] == ["t1", '{"training.lr": 0.2}', "0.7", "0.9"]
-    assert row(cells["own"], 1) == ["model", "sigma", "rule", "answer"]
+    assert row(cells["own"], 1) == ["run", "rule"] and row(cells["own"], 2)[:2] == ["m.pt σ=0.25", "argmax"]
 
 
 def test_runs_can_be_selected_and_sweeps_may_be_absent(tmp_path):
@@ -82,12 +82,17 @@ def test_a_parameter_that_is_missing_or_wrong_is_named(tmp_path, parameters, mes
     assert (error.value.ename, error.value.evalue) == ("UserError", message)
 
 
-def test_the_committed_notebook_is_valid_and_has_no_outputs():
+def test_the_committed_notebook_is_valid_and_has_the_outputs_of_the_quickstart():
     notebook = nbformat.read(NOTEBOOK, nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))  # run once, from top to bottom
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not any(output.output_type == "error" for output in outputs)
+    shown = {cell["id"]: len(pictures(cell)) for cell in code}
+    assert [shown[name] for name in ("curves", "front", "pairs", "recalls", "images")] == [1, 1, 1, 1, 1]
+    assert not re.search(r"[\"' ]/(home|root|tmp|Users|work)/", "".join(text(cell) for cell in code))
     assert code[0].metadata.tags == ["parameters"]
     assert all(before.cell_type == "markdown" for before in notebook.cells[::2])  # what the next picture says
     assert not any("import ray\n" in cell.source or "import torch" in cell.source for cell in code)
