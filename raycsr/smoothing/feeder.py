@@ -48,11 +48,6 @@ class Feeder:
         self._number = 0  # of images that the engine has been given
         self._is_driven = False
 
-    @property
-    def batch_size(self) -> int:
-        """Number of rows of a forward pass by now."""
-        return self._sampler.batch_size
-
     @contextmanager
     def counting(
         self, requests: Iterable[Request], number: int, batch_size: int

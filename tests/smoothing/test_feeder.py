@@ -130,7 +130,7 @@ def test_out_of_memory_begins_all_blocks_again_in_smaller_passes():
 
     blocks = [block("a", 30), block("bb", 30)]
     feeder, _, found = gathered(blocks, runs_out)
-    assert feeder.batch_size == 256 and found == [alone(one) for one in blocks]
+    assert feeder._sampler.batch_size == 256 and found == [alone(one) for one in blocks]
 
 
 def test_a_block_that_is_given_up_takes_nothing_from_another():
@@ -150,8 +150,8 @@ def test_a_block_that_is_given_up_takes_nothing_from_another():
 
 def test_a_batch_size_is_taken_when_nobody_is_under_way():
     feeder = Feeder(sampler())
-    assert counted(feeder, block("a", 5), 128) == alone(block("a", 5), 128) and feeder.batch_size == 128
-    assert counted(feeder, block("a", 5), 512) == alone(block("a", 5)) and feeder.batch_size == 512
+    assert counted(feeder, block("a", 5), 128) == alone(block("a", 5), 128) and feeder._sampler.batch_size == 128
+    assert counted(feeder, block("a", 5), 512) == alone(block("a", 5)) and feeder._sampler.batch_size == 512
 
 
 def test_a_block_without_images_waits_for_nobody():

@@ -158,6 +158,29 @@ def test_fp32_rounds_nothing_to_tf32_and_tf32_does(product):
     assert off("fp32") < 1e-6 < 1e-5 < off("tf32")
 
 
+def test_all_that_follows_the_noise_is_one_graph_and_asks_the_host_nothing():
+    """As Dynamo sees it, which refuses to break a graph; its votes are those of the pass as it is."""
+
+    def made():
+        noise = noise_scheme("lattice", 0.5, 2, CPU)
+        rules = parse_rules(["argmax", "offset:0=0.1", "expected_cost:1*pair:0/1"], num_classes=2)
+        return ForwardPass(Brightness(), Decisions(rules, CPU), noise, PassShape(4, 2, 3), CPU)
+
+    with torch.inference_mode():
+        plain, graph = made(), made()
+        for one in (plain, graph):
+            for slot, image in zip((0, 2), images(2), strict=True):
+                one.put(slot, image)
+            one.run([Copies(0, 7, 0), Copies(2, 8, 0)], np.array([0, 0, KINDS * 2, KINDS * 2 + 2]))  # m is known by now
+        graph._vote = torch.compile(graph._vote, fullgraph=True, backend="eager")
+        for key in range(3):
+            for one in (plain, graph):
+                one.run([Copies(0, key, 0), Copies(2, 9 + key, 0)], np.array([0, 1, KINDS * 2, KINDS * 2 + 1]))
+        votes = graph.fetch([0, 2]).wait()
+    assert (votes == plain.fetch([0, 2]).wait()).all()
+    assert votes.sum() == 4 * 4 * 3  # passes, rows, rules
+
+
 def test_a_thread_captures_what_it_has_run_itself():
     """Each has handles of its own in the device's libraries, and a capture can make none."""
 
