@@ -1,6 +1,7 @@
 """What a user says about a model (`ModelOptions`) and what a model says about its input (`Preprocessing`)."""
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 
@@ -70,7 +71,7 @@ class ModelOptions:
         """The model's name in plans and reports: source of the weights, architecture, EMA if averaged, denoisers."""
         file = self.pretrained if isinstance(self.pretrained, str) else self.name
         more = [*([self.name] if file != self.name else []), *(["EMA"] if self.ema else [])]
-        more += [f"behind {one.pretrained or one.name}" for one in self.denoisers]
+        more += [f"behind {PurePath(one.pretrained or one.name).name}" for one in self.denoisers]  # tables cut paths
         return f"{file} ({', '.join(more)})" if more else file
 
 

@@ -50,7 +50,7 @@ def run(model, make_job, tmp_path_factory):
 def test_a_run_knows_its_parts_and_how_they_were_named(run, model):
     manifest = run.manifest()
     assert [one.get("kind") for one in manifest["components"]] == ["denoiser", "classifier"]
-    assert manifest["model"] == f"{model.name} (behind {model.denoisers[0].name})"
+    assert manifest["model"] == f"{model.name} (behind both.pt)"  # of which tables show what follows the last /
     assert manifest["config"]["model"]["denoiser"]["name"] == model.denoisers[0].name
 
 
