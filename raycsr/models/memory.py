@@ -1,16 +1,17 @@
 """What a base classifier takes of a device's memory, worked out without one: a pass on tensors that have no data."""
 
+import copy
 import weakref
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.func import functional_call
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.prepare import DTYPES
+from raycsr.models.prepare import DTYPES, set_precision
 
 _ROWS = 2
 
@@ -46,25 +47,28 @@ def memory_of(base_classifier: BaseClassifier, precision: str) -> Memory | None:
     """
     if precision not in DTYPES:
         return None
-    state = {
-        name: torch.empty_like(tensor, dtype=_dtype(name, tensor, precision), device="meta")
-        for name, tensor in base_classifier.state_dict().items()
-    }
-    pixels = torch.empty((_ROWS, 3, *base_classifier.preprocessing.input_size), device="meta")
-    live = _Live([*state.values(), pixels])
+    bare = _without_data(base_classifier)
+    set_precision(bare, precision)
+    state = [*bare.parameters(), *bare.buffers()]
+    pixels = torch.empty((_ROWS, 3, *bare.preprocessing.input_size), device="meta")
+    live = _Live([*state, pixels])
     try:
         with torch.no_grad(), live:
-            functional_call(base_classifier, state, (pixels,))
+            bare(pixels)
     except Exception:  # the networks' own code, which may look at values
         return None
-    weights = sum(tensor.untyped_storage().nbytes() for tensor in state.values())
+    weights = sum(tensor.untyped_storage().nbytes() for tensor in state)
     return Memory(weights, (pixels.untyped_storage().nbytes() + live.peak) // _ROWS)
 
 
-def _dtype(name: str, tensor: torch.Tensor, precision: str) -> torch.dtype:
-    """The dtype of a tensor once it is prepared for inference: networks alone are cast."""
-    is_cast = tensor.is_floating_point() and ".network." in f".{name}"
-    return DTYPES[precision] if is_cast else tensor.dtype
+def _without_data(base_classifier: BaseClassifier) -> BaseClassifier:
+    """A copy of it whose tensors have shapes and dtypes and no data."""
+    copied: dict[int, Any] = {
+        id(one): nn.Parameter(torch.empty_like(one, device="meta"), requires_grad=False)
+        for one in base_classifier.parameters()
+    }
+    copied |= {id(one): torch.empty_like(one, device="meta") for one in base_classifier.buffers()}
+    return copy.deepcopy(base_classifier, copied)
 
 
 class _Live(TorchDispatchMode):

@@ -100,9 +100,7 @@ def prepare_for_inference(
     """
     prepared = copy.deepcopy(base_classifier).cpu().eval().requires_grad_(False)
     fold_batch_norm(prepared)  # on the CPU: TF32 would blur the comparison of logits
-    for denoiser in prepared.in_front:
-        denoiser.cast(DTYPES[precision])
-    prepared.network.to(DTYPES[precision])
+    set_precision(prepared, precision)
     for part in (*prepared.in_front, prepared):
         part.network.to(memory_format=torch.channels_last)
     prepared.to(device)
@@ -117,6 +115,13 @@ def prepare_for_inference(
         inductor.freezing = prepared.scale.device.type == "cpu"
         prepared.compile(dynamic=False)
     return prepared
+
+
+def set_precision(base_classifier: BaseClassifier, precision: str) -> None:
+    """Has the networks compute in a precision, in place; a denoiser may keep parts of its own in float32."""
+    for denoiser in base_classifier.in_front:
+        denoiser.cast(DTYPES[precision])
+    base_classifier.network.to(DTYPES[precision])
 
 
 def fold_batch_norm(base_classifier: BaseClassifier) -> None:

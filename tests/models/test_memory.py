@@ -6,6 +6,7 @@ from torch import nn
 
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.memory import memory_of
+from raycsr.models.prepare import prepare_for_inference
 from raycsr.models.spec import DenoiserOptions, ModelOptions
 
 
@@ -54,6 +55,18 @@ def test_a_denoiser_is_part_of_it():
     )
     assert behind.row >= 2 * 64 * 16 * 16 * 4 > plain.row / 2
     assert behind.weights > plain.weights
+
+
+def test_a_denoiser_that_keeps_parts_in_float32_is_counted_as_it_is_cast():
+    args = {"image_size": 16, "num_channels": 32, "num_res_blocks": 1, "channel_mult": [1, 2]}
+    asked = DenoiserOptions("improved_diffusion", args=args, sigma=0.5)
+    behind = load_base_classifier(ModelOptions("cifar_resnet8", input_size=16, denoiser=asked))
+    whole, half = memory_of(behind, "fp32"), memory_of(behind, "bf16")
+    assert half.row < whole.row
+    cast = prepare_for_inference(behind, precision="bf16", device="cpu")
+    weights = [*cast.denoisers.parameters(), *cast.network.parameters()]
+    assert half.weights == pytest.approx(sum(one.nbytes for one in weights), rel=0.01)
+    assert {one.dtype for one in cast.denoisers.parameters()} == {torch.float32, torch.bfloat16}
 
 
 def test_code_that_looks_at_values_has_no_plan(model):
