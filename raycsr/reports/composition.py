@@ -237,15 +237,27 @@ def _front_picture(points: pd.DataFrame) -> list[Block]:
     ]
 
 
+def _counted(tables: dict[str, pd.DataFrame], sets: Sequence[Certified]) -> dict[str, pd.DataFrame]:
+    """What `pairwise_tables` returns of some sets, the number of images behind the name of each row."""
+    images = [np.bincount(one.certificates["label"], minlength=one.matrix.num_classes).tolist() for one in sets]
+    (seeds,) = np.nonzero(sets[0].matrix.sensitive)
+    rows = [[of_set[seeds[0]] for of_set in images]] if len(seeds) == 1 else images
+    counted = {}
+    for (title, table), of_rows in zip(tables.items(), rows, strict=True):
+        names = [f"{name} (N = {n:,})" for name, n in zip(table.index, of_rows, strict=True)]
+        counted[title] = table.set_axis(pd.Index(names, name=table.index.name))
+    return counted
+
+
 def _pairs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> list[Block]:
     """Of one seed class a row for each run and rule that is drawn; of several a picture each of those looked at."""
     one_seed = np.count_nonzero(looked_at[0].matrix.sensitive) == 1
     drawn = [one for one in found.drawn if one.costs == costs]
     explained = (
-        "A row is a class of images, a column a class that they must not be taken for: the darker, the larger the "
-        "share of the images on which that is ruled out. The lightest cell is where to begin."
+        "A row is a class of images (N of them), a column a class that they must not be taken for: the darker, the "
+        "larger the share of the images on which that is ruled out. The lightest cell is where to begin."
     )
-    tables = pairwise_tables(drawn if one_seed else looked_at, found.radius)
+    tables = _counted(pairwise_tables(drawn if one_seed else looked_at, found.radius), drawn if one_seed else looked_at)
     return [
         Paragraph(explained),
         *(

@@ -13,6 +13,8 @@ from handmade import NEVER_B, NO_B, PLAIN, write_photographs, write_run
 from PIL import Image
 
 from raycsr import CostMatrix
+from raycsr.reports.certified import load_certified, pairwise_tables
+from raycsr.reports.composition import _counted
 from raycsr.verbs.report import report
 
 EVIL = '<img src="http://evil.example/x.png">'
@@ -130,6 +132,13 @@ def test_images_and_the_names_of_their_files_are_shown_to_who_asks_for_them(page
     costliest = section(text, SECTIONS[5])
     assert first_row(costliest) == ["row 2 of the listing", "a → b", "cost 1", "not certified", "answered b"]
     assert text.count("--pictures true") == 2 and ".png" not in text and pictures(costliest) == []
+
+
+def test_rows_of_heat_maps_say_of_how_many_images(tmp_path):
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN}, certify_under=("pair:a/b", "uniform"), times=3)
+    sets, _ = load_certified([run.location])
+    rows = [next(iter(_counted(pairwise_tables([one], 0.5), [one]).values())).index.tolist() for one in sets]
+    assert rows == [["m.pt σ=0.5 (N = 6)"], ["a (N = 6)", "b (N = 6)", "c (N = 6)"]]
 
 
 def test_names_from_data_stay_names(page, tmp_path):
