@@ -27,6 +27,7 @@ from raycsr.reports.labels import distinct_labels
 from raycsr.reports.tables import MARK
 from raycsr.results.locations import resolve_run, runs_at
 from raycsr.results.locuslab import is_table, read_locuslab_tsv
+from raycsr.results.prefix import Prefix, prefix_of
 from raycsr.results.runs import Run
 from raycsr.store import READERS, Store
 
@@ -54,6 +55,7 @@ class Certified:
         folder: Folder of the certificate set.
         positions: Position of each certificate's image in the run's listing.
         answer: What the smoothed classifier says, given shares.
+        counted: The images that count, of a run that its budget ended; None where all do.
     """
 
     run: str
@@ -70,6 +72,7 @@ class Certified:
     folder: Store | None = None
     positions: pd.Series | None = None
     answer: Answer = ARGMAX
+    counted: Prefix | None = None
 
     @property
     def decision(self) -> str:
@@ -274,7 +277,16 @@ def _load(
         )
     if not names or not shown:
         return []
-    of_run = _OfRun(run, label, shown, run.manifest(), run.images())
+    listing = run.images()
+    counted = prefix_of(run, listing)
+    if counted is not None:
+        if not counted.image_ids:
+            raise UserError(
+                f"run {run.run_id} ended by its budget of {counted.budget} before the first image of its random order "
+                "was done; `raycsr sample` with another budget goes on"
+            )
+        listing = listing[listing["image_id"].isin(counted.image_ids)]  # positions stay those of the run
+    of_run = _OfRun(run, label, shown, run.manifest(), listing, counted)
     return [one for name in names for one in _load_set(of_run, name, stored[name], allow_missing)]
 
 
@@ -285,15 +297,19 @@ class _OfRun(NamedTuple):
     label: str
     rules: dict[str, str]  # those to show: id -> as a person writes it
     manifest: dict
-    listing: pd.DataFrame
+    listing: pd.DataFrame  # those images that count
+    counted: Prefix | None
 
 
 def _load_set(of_run: _OfRun, name: str, facts: dict, allow_missing: bool) -> list[Certified]:
     """One certificate set, rule by rule; a rule without any certificate is left out, and others are not read."""
-    run, label, rules, manifest, listing = of_run
+    run, label, rules, manifest, listing, counted = of_run
     read = run.certificates(name, *dict.fromkeys(["argmax", *rules]))  # argmax, which others are compared with
     # one order whatever parts they are in: intervals that resample rows are then the same however a run was sampled
-    certificates = _of_listed(run, run.with_groups(read, listing), listing["image_id"])
+    read = run.with_groups(read, listing)
+    if counted is not None:
+        read = read[read["image_id"].isin(counted.image_ids)]
+    certificates = _of_listed(run, read, listing["image_id"])
     num_images, position = len(listing), pd.Series(listing.index, index=listing["image_id"])
     spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
     matrix = CostMatrix(facts["costs"].distinct, manifest["class_names"])
@@ -318,7 +334,8 @@ def _load_set(of_run: _OfRun, name: str, facts: dict, allow_missing: bool) -> li
             collapsed = collapsed_classes(rows, matrix.num_classes, None if is_plain or of_argmax.empty else of_argmax)
             names = _spoken(rule, rule_id, answer)
             found = Certified(label, spec, *names, run.location, matrix, rows, collapsed, num_images - len(rows))
-            sets.append(replace(found, input_size=size, origin=run, folder=folder, positions=positions, answer=answer))
+            found = replace(found, origin=run, folder=folder, positions=positions, answer=answer, counted=counted)
+            sets.append(replace(found, input_size=size))
     return sets
 
 

@@ -83,6 +83,7 @@ def notes_on(found: Findings) -> list[str]:
             f"The images of {run} come in {groups:,} groups (such as one a patient), which are not independent within: "
             "its intervals are over groups, not over images."
         )
+    notes += [f"{run}: {counted}." for run, counted in {one.run: one.counted for one in sets}.items() if counted]
     notes += seen_images_in_words(sets)
     errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)
     if errors:

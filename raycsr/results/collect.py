@@ -12,6 +12,7 @@ from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
 from raycsr.results.locations import find_experiments, find_runs, or_warn
 from raycsr.results.notes import read_note
+from raycsr.results.prefix import only_counted
 from raycsr.results.runs import Run
 from raycsr.results.schema import CERTIFICATES, refuse_other_schema, refuse_other_schemas
 from raycsr.store import READERS, Store
@@ -149,5 +150,5 @@ def _certificates(run: Run, name: str, spec: str, rules: Sequence[str]) -> pd.Da
     """One certificate set with the facts of its run in front."""
     manifest = run.manifest()
     facts = {"run_id": run.run_id, "costs": spec, **{key: manifest[key] for key in ("experiment", "model", "sigma")}}
-    certificates = run.with_groups(run.certificates(name, *rules).assign(**facts))
+    certificates = only_counted(run, run.with_groups(run.certificates(name, *rules).assign(**facts)))
     return certificates[[*_OF_RUN, *CERTIFICATES.names, *certificates.columns.intersection(["group"])]]

@@ -11,6 +11,7 @@ from raycsr.errors import UserError, shown
 from raycsr.results.listing import Relisted
 from raycsr.results.merging import behind, deduplicated
 from raycsr.results.owners import Ownership
+from raycsr.results.prefix import join_notes
 from raycsr.results.runs import Run
 from raycsr.results.schema import SCHEMA_VERSION, VOTES
 from raycsr.results.transfer import RunFiles, copy_each
@@ -73,6 +74,7 @@ def join_runs(source: Run, target: Run) -> Joined:
         copy_each(source.store, target.store, names)
         attacks = _new_attacks(source, target)
         copy_each(source.store, target.store, attacks)
+        join_notes(source, target)
         owner.check()
         if finished and not target.finished():
             _finish(source, target)

@@ -10,6 +10,7 @@ from raycsr.costs import CostMatrix
 from raycsr.errors import UserError
 from raycsr.results.certificate_sets import OF_VOTES, certificate_set, certify_table
 from raycsr.results.locations import resolve_run
+from raycsr.results.prefix import only_counted
 from raycsr.results.runs import Run
 from raycsr.results.schema import VOTES
 
@@ -104,7 +105,8 @@ def load_certificates(
 
     Returns:
         The rows that `raycsr.certify_counts` describes; and where the data has groups, a column `group`, by which
-        `raycsr.summarize` gives its intervals.
+        `raycsr.summarize` gives its intervals. Of a run that its budget ended they are of the images that count alone,
+        which a warning says.
 
     Raises:
         UserError: where there is no such run, rule, method or answer, or `costs` is needed to tell several sets apart.
@@ -130,16 +132,17 @@ def load_certificates(
                 f"run {found.run_id} has {len(names)} certificate sets ({', '.join(names)}); name one by costs=..., or "
                 "answer=..."
             )
-        return found.with_groups(found.certificates(names[0], *rules))
+        return only_counted(found, found.with_groups(found.certificates(names[0], *rules)))
     matrix = found.costs(costs) if isinstance(costs, str) else costs
     level = 0.001 if alpha is None else alpha
     spec = costs if isinstance(costs, str) else ""
     name = certificate_set(spec, matrix, level, sampling, method, says)
     same = [other for other in stored if other.rsplit("-", 1)[-1] == name.rsplit("-", 1)[-1]]
     if same:
-        return found.with_groups(found.certificates(same[0], *rules))
+        return only_counted(found, found.with_groups(found.certificates(same[0], *rules)))
     votes, sigma = found.votes(*rules), found.manifest()["sigma"]
-    return found.with_groups(certify_table(votes, matrix, sigma, level, method=method, answer=says))
+    made = certify_table(votes, matrix, sigma, level, method=method, answer=says)
+    return only_counted(found, found.with_groups(made))
 
 
 def _ids(run: Run, rule: str | None) -> list[str]:

@@ -182,6 +182,17 @@ def last_owner(store: Store) -> tuple[str, dict] | None:
     return (_name(number), read_owner(store, _name(number))) if number else None
 
 
+def ask_to_stop(store: Store, number: int, why: str) -> None:
+    """Leaves a note for an owner: it is to end when what is begun is done. One that comes after it does not heed it."""
+    store.create(f"owners/{number:04d}.stop", why.encode())
+
+
+def reason_to_stop(store: Store, number: int) -> str | None:
+    """Who asked an owner to stop; None where nobody did."""
+    name = f"owners/{number:04d}.stop"
+    return store.read(name).decode(errors="replace") if store.exists(name) else None
+
+
 def _name(number: int) -> str:
     return f"owners/{number:04d}.json"
 

@@ -17,7 +17,7 @@ from raycsr.results.runs import Run
 from raycsr.store import FileMissing, Store
 
 MANIFEST = "manifest.json"  # the first file that a deletion takes and the last that a copy writes: without it, no run
-_FILES = (MANIFEST, "images.parquet", "finished.json")
+_FILES = (MANIFEST, "images.parquet", "finished.json", "budget.json")
 _FOLDERS = ("owners", "rules", "votes", "certificates", "attacks", "known_sets")
 _OWNERS, _OF_OWNER = "owners/", {"released", "host", "boot", "pid", "started"}
 _THREADS = 16  # files at once; it waits for the network

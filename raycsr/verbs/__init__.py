@@ -124,6 +124,11 @@ VERBS = {
         "what a results folder holds, and how far each run is: raycsr ls RESULTS",
         "ls results",
     ),
+    "stop": Verb(
+        "raycsr.verbs.stop:stop",
+        "end the sampling of runs from another shell; what is begun is finished",
+        "stop --run results/default/runs/1f3a",
+    ),
     "cp": Verb(
         "raycsr.verbs.cp:cp",
         "copy runs to another place, local or S3; checks what it wrote",

@@ -1,6 +1,8 @@
 """Listing: what a results folder holds and how far each run is, or what an option may name; starts no Ray."""
 
 import os
+import sys
+import time
 
 import pandas as pd
 
@@ -16,6 +18,8 @@ from raycsr.results.runs import ImageCounts
 from raycsr.results.state import RunState
 from raycsr.store import Store
 
+WATCH_SECONDS = 5.0  # between two looks
+_CLEAR = "\033[2J\033[H"  # a terminal
 _COLUMNS = {  # of `list_runs` -> as they are shown
     "run_id": Column("run"),
     "experiment": Column("experiment"),
@@ -29,7 +33,7 @@ _COLUMNS = {  # of `list_runs` -> as they are shown
 }
 
 
-def ls(results: str) -> pd.DataFrame:
+def ls(results: str, watch: bool = False) -> pd.DataFrame:
     """Lists runs and how far each is, sweeps, checkpoints, predictions; or all models, objectives, costs and the like.
 
     Of each run's images, `done` have votes under every decision rule, `missing` are still to be sampled, and
@@ -40,6 +44,7 @@ def ls(results: str) -> pd.DataFrame:
         results: Folder of results, of an experiment or of a run, local or s3://bucket/prefix; or one of models,
             objectives, sources, costs, rules, answers, metrics, methods: what there is of them, a line each. A folder
             of such a name is ./models.
+        watch: Whether to look again every few seconds, as long as a run is running.
 
     Returns:
         One row a run, as `raycsr.list_runs`, with done, missing and errored; or a row a name, with what it is.
@@ -49,6 +54,16 @@ def ls(results: str) -> pd.DataFrame:
     """
     if results in KINDS:
         return _names(results)
+    runs = _listed(results)
+    while watch and (runs["state"] == "running").any():
+        time.sleep(WATCH_SECONDS)
+        print(_CLEAR if sys.stdout.isatty() else "", flush=True)
+        runs = _listed(results)
+    return runs
+
+
+def _listed(results: str) -> pd.DataFrame:
+    """Prints what is there now."""
     store = Store(results)
     if not store.names("") and not os.path.isdir(store.location):
         kinds = "".join(f", or {kind} to list those that there are" for kind in similar(results.casefold(), KINDS)[:1])

@@ -20,6 +20,7 @@ from raycsr.distributed.cluster import check_location
 from raycsr.distributed.plans import SamplingPlan
 from raycsr.distributed.pool import Probe, check_pool_options, device_kind
 from raycsr.distributed.sampling.arguments import SampleArguments
+from raycsr.distributed.sampling.budget import Budget
 from raycsr.distributed.sampling.classes import check_classes, check_same_names, classes_by_position
 from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
@@ -83,6 +84,9 @@ def check(asked: SampleArguments) -> list[Job]:
         check_votes(asked.sampling, asked.sigmas, asked.alpha)
     with mistakes.noted():
         check_location(asked.results)
+    if asked.budget is not None:
+        with mistakes.noted():
+            Budget.parse(asked.budget, asked.pool.actors)
     listing = None
     with mistakes.noted():
         source = open_source(asked.data)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from raycsr.distributed.certify_run import certify_run
@@ -19,6 +20,10 @@ from raycsr.distributed.sampling.stream import Work, stream
 from raycsr.errors import UserError
 from raycsr.results import Ownership, Run, note_known_sets
 from raycsr.results.outcome import Outcome
+from raycsr.results.owners import reason_to_stop
+from raycsr.results.prefix import in_random_order, note_budget, prefix_of
+
+_WINDOW = 256  # images of the random order of which a budget's blocks are made
 
 
 def sample_all(*asked: SampleArguments) -> list[Outcome]:
@@ -121,6 +126,11 @@ def _begin(job: Job, run: Run, found: Probe, hold: contextlib.ExitStack) -> _Beg
     remaining = Remaining(run, job.statements, asked.sampling.max_samples)
     missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=asked.retry_errors), ids)
     _refuse_elsewhere(missing, found, asked.sampling.batch_size)
+    if asked.budget is not None:
+        missing = in_random_order(missing, run.manifest()["seed"])
+        # an image goes on from its part: in windows of the order, so that none of a part's is sampled long before others
+        missing["window"] = np.arange(len(missing)) // _WINDOW
+        note_budget(run, asked.budget, ids, remaining.to_sample(images, ids, retry_errors=False))
     before = run.vote_parts()
     _certify(job, run, before)  # what is there; actors add theirs as they commit
     samples = len(missing) * (asked.sampling.n0 + asked.sampling.max_samples)
@@ -148,12 +158,29 @@ def _end(begun: _Begun, seconds: float) -> Outcome:
     errors = remaining.errors(begun.wanted, [rule.id for rule in job.rules])
     outcome = Outcome(run, len(begun.wanted), missing["image_id"].nunique(), errors)
     rules = list(run.rules())
+    left = remaining.to_sample(begun.images, [rule.id for rule in job.rules], retry_errors=False)
+    note_budget(run, job.asked.budget, [rule.id for rule in job.rules], left)
+    _say_why_it_ends(begun, left)
     unfinished = len(missing) > 0 or not run.finished()
     if unfinished and not len(remaining.to_sample(begun.images, rules, retry_errors=False)):
         errors = remaining.errors(begun.images, rules)
         run.finish(num_images=len(begun.images), num_errors=len(errors), seconds=seconds)
     begun.hold.close()
     return outcome
+
+
+def _say_why_it_ends(begun: _Begun, left: pd.DataFrame) -> None:
+    """Says who ended a run that lacks something, and what of it counts."""
+    run = begun.work.run
+    why = reason_to_stop(run.store, begun.work.owner.number)
+    if why is not None and len(left):
+        lacking = left["image_id"].nunique()
+        print(
+            f"run {run.run_id} was ended by {why}; {lacking:,} of {len(begun.images):,} images are left to the same command"
+        )
+    counted = prefix_of(run, begun.images)
+    if counted is not None:
+        print(f"run {run.run_id}: {counted}")
 
 
 def _certify(job: Job, run: Run, parts: Sequence[str]) -> None:

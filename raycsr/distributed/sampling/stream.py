@@ -15,16 +15,16 @@ import ray
 from raycsr.data.decode import Decode
 from raycsr.distributed.pool import Probe, alive_actors
 from raycsr.distributed.sampling.blocks import in_this_process, on_actors
+from raycsr.distributed.sampling.budget import Budget, Spending
 from raycsr.distributed.sampling.driver_metrics import DriverMetrics, Sampled
 from raycsr.distributed.sampling.job import Job
-from raycsr.distributed.sampling.voter import Voter, Voters, VoterSpec
+from raycsr.distributed.sampling.stopping import HeedingDecode, HeedingVoters
+from raycsr.distributed.sampling.voter import Voter, VoterSpec
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.progress import Progress, Speed
-from raycsr.results import (
-    Ownership,
-    Run,
-)
+from raycsr.results import Ownership, Run
+from raycsr.results.owners import ask_to_stop
 from raycsr.smoothing.engine import NOT_FINITE
 from raycsr.smoothing.options import CHUNK
 
@@ -76,22 +76,28 @@ def stream(works: Sequence[Work], voter: type[Voter] = Voter) -> Generator[Work,
     """
     pool = works[0].job.asked.pool
     blocks = [_numbered(block, i) for i, work in enumerate(works) for block in blocks_of(work)]
-    decodes = [Decode(work.job.source, work.job.base_classifier.preprocessing) for work in works]
+    decodes = [_decode_of(work) for work in works]
     models = list({id(work.job.base_classifier): work.job.base_classifier for work in works}.values())
     at_once = max(_hand_of(work)[0] for work in works)
     if not pool.actors:
         given = [functools.partial(_as_it_is, model) for model in models]
-        voters = functools.partial(Voters, _specs(works, models, given), voter=voter)
+        voters = functools.partial(HeedingVoters, _specs(works, models, given), voter=voter)
         yield from _follow(in_this_process(blocks, decodes, voters), works)
         return
     given = [functools.partial(ray.get, ray.put(model)) for model in models]
     specs = _specs(works, models, given)
-    votes = on_actors(blocks, decodes, pool, Voters, at_once, specs=specs, voter=voter)
+    votes = on_actors(blocks, decodes, pool, HeedingVoters, at_once, specs=specs, voter=voter)
     yield from _follow(votes, works, lambda: f"{alive_actors()} actors alive")
 
 
 def _numbered(block: pa.Table, run: int) -> pa.Table:
-    return block.append_column("run", pa.array(np.full(len(block), run, np.int64)))
+    block = block.append_column("run", pa.array(np.full(len(block), run, np.int64)))
+    return block.append_column("stopped", pa.array(np.zeros(len(block), bool)))
+
+
+def _decode_of(work: Work) -> Decode:
+    preprocessing = work.job.base_classifier.preprocessing
+    return HeedingDecode(work.job.source, preprocessing, work.run.location, work.owner.number)
 
 
 def _as_it_is(model: BaseClassifier) -> BaseClassifier:
@@ -100,7 +106,7 @@ def _as_it_is(model: BaseClassifier) -> BaseClassifier:
 
 def blocks_of(work: Work) -> list[pa.Table]:
     """What an actor samples and commits at once: images that lack the same rules, and go on from one part as drawn."""
-    alike = ["rules", "continues", "batch_size"]
+    alike = [*work.missing.columns.intersection(["window"]), "rules", "continues", "batch_size"]
     missing, actors, (_, size) = work.missing, work.job.asked.pool.actors, _hand_of(work)
     blocks: list[pa.Table] = []
     known = missing.columns.intersection(["sampled"])
@@ -149,6 +155,8 @@ def _follow(
         Sampled(work.run.run_id, len(work.job.listing.images), len(work.missing), work.found.samples_per_second)
         for work in works
     ]
+    budget = works[0].job.asked.budget
+    spending = None if budget is None else Spending(Budget.parse(budget, works[0].job.asked.pool.actors), len(works))
     batch_sizes, going_on = [work.found.batch_size for work in works], dict(enumerate(works))
 
     def note() -> str:
@@ -165,9 +173,12 @@ def _follow(
                 if block["halved"].any() and (least := int(block["batch_size"].min())) < most:
                     warnings.warn(f"out of memory: the batch was halved from {most} to {least}", stacklevel=2)
                     batch_sizes[run] = least
-                progress.update(len(block))
+                done = len(block) - int(block["stopped"].sum())
+                progress.update(done)
                 left[run] -= len(block)
-                shown[run].left = left[run]
+                shown[run].left -= done
+                if done and spending is not None and spending.is_spent(run, int(block["samples"].sum())) and left[run]:
+                    ask_to_stop(work.run.store, work.owner.number, f"its budget of {budget}")
                 if not left[run] and len(going_on) > 1:
                     yield going_on.pop(run)
     yield from going_on.values()  # the last one; its actors are gone
