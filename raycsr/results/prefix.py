@@ -80,7 +80,7 @@ def note_budget(run: Run, budget: str | None, rules: list[str], left: pd.DataFra
 
 
 def prefix_of(run: Run, listing: pd.DataFrame | None = None) -> Prefix | None:
-    """The images of a run that count; None where no budget ended it, so that all do.
+    """The images of a run that count; None where no budget ended it, or all are done since.
 
     Args:
         run: The run.
@@ -93,7 +93,9 @@ def prefix_of(run: Run, listing: pd.DataFrame | None = None) -> Prefix | None:
     rows = run.committed()
     missing = missing_images(images, rows.filter(rows["continues"].is_null()), note["rules"])["image_id"]
     done = ~images["image_id"].isin({*missing, *note["going_on"]}).to_numpy()
-    first = len(done) if done.all() else int(np.argmin(done))
+    if done.all():
+        return None
+    first = int(np.argmin(done))
     return Prefix(images["image_id"].iloc[:first].tolist(), len(images), int(done.sum()) - first, note["budget"])
 
 

@@ -174,10 +174,8 @@ def _say_why_it_ends(begun: _Begun, left: pd.DataFrame) -> None:
     run = begun.work.run
     why = reason_to_stop(run.store, begun.work.owner.number)
     if why is not None and len(left):
-        lacking = left["image_id"].nunique()
-        print(
-            f"run {run.run_id} was ended by {why}; {lacking:,} of {len(begun.images):,} images are left to the same command"
-        )
+        lacking = f"{left['image_id'].nunique():,} of {len(begun.images):,} images are left to the same command"
+        print(f"run {run.run_id} was ended by {why}; {lacking}")
     counted = prefix_of(run, begun.images)
     if counted is not None:
         print(f"run {run.run_id}: {counted}")
