@@ -100,6 +100,19 @@ def test_a_budget_is_spent_in_the_random_order_and_the_same_command_goes_on(job,
     assert len(load_votes(run.location)) == 24  # each image once under each rule
 
 
+def test_on_actors_blocks_that_are_not_begun_are_neither_read_nor_sampled(cluster, job, tmp_path):
+    options = job(limit=60, n=512, actors=2, costs=["uniform"])
+    (first,) = sample(**options, budget="2000 passes")
+    done, order = set(load_votes(first.run.location)["image_id"]), order_of(first.run)
+    counted = prefix_of(first.run)
+    assert not first.errors and 0 < len(counted.image_ids) <= len(done) < 60
+    assert counted.image_ids == order[: len(counted.image_ids)]
+    (second,) = sample(**options)
+    assert second.sampled == 60 - len(done) and second.run.finished() and not second.errors
+    (whole,) = sample(**{**options, "results": str(tmp_path / "whole")})
+    assert comparable(load_votes(second.run.location)) == comparable(load_votes(whole.run.location))
+
+
 def test_what_is_done_behind_an_image_that_is_not_is_left_out_of_reports(job, capsys):
     options = job(costs=["uniform"], limit=12)
     (outcome,) = sample(**options)

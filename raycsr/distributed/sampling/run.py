@@ -128,7 +128,7 @@ def _begin(job: Job, run: Run, found: Probe, hold: contextlib.ExitStack) -> _Beg
     _refuse_elsewhere(missing, found, asked.sampling.batch_size)
     if asked.budget is not None:
         missing = in_random_order(missing, run.manifest()["seed"])
-        # an image goes on from its part: in windows of the order, so that none of a part's is sampled long before others
+        # images go on from a part together, and so do not come quite in this order: in windows of it they nearly do
         missing["window"] = np.arange(len(missing)) // _WINDOW
         note_budget(run, asked.budget, ids, remaining.to_sample(images, ids, retry_errors=False))
     before = run.vote_parts()
