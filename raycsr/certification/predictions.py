@@ -49,8 +49,8 @@ class Predictions:
 
     Example:
         >>> predictions = Predictions(np.full(3, 0.5), alpha_p=0.001, n=10_000)
-        >>> predictions.decided([[64, 0, 0]], [[64, 0, 0]])  # all votes agree: class 0 is said
-        True
+        >>> predictions.are_decided([[64, 0, 0]], [[64, 0, 0]]).tolist()  # all votes agree: class 0 is said
+        [True]
         >>> predictions.answers([[64, 0, 0], [40, 24, 0]], [[64, 0, 0], [45, 19, 0]]).tolist()
         [0, -1]
     """

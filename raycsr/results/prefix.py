@@ -52,8 +52,8 @@ def in_random_order(images: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Rows in the order in which a budget is spent, by the seed and image_id alone.
 
     Example:
-        >>> in_random_order(pd.DataFrame({"image_id": ["a", "b", "c"]}), seed=0)["image_id"].tolist()
-        ['b', 'c', 'a']
+        >>> in_random_order(pd.DataFrame({"image_id": ["a", "b", "c", "d"]}), seed=1)["image_id"].tolist()
+        ['d', 'a', 'c', 'b']
     """
     keys = [blake2b(f"{seed}\0{image_id}".encode(), digest_size=16).digest() for image_id in images["image_id"]]
     return images.iloc[np.argsort(np.array(keys, object), kind="stable")].reset_index(drop=True)

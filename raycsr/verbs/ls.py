@@ -33,7 +33,7 @@ _COLUMNS = {  # of `list_runs` -> as they are shown
 }
 
 
-def ls(results: str, watch: bool = False) -> pd.DataFrame:
+def ls(results: str, *, watch: bool = False) -> pd.DataFrame:
     """Lists runs and how far each is, sweeps, checkpoints, predictions; or all models, objectives, costs and the like.
 
     Of each run's images, `done` have votes under every decision rule, `missing` are still to be sampled, and

@@ -39,8 +39,8 @@ class Here(SharedDeaths):
     died: Counter = field(default_factory=Counter)
     done: Counter = field(default_factory=Counter)
 
-    def begin(self, work: str) -> int:
-        return self.deaths.begin(work, self.node)
+    def begin(self, work: str, alone: bool = True) -> int:
+        return self.deaths.begin(work, self.node, alone)
 
     def end(self, work: str, how: str) -> None:
         self.deaths.end(work, how, self.node)

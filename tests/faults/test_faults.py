@@ -13,7 +13,7 @@ import pytest
 
 from raycsr.store import Store
 
-WORKER = "MapWorker(MapBatches(Voters))"
+WORKER = "MapWorker(MapBatches(HeedingVoters))"
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a minute each, but for what else the machine has to do
 

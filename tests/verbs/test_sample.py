@@ -236,7 +236,7 @@ def _kill_a_voter(results, killed):
         if time.monotonic() > deadline:
             return
         time.sleep(0.02)  # polls a condition; nothing depends on how long it takes
-    for pid in pids_below("MapWorker(MapBatches(Voters))")[:1]:
+    for pid in pids_below("MapWorker(MapBatches(HeedingVoters))")[:1]:
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
 
