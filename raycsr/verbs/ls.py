@@ -42,8 +42,8 @@ def ls(results: str, *, watch: bool = False) -> pd.DataFrame:
 
     Args:
         results: Folder of results, of an experiment or of a run, local or s3://bucket/prefix; or one of models,
-            objectives, sources, costs, rules, answers, metrics, methods: what there is of them, a line each. A folder
-            of such a name is ./models.
+            denoisers, objectives, sources, costs, rules, answers, metrics, methods: what there is of them, a line each.
+            A folder of such a name is ./models.
         watch: Whether to look again every few seconds, as long as a run is running.
 
     Returns:
