@@ -53,10 +53,9 @@ class Budget:
             amount = 3600 * float(money[1]) / (float(money[2]) * max(1, actors))
         elif plain is not None and plain[2] in ("pass", "passes"):
             amount, is_time = float(plain[1]), False
-        elif plain is not None and plain[2].removesuffix("s") in _SECONDS:
-            amount = float(plain[1]) * _SECONDS[plain[2].removesuffix("s")]
-        elif plain is not None and plain[2] == "s":
-            amount = float(plain[1])
+        elif plain is not None:
+            unit = plain[2] if plain[2] in _SECONDS else plain[2].removesuffix("s")
+            amount = float(plain[1]) * _SECONDS.get(unit, 0)
         if not 0 < amount < float("inf"):
             raise UserError(f"budget {shown(text)} is not understood; give a positive one, such as {_FORMS}")
         return cls(amount, is_time)
