@@ -235,7 +235,7 @@ def test_ls_watches_until_nothing_runs(job, tmp_path, monkeypatch, capsys):
     (outcome,) = sample(**job(limit=3))
     holding = Ownership(outcome.run.store)
     with holding:
-        watching = threading.Thread(target=listing.ls, args=(str(tmp_path / "results"), True))
+        watching = threading.Thread(target=listing.ls, args=(str(tmp_path / "results"),), kwargs={"watch": True})
         watching.start()
         time.sleep(0.7)
         assert watching.is_alive()
