@@ -62,7 +62,7 @@ def train(asked: TrainArguments) -> Trained:
     with own_checkpoint(checkpoint) as owner:
         claim(folder, name, config)
         resume = checkpoint if folder.exists(f"{name}.pt") else None
-        history = load_history(resume) if resume else []
+        history = load_history(resume, config) if resume else []
         print(plan_of(plan, checkpoint, workers, begun_in=history[-1].get("precision") if history else None))
         if len(history) == config.training.epochs:
             print(f"finished before: {words_of_epoch(history[-1])}")

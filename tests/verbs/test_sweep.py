@@ -29,7 +29,7 @@ from raycsr.distributed.search.job import (
     pixels_of_each_backbone,
     plan_of,
 )
-from raycsr.distributed.search.trials import TrialProgress
+from raycsr.distributed.search.trials import TrialProgress, run_trials
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import load_training_state, save_checkpoint
@@ -38,6 +38,7 @@ from raycsr.models.rules import Offset
 from raycsr.models.spec import ModelOptions
 from raycsr.reports import as_markdown
 from raycsr.reports.leaderboard import leaderboard
+from raycsr.results import Ownership
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
 from raycsr.training.options import TrainingOptions, ValidationOptions
@@ -303,10 +304,27 @@ def test_a_sweep_of_an_earlier_version_is_refused_by_name(tmp_path):
     folder.write("sweep.json", json.dumps({**begun, "schema_version": 99}).encode())
     with pytest.raises(UserError, match="sweep.json has schema_version 99"):
         claim(folder, sweep)
-    for damaged in (b"", b"[1]", b"{}", b'{"config": 1}', b"[" * 100_000):
+    of_no_form = json.dumps({**begun, "definitions": 1}).encode()
+    for damaged in (b"", b"[1]", b"{}", b'{"config": 1}', b"[" * 100_000, of_no_form):
         folder.write("sweep.json", damaged)
         with pytest.raises(UserError, match="sweep.json is damaged"):
             claim(folder, sweep)
+
+
+def test_a_sweep_with_trials_left_whose_loss_is_another_by_now_does_not_go_on(tmp_path):
+    facts = {name: value for name, value in options(tmp_path).items() if name not in ("space", "search", "results")}
+    facts["costs"] = "seed:4"
+    sweep = check_sweep(
+        TrainConfig(**facts), {"objective.name": {"grid": ["gaussian", "gaussian_cs"]}}, SearchOptions()
+    )
+    folder = Store(tmp_path)
+    prefix = claim(folder, sweep)
+    begun = json.loads(folder.read("sweep.json"))
+    assert begun.pop("definitions") == {"gaussian": 1, "gaussian_cs": 2}
+    folder.write("sweep.json", json.dumps(begun).encode())  # as it was written before
+    assert claim(folder, sweep) == prefix
+    with Ownership(folder) as owner, pytest.raises(UserError, match="gaussian_cs was another loss .*another --name"):
+        run_trials(sweep, folder, prefix, concurrent=1, trackers=[], pixels={}, owner=owner)
 
 
 @pytest.mark.ray

@@ -282,6 +282,19 @@ def test_a_checkpoint_whose_classes_have_another_order_is_not_trained_on_as_if_t
     prepare(TrainConfig(**{**config, "data": DataOptions("digits", class_names=names)}))
 
 
+def test_a_training_whose_loss_is_another_by_now_goes_on_nowhere_but_counts_where_it_is_finished(options):
+    options["objective"] = ObjectiveOptions("margin_cs", {"k": 2})
+    trained = train(**options, name="before")
+    content = torch.load(trained.checkpoint, weights_only=True)
+    assert content["training"].pop("definition") == 2  # as what was begun before that was noted
+    torch.save(content, trained.checkpoint)
+    assert train(**options, name="before") == trained
+    content["training"]["history"] = content["training"]["history"][:2]
+    torch.save(content, trained.checkpoint)
+    with pytest.raises(UserError, match="before.pt was begun when margin_cs was another loss .*another --name"):
+        train(**options, name="before")
+
+
 def test_a_training_goes_on_from_its_own_checkpoint_only(options, tmp_path):
     train(**options, name="taken")
     taken = tmp_path / "results" / "default" / "checkpoints" / "taken.pt"

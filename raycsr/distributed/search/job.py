@@ -33,6 +33,7 @@ from raycsr.models.spec import Preprocessing
 from raycsr.reports.comparison import rank_trials
 from raycsr.results import SCHEMA_VERSION, own_checkpoint, refuse_other_schema
 from raycsr.store import Store
+from raycsr.training.objectives import definition_of
 
 ALPHA = 0.001  # of the certificates of the winners
 
@@ -141,10 +142,9 @@ def claim(folder: Store, sweep: Sweep) -> str:
     """
     samples, seed = sweep.search.samples, sweep.search.seed
     facts = {"config": asdict(sweep.config), "space": sweep.space, "samples": samples, "seed": seed}
-    prefix = uuid.uuid4().hex[:5]
-    if folder.create(
-        "sweep.json", json.dumps({"schema_version": SCHEMA_VERSION, **facts, "trials": prefix}, indent=1).encode()
-    ):
+    prefix, objectives = uuid.uuid4().hex[:5], sorted({corner.objective.name for corner in sweep.corners})
+    ours = {"trials": prefix, "definitions": {name: definition_of(name) for name in objectives}}
+    if folder.create("sweep.json", json.dumps({"schema_version": SCHEMA_VERSION, **facts, **ours}, indent=1).encode()):
         return prefix
     try:
         begun = dict(json.loads(folder.read("sweep.json")))
@@ -152,6 +152,7 @@ def claim(folder: Store, sweep: Sweep) -> str:
         stored = {key: begun[key] for key in facts} | {
             "config": with_later_options(dict(begun["config"]), sweep.config)
         }
+        dict(begun.get("definitions", {}))
         changed = first_difference(stored, json.loads(json.dumps(facts)))
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{folder.location}/sweep.json is damaged; give another --name") from error

@@ -37,7 +37,7 @@ from raycsr.distributed.search.trial_records import (
     write_record,
 )
 from raycsr.distributed.training.arguments import TrainConfig
-from raycsr.distributed.training.fit import entry_of, load_history, save
+from raycsr.distributed.training.fit import entry_of, load_history, refuse_other_loss, save
 from raycsr.distributed.training.plan import Plan, prepare
 from raycsr.distributed.training.ray_train import fit
 from raycsr.errors import UserError
@@ -117,6 +117,7 @@ def run_trials(
     if records:
         print("going on with the sweep that is there")
     if ended != total and keeper.spent < budget:
+        _refuse_other_losses(sweep, folder)
         scheduler = None
         if search.scheduler == "asha":
             scheduler = _asha(sweep)
@@ -161,6 +162,13 @@ def run_trials(
                 write_record(folder, record)
         keeper.note_time()
     return _rows(folder, records, config, metrics, out_of_time=keeper.spent >= budget)
+
+
+def _refuse_other_losses(sweep: Sweep, folder: Store) -> None:
+    """Trials of two losses would stand in one table under the name of one."""
+    begun = json.loads(folder.read("sweep.json")).get("definitions", {})
+    for name in sorted({corner.objective.name for corner in sweep.corners}):
+        refuse_other_loss(f"the sweep in {folder.location}", name, begun.get(name, 1))
 
 
 def _settle(record: TrialRecord, config: TrainConfig) -> None:

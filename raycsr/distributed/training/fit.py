@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from raycsr.data.memory import Pixels, read_pixels
+from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.plan import Plan
 from raycsr.distributed.training.streamed_batches import StreamedBatches
 from raycsr.errors import UserError
@@ -19,6 +20,7 @@ from raycsr.progress import Progress
 from raycsr.training.augmentation import Augmentation
 from raycsr.training.batches import InMemoryBatches
 from raycsr.training.loop import Batches, Epoch, Trainer
+from raycsr.training.objectives import definition_of
 from raycsr.training.ranks import rank
 from raycsr.training.validation import Metrics, certified_metrics
 
@@ -147,6 +149,7 @@ def save(plan: Plan, model: BaseClassifier, state: dict[str, Any], history: list
     training_info = {
         "objective": config.objective.name,
         "objective_args": config.objective.args,
+        "definition": definition_of(config.objective.name),
         "sigma": config.sigma,
         "costs": config.costs,
         "data": asdict(plan.source.options),
@@ -162,16 +165,41 @@ def save(plan: Plan, model: BaseClassifier, state: dict[str, Any], history: list
     )
 
 
-def load_history(checkpoint: str) -> list[dict]:
+def load_history(checkpoint: str, config: TrainConfig | None = None) -> list[dict]:
     """The epochs that a checkpoint has seen, one entry each (`entry_of`).
 
+    Args:
+        checkpoint: Location of the checkpoint.
+        config: The training that is to go on from it; none, where it is only read.
+
     Raises:
-        UserError: It is none of a training.
+        UserError: It is none of a training; or epochs are left, and the objective was another loss when it began.
     """
-    history = load_base_classifier(checkpoint).training_info.get("history")
+    info = load_base_classifier(checkpoint).training_info
+    history = info.get("history")
     if not history:
         raise UserError(f"{checkpoint} is there and none that `raycsr train` wrote; give another --name.")
+    if config is not None and len(history) < config.training.epochs:
+        refuse_other_loss(checkpoint, config.objective.name, info.get("definition", 1))
     return history
+
+
+def refuse_other_loss(what: str, objective: str, begun: int) -> None:
+    """Refuses to go on with what was begun when an objective was another loss.
+
+    Args:
+        what: What goes on, as a message begins.
+        objective: Name of the objective.
+        begun: Its definition then; 1 of what does not say so.
+
+    Raises:
+        UserError: where its definition is another now.
+    """
+    if begun != (now := definition_of(objective)):
+        raise UserError(
+            f"{what} was begun when {objective} was another loss (definition {begun}, now {now}): give another --name "
+            "to begin anew, or finish it with the raycsr that began it"
+        )
 
 
 def entry_of(epoch: Epoch, metrics: Metrics | None) -> dict:

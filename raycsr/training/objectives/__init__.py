@@ -114,6 +114,17 @@ def find_objective(name: str) -> Objective:
     raise UserError(f"unknown objective {name!r}: {nearest(name, objective_names())}")
 
 
+def definition_of(name: str) -> int:
+    """Which definition of the objective of that name this is: its `definition`, 1 where it has none.
+
+    A number is raised whenever the same options give another loss: what was begun under another does not go on.
+
+    Raises:
+        UserError: There is none of that name, or the package that adds it is broken.
+    """
+    return getattr(find_objective(name), "definition", 1)
+
+
 def resolve_objective(
     name: str,
     args: Mapping[str, Any] | None = None,
@@ -190,6 +201,7 @@ __all__ = [
     "Shares",
     "cat_rs",
     "consistency",
+    "definition_of",
     "denoise",
     "easy",
     "find_objective",

@@ -8,7 +8,7 @@ alone, which is the cross-entropy. Any such objective NAME has a cost-sensitive 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -52,6 +52,7 @@ class Reweighted:
 
     name: str
     objective: Callable[..., torch.Tensor]
+    definition: ClassVar[int] = 2  # 1 reweighted all of the loss, at a weight of 1
 
     @property
     def __signature__(self) -> inspect.Signature:
