@@ -1,5 +1,6 @@
 """The base classifier f: pixels in [0, 1] -> logits, normalisation inside, any timm architecture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,6 +20,9 @@ from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.models.weights import weights_sha256
 
 Part = Literal["all", "denoisers", "classifier"]
+
+COMBINING = "mean of logits"
+"""What several answers of denoisers to one image become; it stands in the identity of runs that have several."""
 
 HUBS = ("hf-hub:", "local-dir:")  # what timm calls models that say their own architecture and have weights
 
@@ -93,21 +97,33 @@ class BaseClassifier(nn.Module):
 
         Args:
             pixels: Pixels in [0, 1], or beyond where noise was added, as they are not clipped; float32 (N, 3, H, W).
-            part: Part to compute: all of it; the denoisers alone, which give pixels; or what comes behind them alone,
-                which takes pixels that have no noise.
+            part: Part to compute: all of it; the denoisers alone, which give pixels (and are told one level each); or
+                what comes behind them alone, which takes pixels that have no noise.
 
         Returns:
             Logits (N, num_classes) in the network's dtype; of the denoisers, float32 pixels (N, 3, H', W').
         """
+        answers = [pixels]
         if part != "classifier":
             for denoiser, size in zip(self.in_front, self.sizes, strict=False):
-                pixels = denoiser(resized(pixels, size))
+                answers = [one for noisy in answers for one in denoiser.answers(resized(noisy, size))]
         if part == "denoisers":
+            (pixels,) = answers
             return pixels
+        logits = [self._classified(one) for one in answers]
+        return logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
+
+    def _classified(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the classifier says of pixels (N, 3, H, W) that have no noise: logits (N, num_classes)."""
         if self.in_front:
             pixels = resized(pixels, self.network_size)
         normalised = torch.addcmul(self.shift, pixels, self.scale)  # (N, 3, H, W)
         return self.network(normalised.to(next(self.network.parameters()).dtype))
+
+    @property
+    def num_passes(self) -> int:
+        """Number of passes of the classifier for one noisy image: the answers of its denoisers."""
+        return math.prod(max(len(one.levels), 1) for one in self.in_front)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -141,6 +157,7 @@ class BaseClassifier(nn.Module):
         if not self.in_front:
             return [classifier]
         classifier |= {"kind": "classifier", "input_size": list(self.network_size), "resizing": RESIZING}
+        classifier |= {"combining": COMBINING} if self.num_passes > 1 else {}
         of_denoisers = [
             {**one.component, "input_size": list(size)} for one, size in zip(self.in_front, self.sizes, strict=False)
         ]
@@ -150,7 +167,7 @@ class BaseClassifier(nn.Module):
     def parts(self) -> tuple[str, ...]:
         """Its denoisers in words, a line each."""
         return tuple(
-            f"{one.arch}{'' if one.sigma is None else f' for sigma {one.sigma:g}'}, {height} x {width} px, "
+            f"{one.arch}{'' if one.sigma is None else f' for sigma {one.sigma:g}'}{_told(one)}, {height} x {width} px, "
             f"{sum(weights.numel() for weights in one.parameters()):,} parameters"
             for one, (height, width) in zip(self.in_front, self.sizes, strict=False)
         )
@@ -178,6 +195,15 @@ class BaseClassifier(nn.Module):
             rules=self.rules,
             denoisers=denoisers,
         )
+
+
+def _told(denoiser: Denoiser) -> str:
+    """The levels that a denoiser is told, where they are others than its sigma, and what they cost."""
+    if not denoiser.told:
+        return ""
+    passes = len(denoiser.levels)
+    several = f" ({passes} passes of it and of what is behind, {COMBINING})" if passes > 1 else ""
+    return f", told {', '.join(f'{level:g}' for level in denoiser.levels)}{several}"
 
 
 def create_base_classifier(options: ModelOptions) -> BaseClassifier:

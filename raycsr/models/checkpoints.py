@@ -87,7 +87,7 @@ def _on_cpu(network: nn.Module) -> Weights:
 
 def _described(denoiser: Denoiser) -> dict[str, Any]:
     facts = {"arch": denoiser.arch, "args": denoiser.args, "sigma": denoiser.sigma, "input_size": denoiser.input_size}
-    return {**json.loads(json.dumps(facts)), "state_dict": _on_cpu(denoiser.network)}
+    return {**json.loads(json.dumps(facts | denoiser.told)), "state_dict": _on_cpu(denoiser.network)}
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> BaseClassifier:
@@ -315,6 +315,7 @@ def _denoisers_of(path: str, content: dict[str, Any]) -> tuple[DenoiserContents,
             args=_of_type(one["args"], dict),
             sigma=None if one["sigma"] is None else float(_of_type(one["sigma"], int | float)),
             input_size=None if one["input_size"] is None else _size(one["input_size"]),
+            levels=tuple(float(_of_type(level, int | float)) for level in one.get("levels", ())),
         )
         for one in described
     )

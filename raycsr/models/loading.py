@@ -117,11 +117,13 @@ def _behind(base_classifier: BaseClassifier, options: ModelOptions) -> BaseClass
         if not denoiser_has_weights(asked):
             size = None if asked.input_size is None else (asked.input_size, asked.input_size)
             seed = options.init_seed
-            made = create_denoiser(asked.name, asked.args, sigma=asked.sigma, input_size=size, init_seed=seed)
-            denoisers.append(made)
+            how: Any = {"sigma": asked.sigma, "input_size": size, "levels": asked.levels, "init_seed": seed}
+            denoisers.append(create_denoiser(asked.name, asked.args, **how))
             continue
         for contents in _denoiser_contents(asked):
-            denoisers.append(assemble_denoiser(contents, sigma=asked.sigma, input_size=asked.input_size))
+            denoisers.append(
+                assemble_denoiser(contents, sigma=asked.sigma, input_size=asked.input_size, levels=asked.levels)
+            )
             trained_on += contents.trained_on
     return base_classifier.behind(denoisers, trained_on)
 

@@ -19,6 +19,9 @@ class DenoiserOptions:
             architectures take it as an input, and need it.
         input_size: Height and width that it takes, in pixels; by default what it was made for, or else those of what
             comes behind it. Pixels are resized in between.
+        levels: Noise levels that a denoiser which takes one as an input is told one after another, in [0, 1] pixel
+            units; those of a diffusion model decide its steps t. Each answer goes through what comes behind, and the
+            mean of the logits counts. By default sigma alone.
     """
 
     name: str
@@ -26,6 +29,13 @@ class DenoiserOptions:
     args: dict[str, Any] = field(default_factory=dict)
     sigma: float | None = None
     input_size: int | None = None
+    levels: list[float] | None = None
+
+    @property
+    def label(self) -> str:
+        """The denoiser in labels of models; without its folder, for tables cut paths."""
+        several = f" at {len(self.levels)} levels" if self.levels and len(self.levels) > 1 else ""
+        return f"{PurePath(self.pretrained or self.name).name}{several}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class ModelOptions:
         """The model's name in plans and reports: source of the weights, architecture, EMA if averaged, denoisers."""
         file = self.pretrained if isinstance(self.pretrained, str) else self.name
         more = [*([self.name] if file != self.name else []), *(["EMA"] if self.ema else [])]
-        more += [f"behind {PurePath(one.pretrained or one.name).name}" for one in self.denoisers]  # tables cut paths
+        more += [f"behind {one.label}" for one in self.denoisers]
         return f"{file} ({', '.join(more)})" if more else file
 
 

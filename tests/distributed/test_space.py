@@ -8,7 +8,7 @@ from raycsr.distributed.options import ObjectiveOptions
 from raycsr.distributed.search.space import at_point, corner_points, first_difference, param_space, with_later_options
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
-from raycsr.models.spec import ModelOptions
+from raycsr.models.spec import DenoiserOptions, ModelOptions
 
 BASE = TrainConfig(data=DataOptions("digits", split="train"), model=ModelOptions("cifar_resnet8"), sigma=0.25)
 
@@ -82,3 +82,9 @@ def test_what_was_stored_before_an_option_was_added_had_its_default():
     plain = replace(BASE, training=replace(BASE.training, nesterov=False))
     named = json.loads(json.dumps(asdict(plain)))
     assert first_difference(with_later_options(stored, plain), named) == "training.nesterov = True, now it is False"
+    behind = replace(BASE, model=replace(BASE.model, denoiser=[DenoiserOptions("dncnn"), DenoiserOptions("drunet")]))
+    now = json.loads(json.dumps(asdict(behind)))
+    stored = json.loads(json.dumps(now))
+    for one in stored["model"]["denoiser"]:  # a list
+        del one["levels"]
+    assert first_difference(with_later_options(stored, behind), now) is None

@@ -17,6 +17,7 @@ from raycsr.distributed.options import ObjectiveOptions, WorkerOptions
 from raycsr.distributed.training import fit
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.job import default_name
+from raycsr.distributed.training.plan import prepare
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
@@ -169,7 +170,7 @@ def test_a_training_without_denoisers_keeps_its_name():
     with_one = TrainConfig(
         data=config.data, model=ModelOptions("cifar_resnet8", denoiser=DenoiserOptions("dncnn")), sigma=0.25
     )
-    assert default_name(with_one) != default_name(config)
+    assert default_name(with_one) == "gaussian-cifar_resnet8-sigma0.25-58aecad9"  # as before there were levels
 
 
 def test_a_training_that_was_begun_before_there_were_denoisers_goes_on(tmp_path, capsys):
@@ -247,6 +248,36 @@ def test_a_denoiser_that_is_told_the_noise_level_is_told_that_of_the_training(mo
     assert after.components[0]["sigma"] == 0.5
     with pytest.raises(UserError, match=r"'drunet' takes the noise level as an input: give model\.denoiser\.sigma"):
         load_base_classifier(replace(model, denoiser=tiny))
+
+
+def diffusion(tmp_path, **options):
+    """A checkpoint of a small diffusion model that is made for sigma .25."""
+    args = {"image_size": 8, "num_channels": 32, "num_res_blocks": 1, "channel_mult": [1], "attention_resolutions": []}
+    asked = DenoiserOptions("improved_diffusion", args=args, sigma=0.25, **options)
+    made = load_base_classifier(ModelOptions("cifar_resnet8", 10, input_size=8, denoiser=asked))
+    save_checkpoint(tmp_path / "diffusion.pt", made)
+    return DenoiserOptions(f"{tmp_path}/diffusion.pt")
+
+
+def test_a_denoiser_that_goes_on_at_another_sigma_is_told_that_one(model, tmp_path):
+    """What was trained at the step of one sigma and is asked at that of another would be another network."""
+    options = training(replace(model, denoiser=diffusion(tmp_path)), tmp_path)
+    asked = TrainConfig(
+        **{name: options[name] for name in ("data", "model", "sigma", "training", "validation")},
+        objective=ObjectiveOptions("denoise"),
+    )
+    (at_half,) = prepare(asked).model.in_front
+    save_checkpoint(tmp_path / "again.pt", prepare(asked).model)
+    (again,) = load_base_classifier(f"{tmp_path}/again.pt").in_front
+    assert at_half.sigma == again.sigma == 0.5 and at_half.steps == again.steps
+    assert at_half.steps != load_base_classifier(f"{tmp_path}/diffusion.pt").in_front[0].steps
+
+
+def test_a_denoiser_that_is_told_several_levels_is_trained_at_one(model, tmp_path):
+    options = training(replace(model, denoiser=diffusion(tmp_path, levels=[0.2, 0.25])), tmp_path)
+    options |= {"sigma": 0.25, "objective": ObjectiveOptions("stability")}
+    with pytest.raises(UserError, match=r"levels is \[0.2, 0.25\] and stability .*: give .*levels \[0.25\]"):
+        train(**options)
 
 
 @pytest.mark.ray

@@ -8,13 +8,16 @@ from published import numbered
 
 from raycsr import SmoothedClassifier, load_votes
 from raycsr.cli import main
+from raycsr.data.options import DataOptions
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.denoisers import create_denoiser
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.smoothing.options import SamplingOptions
+from raycsr.training.options import TrainingOptions, ValidationOptions
 from raycsr.verbs.sample import sample
+from raycsr.verbs.train import train
 
 SMALL = {
     **{"image_size": 16, "num_channels": 32, "num_res_blocks": 1},
@@ -68,6 +71,35 @@ def test_a_run_is_deployed_and_attacked(run, capsys):
     words = ["--run", run.location, "--costs", "uniform", "--pool.actors", "0", "--images", "1", "--radii", ".5"]
     assert main(["attack", *words, "--steps", "2", "--noises", "2", "--n", "64"]) == 0
     assert "1 image" in capsys.readouterr().out
+
+
+def test_several_levels_are_sampled_gone_on_with_deployed_attacked_and_trained_behind(model, make_job, tmp_path, run):
+    asked = replace(model, denoiser=replace(model.denoisers[0], levels=[0.4, 0.5]))
+    first = sampled(make_job, tmp_path, asked, sampling=replace(SEQUENTIAL, n=64), costs=["uniform"])
+    several = sampled(make_job, tmp_path, asked, sampling=SEQUENTIAL, costs=["uniform"])
+    assert several.location == first.location and several.run_id != run.run_id
+    at_once = sampled(make_job, tmp_path / "at_once", asked, sampling=SEQUENTIAL, costs=["uniform"])
+    votes, at_once = (load_votes(one.location).sort_values("image_id") for one in (several, at_once))
+    assert str(votes["estimation"].tolist()) == str(at_once["estimation"].tolist())
+    assert several.manifest()["components"][0]["levels"] == [0.4, 0.5]
+    deployed = SmoothedClassifier.from_run(several.location)
+    deployed.save(tmp_path / "folder")
+    again = SmoothedClassifier.load(tmp_path / "folder")
+    assert again.base_classifier.components == several.manifest()["components"]
+    words = ["--run", several.location, "--costs", "uniform", "--pool.actors", "0", "--images", "1", "--radii", ".5"]
+    assert main(["attack", *words, "--steps", "1", "--noises", "2", "--n", "64"]) == 0
+    found = train(
+        data=DataOptions("digits", split="train", limit=64),
+        model=asked,
+        sigma=0.5,
+        training=TrainingOptions(epochs=1, batch_size=64, lr=0.01),
+        validation=ValidationOptions(every=1, images=10, sensitive=0, n0=8, n=64),
+        results=str(tmp_path),
+        threads=1,
+    )
+    trained = load_base_classifier(found.checkpoint)
+    assert trained.components[0] == several.manifest()["components"][0] and trained.num_passes == 2
+    assert trained.components[1]["sha256"] != several.manifest()["components"][1]["sha256"]
 
 
 def test_a_plan_has_its_parts_and_its_price(model, tmp_path, capsys):

@@ -97,11 +97,13 @@ def with_later_options(stored: dict[str, Any], options: Any) -> dict[str, Any]:
     """
     found = dict(stored)
     for one in fields(options):
-        now, before = getattr(options, one.name), stored.get(one.name)
-        if one.name not in stored and one.default is not MISSING:
+        now, before = getattr(options, one.name), found.get(one.name)
+        if one.name not in found and one.default is not MISSING:
             found[one.name] = json.loads(json.dumps(one.default, default=asdict))
         elif is_dataclass(now) and isinstance(before, dict):
             found[one.name] = with_later_options(before, now)
+        elif isinstance(now, list) and isinstance(before, list) and all(map(is_dataclass, now)):
+            found[one.name] = [*map(with_later_options, before, now), *before[len(now) :]]
     return found
 
 

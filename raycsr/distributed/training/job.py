@@ -42,6 +42,10 @@ def default_name(config: TrainConfig) -> str:
     facts = asdict(config)
     if not config.model.denoisers:  # or what was begun before there were any would have another name
         del facts["model"]["denoiser"]
+    in_front = facts["model"].get("denoiser") or []
+    for one in in_front if isinstance(in_front, list) else [in_front]:
+        if one["levels"] is None:  # for the same reason
+            del one["levels"]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.objective.name}-{model}-sigma{config.sigma:g}-{digest}"
 

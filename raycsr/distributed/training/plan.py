@@ -114,8 +114,14 @@ def _model(config: TrainConfig, num_classes: int | None) -> BaseClassifier:
             f"{name} trains the denoisers in front of a classifier and model {options.name!r} has none: give "
             "model.denoiser.name, one of `raycsr ls denoisers`"
         )
+    told = [one for one in model.in_front if one.told]
+    if told:
+        raise UserError(
+            f"model.denoiser.levels is {[*told[0].levels]} and {name} trains a denoiser at the noise of the training "
+            f"alone: give model.denoiser.levels [{config.sigma:g}], and others to `raycsr sample`"
+        )
     for one in model.in_front:
-        one.sigma = float(config.sigma)
+        one.make_for(config.sigma)
     return model
 
 

@@ -4,7 +4,7 @@ f may be classifier o denoiser (Salman et al., NeurIPS 2020), and any theorem ab
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -88,6 +88,7 @@ def create_denoiser(
     *,
     sigma: float | None = None,
     input_size: tuple[int, int] | None = None,
+    levels: Sequence[float] | None = None,
     init_seed: int = 0,
 ) -> Denoiser:
     """Creates a denoiser with seeded random weights, on the CPU; the caller's random state is left as it was.
@@ -97,27 +98,45 @@ def create_denoiser(
         args: Its further arguments.
         sigma: Noise level that it is made for, in [0, 1] pixel units.
         input_size: Height and width that it takes; None leaves it to the kind.
+        levels: Noise levels that it is told, in [0, 1] pixel units; None tells it sigma alone.
         init_seed: Seed of the weights.
 
     Raises:
-        UserError: There is no such architecture, its arguments do not fit, or it needs a sigma.
+        UserError: There is no such architecture, its arguments do not fit, it needs a sigma, or it takes no levels.
     """
     kind = find_denoiser(arch)
     if sigma is not None and not 0 < sigma < math.inf:
         raise UserError(f"model.denoiser.sigma is {sigma}: give the noise level that it is made for, above 0.")
     if kind.needs_sigma and sigma is None:
         raise UserError(f"denoiser {arch!r} takes the noise level as an input: give model.denoiser.sigma.")
+    if levels is not None:
+        _check_levels(kind, arch, levels)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(init_seed)
-            return kind(arch, args, sigma=sigma, input_size=input_size)
+            made = kind(arch, args, sigma=sigma, input_size=input_size)
+            if levels is not None and sigma is not None:
+                made.make_for(sigma, levels)
+            return made
     except _CREATION_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"denoiser {arch!r} with args {dict(args or {})} cannot be created: {reason}") from error
 
 
+def _check_levels(kind: type[Denoiser], arch: str, levels: Sequence[float]) -> None:
+    """Refuses levels that a denoiser cannot be told."""
+    if not kind.takes_levels:
+        raise UserError(f"denoiser {arch!r} is not told the noise level: leave model.denoiser.levels out.")
+    if not levels or len({*levels}) < len(levels) or not all(0 < level < math.inf for level in levels):
+        raise UserError(f"model.denoiser.levels is {[*levels]}: give noise levels above 0, each once.")
+
+
 def assemble_denoiser(
-    contents: DenoiserContents, *, sigma: float | None = None, input_size: int | None = None
+    contents: DenoiserContents,
+    *,
+    sigma: float | None = None,
+    input_size: int | None = None,
+    levels: Sequence[float] | None = None,
 ) -> Denoiser:
     """Builds the denoiser that a file describes, all of its weights from the file.
 
@@ -125,14 +144,23 @@ def assemble_denoiser(
         contents: Contents of the file.
         sigma: Noise level that the user says it is made for; None takes what the file says.
         input_size: Height and width that it is given, in pixels; None takes what the file says.
+        levels: Noise levels that the user has it told; None takes what the file says.
 
     Raises:
         UserError: What the file says does not hold together, or contradicts the user.
     """
     path, said = contents.path, contents.sigma
     size = contents.input_size if input_size is None else (input_size, input_size)
+    if levels is None and contents.levels:
+        if sigma not in (None, said):
+            raise UserError(
+                f"the denoiser in {path} is told noise levels {[*contents.levels]} for sigma {said}, and "
+                f"model.denoiser.sigma is {sigma:g}: give model.denoiser.levels, too."
+            )
+        levels = contents.levels
+    sigma_of_both = said if sigma is None else sigma
     try:
-        made = create_denoiser(contents.arch, contents.args, sigma=said if sigma is None else sigma, input_size=size)
+        made = create_denoiser(contents.arch, contents.args, sigma=sigma_of_both, input_size=size, levels=levels)
     except UserError as error:
         raise behind(f"{path}: ", error) from error
     if sigma is not None and said is not None and sigma != said and not made.needs_sigma:

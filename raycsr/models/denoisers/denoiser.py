@@ -1,7 +1,7 @@
 """What a denoiser is, of whatever kind: a part in front of the classifier, pixels -> pixels."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ class DenoiserContents:
         args: Further arguments of the architecture.
         sigma: Noise level that it is made for, in [0, 1] pixel units, where the file says one.
         input_size: Height and width that it takes; None where it takes any.
+        levels: Noise levels that it is told, where they are other than sigma alone.
         trained_on: Sets of images that it was trained on, as far as they are known.
     """
 
@@ -35,6 +36,7 @@ class DenoiserContents:
     args: Mapping[str, Any] = field(default_factory=dict)
     sigma: float | None = None
     input_size: tuple[int, int] | None = None
+    levels: tuple[float, ...] = ()
     trained_on: tuple[dict[str, Any], ...] = ()
 
 
@@ -45,18 +47,31 @@ class Denoiser(nn.Module):
     exact there; its `network` alone is cast to the precision of a run (`cast`), and its batch norms are folded. Each
     image is denoised by itself and by the same function in each call.
 
+    One that is told the noise level may be told several, one after another, all for noise of the one sigma that it is
+    made for: each answer then goes through what comes behind, and f is the mean of the logits, as over an ensemble
+    (Horvath, Mueller, Fischer & Vechev, ICLR 2022). That is a function of the noisy image alone, and any such function
+    is an f of the theorem (Cohen, Rosenfeld & Kolter, ICML 2019), which asks no more of it. One that draws noise of its
+    own would be, too, if that were independent of all else: what counts is P(f = c | noisy image), and the theorem
+    holds for functions into [0, 1] (Salman et al., NeurIPS 2019, appendix A). But each pass would have to be told whose
+    noise it is, beside its pixels, for votes to be the same in any batch: none is here.
+
     Attributes:
         archs: The architectures of the kind: name -> arguments of `build`, which `args` may change.
         needs_sigma: Whether sigma decides what it computes, so that it must be said.
+        takes_levels: Whether `forward` takes the place of a level as its second argument.
         network: The network, which holds all of its weights.
         arch: Its architecture.
         args: Further arguments of the architecture.
         sigma: Noise level that it is made for, in [0, 1] pixel units; None where it is unknown.
         input_size: Height and width that it takes; None where it takes any.
+        levels: Noise levels that it is told, in [0, 1] pixel units, each in a pass of its own; mostly sigma alone.
     """
 
     archs: ClassVar[Mapping[str, Mapping[str, Any]]]
     needs_sigma: ClassVar[bool] = False
+    takes_levels: ClassVar[bool] = False
+    sigma: float | None
+    levels: tuple[float, ...]
 
     def __init__(
         self,
@@ -69,8 +84,21 @@ class Denoiser(nn.Module):
         """Creates a denoiser with random weights; its attributes say what the arguments are."""
         super().__init__()
         self.arch, self.args = arch, json.loads(json.dumps(args or {}))  # as its checkpoint and its run have them
-        self.sigma, self.input_size = None if sigma is None else float(sigma), input_size
+        self.input_size = input_size
         self.network = self.build(**{**self.archs[arch], **self.args})
+        self.sigma, self.levels = None, ()
+        if sigma is not None:
+            self.make_for(sigma)
+
+    def make_for(self, sigma: float, levels: Sequence[float] = ()) -> None:
+        """Says the noise level that it is made for, and those that it is told; a kind may work out more of them.
+
+        Args:
+            sigma: Noise level, in [0, 1] pixel units.
+            levels: Levels that it is told; by default sigma alone.
+        """
+        self.sigma = float(sigma)
+        self.levels = tuple(map(float, levels)) or (self.sigma,)
 
     @classmethod
     def build(cls, *_: Any, **args: Any) -> nn.Module:
@@ -105,6 +133,12 @@ class Denoiser(nn.Module):
         """
         raise NotImplementedError
 
+    def answers(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Maps noisy pixels (N, 3, H, W) to pixels (N, 3, H', W'), once for each level that it is told."""
+        if not self.takes_levels:
+            return [self(pixels)]
+        return [self(pixels, level) for level in range(len(self.levels))]
+
     def in_its_dtype(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor in the dtype of the network."""
         return tensor.to(next(self.network.parameters()).dtype)
@@ -121,8 +155,14 @@ class Denoiser(nn.Module):
             "arch": self.arch,
             "args": self.args,
             "sigma": self.sigma,
+            **self.told,
             "sha256": weights_sha256(self.network.state_dict()),
         }
+
+    @property
+    def told(self) -> dict[str, list[float]]:
+        """The levels that it is told, where they are other than sigma alone; what it is without them has no entry."""
+        return {} if self.levels in ((), (self.sigma,)) else {"levels": [*self.levels]}
 
 
 def resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

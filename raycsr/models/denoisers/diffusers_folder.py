@@ -5,7 +5,7 @@ what `DDPMPipeline.save_pretrained` writes, or holds the files of its `unet` and
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from raycsr.errors import UserError
 from raycsr.models.denoisers.denoiser import Denoiser, DenoiserContents
-from raycsr.models.denoisers.schedules import step_for
+from raycsr.models.denoisers.schedules import Step, step_for
 from raycsr.models.weights import Weights, read_file, weights_in
 from raycsr.store import FileMissing, Store
 
@@ -31,7 +31,9 @@ class DiffusersModel(Denoiser):
 
     archs: ClassVar[Mapping[str, Mapping[str, Any]]] = {"diffusers": {"unet": {}, "scheduler": {}}}
     needs_sigma = True
-    t: torch.Tensor
+    takes_levels = True
+    t: torch.Tensor  # (levels,)
+    steps: list[Step]  # of the levels
 
     def __init__(
         self,
@@ -44,21 +46,27 @@ class DiffusersModel(Denoiser):
         """Creates one with random weights; `args` are the configurations in its folder."""
         super().__init__(arch, args, sigma=sigma, input_size=input_size)
         config: Any = self.network.config
-        schedule = _diffusers().DDPMScheduler.from_config(self.args["scheduler"])
         if self.input_size is None:
             size = config["sample_size"]
             self.input_size = (size, size) if isinstance(size, int) else tuple(size)
-        self.prediction = schedule.config["prediction_type"]
+        self.prediction = self._schedule().config["prediction_type"]
         if self.prediction not in _PREDICTIONS:
             raise ValueError(f"its prediction_type is {self.prediction!r}, none of {', '.join(_PREDICTIONS)}")
         if config["in_channels"] != 3 or config["out_channels"] not in (3, 6):
             raise ValueError(f"it takes images of {config['in_channels']} channels, 3 are needed")
         if config["num_class_embeds"] is not None or config["class_embed_type"] is not None:
             raise ValueError("it wants to be told the class of an image")
-        assert sigma is not None  # needed
-        self.step = step_for(sigma, schedule.alphas_cumprod.double().numpy())
+
+    def make_for(self, sigma: float, levels: Sequence[float] = ()) -> None:
+        """Also finds the step of each level."""
+        super().make_for(sigma, levels)
+        schedule = self._schedule().alphas_cumprod.double().numpy()
+        self.steps = [step_for(level, schedule) for level in self.levels]
         # On the device: a number of the host would have to wait for it, which no CUDA graph can hold.
-        self.register_buffer("t", torch.tensor(self.step.t), persistent=False)
+        self.register_buffer("t", torch.tensor([step.t for step in self.steps]), persistent=False)
+
+    def _schedule(self) -> Any:
+        return _diffusers().DDPMScheduler.from_config(self.args["scheduler"])
 
     @classmethod
     def build(cls, unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> nn.Module:
@@ -70,15 +78,15 @@ class DiffusersModel(Denoiser):
             )
         return _diffusers().UNet2DModel.from_config(dict(unet))
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Maps noisy pixels to pixels in [0, 1], float32 (N, 3, H, W)."""
-        noisy = 2 * pixels - 1
-        given = self.step.alpha_bar**0.5 * noisy
-        answer = self.network(self.in_its_dtype(given), self.t).sample[:, :3].float()
+    def forward(self, pixels: torch.Tensor, level: int = 0) -> torch.Tensor:
+        """Maps noisy pixels to pixels in [0, 1], float32 (N, 3, H, W), by the step of one of its levels."""
+        noisy, step = 2 * pixels - 1, self.steps[level]
+        given = step.alpha_bar**0.5 * noisy
+        answer = self.network(self.in_its_dtype(given), self.t[level]).sample[:, :3].float()
         if self.prediction == "epsilon":
-            image = noisy - self.step.noise * answer
+            image = noisy - step.noise * answer
         elif self.prediction == "v_prediction":
-            image = self.step.alpha_bar**0.5 * given - (1 - self.step.alpha_bar) ** 0.5 * answer
+            image = step.alpha_bar**0.5 * given - (1 - step.alpha_bar) ** 0.5 * answer
         else:
             image = answer
         return (image.clamp(-1, 1) + 1) / 2

@@ -11,7 +11,7 @@ schedules; and the mean squared error grows by the square of the difference, hen
 sigma's own, beside a network that is told t, would move even an image without noise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -51,7 +51,9 @@ class OneStepDiffusion(Denoiser):
         },
     }
     needs_sigma = True
+    takes_levels = True
     network: UNet
+    steps: list[Step]  # of the levels
 
     def __init__(
         self,
@@ -65,15 +67,20 @@ class OneStepDiffusion(Denoiser):
         said = {**self.archs[arch], **(args or {})}
         size = said["image_size"]
         super().__init__(arch, args, sigma=sigma, input_size=input_size or (size, size))
-        assert sigma is not None  # needed
         divisor = 2 ** (len(self.network.shape.channels) - 1)
         if any(side % divisor for side in self.input_size or ()):
             raise UserError(
                 f"model.denoiser.input_size is {self.input_size}: the network halves it again and again: give a "
                 f"multiple of {divisor}."
             )
-        self.step: Step = step_for(sigma, alpha_bars(said["noise_schedule"], said["diffusion_steps"]))
-        self.t = self.step.t * (1000 / said["diffusion_steps"] if said["rescale_timesteps"] else 1)
+
+    def make_for(self, sigma: float, levels: Sequence[float] = ()) -> None:
+        """Also finds the step of each level."""
+        super().make_for(sigma, levels)
+        said = {**self.archs[self.arch], **self.args}
+        schedule = alpha_bars(said["noise_schedule"], said["diffusion_steps"])
+        self.steps = [step_for(level, schedule) for level in self.levels]
+        self.unit = 1000 / said["diffusion_steps"] if said["rescale_timesteps"] else 1  # of the t that it is told
 
     @classmethod
     def build(cls, diffusion_steps: int, noise_schedule: str, rescale_timesteps: bool, **shape: Any) -> nn.Module:
@@ -94,11 +101,11 @@ class OneStepDiffusion(Denoiser):
             f"model.denoiser.name {' or '.join(cls.archs)} and model.denoiser.pretrained {path}."
         )
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Maps noisy pixels to pixels in [0, 1], float32 (N, 3, H, W)."""
-        noisy = 2 * pixels - 1
-        noise = self.network(self.step.alpha_bar**0.5 * noisy, self.t)[:, :3]
-        return ((noisy - self.step.noise * noise).clamp(-1, 1) + 1) / 2
+    def forward(self, pixels: torch.Tensor, level: int = 0) -> torch.Tensor:
+        """Maps noisy pixels to pixels in [0, 1], float32 (N, 3, H, W), by the step of one of its levels."""
+        noisy, step = 2 * pixels - 1, self.steps[level]
+        noise = self.network(step.alpha_bar**0.5 * noisy, step.t * self.unit)[:, :3]
+        return ((noisy - step.noise * noise).clamp(-1, 1) + 1) / 2
 
     def cast(self, dtype: torch.dtype) -> None:
         """Has the convolutions of the network compute in another type, and the rest in float32."""

@@ -62,19 +62,19 @@ class DRUNet(Denoiser):
 
     archs: ClassVar[Mapping[str, Mapping[str, Any]]] = {"drunet": {"channels": [64, 128, 256, 512], "blocks": 4}}
     needs_sigma = True
+    takes_levels = True
 
     @classmethod
     def build(cls, channels: Sequence[int], blocks: int) -> nn.Module:
         """Returns the U-Net: its four widths, and the residual blocks at each."""
         return _UNet(channels, blocks)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Maps noisy pixels to pixels, float32 (N, 3, H, W)."""
-        assert self.sigma is not None
+    def forward(self, pixels: torch.Tensor, level: int = 0) -> torch.Tensor:
+        """Maps noisy pixels to pixels, float32 (N, 3, H, W), told one of its levels."""
         height, width = pixels.shape[-2:]
         padded = functional.pad(pixels, (0, -width % _SIDES, 0, -height % _SIDES), mode="replicate")
-        level = torch.full_like(padded[:, :1], self.sigma)  # (N, 1, H', W')
-        found = self.network(self.in_its_dtype(torch.cat([padded, level], dim=1)))
+        plane = torch.full_like(padded[:, :1], self.levels[level])  # (N, 1, H', W')
+        found = self.network(self.in_its_dtype(torch.cat([padded, plane], dim=1)))
         return found[..., :height, :width].float()
 
 

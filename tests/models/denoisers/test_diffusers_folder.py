@@ -50,7 +50,7 @@ def test_a_folder_denoises_as_its_library_does(tmp_path, prediction):
     unet = network()
     model = composition(written(tmp_path, unet, prediction_type=prediction))
     denoiser = model.denoisers[0]
-    assert (denoiser.input_size, denoiser.step.t) == ((16, 16), 144)
+    assert (denoiser.input_size, denoiser.steps[0].t) == ((16, 16), 144)
     scheduler = diffusers.DDPMScheduler(prediction_type=prediction)
     given = scheduler.alphas_cumprod[144].sqrt() * (2 * PIXELS - 1)
     with torch.no_grad():

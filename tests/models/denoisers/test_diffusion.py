@@ -96,8 +96,8 @@ def test_published_flags_are_the_defaults_and_sigma_decides_the_step():
     with torch.device("meta"):
         half = create_denoiser("guided_diffusion", sigma=0.5)
         quarter = create_denoiser("improved_diffusion", sigma=0.25)
-    assert (half.input_size, half.step.t, half.t) == ((256, 256), 258, 258)
-    assert (quarter.input_size, quarter.step.t, quarter.t) == ((32, 32), 1158, 289.5)  # in thousandths of the steps
+    assert (half.input_size, half.steps[0].t, half.unit) == ((256, 256), 258, 1)
+    assert (quarter.input_size, quarter.steps[0].t, quarter.unit) == ((32, 32), 1158, 0.25)  # thousandths of the steps
     assert half.network.shape.num_head_channels == 64 and quarter.network.shape.num_head_channels is None
 
 
@@ -144,7 +144,7 @@ def test_a_checkpoint_holds_it_with_its_step(tmp_path, weights):
     save_checkpoint(tmp_path / "both.pt", model)
     again = load_base_classifier(str(tmp_path / "both.pt"))
     assert again.components == model.components
-    assert again.denoisers[0].step == model.denoisers[0].step
+    assert again.denoisers[0].steps == model.denoisers[0].steps
     assert torch.equal(again(PIXELS), model(PIXELS))
 
 
