@@ -9,6 +9,9 @@ from raycsr.certification.advice import expected_summary
 from raycsr.certification.intervals import Z_95
 from raycsr.costs import CostMatrix
 from raycsr.distributed.plans import Price
+from raycsr.errors import printable
+from raycsr.reports.document import Column, Table
+from raycsr.reports.text import as_text
 
 NS = (1_000, 10_000, 100_000)
 ALPHAS = (0.001, 0.01)
@@ -43,21 +46,13 @@ class ExpectedShares(Price):
     shares: dict[str, tuple[float | None, ...]]
     pilot_images: int
 
-    def __str__(self) -> str:
-        """The shares in words; those of the least n and alpha say what all stand on, too."""
-        radii = " / ".join(f"{radius:g}" for radius in self.radii)
-        heading = (
-            f"expected  at radius {radii}, by {self.pilot_images} images under {self.rule} and a fixed n; a share of k "
-            f"images may be {50 * Z_95:.0f} / sqrt(k) points off\n"
-        )
-        said = [
-            f"{name} {' / '.join('-' if share is None else f'{share:.2f}' for share in at)}"
-            for name, at in self.shares.items()
-        ]
-        return (heading if (self.n, self.alpha) == (NS[0], ALPHAS[0]) else "") + (
-            f"n {self.n:<7,} alpha {self.alpha:g}: {'; '.join(said)}; radius {self.largest_radius:.3g} at most; "
-            f"{super().__str__()}"
-        )
+    def cells(self) -> list[str]:
+        """Those of its price, behind the largest radius."""
+        return [f"{self.largest_radius:.3g}", *super().cells()]
+
+    def columns(self) -> list[Column]:
+        """Those of `cells`."""
+        return [Column("largest radius", numeric=True), *super().columns()]
 
 
 def radii_of(named: Sequence[float], sigmas: Sequence[float]) -> tuple[float, ...]:
@@ -95,6 +90,30 @@ def expected_shares(
                 None if np.isnan(one) else one for one in table["rob_cs"].tolist()
             )
     return found
+
+
+def in_tables(offers: Sequence[ExpectedShares]) -> list[str]:
+    """The offers of one noise level for a terminal: what they stand on, and a table for each share; none of none.
+
+    Args:
+        offers: One for each of `NS` and `ALPHAS`.
+    """
+    if not offers:
+        return []
+    first = offers[0]
+    texts = [
+        f"expected  under {first.rule} and a fixed n, by {first.pilot_images} images; a share of k images may be "
+        f"{50 * Z_95:.0f} / sqrt(k) points off"
+    ]
+    for place, name in enumerate(first.shares):
+        titles = ["n", "alpha", *(f"at {radius:g}" for radius in first.radii)]
+        columns = [Column(title, numeric=True) for title in titles] + (first.columns() if not place else [])
+        rows = []
+        for one in offers:
+            shares = ["-" if share is None else f"{share:.2f}" for share in one.shares[name]]
+            rows.append([f"{one.n:,}", f"{one.alpha:g}", *shares, *(one.cells() if not place else [])])
+        texts.append(f"\n{printable(name)}\n{as_text(Table(columns, rows))}")
+    return [*texts, ""]
 
 
 def in_words(offers: Sequence[ExpectedShares]) -> list[str]:

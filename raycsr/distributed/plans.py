@@ -6,9 +6,11 @@ from typing import Any
 
 from raycsr.errors import first_of, printable
 from raycsr.progress import duration
+from raycsr.reports.document import Column, Table
 from raycsr.reports.leaderboard import cells
+from raycsr.reports.text import as_text
 
-_SHOWN = 6  # rules named in the words of a plan
+_SHOWN = 6  # rules and costs named in the words of a plan
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class SamplingPlan:
             *(f"behind    {one}" for one in self.denoisers),
             *([] if self.memory is None else [f"memory    {self.memory}"]),
             f"rules     {first_of(self.rules, _SHOWN)}",
+            *([f"costs     {first_of(self.costs, _SHOWN)}"] if self.costs else []),
             f"images    {self.num_images:,}{left}",
             f"samples   {self.n0:,} + {at_most}{self.n:,} an image at sigma {self.sigma:g}: "
             f"{at_most}{self.forward_passes:,} forward passes{takes}",
@@ -186,7 +189,9 @@ class SweepPlan:
 
     def __str__(self) -> str:
         """The plan in words."""
-        domains = [f"{key} {kind} {cells(values)}" for key, d in self.space.items() for kind, values in d.items()]
+        domains = [(key, kind, cells(values)) for key, d in self.space.items() for kind, values in d.items()]
+        wide, next_wide = (max((len(words[place]) for words in domains), default=0) for place in (0, 1))
+        space = [f"{key:<{wide}}  {kind:<{next_wide}}  {values}" for key, kind, values in domains]
         by = {name: [costs for costs, m in self.metrics.items() if m == name] for name in self.metrics.values()}
         judged = ", ".join(f"{name} ({', '.join(costs)})" if len(by) > 1 else name for name, costs in by.items())
         trials = "trials until the time is up" if self.num_trials is None else f"{self.num_trials} trials"
@@ -195,7 +200,7 @@ class SweepPlan:
         return _lines(
             f"sweep     {self.folder}",
             f"data      {self.data}",
-            f"space     {'; '.join(domains)}",
+            *(f"{label:<10}{words}" for label, words in zip(("space", *("" for _ in space)), space, strict=False)),
             f"trials    {trials}, {concurrent}{self.cpus_per_trial:g} CPUs and {self.gpus_per_trial:g} GPUs each, "
             f"{self.scheduler}{longest}",
             f"judged by {judged} on held-out images",
@@ -276,7 +281,19 @@ class Price:
     def __str__(self) -> str:
         """The price in words."""
         price = "" if self.price is None else f", {self.price:,.2f} at {self.hourly_price:g} an hour"
-        return f"{duration(self.seconds)} on {self.devices} such devices{price}"
+        return f"{duration(self.seconds)} on {self._devices}{price}"
+
+    @property
+    def _devices(self) -> str:
+        return f"{self.devices} such device{'s' * (self.devices != 1)}"
+
+    def columns(self) -> list[Column]:
+        """What a table of prices has, the same devices and hourly price in each row."""
+        return [Column(title, numeric=True) for title in ("time", *([] if self.hourly_price is None else ["price"]))]
+
+    def cells(self) -> list[str]:
+        """The cells of `columns`."""
+        return [duration(self.seconds), *([] if self.hourly_price is None else [f"{self.price or 0:,.2f}"])]
 
 
 @dataclass(frozen=True)
@@ -299,14 +316,25 @@ class SamplingPrice(Price):
     samples_per_second: float
     batch_size: int
 
-    def __str__(self) -> str:
-        """The price in words; that of a fixed design says the speed, too."""
-        samples, price = f"{self.samples_per_image:,.0f} samples an image", super().__str__()
-        if self.design == "fixed":
-            speed = f"{self.samples_per_second:,.0f} samples/s, batches of {self.batch_size}"
-            return f"speed     {speed}\nfixed     {samples}: {price}"
+    @property
+    def speed(self) -> str:
+        """What it goes by, in words."""
+        speed = f"speed     {self.samples_per_second:,.0f} samples/s, batches of {self.batch_size}"
+        price = "" if self.hourly_price is None else f", each at {self.hourly_price:g} an hour"
+        return f"{speed}; on {self._devices}{price}:"
+
+    def row(self) -> list[str]:
+        """What `designs` says of it."""
         radii = ", ".join(f"{radius:g}" for radius in self.radii)
-        return f"sequential {samples} to decide radius {radii}, by {self.pilot_images} images: {price}"
+        decides = f"sequential, to decide radius {radii}, by {self.pilot_images} images"
+        words = "fixed" if self.design == "fixed" else decides
+        return [words, f"{self.samples_per_image:,.0f}", *self.cells()]
+
+
+def designs(prices: Sequence[SamplingPrice]) -> str:
+    """What a run takes under each sampling design, as a table for a terminal."""
+    columns = [Column("design"), Column("samples an image", numeric=True), *prices[0].columns()]
+    return as_text(Table(columns, [price.row() for price in prices]))
 
 
 @dataclass(frozen=True)

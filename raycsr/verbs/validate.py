@@ -8,11 +8,20 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from raycsr.distributed.advice import ExpectedShares, best_sigma
+from raycsr.distributed.advice import ExpectedShares, best_sigma, in_tables
 from raycsr.distributed.advice import in_words as advice
 from raycsr.distributed.attack.arguments import AttackArguments
 from raycsr.distributed.options import PlanOptions
-from raycsr.distributed.plans import AttackPlan, Price, SamplingPlan, SweepPlan, TrainingPlan, as_json
+from raycsr.distributed.plans import (
+    AttackPlan,
+    Price,
+    SamplingPlan,
+    SamplingPrice,
+    SweepPlan,
+    TrainingPlan,
+    as_json,
+    designs,
+)
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.search.arguments import SweepArguments
 from raycsr.distributed.training.arguments import TrainArguments
@@ -56,17 +65,29 @@ def validate(verb: str, asked: Any, planning: PlanOptions) -> None:
         print(json.dumps(content, indent=1))
         return
     offers: list[ExpectedShares] = []  # of all noise levels
-    for plan, prices in plans:
-        print(plan)
-        of_plan: list[ExpectedShares] = []
-        for price in prices:
-            print(price, flush=True)
-            of_plan += [price] if isinstance(price, ExpectedShares) else []
-        for line in advice(of_plan):
-            print(line)
+    for number, (plan, prices) in enumerate(plans):
+        print(f"\n{plan}" if number else plan)
+        of_plan = list(_told(prices))
+        print(*in_tables(of_plan), *advice(of_plan), sep="\n", end="\n" * bool(of_plan), flush=True)
         offers += of_plan
     for line in best_sigma(offers):
         print(line)
+
+
+def _told(prices: Iterable[Price]) -> Iterator[ExpectedShares]:
+    """Prints prices, each as soon as it is known, but those of designs side by side; hands on what else there is."""
+    of_designs: list[SamplingPrice] = []
+    for price in prices:
+        if isinstance(price, ExpectedShares):
+            yield price
+        elif not isinstance(price, SamplingPrice):
+            print(price, flush=True)
+        else:
+            if not of_designs:
+                print(price.speed, flush=True)
+            of_designs.append(price)
+    if of_designs:
+        print(f"\n{designs(of_designs)}\n")
 
 
 def _document(plan: Plans, prices: Sequence[Price]) -> dict[str, Any]:

@@ -347,10 +347,10 @@ def test_what_does_not_fit_in_memory_is_streamed_to_the_same_weights(options, cl
     options["training"] = TrainingOptions(epochs=3, batch_size=64, lr=0.05, precision="fp32")
     options["augmentation"] = AugmentationOptions(crop_padding=1, flip=True, color_jitter=0.2)
     whole = train(**options, name="memory")
-    assert "\nread      in memory: 0.000193 GiB, of " in capsys.readouterr().out
+    assert "\nread      in memory: 0.197 MiB, of " in capsys.readouterr().out
     monkeypatch.setattr(planning, "_MEMORY_SHARE", 0.0)
     streamed = train(**options, name="streamed")
-    assert "\nread      streamed: 0.000193 GiB, of 0 " in capsys.readouterr().out
+    assert "\nread      streamed: 0.197 MiB, of 0 MiB " in capsys.readouterr().out
     steps = []
 
     def step(trainer, batch):

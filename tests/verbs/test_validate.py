@@ -1,7 +1,6 @@
 """`raycsr validate`: the plan of each verb, its hours and price, and nothing written."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -115,7 +114,7 @@ def test_what_a_model_that_cannot_be_loaded_hides_is_said_of_the_data(tmp_path, 
 def test_a_certification_is_planned_without_a_cluster(validate):
     status, out, _ = validate("sample", SAMPLE)
     assert status == 0
-    assert "images    30, of which 30 to sample" in out
+    assert "rules     argmax\ncosts     uniform\nimages    30, of which 30 to sample" in out
     assert "32 + 1,000 an image at sigma 0.5: 30,960 forward passes" in out
     assert "speed" not in out
 
@@ -124,11 +123,22 @@ def test_its_hours_and_price_are_those_of_a_fixed_and_of_a_sequential_n(validate
     words = ("--time_one_batch", "true", "--devices", "4", "--hourly_price", "3600")
     status, out, err = validate("sample", SAMPLE, *words)
     assert status == 0, err
-    lines = {line.split()[0]: line for line in out.splitlines()}
-    assert "1,032 samples an image" in lines["fixed"] and "on 4 such devices" in lines["fixed"]
-    assert "to decide radius 0.5, by 16 images" in lines["sequential"] and "at 3600 an hour" in lines["sequential"]
-    fixed, sequential = (float(lines[name].split()[1].replace(",", "")) for name in ("fixed", "sequential"))
-    assert 32 <= sequential <= fixed + 64  # the selection votes of some images decide all
+    assert "on 4 such devices, each at 3600 an hour:" in out
+    ((_, fixed, sequential),) = tables_of(out)[:1]
+    assert fixed[:2] == ["fixed", "1,032"] and float(fixed[3].replace(",", "")) > 0
+    assert sequential[0] == "sequential, to decide radius 0.5, by 16 images"
+    assert 32 <= float(sequential[1].replace(",", "")) <= 1032 + 64  # the selection votes of some images decide all
+
+
+def tables_of(out):
+    """The tables that were printed: their cells, row by row, the header first."""
+    tables, before = [], ""
+    for line in out.splitlines():
+        if line.startswith("| "):
+            tables += [] if before.startswith("|") else [[]]
+            tables[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        before = line
+    return tables
 
 
 def test_a_pilot_says_what_each_sigma_n_and_alpha_would_certify_and_its_price(validate):
@@ -144,16 +154,14 @@ def test_a_pilot_says_what_each_sigma_n_and_alpha_would_certify_and_its_price(va
     )
     status, out, err = validate("sample", SAMPLE, *words)
     assert status == 0, err
-    assert out.count("by 8 images under argmax and a fixed n") == 2
-    assert "at radius 0.125 / 0.25 / 0.5 / 0.75 / 1 / 1.5" in out
-    offers = re.findall(
-        r"^n ([\d,]+) +alpha (\S+): certified accuracy .*; rob_cs uniform \(8 images\) .* at 3600", out, re.M
-    )
-    assert offers[:6] == offers[6:] and len(offers) == 12
-    assert {n for n, _ in offers} == {"1,000", "10,000", "100,000"} and {alpha for _, alpha in offers} == {
-        "0.001",
-        "0.01",
-    }
+    assert out.count("under argmax and a fixed n, by 8 images") == 2 and out.count("\nrob_cs uniform (8 images)\n") == 2
+    tables = tables_of(out)
+    assert len(tables) == 2 * 3  # of each noise level: the designs, certified accuracy, rob_cs
+    radii = [f"at {radius}" for radius in ("0.125", "0.25", "0.5", "0.75", "1", "1.5")]
+    for accuracy, rob_cs in (tables[1:3], tables[4:]):
+        assert rob_cs[0] == ["n", "alpha", *radii] and accuracy[0] == [*rob_cs[0], "largest radius", "time", "price"]
+        designs = [[n, alpha] for alpha in ("0.001", "0.01") for n in ("1,000", "10,000", "100,000")]
+        assert [row[:2] for row in accuracy[1:]] == [row[:2] for row in rob_cs[1:]] == designs
     assert out.splitlines()[-1].startswith("advice    sigma for cifar_resnet8, rob_cs uniform")
     status, _, err = validate("sample", SAMPLE, "--pilot_images", "0")
     assert status == 2 and "pilot of 0 images" in err
@@ -161,9 +169,10 @@ def test_a_pilot_says_what_each_sigma_n_and_alpha_would_certify_and_its_price(va
 
 def test_a_training_and_a_sweep_are_planned(validate):
     status, out, _ = validate("train", TRAIN, "--time_one_batch", "true")
-    assert status == 0 and "2 epochs of batches of 64" in out and "on 1 such devices" in out
+    assert status == 0 and "2 epochs of batches of 64" in out and "on 1 such device\n" in out
     status, out, _ = validate("sweep", SWEEP, "--time_one_batch", "true", "--hourly_price", "1")
     assert status == 0 and "trials    2 trials" in out and "by the 2 corners of the space" in out
+    assert "space     training.lr  grid  (0.05, 0.1)\n" in out
 
 
 def test_what_is_wrong_is_one_line(validate, capsys):

@@ -20,6 +20,7 @@ from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.denoisers import denoiser_archs
 from raycsr.models.loading import has_weights, load_base_classifier
 from raycsr.models.spec import DenoiserOptions, Preprocessing
+from raycsr.progress import size
 from raycsr.results import ImageSet, trained_on
 from raycsr.training.augmentation import Augmentation
 from raycsr.training.loop import check_training
@@ -139,7 +140,7 @@ def reading_of(config: TrainConfig, num_images: int, preprocessing: Preprocessin
         return config.stream, "streamed, as asked for" if config.stream else "in memory, as asked for"
     memory = _MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     needed = num_bytes(num_images, preprocessing)
-    figures = f"{needed / 2**30:,.3g} GiB, of {memory / 2**30:,.3g} that they may take here"
+    figures = f"{size(needed)}, of {size(memory)} that they may take here"
     return needed > memory, f"{'streamed' if needed > memory else 'in memory'}: {figures}"
 
 
