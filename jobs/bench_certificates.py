@@ -1,15 +1,17 @@
-"""What a method of certificates gains over the one before it, from the same votes.
+"""What a method of certificates gains over the one before it, from the same votes; and what certifying takes.
 
-    python -m jobs.bench_certificates --published TSV [--n 10000]
+    python -m jobs.bench_certificates [--published TSV] [--n 10000]
 
 TSV is a table of locuslab/smoothing for ImageNet, .../sigma_0.25, whose radii say p_A of its images. What the other 999
 classes have is not published: they share the rest by rank^-POWER, for several powers. The shares of ten classes are
 simulated too, those of a group alike.
 """
 
+import multiprocessing
 import resource
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from raycsr.costs import CostMatrix
 from raycsr.results import read_locuslab_tsv
 
 ALPHA, N0, RADIUS, CLASSES = 0.001, 100, 0.25, 1000
+MANY = 21_841  # of ImageNet-21k
 POWERS = (0.0, 0.5, 1.0, 1.5)
 DRAWS = 5
 BEFORE, NOW = "clopper-pearson", "cp-2"
@@ -94,23 +97,47 @@ def ten_classes(n: int, images: int = 1000, sigma: float = 0.25) -> list[dict]:
 
 
 def speed() -> list[dict]:
-    """50,000 images of 1,000 classes, from sparse votes, under one seed class and under all."""
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, CLASSES, 50_000)
+    """What certifying takes of many images or many classes, under one cost matrix after another.
+
+    Returns:
+        A row for each: CPU seconds of all matrices together, and the most memory that they take beside the votes.
+    """
+    groups = CostMatrix.groups(MANY, (np.arange(MANY) % 300).tolist())
+    many = [CostMatrix.uniform(MANY), CostMatrix.seedwise(MANY, [0, 1]), groups]
+    return [
+        _certified("one seed class", 50_000, [CostMatrix.seedwise(CLASSES, [0])]),
+        _certified("20 seed classes, a matrix each", 50_000, [CostMatrix.seedwise(CLASSES, [k]) for k in range(20)]),
+        _certified("uniform", 50_000, [CostMatrix.uniform(CLASSES)]),
+        _certified("uniform, 2 seed classes, 300 groups", 1_000, many),
+    ]
+
+
+def _certified(name: str, images: int, matrices: list[CostMatrix]) -> dict:
+    """Certifies images whose votes fell on ten classes or fewer, in a process of its own."""
+    sending, receiving = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_certify, args=(receiving, images, matrices))
+    child.start()
+    seconds, more = sending.recv()
+    child.join()
+    of = {"costs": name, "images": f"{images:,}", "classes": f"{matrices[0].num_classes:,}"}
+    return {**of, "CPU s": seconds, "MB more": more}
+
+
+def _certify(to: Connection, images: int, matrices: list[CostMatrix]) -> None:
+    generator, classes = np.random.default_rng(0), matrices[0].num_classes
+    labels = generator.integers(0, classes, images)
     votes = []
     for total in (N0, 100_000):
-        others = np.sort(np.stack([(labels + k * 37) % CLASSES for k in range(9)], axis=1), axis=1)
-        share = generator.dirichlet(np.full(9, 0.5), 50_000)
+        others = np.sort(np.stack([(labels + k * 37) % classes for k in range(9)], axis=1), axis=1)
+        share = generator.dirichlet(np.full(9, 0.5), images)
         counts = np.floor(share * total).astype(np.int64)
         counts[:, 0] += total - counts.sum(axis=1)
-        votes.append(SparseVotes(np.arange(50_001) * 9, others.ravel().astype(np.int32), counts.ravel()))
-    rows = []
-    for name, costs in (("seed:0", CostMatrix.seedwise(CLASSES, [0])), ("uniform", CostMatrix.uniform(CLASSES))):
-        before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        votes.append(SparseVotes(np.arange(images + 1) * 9, others.ravel().astype(np.int32), counts.ravel()))
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    for costs in matrices:
         certify_votes(votes[0], votes[1], labels, costs=costs, sigma=0.5, sampling="fixed")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        rows.append({"costs": name, "CPU s": time.process_time() - begin, "MB more": (peak - before) / 1024})
-    return rows
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    to.send((time.process_time() - begin, (peak - before) / 1024))
 
 
 def main(*, published: str | None = None, n: int = 1000, out: str | None = None) -> None:

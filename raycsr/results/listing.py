@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raycsr.errors import UserError
 from raycsr.results.merging import rows_of
@@ -60,6 +61,19 @@ class Relisted:
                 listed = listed.assign(**{name: values})
         new = self._images[self._rows < 0]
         return pd.concat([listed, new], ignore_index=True) if len(new) else listed
+
+
+def pixels_in(rows: pa.Table, image_ids: pd.Series) -> pd.DataFrame:
+    """Rows of image_id and image_sha, each once: the pixels that votes of some images were drawn from.
+
+    Args:
+        rows: Rows of votes: image_id, image_sha and error.
+        image_ids: Ids of the images; theirs is the order.
+    """
+    wanted = pc.is_in(rows["image_id"], value_set=pa.array(image_ids, pa.string()))
+    voted = rows.filter(pc.and_(wanted, rows["error"].is_null())).select(["image_id", "image_sha"])
+    pixels = voted.cast(pa.schema([(name, pa.string()) for name in voted.column_names]))
+    return image_ids.to_frame("image_id").merge(pixels.to_pandas().drop_duplicates())
 
 
 def refuse_changed(image_ids: pd.Series, run_id: str) -> None:

@@ -13,9 +13,10 @@ from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from raycsr.errors import DamagedFile
-from raycsr.results.merging import missing_images
+from raycsr.results.merging import begun_here, missing_images
 from raycsr.results.notes import is_texts, read_note
 from raycsr.results.runs import Run
 
@@ -79,19 +80,20 @@ def note_budget(run: Run, budget: str | None, rules: list[str], left: pd.DataFra
     run.store.write(_NOTE, json.dumps(note).encode())
 
 
-def prefix_of(run: Run, listing: pd.DataFrame | None = None) -> Prefix | None:
+def prefix_of(run: Run, listing: pd.DataFrame | None = None, committed: pa.Table | None = None) -> Prefix | None:
     """The images of a run that count; None where no budget ended it, or all are done since.
 
     Args:
         run: The run.
         listing: Its images, where they are at hand.
+        committed: Its rows, as `Run.committed` returns them, where they are at hand.
     """
     note = _note(run)
     if note is None:
         return None
     images = in_random_order(run.images() if listing is None else listing, run.manifest()["seed"])
-    rows = run.committed()
-    missing = missing_images(images, rows.filter(rows["continues"].is_null()), note["rules"])["image_id"]
+    begun = begun_here(run.committed() if committed is None else committed)
+    missing = missing_images(images, begun, note["rules"])["image_id"]
     done = ~images["image_id"].isin({*missing, *note["going_on"]}).to_numpy()
     if done.all():
         return None

@@ -13,7 +13,7 @@ from raycsr.certification.answers import ARGMAX, Answer, parse_answers
 from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile, UserError, nearest
 from raycsr.results.certificate_sets import CertificateSet, certificate_set, certificate_sets
-from raycsr.results.listing import Relisted, refuse_changed
+from raycsr.results.listing import Relisted, pixels_in, refuse_changed
 from raycsr.results.merging import deduplicated, missing_images, whole
 from raycsr.results.notes import is_count, is_texts, read_manifest, read_note, read_rule
 from raycsr.results.parts import Parts
@@ -158,7 +158,10 @@ class Run:
             raise DamagedFile(error.file, error.fact, _LIST_AGAIN) from error
 
     def add_images(
-        self, images: pd.DataFrame, replaced: Callable[[pd.DataFrame], Iterable[str]] | None = None
+        self,
+        images: pd.DataFrame,
+        replaced: Callable[[pd.DataFrame], Iterable[str]] | None = None,
+        sampled_pixels: Callable[[pd.Series], pd.DataFrame] | None = None,
     ) -> pd.DataFrame:
         """Adds images to the listing and returns it whole; listed ones take the size, version and group they have now.
 
@@ -169,6 +172,7 @@ class Run:
             images: image_id, label, size and version, and where the data has groups, group.
             replaced: Given rows of image_id and image_sha, of images that have votes, returns the ids of those whose
                 pixels have another digest now; without it all count as replaced.
+            sampled_pixels: What `sampled_pixels` says, where the votes were read already; by default they are read.
 
         Raises:
             UserError: where a listed image was replaced since its votes were drawn; or where some of the listed images
@@ -177,7 +181,7 @@ class Run:
         if self.store.exists("images.parquet"):
             before = self.images()
             relisted = Relisted(before, images, self.run_id)
-            sampled = self.sampled_pixels(relisted.touched)
+            sampled = (sampled_pixels or self.sampled_pixels)(relisted.touched)
             if len(sampled):
                 ids = sampled["image_id"] if replaced is None else pd.Series(list(replaced(sampled)), dtype=object)
                 refuse_changed(ids.drop_duplicates(), self.run_id)
@@ -191,10 +195,7 @@ class Run:
         """Rows of image_id and image_sha, each once: the pixels that votes of some images were drawn from."""
         if not len(image_ids):  # as ever, where nobody copied or touched the data
             return pd.DataFrame({"image_id": [], "image_sha": []}, dtype=object)
-        rows = self.rows(["image_id", "image_sha", "error"])
-        wanted = pc.is_in(rows["image_id"], value_set=pa.array(image_ids, pa.string()))
-        voted = rows.filter(pc.and_(wanted, rows["error"].is_null())).select(["image_id", "image_sha"])
-        return image_ids.to_frame("image_id").merge(voted.to_pandas().drop_duplicates())  # in the listing's order
+        return pixels_in(self.rows(["image_id", "image_sha", "error"]), image_ids)
 
     def with_groups(self, certificates: pd.DataFrame, listed: pd.DataFrame | None = None) -> pd.DataFrame:
         """Certificates, or other rows with image_id, with the column `group` where the listing has groups.
@@ -248,8 +249,7 @@ class Run:
     def progress(self) -> ImageCounts:
         """How far the run is: by its note where it is finished and its parts are those of then, else by all rows."""
         images = self.num_images()
-        note = self._noted(images)
-        if note is not None and note.get("votes") == self._votes.stamp():
+        if (note := self._noted_now(images)) is not None:
             errored = min(note.get("num_errors", 0), images)
             return ImageCounts(images, images - errored, 0, errored)
         if not images:
@@ -343,6 +343,15 @@ class Run:
         """Whether every listed image has been sampled under every rule of the run."""
         images = self.num_images()
         return self._noted(images) is not None and not self.progress().missing
+
+    def is_noted(self) -> bool:
+        """Whether `finish` noted that the run is finished as it is now; this reads no votes."""
+        return self._noted_now(self.num_images()) is not None
+
+    def _noted_now(self, images: int) -> dict | None:
+        """What `finish` wrote, where it is about these images, all rules and the parts that are there now."""
+        note = self._noted(images)
+        return note if note is not None and note.get("votes") == self._votes.stamp() else None
 
     def _noted(self, images: int) -> dict | None:
         """What `finish` wrote, where it is about these images and all rules."""

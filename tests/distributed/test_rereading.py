@@ -15,6 +15,7 @@ from PIL import Image
 from raycsr.data.decode import Decode
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source
+from raycsr.distributed.sampling.remaining import Remaining
 from raycsr.distributed.sampling.rereading import replaced, with_sampled_pixels
 from raycsr.models.spec import Preprocessing
 
@@ -115,6 +116,6 @@ def test_images_that_lack_a_rule_come_with_the_pixels_of_their_votes(tmp_path):
     rules = ["argmax", "offset-1"]
     lacking = pd.DataFrame({"image_id": ["a/0.png", "a/1.png", "c/1.png"], "rules": rules[1]})
     lacking.loc[0, "rules"] = "argmax offset-1"
-    assert with_sampled_pixels(run, lacking, rules)["sampled"].tolist() == ["", "0", "0"]
-    assert with_sampled_pixels(run, lacking[:1], rules)["sampled"].tolist() == [""]
-    assert with_sampled_pixels(run, lacking[:0], rules)["sampled"].tolist() == []
+    assert with_sampled_pixels(Remaining(run, None, 1000), lacking, rules)["sampled"].tolist() == ["", "0", "0"]
+    assert with_sampled_pixels(Remaining(run, None, 1000), lacking[:1], rules)["sampled"].tolist() == [""]
+    assert with_sampled_pixels(Remaining(run, None, 1000), lacking[:0], rules)["sampled"].tolist() == []

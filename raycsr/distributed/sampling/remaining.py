@@ -9,14 +9,21 @@ import pyarrow.compute as pc
 
 from raycsr.certification import Statements, Tallies
 from raycsr.results import VOTES, Run, begun_here, deduplicated, missing_images, rows_of, sparse_votes, texts_of_rules
+from raycsr.results.listing import pixels_in
 
-_COLUMNS = ["image_id", "rule", "label", "error", "n", "decided", "continues", "device", "batch_size", "part"]
+_COLUMNS = ["image_id", "image_sha", "rule", "label", "error", "n", "decided", "continues"]
+_COLUMNS += ["device", "batch_size", "part"]
 _VOTES = ["selection", "estimation"]
 _PART = VOTES.append(pa.field("part", pa.string()))
 
 
 class Remaining:
-    """Answers what a run lacks, as often as asked; each of its parts is read once."""
+    """Answers what a run lacks, as often as asked; each of its parts is read once.
+
+    Attributes:
+        parts: Names of the votes parts that were there at the last look.
+        rows: Their rows, without votes.
+    """
 
     def __init__(self, run: Run, statements: Statements | None, max_samples: int) -> None:
         """Reads the parts that are committed.
@@ -28,17 +35,23 @@ class Remaining:
         """
         self._run, self._statements, self._max_samples = run, statements, max_samples
         self._num_classes = run.manifest()["num_classes"]
-        self._parts: dict[str, pa.Table] = {}
+        self._read: dict[str, pa.Table] = {}
+        self.parts: list[str] = []
         self.read()
 
     def read(self) -> None:
         """Reads the parts that were committed since the last look."""
-        names = self._run.vote_parts()
+        before, self.parts = set(self.parts), self._run.vote_parts()
         columns = [*_COLUMNS, *(() if self._statements is None else _VOTES)]
-        new = [name for name in names if name not in self._parts]
-        self._parts |= self._run.read_votes(new, columns, self._without_votes)
+        new = [name for name in self.parts if name not in before]
+        self._read |= self._run.read_votes(new, columns, self._without_votes)
         nothing = self._without_votes(pa.schema([_PART.field(name) for name in columns]).empty_table())
-        self._rows = pa.concat_tables([nothing, *(self._parts[name] for name in names if name in self._parts)])
+        self.rows = pa.concat_tables([nothing, *(self._read[name] for name in self.parts if name in self._read)])
+        self._undecided = None if self._statements is None else self._undecided_rows(self._statements)
+
+    def sampled_pixels(self, image_ids: pd.Series) -> pd.DataFrame:
+        """As `Run.sampled_pixels`."""
+        return pixels_in(self.rows, image_ids)
 
     def to_sample(self, wanted: pd.DataFrame, rules: Sequence[str], *, retry_errors: bool) -> pd.DataFrame:
         """What is to be drawn: images that lack rules' votes, and of a sequential run those that are to go on.
@@ -52,38 +65,42 @@ class Remaining:
             image_id, label, rules (with a space between), continues (the part with the votes from before, or ""), and
             the device and batch_size that drew those ("" and 0 where there are none).
         """
-        begun = begun_here(self._rows)
+        begun = begun_here(self.rows)
         if retry_errors:
             begun = begun.filter(begun["error"].is_null())
         missing = missing_images(wanted, begun, rules).assign(continues="", device="", batch_size=0)
-        if self._statements is None:
+        if self._undecided is None:
             return missing
-        going_on = self._undecided(wanted, rules)
+        going_on = self._going_on(self._undecided, wanted, rules)
         if not retry_errors:
-            tried = self._rows.filter(self._rows["error"].is_valid()).to_pandas()
+            tried = self.rows.filter(self.rows["error"].is_valid()).to_pandas()
             keys = ["image_id", "continues"]
             going_on = going_on[~pd.MultiIndex.from_frame(going_on[keys]).isin(pd.MultiIndex.from_frame(tried[keys]))]
         return pd.concat([missing, going_on], ignore_index=True)
 
     def errors(self, wanted: pd.DataFrame, rules: Sequence[str]) -> dict[str, str]:
         """Images that lack votes under some rule, or that could not go on -> why."""
-        errored = self._rows.filter(self._rows["error"].is_valid())
+        errored = self.rows.filter(self.rows["error"].is_valid())
         if not len(errored):
             return {}
         left = set(self.to_sample(wanted, rules, retry_errors=True)["image_id"])
         reasons = dict(zip(errored["image_id"].to_pylist(), errored["error"].to_pylist(), strict=True))
         return {i: reasons[i] for i in wanted["image_id"] if i in reasons and i in left}
 
-    def _undecided(self, wanted: pd.DataFrame, rules: Sequence[str]) -> pd.DataFrame:
-        """The images that have votes, but fewer than they may have and too few for the statements."""
-        assert self._statements is not None
-        rows = deduplicated(self._rows)
-        images = rows_of(rows["image_id"], wanted)
-        some = self._may_go_on(rows) & pc.is_in(rows["rule"], value_set=pa.array(rules, pa.string())).to_numpy()
-        rows, images = _only(rows, images, some & (images >= 0))
+    def _undecided_rows(self, statements: Statements) -> pa.Table:
+        """The rows that stand, and have fewer votes than they may have and too few for the statements."""
+        rows = deduplicated(self.rows)
+        rows = rows.filter(pa.array(self._may_go_on(rows)))
         tallies = {name: rows[name].to_numpy() for name in rows.column_names if name not in _COLUMNS}
-        decided = self._statements.are_decided(Tallies.of_columns(rows["n"].to_numpy(), tallies))
-        rows, images = _only(rows, images, ~decided)
+        decided = statements.are_decided(Tallies.of_columns(rows["n"].to_numpy(), tallies))
+        return rows.filter(pa.array(~decided))
+
+    def _going_on(self, undecided: pa.Table, wanted: pd.DataFrame, rules: Sequence[str]) -> pd.DataFrame:
+        """The images of such rows under some rules, those together that go on from one part."""
+        images = rows_of(undecided["image_id"], wanted)
+        of_rules = pc.is_in(undecided["rule"], value_set=pa.array(rules, pa.string())).to_numpy()
+        some = of_rules & (images >= 0)
+        rows, images = undecided.filter(pa.array(some)), images[some]
         part = pc.index_in(rows["part"], value_set=rows["part"].unique()).to_numpy().astype(np.int64)
         _, first, group = np.unique(part * len(wanted) + images, return_index=True, return_inverse=True)
         flags = np.zeros((len(first), len(rules)), bool)
@@ -95,6 +112,8 @@ class Remaining:
 
     def _without_votes(self, part: pa.Table) -> pa.Table:
         """The part's rows with the tallies of those that may go on in the place of their votes."""
+        column = part.schema.get_field_index("image_sha")  # a digest for all rules of an image: once, not as often
+        part = part.set_column(column, "image_sha", part["image_sha"].dictionary_encode())
         if self._statements is None:
             return part
         votes, open_ = part.select(_VOTES), self._may_go_on(part)
@@ -118,7 +137,3 @@ class Remaining:
         other = pc.fill_null(pc.not_equal(rows["decided"], self._statements.digest), True)
         fewer = pc.less(rows["n"], self._max_samples)
         return pc.and_(pc.and_(rows["error"].is_null(), other), fewer).to_numpy()
-
-
-def _only(rows: pa.Table, images: np.ndarray, flags: np.ndarray) -> tuple[pa.Table, np.ndarray]:
-    return rows.filter(pa.array(flags)), images[flags]

@@ -10,9 +10,9 @@ import ray
 from raycsr.data.decode import Decode
 from raycsr.data.sources import Source
 from raycsr.distributed.cluster import user_errors_of_workers
+from raycsr.distributed.sampling.remaining import Remaining
 from raycsr.models.spec import Preprocessing
 from raycsr.progress import Progress
-from raycsr.results import Run
 
 _BLOCK = 64  # images read at once
 
@@ -45,11 +45,11 @@ def replaced(source: Source, preprocessing: Preprocessing, sampled: pd.DataFrame
     return other
 
 
-def with_sampled_pixels(run: Run, to_sample: pd.DataFrame, rules: list[str]) -> pd.DataFrame:
+def with_sampled_pixels(remaining: Remaining, to_sample: pd.DataFrame, rules: list[str]) -> pd.DataFrame:
     """Adds what pixels the votes were drawn from that an image has under other rules, so that it gets none from others.
 
     Args:
-        run: Run of the images.
+        remaining: What the run of the images has.
         to_sample: Columns image_id and rules (with a space between), as `Remaining.to_sample` returns them.
         rules: Ids of all wanted rules; an image that lacks them all has no votes.
 
@@ -57,7 +57,7 @@ def with_sampled_pixels(run: Run, to_sample: pd.DataFrame, rules: list[str]) -> 
         The rows with `sampled`: the digest; "" of an image without votes.
     """
     some = to_sample["image_id"][to_sample["rules"] != " ".join(rules)].drop_duplicates()
-    known = run.sampled_pixels(some).drop_duplicates("image_id")
+    known = remaining.sampled_pixels(some).drop_duplicates("image_id")
     pixels = dict(zip(known["image_id"], known["image_sha"], strict=True))
     return to_sample.assign(sampled=np.array([pixels.get(one, "") for one in to_sample["image_id"]], object))
 

@@ -118,20 +118,20 @@ def _begin(job: Job, run: Run, found: Probe, hold: contextlib.ExitStack) -> _Beg
         found = replace(found, batch_size=run.manifest()["batch_size"])  # votes are bit-equal at equal batches only
     owner = hold.enter_context(Ownership(run.store))
     same = functools.partial(replaced, job.source, job.base_classifier.preprocessing)
-    images = run.add_images(job.listing.images, same)
+    remaining = Remaining(run, job.statements, asked.sampling.max_samples)
+    images = run.add_images(job.listing.images, same, remaining.sampled_pixels)
     wanted = images[images["image_id"].isin(job.listing.images["image_id"])]
     run.add_rules(rule.to_dict() for rule in job.rules)
     note_known_sets(run, image_sets_of(job.base_classifier, job.rules))
     ids = [rule.id for rule in job.rules]
-    remaining = Remaining(run, job.statements, asked.sampling.max_samples)
-    missing = with_sampled_pixels(run, remaining.to_sample(wanted, ids, retry_errors=asked.retry_errors), ids)
+    missing = with_sampled_pixels(remaining, remaining.to_sample(wanted, ids, retry_errors=asked.retry_errors), ids)
     _refuse_elsewhere(missing, found, asked.sampling.batch_size)
     if asked.budget is not None:
         missing = in_random_order(missing, run.manifest()["seed"])
         # images go on from a part together, and so do not come quite in this order: in windows of it they nearly do
         missing["window"] = np.arange(len(missing)) // _WINDOW
         note_budget(run, asked.budget, ids, remaining.to_sample(images, ids, retry_errors=False))
-    before = run.vote_parts()
+    before = remaining.parts
     _certify(job, run, before)  # what is there; actors add theirs as they commit
     samples = len(missing) * (asked.sampling.n0 + asked.sampling.max_samples)
     print(f"run       {run.location}")
@@ -153,7 +153,7 @@ def _end(begun: _Begun, seconds: float) -> Outcome:
     job, run, missing, remaining = begun.work.job, begun.work.run, begun.work.missing, begun.remaining
     if len(missing):
         remaining.read()
-    new = sorted(set(run.vote_parts()) - set(begun.before))
+    new = sorted(set(remaining.parts) - set(begun.before))
     _certify(job, run, new)  # parts whose actor died before it certified them
     errors = remaining.errors(begun.wanted, [rule.id for rule in job.rules])
     outcome = Outcome(run, len(begun.wanted), missing["image_id"].nunique(), errors)
@@ -161,8 +161,7 @@ def _end(begun: _Begun, seconds: float) -> Outcome:
     left = remaining.to_sample(begun.images, [rule.id for rule in job.rules], retry_errors=False)
     note_budget(run, job.asked.budget, [rule.id for rule in job.rules], left)
     _say_why_it_ends(begun, left)
-    unfinished = len(missing) > 0 or not run.finished()
-    if unfinished and not len(remaining.to_sample(begun.images, rules, retry_errors=False)):
+    if not run.is_noted() and not len(remaining.to_sample(begun.images, rules, retry_errors=False)):
         errors = remaining.errors(begun.images, rules)
         run.finish(num_images=len(begun.images), num_errors=len(errors), seconds=seconds)
     begun.hold.close()
@@ -176,7 +175,7 @@ def _say_why_it_ends(begun: _Begun, left: pd.DataFrame) -> None:
     if why is not None and len(left):
         lacking = f"{left['image_id'].nunique():,} of {len(begun.images):,} images are left to the same command"
         print(f"run {run.run_id} was ended by {why}; {lacking}")
-    counted = prefix_of(run, begun.images)
+    counted = prefix_of(run, begun.images, begun.remaining.rows)
     if counted is not None:
         print(f"run {run.run_id}: {counted}")
 
