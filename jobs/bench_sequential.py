@@ -38,7 +38,7 @@ from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference, resolve_precision
 from raycsr.models.spec import ModelOptions
 from raycsr.progress import Progress
-from raycsr.reports.curves import STYLE, Form, rendered
+from raycsr.reports.drawing import STYLE, Form, rendered
 from raycsr.results import read_locuslab_tsv, resolve_run, sparse_votes
 from raycsr.smoothing.engine import Enough, Request, Sampler
 from raycsr.smoothing.options import CHUNK, Draws

@@ -1,6 +1,7 @@
 """Attacks beside certificates: the table of both bounds, the picture of both curves, and what audits found."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -9,11 +10,12 @@ from matplotlib.figure import Figure
 
 from raycsr.certification.attacks import attacked_shares
 from raycsr.reports.certified import Certified, id_of
-from raycsr.reports.curves import NARROW, STYLE, Curves, Form, legend_below, rendered
+from raycsr.reports.curves import Curves
+from raycsr.reports.direct import label_lines
 from raycsr.reports.document import Column, Table
+from raycsr.reports.drawing import NARROW, STYLE, Form, legend_below, rendered
+from raycsr.reports.looks import Key, Looks
 from raycsr.results.attacks import AttackSet, attack_sets
-
-Key = tuple[str, str, str]  # run, costs and rule, as people read them
 
 _OF_SET = ["run", "costs", "rule"]
 _PANELS = {
@@ -101,40 +103,45 @@ def _share(row: dict, name: str) -> str:
     return f"{row[name]:.3f}{interval}"
 
 
-def plot_attacked(shares: pd.DataFrame, curves: Curves, form: Form = Form.PNG) -> bytes:
+def plot_attacked(shares: pd.DataFrame, curves: Curves, form: Form = Form.PNG, looks: Looks | None = None) -> bytes:
     """Draws what is certified and what attacks leave, over the radius: the truth lies between.
 
     Args:
         shares: Rows of `attacked_summaries`.
         curves: (run, costs, rule) -> a summary over many radii, as `plot_curves` takes them.
         form: What becomes of it.
+        looks: Looks of the page that it is for; by default of these alone.
 
     Returns:
-        Bytes: a panel each for rob_cs and certified accuracy. A colour a run, costs and rule: a line below, which is
+        Bytes: a panel each for rob_cs and certified accuracy. A look a run, costs and rule: a line below, which is
         certified, and points with 95 % intervals above, which are not broken.
     """
-    legend: dict = {}
+    keys: list[Key] = list(shares[_OF_SET].drop_duplicates().itertuples(index=False, name=None))
+    looks, legend = looks or Looks(keys), dict[str, Any]()
     with matplotlib.rc_context(STYLE):
         narrow = form is Form.NARROW
         figure = Figure(figsize=(NARROW, 7) if narrow else (10, 4), dpi=120, layout="constrained")
         axes = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
         for axis, (lower, (upper, meaning)) in zip(axes, _PANELS.items(), strict=True):
-            for i, (key, rows) in enumerate(shares.groupby(_OF_SET, sort=False)):
+            for key in keys:
+                rows = shares[(shares[_OF_SET] == key).all(axis=1)]
                 known = rows[rows[upper].notna()]
                 if known.empty:
                     continue
-                label, look = " · ".join(map(str, key)), {"color": f"C{i % 10}"}
+                label, look = " · ".join(key), looks.of_key(key)
                 if key in curves:
-                    axis.plot(curves[key]["radius"], curves[key][lower], label=f"{label}: certified", **look)
+                    drawn = {"linewidth": 1.6, **look.curve}
+                    axis.plot(curves[key]["radius"], curves[key][lower], label=f"{label}: certified", **drawn)
                 around = [known[upper] - known[f"{upper}_low"], known[f"{upper}_high"] - known[upper]]
                 around = [one.clip(lower=0) for one in around]
-                axis.errorbar(
-                    known["radius"], known[upper], around, fmt="o--", label=f"{label}: not broken", linewidth=1, **look
-                )
+                axis.errorbar(known["radius"], known[upper], around, fmt="none", ecolor=look.colour, linewidth=1)
+                left = {"linewidth": 1, "linestyle": "--", "fillstyle": "none", **look.point}
+                axis.plot(known["radius"], known[upper], label=f"{label}: not broken", **left)
             axis.set(xlabel="L2 radius, [0, 1] pixel units", xlim=(0, None), ylim=(0, 1.02))
             axis.set_title(f"{lower.replace('_acc', ' acc')}\n{meaning}")
             axis.grid(alpha=0.25)
             handles, labels = axis.get_legend_handles_labels()
             legend |= dict(zip(labels, handles, strict=True))
-        legend_below(figure, list(legend.values()), list(legend), form)
+        if not label_lines(figure, [list(axes)]):
+            legend_below(figure, list(legend.values()), list(legend), form)
         return rendered(figure, form)

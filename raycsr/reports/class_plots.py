@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,8 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from raycsr.costs import CostMatrix
-from raycsr.reports.curves import NARROW, STYLE, Form, fitted, legend_below, rendered
+from raycsr.reports.drawing import NARROW, ON_DARK, ON_LIGHT, STYLE, Form, fitted, legend_below, rendered
+from raycsr.reports.looks import Look, looks_of
 
+_SHADES = "Purples"  # of a share: no run or rule has these
 _NUMBERED_NARROW = 4  # columns of a narrow one
 _NUMBERED = 16  # rows or columns of a heat map up to which its cells have room for numbers
 _NAMED = 40  # classes up to which each has a name and a bar of its own
@@ -49,7 +52,7 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", f
         axis = figure.subplots()
         axis.set_facecolor("0.93")
         axis.patch.set(hatch="////", edgecolor="0.82")
-        mesh = axis.imshow(shown.to_numpy(float), vmin=0, vmax=1, cmap="Blues", aspect="auto", interpolation="nearest")
+        mesh = axis.imshow(shown.to_numpy(float), vmin=0, vmax=1, cmap=_SHADES, aspect="auto", interpolation="nearest")
         figure.colorbar(mesh, ax=axis, pad=0.02, label="share of images", ticks=[0, 0.5, 1])
         meaning = f"share of the row's images that no perturbation within {radius:.3g} turns into the column's class"
         width = 44 if narrow else max(40, int(figure.get_figwidth() * 13))  # wider than a map of few columns
@@ -80,15 +83,18 @@ def _name_ticks(axis: Axes, shown: pd.DataFrame, narrow: bool) -> None:
 def _number_cells(axis: Axes, shown: pd.DataFrame) -> None:
     for (row, column), share in np.ndenumerate(shown.to_numpy(float)):
         if not np.isnan(share):
-            red, green, blue, _ = matplotlib.colormaps["Blues"](float(share))
+            red, green, blue, _ = matplotlib.colormaps[_SHADES](float(share))
             # of black and white what stands out more: they are alike at a luminance of .18
             light = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18
-            colour = "black" if light else "white"
+            colour = ON_LIGHT if light else ON_DARK
             axis.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=8)
 
 
 def plot_recalls(
-    recalls: Mapping[str, pd.DataFrame], class_names: Sequence[str] | None = None, form: Form = Form.PNG
+    recalls: Mapping[str, pd.DataFrame],
+    class_names: Sequence[str] | None = None,
+    form: Form = Form.PNG,
+    looks: Mapping[str, Look] | None = None,
 ) -> bytes:
     """Draws `raycsr.certification.class_recalls` of one or several runs or decision rules side by side.
 
@@ -96,6 +102,7 @@ def plot_recalls(
         recalls: Label -> recalls by class; all of the same classes.
         class_names: Names of the classes; by default their numbers.
         form: What becomes of it.
+        looks: Look of each label on the page that it is for; by default of these labels alone.
 
     Returns:
         Bytes: a group of bars a class, with 95 % intervals. Where classes are too many for that, a line of the first
@@ -103,13 +110,14 @@ def plot_recalls(
     """
     first = next(iter(recalls.values()))
     classes = first.index[first["num_images"] > 0]
+    looks = looks or looks_of(recalls)
     with matplotlib.rc_context(STYLE):
         narrow = form is Form.NARROW
         width = NARROW if narrow else max(5.0, min(12.0, 2 + 0.28 * len(classes) * (1 + len(recalls))))
         figure = Figure(figsize=(width, 4.6 if narrow else 3.6), dpi=120, layout="constrained")
         axis = figure.subplots()
         if len(classes) <= _NAMED / (2 if narrow else 1):
-            _draw_bars(axis, {label: of.loc[classes] for label, of in recalls.items()})
+            _draw_bars(axis, {label: of.loc[classes] for label, of in recalls.items()}, looks)
             names = [_short(class_names[y] if class_names else y) for y in classes]
             steep = max(map(len, names), default=0) * len(names) > (24 if narrow else 70)
             rotation = (90 if narrow else 40) if steep else 0
@@ -117,7 +125,10 @@ def plot_recalls(
         else:
             order = first.loc[classes, "recall"].sort_values().index
             for label, of in recalls.items():
-                look = {"linewidth": 1.2} if of is first else {"linestyle": "", "marker": ".", "markersize": 3}
+                look: dict[str, Any] = (
+                    {"linewidth": 1.2} if of is first else {"linestyle": "", "marker": ".", "markersize": 3}
+                )
+                look |= {"color": looks[label].colour}
                 axis.plot(range(len(order)), of.loc[order, "recall"], label=label, **look)
             axis.set_xlabel(fitted(f"{len(order)} classes, by the recall of {next(iter(recalls))}", form))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -129,13 +140,19 @@ def plot_recalls(
         return rendered(figure, form)
 
 
-def _draw_bars(axis: Axes, recalls: Mapping[str, pd.DataFrame]) -> None:
+def _draw_bars(axis: Axes, recalls: Mapping[str, pd.DataFrame], looks: Mapping[str, Look]) -> None:
     width = 0.8 / len(recalls)
     for i, (label, of) in enumerate(recalls.items()):
         places = np.arange(len(of)) + (i - (len(recalls) - 1) / 2) * width
         around = np.array([of["recall"] - of["recall_low"], of["recall_high"] - of["recall"]]).clip(min=0)
         error = {"elinewidth": 0.8, "ecolor": "0.3"}
-        axis.bar(places, of["recall"], width * 0.92, yerr=around, label=label, color=f"C{i % 10}", error_kw=error)
+        bars: dict[str, Any] = {
+            "color": looks[label].colour,
+            "hatch": looks[label].hatch,
+            "edgecolor": "white",
+            "linewidth": 0,
+        }
+        axis.bar(places, of["recall"], width * 0.92, yerr=around, label=label, error_kw=error, **bars)
 
 
 def plot_images(images: Sequence[NDArray[np.uint8] | str], captions: Sequence[str]) -> bytes:

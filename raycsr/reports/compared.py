@@ -15,8 +15,8 @@ from raycsr.certification.comparison import SIGNIFICANCE
 from raycsr.costs.files import table_of
 from raycsr.errors import UserError, first_of
 from raycsr.reports.certified import Certified, default_radii, load_certified
-from raycsr.reports.curves import NARROW, STYLE, Form, fitted, rendered
 from raycsr.reports.document import Column, Document, Notes, Paragraph, Picture, Section, Table
+from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, rendered
 from raycsr.reports.notes import seen_images_in_words
 from raycsr.reports.stand import stands_on
 from raycsr.reports.tables import p_in_words

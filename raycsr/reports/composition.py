@@ -18,9 +18,8 @@ from raycsr.reports.comparison import (
     front,
     metric_in_words,
     rank_points,
-    reference_and_best,
 )
-from raycsr.reports.curves import Form, plot_curves, plot_front
+from raycsr.reports.curves import plot_curves, plot_front
 from raycsr.reports.document import (
     Block,
     Captioned,
@@ -34,8 +33,10 @@ from raycsr.reports.document import (
     Section,
     Table,
 )
+from raycsr.reports.drawing import Form
 from raycsr.reports.findings import Findings
 from raycsr.reports.headlines import costly_mistakes, headlines
+from raycsr.reports.looks import Looks
 from raycsr.reports.notes import GLOSSARY, notes_on
 from raycsr.reports.stand import stands_on
 from raycsr.reports.sureness import EXPLAINED as SURENESS
@@ -58,7 +59,7 @@ def compose(found: Findings, *, pictures: bool = False) -> Document:
         found: Findings to report on.
         pictures: Whether the page shows images of the data, with the names of their files.
     """
-    looked_at = reference_and_best(found.sets, found.points)
+    looked_at = found.looked_at
     return Document(
         "Certified robustness",
         [
@@ -104,12 +105,12 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified], pictu
         blocks.append(Section("Attacks", attacked, folded=True))
     if len(ranked) > 1:
         points = found.compared[found.compared["costs"] == costs]
-        blocks.append(Section(f"Front {at}", _front(points), folded=True))
+        blocks.append(Section(f"Front {at}", _front(points, found.looks), folded=True))
     if len(ranked):
         blocks.append(
             Details(lambda: [Section(f"Pairs of classes {at}", _pairs(found, costs, looked_at), folded=True)])
         )
-    blocks.append(Details(lambda: [Section("Recall of each class", _recalls(looked_at), folded=True)]))
+    blocks.append(Details(lambda: [Section("Recall of each class", _recalls(looked_at, found.looks), folded=True)]))
     if len(ranked):
         worst = partial(_costliest, looked_at[-1], found.radius, pictures)
         blocks.append(Details(lambda: [Section(f"The costliest images {at}", worst(), folded=True)]))
@@ -118,7 +119,7 @@ def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified], pictu
 
 def _sureness(found: Findings) -> list[Block]:
     """The distribution of the answer's share; nothing where only published tables are shown."""
-    wide, narrow = (plot_sureness(found.drawn, form) for form in (Form.WIDE, Form.NARROW))
+    wide, narrow = (plot_sureness(found.drawn, form, found.looks) for form in (Form.WIDE, Form.NARROW))
     if wide is None or narrow is None:
         return []
     described = "How many images are answered rightly by each share of votes"
@@ -175,7 +176,8 @@ def _curves(found: Findings, costs: str) -> list[Block]:
         "As perturbations may be larger, the shares fall and the cost rises. Bands: the intervals that tables have in "
         "brackets."
     )
-    plot = partial(plot_curves, {key: curve for key, curve in found.curves.items() if key[1] == costs})
+    of_costs = {key: curve for key, curve in found.curves.items() if key[1] == costs}
+    plot = partial(plot_curves, of_costs, looks=found.looks)
     return [Paragraph(explained), _picture(plot, f"Certified curves under {costs}")]
 
 
@@ -195,7 +197,7 @@ def _attacked(found: Findings, costs: str, pictures: bool) -> list[Block]:
         "for verdicts that are false with probability 1e-6 each. Brackets: 95 % interval over images."
     )
     described = f"What is certified under {costs}, and above it what attacks leave"
-    picture = Details(lambda: [_picture(partial(plot_attacked, shares, found.curves), described)])
+    picture = Details(lambda: [_picture(partial(plot_attacked, shares, found.curves, looks=found.looks), described)])
     return [*blocks, Paragraph(explained), picture, attacked_table(shares)]
 
 
@@ -206,12 +208,12 @@ def _worst(one: Certified) -> Sequence[Block]:
     return worst_found(one, _SHOWN)
 
 
-def _front(points: pd.DataFrame) -> list[Block]:
+def _front(points: pd.DataFrame, looks: Looks) -> list[Block]:
     """The front of one costs, and the runs at equal accuracy."""
     by, on_front, equal = metric_in_words(str(points["metric"].iloc[0])), front(points), at_equal_accuracy(points)
     blocks: list[Block] = [
         Paragraph(f"Each run's decision rules that no other of its rules beats in both accuracy and {by}."),
-        Details(partial(_front_picture, points)),
+        Details(partial(_front_picture, points, looks)),
         without(front_table(on_front), "costs"),
     ]
     if len(equal):
@@ -223,15 +225,15 @@ def _front(points: pd.DataFrame) -> list[Block]:
     return blocks
 
 
-def _front_picture(points: pd.DataFrame) -> list[Block]:
+def _front_picture(points: pd.DataFrame, looks: Looks) -> list[Block]:
     costs, metric = points["costs"].iloc[0], points["metric"].iloc[0]
+    colours = "" if looks.coloured == "rule" else ", a colour a run"
     return [
         Paragraph(
-            "A point is a decision rule, a colour a model, the outlined point its argmax. Up and to the right is "
-            "better."
+            f"A point is a decision rule{colours}, the outlined point its argmax. Up and to the right is better."
         ),
         _picture(
-            partial(plot_front, points),
+            partial(plot_front, points, looks=looks),
             f"Accuracy against {metric} under {costs}, and the recalls paid for it",
         ),
     ]
@@ -270,12 +272,13 @@ def _pairs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> list[
     ]
 
 
-def _recalls(looked_at: Sequence[Certified]) -> list[Block]:
+def _recalls(looked_at: Sequence[Certified], looks: Looks) -> list[Block]:
     explained = (
         "What the costs of one class take from the others: compare the bars of each class. Lines: 95 % intervals."
     )
     recalls = {one.label: class_recalls(one.certificates, one.matrix.num_classes) for one in looked_at}
-    plot = partial(plot_recalls, recalls, looked_at[0].matrix.class_names)
+    of_sets = {one.label: looks.of_key(one.key) for one in looked_at}
+    plot = partial(plot_recalls, recalls, looked_at[0].matrix.class_names, looks=of_sets)
     return [Paragraph(explained), _picture(plot, f"Recall of each class: {' and '.join(recalls)}")]
 
 

@@ -32,13 +32,13 @@ def write_report(found: Findings, document: Document, store: Store) -> list[str]
     store.write_table("summary.parquet", pa.Table.from_pandas(found.table, preserve_index=False))
     store.write("report.md", as_markdown(document).encode())
     store.write("report.html", as_html(document).encode())
-    store.write("curves.png", plot_curves(found.curves))
+    store.write("curves.png", plot_curves(found.curves, looks=found.looks))
     names = ["report.html", "report.md", "summary.parquet", "curves.png"]
     if len(found.compared):
-        store.write("front.png", plot_front(found.compared))
+        store.write("front.png", plot_front(found.compared, looks=found.looks))
         names.append("front.png")
     if len(found.attacked):
-        store.write("attacked.png", plot_attacked(found.attacked, found.curves))
+        store.write("attacked.png", plot_attacked(found.attacked, found.curves, looks=found.looks))
         names.append("attacked.png")
     return [*names, *_write_locuslab_tables(found.sets, store)]
 

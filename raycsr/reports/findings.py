@@ -8,8 +8,9 @@ import pandas as pd
 
 from raycsr.reports.attacked import attacked_summaries, attacks_of
 from raycsr.reports.certified import Certified, certified_curves, default_radii, load_certified, summaries
-from raycsr.reports.comparison import legible
+from raycsr.reports.comparison import legible, reference_and_best
 from raycsr.reports.curves import Curves
+from raycsr.reports.looks import Looks
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class Findings:
     def drawn(self) -> list[Certified]:
         """The sets whose curves are drawn."""
         return legible(self.sets, self.points)
+
+    @cached_property
+    def looked_at(self) -> dict[str, list[Certified]]:
+        """Costs -> the sets that are looked at closely: the most accurate argmax, and the best."""
+        return reference_and_best(self.sets, self.points)
+
+    @cached_property
+    def looks(self) -> Looks:
+        """How the runs, rules and matrices that charts show look in all of them."""
+        closely = [one for sets in self.looked_at.values() for one in sets]
+        attacked = [one for one in self.sets if len(self.attacks[one.key])]
+        return Looks(one.key for one in [*self.drawn, *closely, *attacked])
 
     @cached_property
     def attacks(self) -> dict[tuple[str, str, str], pd.DataFrame]:

@@ -212,7 +212,7 @@ th { white-space: normal; vertical-align: bottom; background: var(--shade); posi
 .facts td + td { min-width: 11rem; }
 .number { text-align: right; }
 tbody tr:hover { background: var(--shade); }
-.picture { background: #fff; border-radius: .4rem; margin: 1rem 0; padding: .3rem; }
+.picture { margin: 1rem 0; }
 .picture img { display: block; width: 100%; max-width: 70rem; height: auto; margin: 0 auto; }
 @media (max-width: 50rem) { .picture img { max-width: 30rem; } }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: 1rem; }

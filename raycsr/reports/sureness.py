@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from scipy.special import ndtr
 
 from raycsr.reports.certified import Certified
-from raycsr.reports.curves import NARROW, STYLE, Form, fitted, legend_below, rendered
+from raycsr.reports.direct import label_lines
+from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, legend_below, rendered
+from raycsr.reports.looks import Looks
 
 _SIGMAS = (0.0, 0.5, 1.0, 2.0)  # on the upper axis: radii in units of sigma
 
@@ -33,20 +35,23 @@ def sure_shares(certificates: pd.DataFrame) -> np.ndarray:
     return np.sort(np.where(right & certificates["error"].isna().to_numpy(), bound, 0.0))
 
 
-def plot_sureness(sets: Sequence[Certified], form: Form = Form.PNG) -> bytes | None:
+def plot_sureness(sets: Sequence[Certified], form: Form = Form.PNG, looks: Looks | None = None) -> bytes | None:
     """Draws, over each share of votes, how many images are answered rightly by a share as large.
 
     Args:
         sets: Sets of any runs, costs, rules and answers; each run and rule is drawn once, for the share knows neither
             costs nor what is said given shares.
         form: What becomes of it.
+        looks: Looks of the page that it is for; by default of these sets alone.
 
     Returns:
         A picture; None where no set says the share, as published tables do not.
     """
-    distinct = {(one.run, one.decision, one.alpha): one for one in sets if one.origin is not None}
+    distinct = {(one.run, one.decision, one.alpha): one for one in reversed(sets) if one.origin is not None}
+    distinct = dict(reversed(distinct.items()))  # the first of those that share votes
     if not distinct:
         return None
+    looks = looks or Looks(one.key for one in distinct.values())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(NARROW if form is Form.NARROW else 8, 4.4), dpi=120, layout="constrained")
         axis = figure.subplots()
@@ -55,7 +60,8 @@ def plot_sureness(sets: Sequence[Certified], form: Form = Form.PNG) -> bytes | N
             shares = sure_shares(one.certificates)
             left = 1 - np.arange(len(shares)) / len(shares)  # share of images with one no smaller
             shown = label if labels.count(label) == 1 else f"{label} (alpha {alpha:g})"
-            axis.step([0, *shares, 1], [1, *left, 0], where="pre", label=shown, linewidth=1.6)
+            look = looks.of(run=one.run, rule=one.rule)  # the share knows no costs
+            axis.step([0, *shares, 1], [1, *left, 0], where="pre", label=shown, linewidth=1.6, **look.curve)
         axis.axvline(0.5, color="0.6", linewidth=0.8, linestyle=":")  # where the standard radius begins
         axis.set(
             xlabel=fitted("lower bound on the share of votes of the right answer (p_A)", form), ylabel="share of images"
@@ -65,7 +71,8 @@ def plot_sureness(sets: Sequence[Certified], form: Form = Form.PNG) -> bytes | N
         above = axis.secondary_xaxis("top", functions=(lambda share: share, lambda share: share))
         above.set_xticks(ndtr(_SIGMAS), [f"{sigma:g}σ" for sigma in _SIGMAS])
         above.set_xlabel("standard radius")
-        legend_below(figure, *axis.get_legend_handles_labels(), form)
+        if not label_lines(figure, [[axis]]):
+            legend_below(figure, *axis.get_legend_handles_labels(), form)
         return rendered(figure, form)
 
 

@@ -5,6 +5,7 @@ import pytest
 from raycsr import CostMatrix, certify_counts, summarize
 from raycsr.reports import curves as plots
 from raycsr.reports.curves import plot_curves, plot_front
+from raycsr.reports.looks import COLOURS, Looks
 
 COSTS = CostMatrix.pairwise(3, {0: [1]})
 COUNTS = np.array([[900, 90, 10], [0, 1000, 0], [300, 300, 400]])
@@ -63,11 +64,11 @@ def test_with_several_rules_each_cost_matrix_has_its_own_row(figures):
 def test_curves_of_several_runs_and_rules_share_a_colour_a_run_and_a_line_a_rule(figures):
     plot_curves(curves(*((run, "seed:0", rule) for run in "ab" for rule in ("argmax", "r"))))
     lines = figures[0].axes[1].lines
-    assert [(line.get_color(), line.get_linestyle()) for line in lines] == [
-        ("C0", "-"),
-        ("C0", "--"),
-        ("C1", "-"),
-        ("C1", "--"),
+    assert [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines] == [
+        (COLOURS[0], "o", "-"),
+        (COLOURS[0], "o", "--"),
+        (COLOURS[1], "s", "-"),
+        (COLOURS[1], "s", "--"),
     ]
     assert legends(figures[0]) == [["a · argmax", "a · r", "b · argmax", "b · r"]]
 
@@ -96,9 +97,26 @@ def test_a_front_is_two_panels_a_cost_matrix_and_joins_what_is_not_dominated(fig
     seed, target = recall.lines[1], recall.lines[4]
     assert (seed.get_ydata()[0], target.get_ydata()[0]) == (0.8, 0.2)
     assert (seed.get_linestyle(), target.get_linestyle()) == ("-", "--")
-    assert {line.get_color() for line in front.lines[3:]} == {"C1"}
+    assert {line.get_color() for line in front.lines[3:6]} == {COLOURS[1]}
     assert front.get_ylabel() == "rob_cs at radius 0.25"
-    assert legends(figures[0]) == [["a", "b", "argmax", "recall of seed classes", "recall of target classes"]]
+    assert {name.get_text() for name in front.texts} == {"a", "b"} and others[0].texts[0].get_text() == "a"
+    assert legends(figures[0]) == [["argmax", "recall of seed classes", "recall of target classes"]]
+
+
+def test_on_the_front_of_one_run_the_rules_that_other_charts_draw_have_their_looks(figures):
+    points = pd.concat(
+        [
+            summary([0.25], rule_id=rule, accuracy=a, rob_cs=1 - a)
+            for rule, a in (("argmax", 0.7), ("r", 0.6), ("s", 0.5))
+        ]
+    )
+    looks = Looks([("a", "pair:0/1", "argmax"), ("a", "pair:0/1", "s")])
+    plot_front(points, looks=looks)
+    front = figures[0].axes[0]
+    named = {line.get_label(): line for line in front.lines if not line.get_label().startswith("_")}
+    assert {name: line.get_color() for name, line in named.items()} == {"argmax": COLOURS[0], "s": COLOURS[1]}
+    assert {name.get_text() for name in front.texts} == {"argmax", "s"}
+    assert front.lines[1].get_color() == front.lines[0].get_color() not in COLOURS  # all of the run
 
 
 def test_a_front_of_costs_that_differ_in_size_has_less_of_them_above_and_marks_a_collapse(figures):
@@ -112,7 +130,7 @@ def test_a_front_of_costs_that_differ_in_size_has_less_of_them_above_and_marks_a
     assert front.get_ylabel() == "rob_cost at radius 0.25" and front.yaxis_inverted()
     joined = front.lines[1]
     assert list(zip(joined.get_xdata(), joined.get_ydata(), strict=True)) == [(0.6, 1.0), (0.7, 3.0)]
-    assert [(mark.get_text(), mark.xy) for mark in front.texts] == [("†", (0.6, 1.0))]
+    assert [(mark.get_text(), mark.xy) for mark in front.texts if mark.get_text() != "a"] == [("†", (0.6, 1.0))]
     assert legends(figures[0])[0][-1] == "† a class collapsed"
 
 

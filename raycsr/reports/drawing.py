@@ -1,0 +1,87 @@
+"""What all charts share: fonts and colours, the forms that they are drawn in, their legends, and the dark."""
+
+import io
+import re
+import textwrap
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+from cycler import cycler
+from matplotlib.figure import Figure, FigureBase
+
+from raycsr.reports.looks import COLOURS
+
+STYLE = {
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "raycsr",
+    "text.parse_math": False,  # names of classes and models may hold a $
+}
+NARROW = 4.2  # inches, of a picture whose panels stand one below the other
+ON_LIGHT, ON_DARK = "#010101", "#fefefe"  # of numbers on cells, which are no darker in the dark
+_DARK_TEXT, _DARK_BACK = (0xE4, 0xE6, 0xEA), (0x16, 0x18, 0x1C)  # of a page, as in `raycsr.reports.html`
+_GREY = re.compile(r"(fill|stroke): #(?!010101|fefefe)([0-9a-f]{2})\2\2\b")
+_LABELS_WIDTH = 120  # characters of a legend side by side
+_NARROW_WIDTH = 44  # characters of a line of a narrow picture
+
+
+class Form(Enum):
+    """What becomes of a figure."""
+
+    PNG = "for a file: a PNG, panels side by side"
+    WIDE = "for a page: an SVG, panels side by side"
+    NARROW = "for a page on a telephone: an SVG, panels one below the other"
+
+
+def rendered(figure: Figure, form: Form) -> bytes:
+    """A figure as a PNG, on white, or an SVG, on white or in the dark as the reader's system is.
+
+    Letters in an SVG are shapes, as wide everywhere as they were measured.
+    """
+    buffer = io.BytesIO()
+    if form is Form.PNG:
+        figure.savefig(buffer, format="png")
+        return buffer.getvalue()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})  # the same figure is the same bytes
+    drawn = buffer.getvalue().decode()
+    return drawn.replace("<defs>", f"<style>{_in_the_dark(drawn)}</style>\n <defs>", 1).encode()
+
+
+def _in_the_dark(svg: str) -> str:
+    """A stylesheet by which the greys of an SVG are mirrored in the dark, white to a page's ground; hues stay."""
+    greys = {(of, level) for of, level in _GREY.findall(svg)}
+    rules = [f'[style*="{of}: #{level * 3}"] {{ {of}: {_mirrored(level)} !important; }}' for of, level in sorted(greys)]
+    # what is black has no fill written to it
+    return "@media (prefers-color-scheme: dark) { svg { fill: " + _mirrored("00") + "; } " + " ".join(rules) + " }"
+
+
+def _mirrored(level: str) -> str:
+    share = int(level, 16) / 255
+    mixed = (round(text + (back - text) * share) for text, back in zip(_DARK_TEXT, _DARK_BACK, strict=True))
+    return "#" + "".join(f"{value:02x}" for value in mixed)
+
+
+def fitted(text: str, form: Form) -> str:
+    """A text as it is, or in lines that a narrow picture has room for."""
+    if form is not Form.NARROW:
+        return text
+    return "\n".join(textwrap.fill(line, _NARROW_WIDTH, break_long_words=True) for line in text.splitlines())
+
+
+def legend_below(
+    figure: FigureBase,
+    handles: Sequence[Any],
+    labels: Sequence[str],
+    form: Form = Form.PNG,
+    width: int = _LABELS_WIDTH,
+) -> None:
+    """A legend below the panels, in as many columns as its longest label allows in a width of so many characters."""
+    if labels:
+        width = _NARROW_WIDTH if form is Form.NARROW else width
+        columns = max(1, min(4, width // max(map(len, labels))))
+        shown = [textwrap.fill(label, width) for label in labels]
+        figure.legend(handles, shown, loc="outside lower center", ncols=columns, frameon=False)
