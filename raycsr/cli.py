@@ -271,7 +271,7 @@ def _version() -> str:
 
 # jsonargparse's words for what a group of options lacks where the group itself may be left out
 _OF_OPTIONAL_GROUP = re.compile(
-    r"^Parser key \"(\w+)\": Does not validate .*(the following arguments are required: )(\w+) \(see .*$"
+    r"^Parser key \"([\w.]+)\": Does not validate .*(the following arguments are required: )(\w+) \(see .*$"
 )
 
 

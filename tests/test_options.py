@@ -159,6 +159,49 @@ def test_one_key_of_a_mapping_leaves_the_others(config):
     assert result.objective.args == {"k": 8, "lam": 1.0}
 
 
+@pytest.mark.parametrize("whole", ["{name: a, args: {b: 1}}", "{name: a}"])
+def test_a_group_that_may_be_a_list_is_one_where_it_is_written_as_one(whole):
+    model = read_words(["--model.denoiser", whole, "--model.denoiser.args.c", "2"], hints_for(["sample"]))["model"]
+    assert model["denoiser"] == {"name": "a", "args": {**({"b": 1} if "b" in whole else {}), "c": 2}}
+    two = read_words(["--model.denoiser", whole, "--model.denoiser", "{name: z}"], hints_for(["sample"]))["model"][
+        "denoiser"
+    ]
+    assert [one["name"] for one in two] == ["a", "z"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--model.denoiser", "[{name: a}, {name: b}]", "--model.denoiser.sigma", "1"],
+            "--model.denoiser.sigma sets a part of model.denoiser, which is a list of 2",
+        ),
+        (
+            ["--model.denoiser.args.c", "1", "--model.denoiser", "{name: a}", "{name: b}"],
+            "--model.denoiser.args.c sets a part of model.denoiser, which is a list of 2",
+        ),
+        (
+            ["--model.args.c", "3", "--model.args.c.d", "1"],
+            "--model.args.c.d sets a part of model.args.c, which is '3'",
+        ),
+    ],
+)
+def test_a_part_of_what_is_no_group_is_refused_by_name(words, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_words(words, hints_for(["sample"]))
+
+
+def test_a_part_of_what_a_file_has_as_a_list_is_refused_too(config):
+    path = config({"model": {"denoiser": [{"name": "a"}]}})
+    with pytest.raises(UserError, match=r"--model.denoiser.sigma sets a part of model.denoiser, which is a list of 1"):
+        read_words(["--config", path, "--model.denoiser.sigma", "1"], hints_for(["sample"]))
+
+
+def test_a_list_in_a_mapping_is_given_by_its_dotted_name():
+    space = read_words(["--space.training.grid", "[0.5, 1]"], hints_for(["sweep"]))["space"]
+    assert space == {"training": {"grid": [0.5, 1]}}
+
+
 def test_help_says_the_order(capsys):
     with pytest.raises(SystemExit):
         main(["sample", "--help-all"])

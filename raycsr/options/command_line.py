@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raycsr.errors import Mistakes, refuse_credentials, shown
+from raycsr.errors import Mistakes, UserError, refuse_credentials, shown
 from raycsr.options.annotations import Hints, element_of, forms_of, group_of, hints_of, mapping_of, wanted
 from raycsr.options.strict_yaml import FLOAT
 from raycsr.options.values import from_words, read_config, unknown_option
@@ -47,7 +47,7 @@ def read_words(words: Sequence[str], hints: Hints, positional: Sequence[str] = (
             continue
         words = values if element_of(hint) is not None else values[-1:]
         with mistakes.noted():
-            result = _with(result, name.split("."), from_words(hint, words, name), hint)
+            result = _with(result, name, name.split("."), from_words(hint, words, name), hint)
     mistakes.refuse()
     return result
 
@@ -91,13 +91,23 @@ def _hint_of(name: str, hints: Hints) -> Any:
     return hint
 
 
-def _with(options: Mapping[str, Any], keys: Sequence[str], value: Any, hint: Any) -> dict[str, Any]:
-    """The options with a value at a dotted place; what else stands there in groups and mappings stays."""
+def _with(options: Mapping[str, Any], name: str, keys: Sequence[str], value: Any, hint: Any) -> dict[str, Any]:
+    """The options with a value at a dotted place, the end of a name; what else is in groups and mappings there stays.
+
+    Raises:
+        UserError: What a part is given of is no group, but a list or a single value.
+    """
     key, *rest = keys
     below = options.get(key)
+    if rest and not (below is None or isinstance(below, dict)):
+        whole = name.removesuffix(f".{'.'.join(rest)}")
+        what = f"a list of {len(below)}" if isinstance(below, list) else shown(str(below))
+        raise UserError(
+            f"--{name} sets a part of {whole}, which is {what}; write it in there, or leave one of the two out"
+        )
     below = below if isinstance(below, dict) else {}
     if rest:
-        value = _with(below, rest, value, hint)
+        value = _with(below, name, rest, value, hint)
     elif group_of(hint) is not None and isinstance(value, dict):
         value = _merged(below, value, hints_of(group_of(hint)))
     return {**options, key: value}

@@ -135,7 +135,9 @@ def from_words(hint: Any, words: Sequence[str], name: str) -> Any:
     element = element_of(hint)
     if words == ["null"] and types.NoneType in alternatives_of(hint):
         return None
-    if element is None or (len(words) == 1 and not _is_list(words[0], element) and scalars_of(hint)):
+    is_group = group_of(hint) is not None and words[0].startswith("{")
+    is_one = is_group or (scalars_of(hint) and not _is_list(words[0], element))
+    if element is None or (len(words) == 1 and is_one):
         return _from_word(hint, words[0], name)
     values: list[Any] = []
     for word in words:
@@ -181,7 +183,7 @@ def _from_word(hint: Any, word: str, name: str) -> Any:
             if os.path.isfile(word):
                 return read_config(word, hints_of(group_of(hint)))
             raise _wrong(hint, word, name)
-    if Any in scalars:
+    if Any in scalars or (list in scalars and word.startswith("[")):
         return _of_option(word, name)
     if bool in scalars and word.lower() in _BOOLEANS:
         return _BOOLEANS[word.lower()]
