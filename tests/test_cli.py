@@ -172,7 +172,18 @@ def test_completion_knows_verbs_options_and_values(shell, capsys):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("tune", "tune-rule"), ("sample --sampling.si", "--sampling.sigma"), ("sample --pool.elastic t", "true")],
+    [
+        ("tune", "tune-rule"),
+        ("sample --sampling.si", "--sampling.sigma"),
+        ("sample --pool.elastic t", "true"),
+        ("train --objective.name smoothm", "smoothmix smoothmix_cs"),
+        ("validate sample --model.denoiser.name imagenet_m", "imagenet_memnet"),
+        ("report --rules exp", "expected_cost:"),
+        ("certify --answers m", "majority"),
+        ("sample --costs unif", "uniform uniform.csv"),
+        ("ls denoi", "denoisers"),
+        ("configs digits.", "digits.yaml"),
+    ],
 )
 def test_bash_completes(typed, offered, tmp_path, capsys):
     pytest.importorskip("shtab")
@@ -181,8 +192,9 @@ def test_bash_completes(typed, offered, tmp_path, capsys):
     words = ["raycsr", *typed.split()]
     asks = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
     asks += "$(complete -p raycsr | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo \"${COMPREPLY[@]}\""
-    done = subprocess.run(["bash", "-c", asks], capture_output=True, text=True)
-    assert done.stdout.split() == [offered], done.stderr
+    (tmp_path / "uniform.csv").touch()  # files are offered, too
+    done = subprocess.run(["bash", "-c", asks], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == offered.split(), done.stderr
 
 
 def test_completion_without_its_package_names_it(monkeypatch, capsys):

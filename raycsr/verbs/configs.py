@@ -3,6 +3,7 @@
 import itertools
 import re
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from raycsr.errors import UserError, nearest
 
@@ -19,7 +20,7 @@ def configs(name: str | None = None) -> list[str]:
     Raises:
         UserError: where there is none of that name.
     """
-    found = {one.name: one for one in files("raycsr").joinpath("configs").iterdir()}
+    found = {one.name: one for one in config_files()}
     if name is not None:
         chosen = name if name in found else f"{name}.yaml"
         if chosen not in found:
@@ -31,6 +32,11 @@ def configs(name: str | None = None) -> list[str]:
         print(f"{one:<{width}}  {_first_sentence(found[one].read_text(encoding='utf-8'))}")
     print("\na file of your own: raycsr configs digits > digits.yaml")
     return sorted(found)
+
+
+def config_files() -> list[Traversable]:
+    """The configs that come with raycsr."""
+    return list(files("raycsr").joinpath("configs").iterdir())
 
 
 def _first_sentence(text: str) -> str:
