@@ -25,6 +25,7 @@ def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataF
     Returns:
         One row an (image_id, rule), with the columns of `raycsr.results.schema.VOTES`, among them `sampling`, how their
         number was chosen, and with sigma: all that `certify_stored` needs. Where the data has groups, also `group`.
+        Of a run that its budget ended they are of the images that count alone, which a warning says.
 
     Raises:
         UserError: where there is no such run or rule, or its parts contradict each other.
@@ -37,7 +38,7 @@ def load_votes(run: str | os.PathLike[str], rule: str | None = None) -> pd.DataF
         1  a/1.png      0  argmax  1000    fixed    0.5
     """
     found = resolve_run(run)
-    votes = found.with_groups(found.votes(*_ids(found, rule)).to_pandas())
+    votes = only_counted(found, found.with_groups(found.votes(*_ids(found, rule)).to_pandas()))
     return votes.assign(sigma=found.manifest()["sigma"])
 
 

@@ -34,12 +34,13 @@ class Ownership:
         number: Number k of this owner, from 1.
     """
 
-    def __init__(self, store: Store, what: str | None = None) -> None:
+    def __init__(self, store: Store, what: str | None = None, *, heeds_stop: bool = False) -> None:
         """Claims what is in this store.
 
         Args:
             store: Folder of what is owned, in which the owner files lie, too.
             what: Name of what is owned, in messages; by default a run.
+            heeds_stop: Whether this driver looks for what `ask_to_stop` leaves.
 
         Raises:
             UserError: where a living driver owns it; the message says which.
@@ -50,6 +51,7 @@ class Ownership:
             **_this_process(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
             "token": uuid.uuid4().hex,  # tells two claims of one process apart
+            "heeds_stop": heeds_stop,
         }
         last = _last_owner(store)
         if last:

@@ -20,13 +20,18 @@ def stop(*, run: list[str]) -> list[str]:
         The locations of the runs.
 
     Raises:
-        UserError: where there is no such run, or nobody works on it.
+        UserError: where there is no such run, nobody works on it, or who does heeds no stop: such as `raycsr attack`.
     """
     runs = [resolve_run(location) for location in listed(run)]
     for one in runs:
         state, last = run_state(one, one.finished()), last_owner(one.store)
         if state.word != "running" or last is None:
             raise UserError(f"nobody works on run {one.location}: it is {state}; there is nothing to stop")
+        if not last[1].get("heeds_stop"):
+            raise UserError(
+                f"run {one.location} is not sampled now: {state.owner} attacks it, joins another to it or deletes it; "
+                "stop that by Ctrl-C"
+            )
         ask_to_stop(one.store, int(last[0].rpartition("/")[2].removesuffix(".json")), "`raycsr stop`")
         print(f"asked {state.owner} to stop {one.location} when the blocks that are begun are done")
     return [one.location for one in runs]

@@ -73,6 +73,11 @@ def test_the_order_is_of_the_seed_and_the_names_alone():
     assert in_random_order(images, 1)["image_id"].tolist() != order
 
 
+def sampled_of(run):
+    """All images that have votes, those behind the first that is not done, too."""
+    return set(run.votes()["image_id"].to_pylist())
+
+
 def order_of(run):
     return in_random_order(run.images(), 0)["image_id"].tolist()
 
@@ -103,7 +108,7 @@ def test_a_budget_is_spent_in_the_random_order_and_the_same_command_goes_on(job,
 def test_on_actors_blocks_that_are_not_begun_are_neither_read_nor_sampled(cluster, job, tmp_path):
     options = job(limit=60, n=512, actors=2, costs=["uniform"])
     (first,) = sample(**options, budget="2000 passes")
-    done, order = set(load_votes(first.run.location)["image_id"]), order_of(first.run)
+    done, order = sampled_of(first.run), order_of(first.run)
     counted = prefix_of(first.run)
     assert not first.errors and 0 < len(counted.image_ids) <= len(done) < 60
     assert counted.image_ids == order[: len(counted.image_ids)]
@@ -127,8 +132,9 @@ def test_what_is_done_behind_an_image_that_is_not_is_left_out_of_reports(job, ca
     report(run=[run.location], radii=[0.1])
     said = " ".join(capsys.readouterr().out.split())
     assert f"the first {first} of 12 images" in said and "INCOMPLETE" not in said
-    with pytest.warns(UserWarning, match=f"the first {first} of 12"):
-        assert len(collect_certificates(run.location)) == first
+    for read in (collect_certificates, load_certificates, load_votes):
+        with pytest.warns(UserWarning, match=f"the first {first} of 12"):
+            assert set(read(run.location)["image_id"]) == set(order[:first])
 
 
 def test_where_the_first_image_is_not_done_there_is_nothing_to_report(job):
@@ -184,7 +190,7 @@ def test_a_top_up_counts_images_whose_new_statements_are_decided(job, capsys):
 def test_more_images_are_sampled_in_the_order_that_they_take_among_the_others(job):
     (outcome,) = sample(**job(limit=12), budget=TWO_BLOCKS)
     sample(**job(limit=24), budget="1 passes")
-    order, done = order_of(outcome.run), set(load_votes(outcome.run.location)["image_id"])
+    order, done = order_of(outcome.run), sampled_of(outcome.run)
     counted = prefix_of(outcome.run).image_ids
     assert len(order) == 24 and counted == order[: len(counted)] and set(counted) <= done and len(done) > 6
 
@@ -193,7 +199,7 @@ def test_halves_that_budgets_ended_are_merged_and_a_copy_keeps_its_note(job, tmp
     (one,) = sample(**job(limit=12), budget=TWO_BLOCKS)
     (other,) = sample(**{**job(limit=24), "results": str(tmp_path / "other")}, budget="2400 passes")
     merge(run=[one.run.location], into=other.run.location)
-    order, done = order_of(other.run), set(load_votes(other.run.location)["image_id"])
+    order, done = order_of(other.run), sampled_of(other.run)
     counted = prefix_of(other.run)
     assert counted.image_ids == order[: len(counted.image_ids)] and set(counted.image_ids) <= done
     assert counted.others == len(done) - len(counted.image_ids)
@@ -218,6 +224,12 @@ def test_a_run_is_stopped_from_elsewhere_and_the_same_command_goes_on(job, monke
         stop(run=[outcome.run.location])
     (again,) = sample(**job())
     assert again.sampled == 9 and again.run.finished()
+
+
+def test_who_heeds_no_stop_is_not_said_to_end_by_it(job):
+    (outcome,) = sample(**job(limit=3))
+    with Ownership(outcome.run.store), pytest.raises(UserError, match="is not sampled now: process .* Ctrl-C"):
+        stop(run=[outcome.run.location])  # as `raycsr attack` or `merge` holds it
 
 
 def test_a_note_to_stop_is_for_one_owner(store):

@@ -116,7 +116,7 @@ def _begin(job: Job, run: Run, found: Probe, hold: contextlib.ExitStack) -> _Beg
     asked, pool = job.asked, job.asked.pool
     if asked.sampling.batch_size is None:
         found = replace(found, batch_size=run.manifest()["batch_size"])  # votes are bit-equal at equal batches only
-    owner = hold.enter_context(Ownership(run.store))
+    owner = hold.enter_context(Ownership(run.store, heeds_stop=True))
     same = functools.partial(replaced, job.source, job.base_classifier.preprocessing)
     remaining = Remaining(run, job.statements, asked.sampling.max_samples)
     images = run.add_images(job.listing.images, same, remaining.sampled_pixels)
