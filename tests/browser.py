@@ -59,6 +59,35 @@ _FAULTS = """() => {
     const contrast = (Math.max(back, text) + .05) / (Math.min(back, text) + .05);
     if (contrast < 4.5) faults.push(`contrast ${contrast.toFixed(1)}: ${element.textContent.slice(0, 40)}`);
   }
+  // charts, whose letters are shapes: each as if it stood alone
+  for (const image of document.querySelectorAll('img')) {
+    if (!image.currentSrc.startsWith('data:image/svg') || !image.checkVisibility()) continue;
+    const host = document.body.appendChild(document.createElement('div')), within = host.attachShadow({mode: 'open'});
+    host.style = `position: absolute; left: 0; top: 0; width: ${image.getBoundingClientRect().width}px`;
+    const bytes = Uint8Array.from(atob(image.currentSrc.split(',')[1]), one => one.charCodeAt(0));
+    within.innerHTML = new TextDecoder().decode(bytes).replace(/^[^]*?<svg/, '<svg style="width: 100%; height: auto"');
+    const frame = within.querySelector('svg').getBoundingClientRect(), texts = [];
+    const cells = [...within.querySelectorAll('image')].map(one => one.getBoundingClientRect());
+    const over = (a, b) => Math.min(Math.min(a.right, b.right) - Math.max(a.left, b.left),
+      Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
+    for (const written of within.querySelectorAll('g[id^=text_]')) {
+      const comment = [...written.childNodes].find(one => one.nodeType == 8), at = written.getBoundingClientRect();
+      const text = 'chart: ' + (comment ? comment.data.trim() : '?').slice(0, 40), letters = written.querySelector('g');
+      if (!letters || at.width * at.height == 0) continue;
+      const beyond = [frame.left - at.left, at.right - frame.right, frame.top - at.top, at.bottom - frame.bottom];
+      if (Math.max(...beyond) > 1) faults.push('cut: ' + text);
+      const turned = /rotate[(](-?[0-9.]+)[)]/.exec(letters.getAttribute('transform'));
+      if (!turned || Math.abs(turned[1]) % 90 == 0) texts.push([at, text]);
+      if (cells.some(cell => over(cell, at) > 0)) continue;  // numbers on cells
+      const back = luminance(getComputedStyle(document.body).backgroundColor);
+      const ink = luminance(getComputedStyle(letters).fill);
+      const contrast = (Math.max(back, ink) + .05) / (Math.min(back, ink) + .05);
+      if (contrast < 4.5) faults.push(`contrast ${contrast.toFixed(1)}: ${text}`);
+    }
+    for (let i = 0; i < texts.length; i++) for (let j = i + 1; j < texts.length; j++)
+      if (over(texts[i][0], texts[j][0]) > 1.5) faults.push(`over each other: ${texts[i][1]} | ${texts[j][1]}`);
+    host.remove();
+  }
   return faults;
 }"""
 
@@ -78,8 +107,8 @@ def faults(page: Path, *, width: int, dark: bool, unfolded: bool = True, picture
 
 async def _faults(page: Path, width: int, dark: bool, unfolded: bool, picture: Path | None) -> list[str]:
     profile = tempfile.mkdtemp()
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
-    command += ["--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"]
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--user-data-dir={profile}", "--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     try:
         assert process.stderr is not None

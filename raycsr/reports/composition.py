@@ -43,6 +43,7 @@ from raycsr.reports.sureness import EXPLAINED as SURENESS
 from raycsr.reports.sureness import plot_sureness
 from raycsr.reports.tables import equal_accuracy_table, front_table, ranking_table, summary_table, without
 
+_UNFOLDED = 16  # rows of all numbers up to which they are shown unasked
 _IMAGES = 12  # of the costliest
 _NOISY = 4  # of which so many stand beside a noisy copy
 _SHOWN = 2  # images beside pictures near them, and worst pictures of a set
@@ -66,7 +67,7 @@ def compose(found: Findings, *, pictures: bool = False) -> Document:
             Section("In short", headlines(looked_at, found.points, found.radius)),
             Section("What this stands on", [stands_on(found.sets)]),
             Section("How to read this", [Notes(notes_on(found)), Details(_glossary)]),
-            Section("All numbers", [summary_table(found.table)]),
+            Section("All numbers", [summary_table(found.table)], folded=len(found.table) > _UNFOLDED),
             Details(partial(_sureness, found)),
             Details(partial(_a_radius, found, pictures)),
             *(

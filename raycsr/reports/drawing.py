@@ -25,6 +25,7 @@ NARROW = 4.2  # inches, of a picture whose panels stand one below the other
 ON_LIGHT, ON_DARK = "#010101", "#fefefe"  # of numbers on cells, which are no darker in the dark
 _DARK_TEXT, _DARK_BACK = (0xE4, 0xE6, 0xEA), (0x16, 0x18, 0x1C)  # of a page, as in `raycsr.reports.html`
 _GREY = re.compile(r"(fill|stroke): #(?!010101|fefefe)([0-9a-f]{2})\2\2\b")
+_HATCHED = re.compile(r'<rect [^>]*fill="#([0-9a-f]{2})\1\1"')  # what is behind a hatch
 _LABELS_WIDTH = 120  # characters of a legend side by side
 _NARROW_WIDTH = 44  # characters of a line of a narrow picture
 
@@ -55,8 +56,15 @@ def _in_the_dark(svg: str) -> str:
     """A stylesheet by which the greys of an SVG are mirrored in the dark, white to a page's ground; hues stay."""
     greys = {(of, level) for of, level in _GREY.findall(svg)}
     rules = [f'[style*="{of}: #{level * 3}"] {{ {of}: {_mirrored(level)} !important; }}' for of, level in sorted(greys)]
+    grounds = [f'[fill="#{level * 3}"] {{ fill: {_mirrored(level)}; }}' for level in sorted(set(_HATCHED.findall(svg)))]
     # what is black has no fill written to it
-    return "@media (prefers-color-scheme: dark) { svg { fill: " + _mirrored("00") + "; } " + " ".join(rules) + " }"
+    return (
+        "@media (prefers-color-scheme: dark) { svg { fill: "
+        + _mirrored("00")
+        + "; } "
+        + " ".join(rules + grounds)
+        + " }"
+    )
 
 
 def _mirrored(level: str) -> str:

@@ -200,22 +200,21 @@ details > summary { cursor: pointer; margin: 1rem 0; }
 details > summary > * { display: inline; border: 0; }
 details > section { scroll-margin-top: 4rem; }
 @media print { details::details-content { content-visibility: visible; height: auto; } }
-.wide { overflow: auto; max-width: 100%; max-height: 75vh; margin: 1rem 0; }
+.wide { overflow: auto; max-width: 100%; margin: 1rem 0; }
+@media (min-width: 74rem) { .wide:not(.over) { overflow: visible; } }
 .over::before { content: "\\21c4  scroll this table sideways"; }
 @media (max-width: 50rem) { .narrow::before { content: "\\21c4  scroll this table sideways"; } }
 .wide::before { position: sticky; left: 0; color: var(--quiet); font-size: .8rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; background: var(--shade); position: sticky; top: 0; }
-.facts { max-height: none; }
 .facts td { white-space: normal; overflow-wrap: anywhere; min-width: 6.5rem; }
 .facts td + td { min-width: 11rem; }
 .number { text-align: right; }
 tbody tr:hover { background: var(--shade); }
 .picture { margin: 1rem 0; }
-.picture img { display: block; width: 100%; max-width: 70rem; height: auto; margin: 0 auto; }
-@media (max-width: 50rem) { .picture img { max-width: 30rem; } }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: 1rem; }
+.picture img { display: block; max-width: 100%; height: auto; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: 1rem; margin: 1rem 0; }
 figure { margin: 0; }
 figure img { width: 100%; image-rendering: pixelated; border-radius: .3rem; }
 figcaption { font-size: .8rem; color: var(--quiet); }

@@ -10,11 +10,13 @@ import browser
 import numpy as np
 import pytest
 from handmade import NEVER_B, NO_B, PLAIN, write_photographs, write_run
+from matplotlib.figure import Figure
 from PIL import Image
 
 from raycsr import CostMatrix
 from raycsr.reports.certified import load_certified, pairwise_tables
 from raycsr.reports.composition import _counted
+from raycsr.reports.drawing import Form, rendered
 from raycsr.verbs.report import report
 
 EVIL = '<img src="http://evil.example/x.png">'
@@ -93,6 +95,12 @@ def test_each_cost_matrix_has_its_section_with_everything(page, tmp_path):
     assert noisy.shape == (8, 8, 3) and noisy.std() > 40  # sigma .5
     assert costliest.shape == (8, 8, 3) and costliest.max() == 40  # a/1.png, which is taken for a b
     assert "<b>a/1.png</b><br>a → b<br>cost 1<br>not certified<br>answered b" in section(pair, SECTIONS[5])
+
+
+def test_all_numbers_are_folded_where_they_are_many(page, tmp_path):
+    few = page(write_run(tmp_path, "m.pt", {"argmax": PLAIN}).location)
+    many = page(write_run(tmp_path, "n.pt", {"argmax": PLAIN}).location, radii=[i / 20 for i in range(20)])
+    assert ["<summary><h2>All numbers</h2>" in text for text in (few, many)] == [False, True]
 
 
 def test_a_ranking_says_what_is_told_apart_from_the_first(page, tmp_path):
@@ -201,10 +209,33 @@ def test_no_text_is_cut_or_over_another_or_faint(page, tmp_path):
             assert browser.faults(tmp_path / "out" / "report.html", width=width, dark=dark) == [], (width, dark)
 
 
+def chart(texts, **look):
+    """A picture of a page with texts at places of a figure (0 to 1)."""
+    figure = Figure(figsize=(3, 2))
+    for place, text in texts.items():
+        figure.text(*place, text, **look)
+    return f"<img src='data:image/svg+xml;base64,{base64.b64encode(rendered(figure, Form.WIDE)).decode()}'>"
+
+
+@pytest.mark.skipif(browser.MISSING, reason="no chromium")
+def test_charts_are_dark_where_the_page_is(tmp_path):
+    """The very pixels: a browser shows a picture by its own stylesheet."""
+    style = "<meta name='color-scheme' content='light dark'><style>body { margin: 0 }</style>"
+    page, grounds = f"<!doctype html>{style}{chart({(0.5, 0.5): 'a name'})}", []
+    (tmp_path / "page.html").write_text(page)
+    for dark in (False, True):
+        browser.faults(tmp_path / "page.html", width=390, dark=dark, picture=tmp_path / "shot.png")
+        grounds.append(Image.open(tmp_path / "shot.png").convert("RGB").getpixel((5, 5)))
+    assert grounds == [(255, 255, 255), (0x16, 0x18, 0x1C)]
+
+
 @pytest.mark.skipif(browser.MISSING, reason="no chromium")
 @pytest.mark.parametrize(
     ("body", "fault"),
     [
+        (chart({(0.5, 0.5): "above", (0.52, 0.5): "below"}), "over each other: chart: above | chart: below"),
+        (chart({(0.9, 0.5): "too long for it"}), "cut: chart: too long"),
+        (chart({(0.1, 0.5): "faint"}, color="0.7"), "contrast 2.1: chart: faint"),
         ("<p style='white-space: nowrap; overflow: hidden'>" + "long " * 99 + "</p>", "cut: long"),
         ("<div class='wide' style='overflow: auto; white-space: nowrap'>" + "long " * 99 + "</div>", "without a hint"),
         ("<p>below</p><p style='margin-top: -2.5rem'>above</p>", "over each other: below | above"),
