@@ -147,8 +147,9 @@ def _draw_bars(axis: Axes, recalls: Mapping[str, pd.DataFrame], looks: Mapping[s
         around = np.array([of["recall"] - of["recall_low"], of["recall_high"] - of["recall"]]).clip(min=0)
         error = {"elinewidth": 1, "ecolor": "0.15"}
         colour, hatch = looks[label].colour, looks[label].hatch
-        # pale, so that intervals are seen on them and beside, on white and in the dark
-        bars: dict[str, Any] = {"facecolor": (colour, 0.4), "edgecolor": colour, "hatch": hatch, "linewidth": 1}
+        # pale or hatched, so that intervals are seen on them and beside, on white and in the dark; an SVG has no both
+        face = "none" if hatch else (colour, 0.4)
+        bars: dict[str, Any] = {"facecolor": face, "edgecolor": colour, "hatch": hatch, "linewidth": 1}
         axis.bar(places, of["recall"], width * 0.92, yerr=around, label=label, error_kw=error, **bars)
 
 

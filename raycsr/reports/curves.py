@@ -175,7 +175,8 @@ def _draw_front(axis: Axes, rules: pd.DataFrame, look: Look, looks: Looks) -> No
         elinewidth=0.7,
         alpha=0.35,
     )
-    name = {} if looks.coloured == "rule" else {"label": str(rules["run"].iloc[0])}
+    known = looks.keys if looks.coloured == "rule" else ()
+    name = {} if known else {"label": str(rules["run"].iloc[0])}
     axis.plot(rules["accuracy"], rules[metric], linestyle="", markersize=4, alpha=0.4, **look.point)
     step: dict[str, Any] = {"markersize": 5, "linewidth": 1.4, "drawstyle": "steps-pre", **name}
     axis.plot(on_front["accuracy"], on_front[metric], **step, **look.point)
@@ -183,8 +184,8 @@ def _draw_front(axis: Axes, rules: pd.DataFrame, look: Look, looks: Looks) -> No
     for _, row in rules.iterrows():
         if row["collapsed"] != "":
             axis.annotate(MARK, (row["accuracy"], row[metric]), (5, 3), textcoords="offset points")
-        of_rule = looks.of(rule=row["rule"])
-        if looks.coloured == "rule" and of_rule.marker:  # one that other charts draw, too
+        if (row["run"], row["costs"], row["rule"]) in known:  # other charts draw it, too
+            of_rule = looks.of(rule=row["rule"])
             outlined = _OUTLINED if row["rule_id"] == "argmax" else {"markersize": 7, "zorder": 3}
             axis.plot(row["accuracy"], row[metric], linestyle="", label=row["rule"], **of_rule.point, **outlined)
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import STEP_LOOKUP_MAP
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 MOST = 4  # lines of a panel that are named so
@@ -88,13 +89,14 @@ def _arranged(panel: Axes, scale: float) -> list[tuple[_Named, _Place]] | None:
     frame = panel.get_window_extent().padded(-2 * scale)
     inside = np.array([frame.x0, frame.y0, frame.x1, frame.y1]) / scale
     drawn = {line: _drawn(line, scale, inside) for line in panel.lines}
+    written = [_written(text, scale) for text in panel.texts]
     named = [_Named(_broken(str(line.get_label())), line, drawn[line]) for line in _labelled(panel)]
     if any(not len(one.drawn.way) for one in named):
         return None
-    candidates = [
-        _places(one, _size(panel, one.text, scale), [of for line, of in drawn.items() if line is not one.line], inside)
-        for one in named
-    ]
+    candidates = []
+    for one in named:
+        others = [of for line, of in drawn.items() if line is not one.line]
+        candidates.append(_places(one, _size(panel, one.text, scale), others + written, inside))
     fewest = sorted(range(len(named)), key=lambda i: len(candidates[i]))
     for order in itertools.permutations(fewest):
         taken: list[tuple[int, _Place]] = []
@@ -124,6 +126,13 @@ def _drawn(line: Line2D, scale: float, inside: Points) -> _Drawn:
     points = points[((points >= inside[:2] - 4) & (points <= inside[2:] + 4)).all(axis=1)]
     around = [points + radius * np.array([np.cos(angle), np.sin(angle)]) for angle in np.arange(8) * np.pi / 4]
     return _Drawn(points, np.concatenate(around) if radius else points, radius)
+
+
+def _written(text: Text, scale: float) -> _Drawn:
+    """What a text takes that is there already, such as a mark."""
+    extent = text.get_window_extent()
+    across, up = (np.linspace(low, high, 5) / scale for low, high in (extent.intervalx, extent.intervaly))
+    return _Drawn(np.empty((0, 2)), np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2), 0.0)
 
 
 def _broken(label: str) -> str:

@@ -52,12 +52,13 @@ class Looks:
 
     Attributes:
         coloured: What has colours: "run", "rule" or "costs".
+        keys: Run, costs and rule of all that is drawn.
     """
 
     def __init__(self, keys: Iterable[Key]) -> None:
         """Gives looks to what is drawn: run, costs and rule of each; the first are told apart best."""
-        known = list(keys)
-        runs, costs, rules = (tuple(dict.fromkeys(key[i] for key in known)) for i in range(3))
+        self.keys = tuple(keys)
+        runs, costs, rules = (tuple(dict.fromkeys(key[i] for key in self.keys)) for i in range(3))
         of = {"run": runs, "rule": rules, "costs": costs}
         several = [name for name, values in of.items() if len(values) > 1] or ["run"]
         self.coloured, self._colours = several[0], of[several[0]]

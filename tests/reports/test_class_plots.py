@@ -1,10 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba
 
 from raycsr import CostMatrix
 from raycsr.reports import class_plots as pictures
 from raycsr.reports.class_plots import captions, plot_images, plot_pairwise, plot_recalls
+from raycsr.reports.looks import COLOURS, Looks
 
 PNG = b"\x89PNG"
 
@@ -75,6 +77,17 @@ def test_recalls_are_bars_side_by_side_of_the_classes_that_have_images(figures):
     assert [round(bar.get_height(), 3) for bar in axis.patches] == [0.9, 0.5, 0.7, 0.8]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b"]
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["argmax", "offset"]
+
+
+def test_recalls_of_two_rules_of_one_run_are_told_apart_by_hatches(figures):
+    """One colour, for it is one run; and a hatch lies on no ground, which an SVG would draw over it."""
+    looks = Looks([("run", "costs", "argmax"), ("run", "costs", "offset"), ("other", "costs", "argmax")])
+    of = {rule: looks.of_key(("run", "costs", rule)) for rule in ("argmax", "offset")}
+    plot_recalls({"argmax": recalls([0.9]), "offset": recalls([0.7])}, looks=of)
+    plain, hatched = figures[0].axes[0].patches
+    assert plain.get_edgecolor() == hatched.get_edgecolor() == to_rgba(COLOURS[0])
+    assert (plain.get_hatch(), plain.get_facecolor()[3]) == ("", 0.4)
+    assert (hatched.get_hatch(), hatched.get_facecolor()[3]) == ("////", 0)
 
 
 def test_recalls_of_many_classes_are_ordered_by_the_first(figures):

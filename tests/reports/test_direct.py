@@ -56,6 +56,14 @@ def test_names_lie_over_nothing_and_within_the_frame(lines):
     assert not any(one.overlaps(other) for one, other in itertools.combinations(written.values(), 2))
 
 
+def test_names_leave_room_for_what_is_written_already():
+    figure, axis = panel(one=0.5 + 0 * AT)
+    marks = [axis.annotate("†", (x, 0.5), (0, 4), textcoords="offset points") for x in np.linspace(0, 1, 15)]
+    assert label_lines(figure, [[axis]])
+    (name,) = (text for text in axis.texts if text not in marks)
+    assert not any(name.get_window_extent().overlaps(mark.get_window_extent()) for mark in marks)
+
+
 def test_five_lines_and_lines_that_are_one_have_a_legend():
     figure, axis = panel(**{f"{i}": 0.1 + 0.2 * i * (1 - AT) for i in range(5)})
     assert not label_lines(figure, [[axis]]) and not axis.texts
