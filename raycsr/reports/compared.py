@@ -17,7 +17,7 @@ from raycsr.errors import UserError, first_of
 from raycsr.reports.certified import Certified, default_radii, load_certified
 from raycsr.reports.document import Column, Document, Notes, Paragraph, Picture, Section, Table
 from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, rendered
-from raycsr.reports.notes import seen_images_in_words
+from raycsr.reports.notes import images_in_words
 from raycsr.reports.stand import stands_on
 from raycsr.reports.tables import p_in_words
 from raycsr.results.locations import resolve_run
@@ -239,7 +239,7 @@ def _notes(of: Compared) -> list[str]:
         notes.append(f"Radii are measured at {sizes}: the same radius is not the same perturbation.")
     if of.a.method != of.b.method:
         notes.append(f"A is certified by {of.a.method}, B by {of.b.method}: the difference is theirs, too.")
-    return notes + _other_files(of) + seen_images_in_words([of.a, of.b])
+    return notes + _other_files(of) + images_in_words([of.a, of.b])
 
 
 def _other_files(of: Compared) -> list[str]:

@@ -83,8 +83,7 @@ def notes_on(found: Findings) -> list[str]:
             f"The images of {run} come in {groups:,} groups (such as one a patient), which are not independent within: "
             "its intervals are over groups, not over images."
         )
-    notes += [f"{run}: {counted}." for run, counted in {one.run: one.counted for one in sets}.items() if counted]
-    notes += seen_images_in_words(sets)
+    notes += images_in_words(sets)
     errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)
     if errors:
         notes.append(f"{errors} rows have an error: they count as failing.")
@@ -96,10 +95,11 @@ def notes_on(found: Findings) -> list[str]:
     return notes
 
 
-def seen_images_in_words(sets: Sequence[Certified]) -> list[str]:
-    """Which runs stand on images that their models were trained on, or their rules tuned on."""
+def images_in_words(sets: Sequence[Certified]) -> list[str]:
+    """Which runs stand on some of their images alone, or on such that models were trained on, or rules tuned on."""
+    notes = [f"{run}: {counted}." for run, counted in {one.run: one.counted for one in sets}.items() if counted]
     rules: dict[str, list[str]] = {}
     for one in sets:
         rules.setdefault(one.run, []).append(one.decision)
     runs = {one.run: one.origin for one in sets if one.origin is not None}
-    return [f"{label}: {line}." for label, run in runs.items() for line in seen_images_of(run, rules[label])]
+    return notes + [f"{label}: {line}." for label, run in runs.items() for line in seen_images_of(run, rules[label])]

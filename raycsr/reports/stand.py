@@ -72,7 +72,8 @@ def _images(sets: Sequence[Certified]) -> str:
     """How many are certified, under each rule and costs, of those listed; a table lists none but its own."""
     if sets[0].origin is None:
         return f"{len(sets[0].certificates):,}"
-    listed = len(sets[0].certificates) + sets[0].missing
+    counted = sets[0].counted
+    listed = len(sets[0].certificates) + sets[0].missing if counted is None else counted.num_images
     done = sorted({len(one.certificates) for one in sets})
     return f"{' to '.join(f'{count:,}' for count in (done[0], *done[1:][-1:]))} of {listed:,} listed"
 

@@ -16,10 +16,12 @@ from raycsr.results.owners import Ownership, reason_to_stop
 from raycsr.results.prefix import in_random_order, prefix_of
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.verbs import ls as listing
+from raycsr.verbs.compare import compare
 from raycsr.verbs.cp import cp
 from raycsr.verbs.evaluate import evaluate
 from raycsr.verbs.merge import merge
 from raycsr.verbs.report import report
+from raycsr.verbs.rm import rm
 from raycsr.verbs.sample import sample
 from raycsr.verbs.stop import stop
 
@@ -119,10 +121,11 @@ def test_on_actors_blocks_that_are_not_begun_are_neither_read_nor_sampled(cluste
 
 
 def test_what_is_done_behind_an_image_that_is_not_is_left_out_of_reports(job, capsys):
-    options = job(costs=["uniform"], limit=12)
+    options = job(costs=["uniform"], limit=12, rules=["offset:1*seed:3"])
     (outcome,) = sample(**options)
     run, order = outcome.run, order_of(outcome.run)
-    images_of = {part: run.read_votes([part], ["image_id"], list)[part][0].to_pylist() for part in run.vote_parts()}
+    parts = run.read_votes(run.vote_parts(), ["image_id"], lambda table: table)
+    images_of = {part: set(rows["image_id"].to_pylist()) for part, rows in parts.items()}
     part, lost = max(images_of.items(), key=lambda one: min(map(order.index, one[1])))  # none of them is the first
     run.store.remove(f"votes/{part}")
     run.store.write("budget.json", json.dumps({"budget": "2 h", "rules": ["argmax"], "going_on": []}).encode())
@@ -132,6 +135,10 @@ def test_what_is_done_behind_an_image_that_is_not_is_left_out_of_reports(job, ca
     report(run=[run.location], radii=[0.1])
     said = " ".join(capsys.readouterr().out.split())
     assert f"the first {first} of 12 images" in said and "INCOMPLETE" not in said
+    assert f"images {first} of 12 listed" in said
+    compare(run=[run.location], rules=["argmax", "offset:1*seed:3"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count(f"the first {first} of 12 images") == 1 and f"the {first} images that both have" in said
     for read in (collect_certificates, load_certificates, load_votes):
         with pytest.warns(UserWarning, match=f"the first {first} of 12"):
             assert set(read(run.location)["image_id"]) == set(order[:first])
@@ -154,6 +161,13 @@ def test_an_image_that_cannot_be_read_is_done_as_errored(job, photographs):
     outcome.run.store.remove(f"votes/{part}")
     (again,) = sample(**job(**photographs, budget="1e6 passes"))
     assert again.run.finished() and list(again.errors) == ["dog/1.png"]
+
+
+def test_a_run_that_a_budget_ended_is_deleted_at_once(job):
+    (outcome,) = sample(**job(), budget="1 passes")
+    assert outcome.run.store.names("owners") == ["0001.json", "0001.stop"]
+    rm(run=[outcome.run.location], yes=True)
+    assert not outcome.run.store.names("")
 
 
 def test_runs_of_several_sigmas_share_a_budget(job):
