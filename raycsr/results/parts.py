@@ -41,16 +41,19 @@ class Parts:
         self.store.write(name, data)
         return digest(data)
 
-    def read(self, columns: list[str], rules: Sequence[str] = ()) -> pa.Table:
+    def read(self, columns: list[str], rules: Sequence[str] = (), known: dict[str, pa.Table] | None = None) -> pa.Table:
         """Rows of all parts in the order of their names; warns of a part that cannot be read.
 
         Args:
             columns: Columns of the schema to read, and `part`, the part's name.
             rules: Ids of the decision rules whose rows are wanted; by default all.
+            known: Parts by their names as this read them before, with the same columns and rules; it adds the others.
         """
+        known, names = {} if known is None else known, self.names()
+        known |= self.each([name for name in names if name not in known], columns, rules)
         schema = self.schema.append(pa.field("part", pa.string()))
         empty = pa.schema([schema.field(column) for column in columns]).empty_table()
-        return pa.concat_tables([empty, *self.each(self.names(), columns, rules).values()])
+        return pa.concat_tables([empty, *(known[name] for name in names if name in known)])
 
     def each(
         self,

@@ -13,8 +13,9 @@ from raycsr.certification.answers import ARGMAX, Answer, parse_answers
 from raycsr.costs import CostMatrix
 from raycsr.errors import DamagedFile, UserError, nearest
 from raycsr.results.certificate_sets import CertificateSet, certificate_set, certificate_sets
+from raycsr.results.counts import ImageCounts
 from raycsr.results.listing import Relisted, pixels_in, refuse_changed
-from raycsr.results.merging import deduplicated, missing_images, whole
+from raycsr.results.merging import deduplicated, missing_images
 from raycsr.results.notes import is_count, is_texts, read_manifest, read_note, read_rule
 from raycsr.results.parts import Parts
 from raycsr.results.schema import VOTES, refuse_other_schemas
@@ -37,22 +38,6 @@ class RunRule(NamedTuple):
     id: str
     kind: str
     spec: str
-
-
-class ImageCounts(NamedTuple):
-    """How far a run is: each listed image is done, missing or errored.
-
-    Attributes:
-        images: Number of listed images.
-        done: Number of images that have votes under every rule.
-        missing: Number of images that lack a row of some rule, which `raycsr sample` draws.
-        errored: Number of images that lack no row, but have an error instead of votes under some rule.
-    """
-
-    images: int
-    done: int
-    missing: int
-    errored: int
 
 
 class Run:
@@ -246,8 +231,12 @@ class Run:
         """The kinds of device that counted the committed votes."""
         return sorted({*self._votes.read(["device"])["device"].to_pylist()} - {None, ""})
 
-    def progress(self) -> ImageCounts:
-        """How far the run is: by its note where it is finished and its parts are those of then, else by all rows."""
+    def progress(self, known: dict[str, pa.Table] | None = None) -> ImageCounts:
+        """How far the run is: by its note where it is finished and its parts are those of then, else by all rows.
+
+        Args:
+            known: What this read of the run's parts before, which it reads no more, and adds to; parts never change.
+        """
         images = self.num_images()
         if (note := self._noted_now(images)) is not None:
             errored = min(note.get("num_errors", 0), images)
@@ -255,10 +244,7 @@ class Run:
         if not images:
             return ImageCounts(0, 0, 0, 0)
         listing, rules = self.images(), self.rules()
-        committed = whole(self._votes.read(_STANDING))
-        missing = len(missing_images(listing, committed, rules))
-        without_votes = len(missing_images(listing, committed.filter(committed["error"].is_null()), rules))
-        return ImageCounts(images, images - without_votes, missing, without_votes - missing)
+        return ImageCounts.of(listing, self._votes.read(_STANDING, known=known), rules)
 
     def votes(self, *rules: str) -> pa.Table:
         """All votes, each (image_id, rule) once, of some rules, by their ids, or of all.

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pandas as pd
+import pyarrow as pa
 
 from raycsr.catalogue import KINDS
 from raycsr.errors import UserError, printable, similar
@@ -12,9 +13,9 @@ from raycsr.reports.document import Column, Table
 from raycsr.reports.text import as_text
 from raycsr.results import Run, find_experiments, list_runs
 from raycsr.results.collect import check_sweep
+from raycsr.results.counts import ImageCounts
 from raycsr.results.locations import or_warn
 from raycsr.results.predictions import PredictionSet, find_predictions
-from raycsr.results.runs import ImageCounts
 from raycsr.results.state import RunState
 from raycsr.store import Store
 
@@ -54,22 +55,24 @@ def ls(results: str, *, watch: bool = False) -> pd.DataFrame:
     """
     if results in KINDS:
         return _names(results)
-    runs = _listed(results)
+    known: dict[str, dict[str, pa.Table]] = {}
+    runs = _listed(results, known)
     while watch and (runs["state"] == "running").any():
         time.sleep(WATCH_SECONDS)
         print(_CLEAR if sys.stdout.isatty() else "", flush=True)
-        runs = _listed(results)
+        runs = _listed(results, known)
     return runs
 
 
-def _listed(results: str) -> pd.DataFrame:
-    """Prints what is there now."""
+def _listed(results: str, known: dict[str, dict[str, pa.Table]]) -> pd.DataFrame:
+    """Prints what is there now; `known` keeps what was read of each run, for the next look."""
     store = Store(results)
     if not store.names("") and not os.path.isdir(store.location):
         kinds = "".join(f", or {kind} to list those that there are" for kind in similar(results.casefold(), KINDS)[:1])
         raise UserError(f"there is nothing at {store.location!r}; give the --results of a command that has run{kinds}")
     runs = list_runs(results)
-    progress = [_progress(*row) for row in zip(runs["location"], runs["state"], strict=True)]
+    each = zip(runs["location"], runs["state"], strict=True)
+    progress = [_progress(location, state, known.setdefault(location, {})) for location, state in each]
     runs = runs[[one is not None for one in progress]].reset_index(drop=True)
     counts = pd.DataFrame([one for one in progress if one is not None], columns=ImageCounts._fields)
     runs[["done", "missing", "errored"]] = counts[["done", "missing", "errored"]]
@@ -96,11 +99,11 @@ def _names(kind: str) -> pd.DataFrame:
     return pd.DataFrame({"name": list(known), "about": list(known.values())})
 
 
-def _progress(location: str, state: str) -> ImageCounts | None:
+def _progress(location: str, state: str, known: dict[str, pa.Table]) -> ImageCounts | None:
     """How far a run is; None where it is damaged, of which a warning says more."""
     if state.startswith("schema_version"):
         return ImageCounts(0, 0, 0, 0)
-    return or_warn(Run(Store(location)).progress)
+    return or_warn(lambda: Run(Store(location)).progress(known))
 
 
 def _table(runs: pd.DataFrame) -> str:

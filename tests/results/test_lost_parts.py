@@ -17,7 +17,7 @@ from raycsr.costs import CostMatrix
 from raycsr.distributed.sampling.remaining import Remaining
 from raycsr.reports import load_certified
 from raycsr.results import SCHEMA_VERSION, Run
-from raycsr.results.runs import ImageCounts
+from raycsr.results.counts import ImageCounts
 from raycsr.store import Store
 from raycsr.verbs.ls import ls
 from raycsr.verbs.report import report

@@ -31,7 +31,7 @@ from raycsr.results import (
     resolve_run,
     votes_table,
 )
-from raycsr.results.runs import ImageCounts
+from raycsr.results.counts import ImageCounts
 from raycsr.store import Store
 
 COUNTS0 = np.array([[9, 1, 0], [0, 10, 0], [2, 3, 5]])

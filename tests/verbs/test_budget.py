@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pandas as pd
@@ -15,6 +16,7 @@ from raycsr.results import Run
 from raycsr.results.owners import Ownership, reason_to_stop
 from raycsr.results.prefix import in_random_order, prefix_of
 from raycsr.smoothing.options import SamplingOptions
+from raycsr.store import Store
 from raycsr.verbs import ls as listing
 from raycsr.verbs.compare import compare
 from raycsr.verbs.cp import cp
@@ -256,9 +258,12 @@ def test_a_note_to_stop_is_for_one_owner(store):
         assert owner.number == 2 and reason_to_stop(store, owner.number) is None
 
 
-def test_ls_watches_until_nothing_runs(job, tmp_path, monkeypatch, capsys):
+def test_ls_watches_until_nothing_runs_and_reads_each_part_once(job, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(listing, "WATCH_SECONDS", 0.2)
     (outcome,) = sample(**job(limit=3))
+    outcome.run.store.remove("finished.json")
+    read, reads = Store.read, Counter()
+    monkeypatch.setattr(Store, "read", lambda store, name="", *more: reads.update([name]) or read(store, name, *more))
     holding = Ownership(outcome.run.store)
     with holding:
         watching = threading.Thread(target=listing.ls, args=(str(tmp_path / "results"),), kwargs={"watch": True})
@@ -267,3 +272,4 @@ def test_ls_watches_until_nothing_runs(job, tmp_path, monkeypatch, capsys):
         assert watching.is_alive()
     watching.join(20)
     assert not watching.is_alive() and capsys.readouterr().out.count("name a run as") >= 2
+    assert {reads[part] for part in outcome.run.vote_parts()} == {1}
