@@ -22,6 +22,7 @@ from jsonargparse import ArgumentParser
 from raycsr.credentials import without_credentials
 from raycsr.errors import MOST_MISTAKES, ClusterLostError, UserError, mistakes_in, nearest, printable
 from raycsr.options import arguments_of, hints_of, read_words
+from raycsr.options.annotations import wanted
 from raycsr.options.help import brief_help, full_help, group_help, options_of, positionals
 from raycsr.signals import handle_stops, ignore_stops, status, was_terminated
 from raycsr.verbs import VALIDATED, VERBS, Verb, function_of
@@ -55,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     handle_stops()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {without_credentials(str(message))}\n"
     try:
-        return _report_errors(command(verb, rest)())
+        ended = _report_errors(command(verb, rest)())
+        sys.stdout.flush()
+        return ended
     except UserError as error:
         lines = [f"raycsr {verb}: {one}" for one in mistakes_in(error)[:MOST_MISTAKES]]
         lines += [f"raycsr {verb}: there may be more mistakes"] if len(lines) == MOST_MISTAKES else []
@@ -70,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return _stopped(verb, signal.SIGTERM)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and not _is_read():
+            return status(signal.SIGPIPE)
         reason = str(error).strip().splitlines() or [""]
         last = f"raycsr {verb}: failed by {type(error).__name__}: {reason[-1]}"
         print(without_credentials(f"{traceback.format_exc()}{last}"), file=sys.stderr)
@@ -101,6 +106,16 @@ def _stopped(verb: str, number: signal.Signals) -> int:
     )
     atexit.register(leave, status(number))
     return status(number)
+
+
+def _is_read() -> bool:
+    """Whether anybody reads what is printed: in `raycsr ls models | head` nobody does any more, which is no failure."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
+        return False
+    return True
 
 
 def leave(status: int) -> None:
@@ -155,6 +170,9 @@ def arguments(name: str, function: Callable, words: Sequence[str], *groups: type
         made = options.instantiate(parsed)
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         options.error(str(error))
+    for one in options_of(function, *groups):
+        if one.required and vars(made).get(one.name) == []:
+            raise UserError(f"{one.name} is an empty list; give {wanted(one.hint)}")
     return {key: value for key, value in vars(made).items() if key != "config"}
 
 

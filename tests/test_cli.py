@@ -197,6 +197,29 @@ def test_bash_completes(typed, offered, tmp_path, capsys):
     assert done.stdout.split() == offered.split(), done.stderr
 
 
+def test_whoever_reads_no_further_is_no_failure(monkeypatch, capsys):
+    reading, writing = os.pipe()
+    os.close(reading)  # as `raycsr configs | head` does
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main(["configs"]) == 128 + signal.SIGPIPE
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["certify", "--run", "r", "--costs", "[]"], "costs"),
+        (["report", "--run", "[]", "--radii", "1"], "run"),
+        (["stop", "--run", "[]"], "run"),
+        (["rm", "--run", "[]", "--yes", "true"], "run"),
+    ],
+)
+def test_an_empty_list_of_what_is_required_is_refused(words, name, capsys):
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, "") and f"{name} is an empty list; give a list" in err and err.count("\n") == 1
+
+
 def test_completion_without_its_package_names_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     status, _, err = run(capsys, "completion", "bash")

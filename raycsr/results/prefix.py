@@ -44,7 +44,7 @@ class Prefix:
         behind = f"; {self.others:,} behind them are done and left out, for easy images are done first"
         behind = behind if self.others else ""
         return (
-            f"its budget of {self.budget} ended it: what counts are the first {len(self.image_ids):,} of "
+            f"it has a budget of {self.budget}: what counts so far are the first {len(self.image_ids):,} of "
             f"{self.num_images:,} images, in an order drawn at random, of which each is done{behind}"
         )
 

@@ -134,7 +134,7 @@ class InMemoryBatches:
         if len(images) != len(labels) or not len(images):
             raise UserError(f"{len(images)} images with {len(labels)} labels: give one label an image.")
         self.images = images
-        self.labels = torch.as_tensor(np.asarray(labels, np.int64))
+        self.labels = torch.from_numpy(np.array(labels, np.int64))  # theirs may be shared, and not writable
         self.image_ids = image_ids
         self.subset = torch.arange(len(images)) if subset is None else torch.from_numpy(subset)
         self.batch_size = whole_batch(batch_size, len(self.subset))

@@ -54,6 +54,8 @@ def ls(results: str, *, watch: bool = False) -> pd.DataFrame:
         UserError: where there is nothing.
     """
     if results in KINDS:
+        if watch:
+            raise UserError(f"watch looks at runs, and {results} are names; leave --watch out, or give ./{results}")
         return _names(results)
     known: dict[str, dict[str, pa.Table]] = {}
     runs = _listed(results, known)

@@ -61,7 +61,7 @@ def report(
     Raises:
         UserError: where a run has no certificates, or lacks images and may not; or no run has a rule.
     """
-    costs, radii, rules, answers = listed(costs), listed(radii), listed(rules), listed(answers)
+    radii, costs, rules, answers = listed(radii), *(listed(one) or None for one in (costs, rules, answers))
     if radii is not None and not (radii and all(np.isfinite(radius) and radius >= 0 for radius in radii)):
         raise UserError(f"radii must be non-negative numbers, got {radii}")
     if table_alpha is not None:

@@ -1,5 +1,6 @@
 """Sampling for a budget, and until somebody asks it to stop: what is done, what counts of it, and what goes on."""
 
+import functools
 import json
 import threading
 import time
@@ -223,11 +224,15 @@ def test_halves_that_budgets_ended_are_merged_and_a_copy_keeps_its_note(job, tmp
     assert prefix_of(Run(type(one.run.store)(copy))) == prefix_of(one.run)
 
 
-def test_a_run_is_stopped_from_elsewhere_and_the_same_command_goes_on(job, monkeypatch, capsys):
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_a_run_is_stopped_from_elsewhere_and_the_same_command_goes_on(where, job, request, monkeypatch, capsys):
     write, asked = Run.write_votes, []
+    if where == "s3":
+        job = functools.partial(job, results=f"s3://{request.getfixturevalue('s3').new_bucket()}/results")
 
     def write_and_stop(run, name, votes):
         if not asked:
+            assert listing.ls(run.location)["state"].tolist() == ["running"]
             asked.extend(stop(run=[run.location]))
         return write(run, name, votes)
 

@@ -18,6 +18,7 @@ def test_a_folder_that_is_called_as_what_there_is_of_a_kind(tmp_path, monkeypatc
     run = write_run("costs", images=100, parts=1, rules=("argmax",))
     assert main(["ls", "costs"]) == 0
     assert "seed:cat,dog" in (out := capsys.readouterr().out) and "raycsr ls ./costs" in out
+    assert main(["ls", "costs", "--watch", "true"]) == 2 and "leave --watch out" in capsys.readouterr().err
     assert main(["ls", "./costs"]) == 0
     assert run.run_id in capsys.readouterr().out
 
