@@ -4,14 +4,14 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from raycsr.certification import check_alpha
 from raycsr.certification.answers import Answer
 from raycsr.errors import DamagedFile, UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.checkpoints import load_checkpoint, save_checkpoint
-from raycsr.models.prepare import DTYPES
+from raycsr.models.prepare import Precision
 from raycsr.models.rules import Rule, rule_of_dict
 from raycsr.smoothing.lattice import lattice_table
 from raycsr.smoothing.options import Draws
@@ -162,7 +162,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "n": _is_count,
     "alpha": _is_number,
     "alpha_p": _is_number,
-    "precision": lambda value: value in DTYPES,
+    "precision": lambda value: value in get_args(Precision),
     "compile": lambda value: type(value) is bool,
     "batch_size": _is_count,
     "class_names": _is_names,

@@ -113,7 +113,7 @@ class SmoothedClassifier:
             n=n,
             alpha=alpha,
             alpha_p=alpha_p,
-            precision=resolve_precision("auto" if isinstance(network, BaseClassifier) else "fp32", where),
+            precision=resolve_precision("auto", where, network) if isinstance(network, BaseClassifier) else "fp32",
             class_names=_classes(network)[1],
         )
         self._open(network, deployed, where)
@@ -124,7 +124,7 @@ class SmoothedClassifier:
         self._decides: Predictions | None = None
         if isinstance(network, BaseClassifier):
             self.preprocessing = network.preprocessing
-            precision = resolve_precision(deployed.precision, device)
+            precision = resolve_precision(deployed.precision, device, network)
             prepared: nn.Module = prepare_for_inference(
                 network, precision=precision, device=device, compile=deployed.compile
             )

@@ -150,7 +150,7 @@ def probe_here(base_classifier: BaseClassifier, sampling: SamplingOptions, threa
     torch.set_num_threads(threads)
     try:
         device = worker_device()
-        precision = resolve_precision(sampling.precision, device)
+        precision = resolve_precision(sampling.precision, device, base_classifier)
         prepared = functools.partial(prepare_for_inference, base_classifier, precision=precision, device=device)
         network = prepared()
 

@@ -15,6 +15,7 @@ from raycsr.errors import UserError, similar
 from raycsr.models import cifar_resnet, rrcm, stem_resnet  # noqa: F401  (registers these networks with timm)
 from raycsr.models.denoisers import RESIZING, Denoiser, resized
 from raycsr.models.hub import offline_without_network
+from raycsr.models.int8 import Calibration
 from raycsr.models.rules import Rule
 from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.models.weights import weights_sha256
@@ -38,6 +39,7 @@ class BaseClassifier(nn.Module):
         network: The network, normalised images -> logits.
         network_size: Height and width of the pixels that the network takes.
         preprocessing: How images become the pixels that f takes: those of the first part.
+        calibration: What makes the network another one, in int8, when it is prepared for inference; mostly None.
     """
 
     scale: torch.Tensor
@@ -57,6 +59,7 @@ class BaseClassifier(nn.Module):
         training_info: Mapping[str, Any] | None = None,
         rules: Sequence[Rule] = (),
         denoisers: Sequence[Denoiser] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         """Puts normalisation in front of a network, and denoisers in front of that.
 
@@ -72,6 +75,7 @@ class BaseClassifier(nn.Module):
             training_info: Facts about its training (objective, sigma, epochs, ...), where known.
             rules: Decision rules tuned for it; they are no part of it, but come with its checkpoint.
             denoisers: Denoisers in front, in their order. Pixels are resized between parts of different sizes.
+            calibration: What makes the network one in int8; it was measured behind these denoisers.
         """
         super().__init__()
         self.denoisers = nn.ModuleList(denoisers)
@@ -86,6 +90,7 @@ class BaseClassifier(nn.Module):
         self.class_names = None if class_names is None else tuple(class_names)
         self.training_info = dict(training_info or {})
         self.rules = tuple(rules)
+        self.calibration = calibration
         self.precision = "fp32"  # that the network computes in; `prepare_for_inference` gives it another
         # (pixels - mean) / std as one affine operation: pixels * scale + shift
         scale = 1 / torch.tensor(self.std).view(1, 3, 1, 1)
@@ -118,7 +123,7 @@ class BaseClassifier(nn.Module):
         if self.in_front:
             pixels = resized(pixels, self.network_size)
         normalised = torch.addcmul(self.shift, pixels, self.scale)  # (N, 3, H, W)
-        return self.network(normalised.to(next(self.network.parameters()).dtype))
+        return self.network(normalised.to(next(self.network.parameters(), normalised).dtype))  # in int8 it has none
 
     @property
     def num_passes(self) -> int:
@@ -149,11 +154,13 @@ class BaseClassifier(nn.Module):
     def components(self) -> list[dict[str, Any]]:
         """What determines its logits: one entry a part, in order: arch, args and sha256 of the weights.
 
-        Behind denoisers that of the classifier also says its size, and how pixels are resized. What has none in front
-        has the entry that it always had.
+        Behind denoisers that of the classifier also says its size, and how pixels are resized, and in int8 its
+        calibration. What has neither has the entry that it always had.
         """
         state = {name: one for name, one in self.state_dict().items() if not name.startswith("denoisers.")}
         classifier: dict[str, Any] = {"arch": self.arch, "args": self.args, "sha256": weights_sha256(state)}
+        if self.calibration is not None:
+            classifier["int8"] = self.calibration.digest
         if not self.in_front:
             return [classifier]
         classifier |= {"kind": "classifier", "input_size": list(self.network_size), "resizing": RESIZING}
@@ -194,6 +201,7 @@ class BaseClassifier(nn.Module):
             training_info={**self.training_info, **({"trained_on": known} if known else {})},
             rules=self.rules,
             denoisers=denoisers,
+            calibration=self.calibration,
         )
 
 

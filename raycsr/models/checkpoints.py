@@ -15,6 +15,7 @@ from torch import nn
 from raycsr.errors import UserError, shown
 from raycsr.models.base_classifier import BaseClassifier, create_base_classifier, heads_of
 from raycsr.models.denoisers import Denoiser, DenoiserContents, assemble_denoiser
+from raycsr.models.int8 import Calibration
 from raycsr.models.published import from_published
 from raycsr.models.rules import rule_of_dict
 from raycsr.models.spec import ModelOptions, Preprocessing
@@ -30,10 +31,11 @@ from raycsr.models.weights import (
 )
 from raycsr.store import Store
 
-FORMAT, BEHIND_DENOISERS = "raycsr/1", "raycsr/2"
+FORMAT, BEHIND_DENOISERS, IN_INT8 = FORMATS = "raycsr/1", "raycsr/2", "raycsr/3"
 """Within one format fields are only added, and a reader passes over those that it does not know. Others are refused.
 
-The second is that of a classifier behind denoisers, which a reader of the first alone must not load without them.
+The second is that of a classifier behind denoisers, which a reader of the first alone must not load without them, and
+the third that of one in int8, behind denoisers or not.
 """
 
 
@@ -58,8 +60,9 @@ def save_checkpoint(
         UserError: It cannot be written.
     """
     names = base_classifier.class_names if class_names is None else class_names
+    in_int8 = base_classifier.calibration is not None
     description = {
-        "format": BEHIND_DENOISERS if base_classifier.in_front else FORMAT,
+        "format": IN_INT8 if in_int8 else BEHIND_DENOISERS if base_classifier.in_front else FORMAT,
         "arch": base_classifier.arch,
         "args": base_classifier.args,
         "num_classes": base_classifier.num_classes,
@@ -70,6 +73,8 @@ def save_checkpoint(
         "training": base_classifier.training_info if training_info is None else training_info,
         "rules": [rule.to_dict() for rule in base_classifier.rules],
     }
+    if base_classifier.calibration is not None:
+        description["int8"] = base_classifier.calibration.to_dict()
     plain = json.loads(json.dumps(description))  # refuses now what weights_only would refuse on loading
     content = plain | {"state_dict": _on_cpu(base_classifier.network)}
     if base_classifier.in_front:
@@ -156,6 +161,8 @@ def assemble(
         raise UserError(f"{path} is damaged: it says {contents.num_classes} classes, and its head has {in_file}.")
     in_file = contents.num_classes if in_file is None else in_file
     replaced = new_head and num_classes not in (None, in_file)
+    if contents.calibration is not None and input_size is not None:
+        raise UserError(f"{path} is quantised to int8 for images of one size: leave model.input_size out.")
     if not new_head and in_file is not None and num_classes not in (None, in_file):
         raise UserError(
             f"{path} has {in_file} classes, model.num_classes says {num_classes}: "
@@ -198,6 +205,7 @@ def assemble(
         training_info=contents.training_info,
         rules=() if new else contents.rules,
         denoisers=[assemble_denoiser(one) for one in contents.denoisers],
+        calibration=contents.calibration,
     )
 
 
@@ -252,12 +260,12 @@ def is_raycsr(path: str, content: Any) -> bool:
         UserError: It is, but that of another version of raycsr, in another format.
     """
     format_ = content.get("format") if isinstance(content, dict) else None
-    if isinstance(format_, str) and format_.startswith("raycsr/") and format_ not in (FORMAT, BEHIND_DENOISERS):
+    if isinstance(format_, str) and format_.startswith("raycsr/") and format_ not in FORMATS:
         raise UserError(
-            f"{path} is a checkpoint of raycsr in format {shown(format_)}, and this raycsr reads {FORMAT!r} and "
-            f"{BEHIND_DENOISERS!r}: use the raycsr that wrote it."
+            f"{path} is a checkpoint of raycsr in format {shown(format_)}, and this raycsr reads "
+            f"{', '.join(map(repr, FORMATS))}: use the raycsr that wrote it."
         )
-    return format_ in (FORMAT, BEHIND_DENOISERS)
+    return format_ in FORMATS
 
 
 def load_training_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -294,6 +302,7 @@ def _of_raycsr(path: str, content: dict[str, Any]) -> Contents:
             training_info=_of_type(content["training"], dict),
             rules=tuple(rule_of_dict(rule) for rule in content.get("rules", ())),
             denoisers=_denoisers_of(path, content),
+            calibration=Calibration.from_dict(content["int8"]) if content["format"] == IN_INT8 else None,
         )
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
@@ -302,7 +311,7 @@ def _of_raycsr(path: str, content: dict[str, Any]) -> Contents:
 
 def _denoisers_of(path: str, content: dict[str, Any]) -> tuple[DenoiserContents, ...]:
     """The denoisers that a checkpoint of raycsr holds, in their order."""
-    if content["format"] != BEHIND_DENOISERS:
+    if content["format"] == FORMAT or (content["format"] == IN_INT8 and "denoisers" not in content):
         return ()
     described = _of_type(content["denoisers"], list)
     if not described:

@@ -109,6 +109,11 @@ def _behind(base_classifier: BaseClassifier, options: ModelOptions) -> BaseClass
     """The classifier behind the denoisers that are asked for."""
     if base_classifier.in_front:
         raise UserError(f"{options.name} holds the denoisers in front of its classifier: leave model.denoiser out.")
+    if base_classifier.calibration is not None:
+        raise UserError(
+            f"{options.name} is quantised to int8 without denoisers in front: leave model.denoiser out, or quantise "
+            "the model that it was made of behind them"
+        )
     denoisers: list[Denoiser] = []
     trained_on: list[dict[str, Any]] = []
     for asked in options.denoisers:

@@ -15,8 +15,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.int8 import quantised, refuse_device
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 
 _CHECKED_ROWS = 4
 
@@ -28,12 +29,24 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 
-def resolve_precision(precision: str, device: str | torch.device) -> Precision:
+def resolve_precision(
+    precision: str, device: str | torch.device, base_classifier: BaseClassifier | None = None
+) -> Precision:
     """Returns the precision meant on a device: "auto" is bf16 where the hardware computes in it, else fp32.
 
+    Args:
+        precision: Precision that is asked for.
+        device: Device that computes.
+        base_classifier: Base classifier that is meant, where it is known: one that is quantised computes in int8 alone.
+
     Raises:
-        UserError: `precision` is none of auto, fp32, bf16, fp16.
+        UserError: `precision` is none of these, or neither the device nor the base classifier computes in it.
     """
+    if base_classifier is not None:
+        check_precision(precision, base_classifier)
+        if base_classifier.calibration is not None:
+            refuse_device(device)
+            return "int8"
     if precision == "auto":
         return "bf16" if _computes_in_bf16(torch.device(device)) else "fp32"
     if precision not in DTYPES:
@@ -41,6 +54,33 @@ def resolve_precision(precision: str, device: str | torch.device) -> Precision:
     if precision == "tf32" and torch.device(device).type != "cuda":
         raise UserError("precision is tf32, which GPUs alone compute in; give fp32, or auto")
     return cast(Precision, precision)
+
+
+def check_precision(precision: str, base_classifier: BaseClassifier, *, compile: bool = False) -> None:
+    """Checks whether a base classifier computes in a precision, on whatever device: in int8 where it is quantised.
+
+    Args:
+        precision: Precision that is asked for.
+        base_classifier: The base classifier.
+        compile: Whether it is to be compiled.
+
+    Raises:
+        UserError: It does not.
+    """
+    if base_classifier.calibration is None:
+        if precision == "int8":
+            raise UserError(
+                "precision is int8, and the model is not quantised: make one of it by `raycsr quantise`, on training "
+                "images, and give that, with no precision"
+            )
+        return
+    if precision not in ("auto", "int8"):
+        raise UserError(
+            f"precision is {precision}, and the model is quantised to int8: leave the precision out, or give the "
+            "model that it was made of"
+        )
+    if compile:
+        raise UserError("compile is true, and the model is quantised to int8, which is not compiled: leave it out")
 
 
 def _computes_in_bf16(device: torch.device) -> bool:
@@ -96,10 +136,15 @@ def prepare_for_inference(
         A base classifier in eval mode: float32 pixels (N, 3, H, W) in [0, 1] -> logits (N, m) in `precision`.
 
     Raises:
-        UserError: an image's logits depend on the rest of its batch.
+        UserError: an image's logits depend on the rest of its batch, or the precision is not that of a base
+            classifier that is quantised.
     """
+    check_precision(precision, base_classifier, compile=compile)
     prepared = copy.deepcopy(base_classifier).cpu().eval().requires_grad_(False)
     fold_batch_norm(prepared)  # on the CPU: TF32 would blur the comparison of logits
+    if base_classifier.calibration is not None:
+        refuse_device(device)
+        prepared.network = quantised(prepared.network, base_classifier.calibration, prepared.network_size)
     set_precision(prepared, precision)
     for part in (*prepared.in_front, prepared):
         part.network.to(memory_format=torch.channels_last)
@@ -118,10 +163,14 @@ def prepare_for_inference(
 
 
 def set_precision(base_classifier: BaseClassifier, precision: str) -> None:
-    """Has the networks compute in a precision, in place; a denoiser may keep parts of its own in float32."""
+    """Has the networks compute in a precision, in place; a denoiser may keep parts of its own in float32.
+
+    What of a network is not in int8 is in float32 there, and so are denoisers in front of it.
+    """
+    dtype = DTYPES.get(precision, torch.float32)
     for denoiser in base_classifier.in_front:
-        denoiser.cast(DTYPES[precision])
-    base_classifier.network.to(DTYPES[precision])
+        denoiser.cast(dtype)
+    base_classifier.network.to(dtype)
 
 
 def fold_batch_norm(base_classifier: BaseClassifier) -> None:

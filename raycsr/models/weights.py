@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from raycsr.errors import UserError
+from raycsr.models.int8 import Calibration
 from raycsr.models.rules import Rule
 from raycsr.models.spec import Preprocessing
 from raycsr.store import FileMissing, Store
@@ -56,6 +57,7 @@ class Contents:
         training_info: Facts about its training, where known.
         rules: Decision rules that were tuned for it.
         denoisers: What the file says of the denoisers in front of it (`DenoiserContents`), in their order.
+        calibration: What makes the network one in int8.
     """
 
     path: str
@@ -70,6 +72,7 @@ class Contents:
     training_info: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     denoisers: tuple[Any, ...] = ()
+    calibration: Calibration | None = None
 
 
 def read_file(path: str) -> Any:

@@ -144,7 +144,8 @@ def count_images(
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
             raise UserError(f"image {image_id!r} is {pixels.dtype} {pixels.shape}: give pixels as uint8 (H, W, 3)")
     device = base_classifier.scale.device
-    network = prepare_for_inference(base_classifier, precision=resolve_precision("auto", device), device=device)
+    precision = resolve_precision("auto", device, base_classifier)
+    network = prepare_for_inference(base_classifier, precision=precision, device=device)
     sampler = Sampler(
         network,
         draws,

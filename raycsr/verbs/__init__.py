@@ -91,6 +91,12 @@ VERBS = {
             *("data.source", "data.path", "out"),
         ),
     ),
+    "quantise": Verb(
+        "raycsr.verbs.quantise:quantise",
+        "a base classifier and training images -> one in int8, for CPUs",
+        "quantise --model results/default/checkpoints/gaussian.pt --out gaussian-int8.pt",
+        ("model", "out", "sigma", "images", "data.source", "data.path"),
+    ),
     "attack": Verb(
         "raycsr.verbs.attack:attack",
         "gradients against a run's certificates, and beyond them",

@@ -114,13 +114,13 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
     path = _path(options, asked.out)
     with own_checkpoint(path):
         base_classifier = load_base_classifier(options, device=worker_device())  # with what another has just stored
-        sigma = _sigma(base_classifier, options.name, asked.sigma)
+        sigma = sigma_of(base_classifier, options.name, asked.sigma)
         radius = _radius(asked.radius, sigma, asked.n)
         draws = Draws(sigma, asked.n0, asked.n, asked.seed, asked.batch_size)
         grid = STRENGTHS if asked.strengths is None else listed(asked.strengths)
         if not grid or not all(np.isfinite(s) and s > 0 for s in grid):
             raise UserError(f"strengths must be positive numbers, got {grid}")
-        source = open_source(with_split(_data(base_classifier, options.name, asked.data), "train"))
+        source = open_source(with_split(data_of(base_classifier, options.name, asked.data), "train"))
         listing = source.list()
         refuse_test_images(source.options, listing, allowed=asked.allow_test_images)
         check_classes(listing, base_classifier, options.name)
@@ -195,7 +195,12 @@ def _path(options: ModelOptions, out: str | None) -> str:
     return out or name
 
 
-def _sigma(base_classifier: "BaseClassifier", name: str, sigma: float | None) -> float:
+def sigma_of(base_classifier: "BaseClassifier", name: str, sigma: float | None) -> float:
+    """Sigma that is asked for, or else that of the training.
+
+    Raises:
+        UserError: nobody says one.
+    """
     known = base_classifier.training_sigma if sigma is None else sigma
     if known is None:
         raise UserError(f"model {name!r} does not say the sigma it was trained at; give --sigma")
@@ -212,7 +217,12 @@ def _radius(radius: float | None, sigma: float, n: int) -> float:
     return asked
 
 
-def _data(base_classifier: "BaseClassifier", name: str, data: DataOptions | None) -> DataOptions:
+def data_of(base_classifier: "BaseClassifier", name: str, data: DataOptions | None) -> DataOptions:
+    """Data that are asked for, or else those of the training.
+
+    Raises:
+        UserError: nobody says any.
+    """
     from raycsr.data.sources import stored_options
 
     if data is not None:

@@ -109,7 +109,8 @@ def _sample(asked: SampleArguments, planning: PlanOptions) -> Iterator[Planned]:
     jobs = check(asked)
     device = worker_device()
     for job in jobs:
-        precision, images = resolve_precision(asked.sampling.precision, device), job.listing.images["image_id"]
+        precision = resolve_precision(asked.sampling.precision, device, job.base_classifier)
+        images = job.listing.images["image_id"]
         plan = plan_of(job, precision=precision, device=device_name(device), to_sample=images)
         yield plan, prices_of_sampling(job, planning) if planning.time_one_batch else ()
 

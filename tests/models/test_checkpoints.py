@@ -248,10 +248,10 @@ def test_fields_that_are_added_are_passed_over_and_another_format_of_ours_is_ref
     content = torch.load(path, weights_only=True)
     torch.save({**content, "added": {"of": "later"}}, path)
     assert load_checkpoint(path).num_classes == 10
-    torch.save({**content, "format": "raycsr/3"}, path)
+    torch.save({**content, "format": "raycsr/9"}, path)
     weights_of_it = ModelOptions("cifar_resnet8", pretrained=str(path))
     for read in (load_checkpoint, load_training_state, lambda path: load_base_classifier(weights_of_it)):
-        with pytest.raises(UserError, match=r"model.pt is a checkpoint of raycsr in format 'raycsr/3', .* 'raycsr/1'"):
+        with pytest.raises(UserError, match=r"model.pt is a checkpoint of raycsr in format 'raycsr/9', .* 'raycsr/1'"):
             read(path)
 
 

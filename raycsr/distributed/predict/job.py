@@ -64,7 +64,7 @@ class Asked:
     def classifier_here(self) -> SmoothedClassifier:
         """The smoothed classifier in this process, for an image that is worth no search for the fastest batch."""
         deployed, batch_size = self.deployed, self.arguments.batch_size or CHUNK
-        precision = resolve_precision(deployed.precision, worker_device())
+        precision = resolve_precision(deployed.precision, worker_device(), self.base_classifier)
         here = replace(deployed, precision=precision, batch_size=batch_size)
         return SmoothedClassifier.deploy(self.base_classifier, here, device=worker_device())
 

@@ -26,6 +26,7 @@ from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import denoiser_has_weights, has_weights, load_base_classifier
 from raycsr.models.memory import memory_of
+from raycsr.models.prepare import check_precision
 from raycsr.models.rules import Rule, parse_rules
 from raycsr.models.spec import ModelOptions
 from raycsr.options import listed
@@ -96,6 +97,10 @@ def check(asked: SampleArguments) -> list[Job]:
         base_classifier = None
         with mistakes.noted():
             base_classifier = load_base_classifier(model)
+        if base_classifier is not None:
+            with mistakes.noted():
+                sampling = asked.sampling
+                check_precision(sampling.precision, base_classifier, compile=bool(sampling.compile))
         if listing is not None:
             with mistakes.noted():
                 loaded.append((model, base_classifier, _check_specs(asked, model, base_classifier, listing)))
@@ -245,6 +250,13 @@ def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: f
         what = f"denoiser {denoisers[0].arch!r} of model {name!r} is made for" if denoisers else None
         warnings.warn(
             f"{what or f'model {name!r} was trained at'} sigma {trained:g} and is sampled at {sigma:g}; "
+            "certificates hold, but radii will be short",
+            stacklevel=2,
+        )
+    calibration = base_classifier.calibration
+    if calibration is not None and not math.isclose(calibration.sigma, sigma, rel_tol=1e-6):
+        warnings.warn(
+            f"model {name!r} was quantised to int8 for sigma {calibration.sigma:g} and is sampled at {sigma:g}; "
             "certificates hold, but radii will be short",
             stacklevel=2,
         )

@@ -78,6 +78,11 @@ def prepare(config: TrainConfig, listing: Listing | None = None) -> Plan:
             costs, objective, held_out = check(config, listing)
     with mistakes.noted():
         model = _model(config, num_classes)
+        if model.calibration is not None:
+            raise UserError(
+                f"model {config.model.name!r} is quantised to int8, which no gradient goes through: train the one that "
+                "it was made of, and quantise what comes of it"
+            )
         if listing is not None:
             check_classes(listing, model, config.model.name)
     mistakes.refuse()
