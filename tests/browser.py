@@ -157,7 +157,9 @@ async def _look(tab: Tab, page: Path, width: int, dark: bool, unfolded: bool, pi
     if unfolded:
         await tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     if picture is not None:
-        shot = await tab.ask("Page.captureScreenshot", captureBeyondViewport=True)
+        height = await tab.evaluate("document.documentElement.scrollHeight")
+        whole = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        shot = await tab.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=whole)
         picture.write_bytes(base64.b64decode(shot["data"]))
     found = await tab.evaluate(f"({_FAULTS})()")
     assert isinstance(found, list)

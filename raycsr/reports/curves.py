@@ -40,8 +40,9 @@ def plot_curves(curves: Curves, form: Form = Form.PNG, looks: Looks | None = Non
         one for each where there are several rules. Lines have their names beside them where they are few.
     """
     looks = looks or Looks(curves)
-    several = len({rule for _, _, rule in curves}) > 1
-    matrices = list(dict.fromkeys(costs for _, costs, _ in curves)) if several else [""]
+    several, distinct = len({rule for _, _, rule in curves}) > 1, list(dict.fromkeys(costs for _, costs, _ in curves))
+    apart = several or len(distinct) == 1  # a row is of one matrix, and its panels have the same lines
+    matrices = distinct if apart else [""]
     with matplotlib.rc_context(STYLE):
         narrow, beside = form is Form.NARROW, several and form is Form.PNG  # a page is not wide enough for its legend
         size = (NARROW, 9 * len(matrices)) if narrow else (15 if beside else 12, 4 * len(matrices))
@@ -49,8 +50,9 @@ def plot_curves(curves: Curves, form: Form = Form.PNG, looks: Looks | None = Non
         rows = figure.subfigures(len(matrices), 1, squeeze=False)[:, 0]
         panels = [row.subplots(3, 1) if narrow else row.subplots(1, 3) for row in rows]
         for costs, row, axes in zip(matrices, rows, panels, strict=True):
-            if several:
+            if apart:
                 row.suptitle(fitted(costs, form), fontsize=11)
+            if several:
                 _draw_rules(axes, {key: curve for key, curve in curves.items() if key[1] == costs}, looks)
             else:
                 _draw_matrices(axes, curves, looks)
@@ -60,16 +62,16 @@ def plot_curves(curves: Curves, form: Form = Form.PNG, looks: Looks | None = Non
                 axis.grid(alpha=0.25)
             for axis in axes[:2]:
                 axis.set_ylim(0, 1.02)
-        alike = [list(axes) for axes in panels] if several else [[panels[0][0]], list(panels[0][1:])]
+        alike = [list(axes) for axes in panels] if apart else [[panels[0][0]], list(panels[0][1:])]
         if not label_lines(figure, alike):
             for row, axes in zip(rows, panels, strict=True):
                 if beside:
                     keys = axes[0].get_legend_handles_labels()
                     row.legend(*keys, loc="outside right center", frameon=False, fontsize=8)
                     continue
-                if not several:
+                if not apart:
                     axes[0].legend(frameon=False, loc="lower left")
-                handles, labels = axes[0 if several else 1].get_legend_handles_labels()
+                handles, labels = axes[0 if apart else 1].get_legend_handles_labels()
                 legend_below(row, handles, labels, form)
         return rendered(figure, form)
 
@@ -77,10 +79,11 @@ def plot_curves(curves: Curves, form: Form = Form.PNG, looks: Looks | None = Non
 def _draw_matrices(axes: Sequence[Axes], curves: Curves, looks: Looks) -> None:
     """One rule: certified accuracy knows no costs, and is one curve a run; the others are one a run and matrix."""
     runs = {run: curve for (run, _, _), curve in curves.items()}
+    one_matrix = len({costs for _, costs, _ in curves}) == 1
     for run, curve in runs.items():
         _draw_accuracy(axes[0], curve, run, looks.of(run=run))
     for (run, costs, rule), curve in curves.items():
-        label = f"{run} · {costs}" if len(runs) > 1 else costs
+        label = run if one_matrix else f"{run} · {costs}" if len(runs) > 1 else costs
         for axis, name in zip(axes[1:], ("rob_cs", "rob_cost"), strict=True):
             _draw(axis, curve, name, label, looks.of_key((run, costs, rule)))
 

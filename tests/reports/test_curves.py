@@ -51,6 +51,17 @@ def test_with_one_rule_three_panels_hold_all_runs_and_cost_matrices(figures):
     assert legends(figures[0]) == [["a", "b"], ["a · pair:0/1", "a · seed:0", "b · seed:0"]]
 
 
+def test_a_matrix_that_is_alone_stands_above_and_not_in_each_name(figures):
+    drawn = curves(("a", "seed:0", "argmax"), ("b", "seed:0", "argmax"))
+    drawn["b", "seed:0", "argmax"] = summary(np.linspace(0, 2, 5))
+    plot_curves(drawn)
+    assert [row.get_suptitle() for row in figures[0].subfigs] == ["seed:0"]
+    labels = [[line.get_label() for line in axis.lines if line.get_label()[0] != "_"] for axis in figures[0].axes]
+    assert labels == [["a", "b"]] * 3
+    plot_curves(curves(("a", "seed:0", "argmax"), ("b", "seed:0", "argmax")))  # which lie over each other
+    assert legends(figures[1]) == [["a", "b"]]
+
+
 def test_with_several_rules_each_cost_matrix_has_its_own_row(figures):
     png = plot_curves(
         curves(*(("a", costs, rule) for costs in ("pair:0/1", "seed:0") for rule in ("argmax", "r", "s")))
