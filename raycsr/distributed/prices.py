@@ -22,6 +22,7 @@ from raycsr.distributed.sampling.job import Job
 from raycsr.distributed.training.fit import trainer_of
 from raycsr.distributed.training.plan import Plan
 from raycsr.models.prepare import prepare_for_inference
+from raycsr.progress import Progress
 from raycsr.smoothing.engine import Request, Sampler
 from raycsr.smoothing.options import CHUNK
 from raycsr.training.batches import InMemoryBatches
@@ -60,7 +61,11 @@ def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice
     yield price_of("fixed", fixed)
     n = int(np.clip(_PILOT_SECONDS * speed / len(images), *_PILOT_SAMPLES)) // CHUNK * CHUNK
     requests = (Request(image, image_id) for image, image_id in zip(images, pixels.image_ids, strict=True))
-    counted = list(sampler(replace(draws, n=n)).sample(requests))
+    counted = []
+    with Progress(len(images), "pilot", "images") as progress:
+        for one in sampler(replace(draws, n=n)).sample(requests):
+            counted.append(one)
+            progress.update()
     radii = job.asked.sampling.radii or [job.sigma]
     statements = job.statements or Statements(
         job.costs.values(),

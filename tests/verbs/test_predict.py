@@ -21,6 +21,7 @@ from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.pool import Probe
 from raycsr.distributed.predict.arguments import PredictArguments
 from raycsr.distributed.predict.job import check_job
+from raycsr.distributed.predict.run import _summed_up
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
@@ -76,6 +77,12 @@ def predict(photos, tmp_path, capsys):
 def rows_at(location):
     predictions = PredictionSet(Store(location))
     return predictions._parts.read(PREDICTIONS.names).to_pandas().sort_values("image_id", ignore_index=True)
+
+
+def test_of_many_classes_the_most_frequent_are_counted_in_words():
+    rows = pd.DataFrame({"name": ["a", "a", *"bcdefghijkl"], "answer": range(13), "error": None, "n0": 64, "n": 64})
+    (counted, _) = _summed_up(rows)
+    assert counted.startswith("answered  13 of 13 images: a 2, b 1, ") and counted.endswith(" and 2 more")
 
 
 def test_images_are_answered_by_a_model(predict, model):

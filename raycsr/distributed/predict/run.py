@@ -18,7 +18,7 @@ from raycsr.distributed.pool import Probe, alive_actors, probe
 from raycsr.distributed.predict.job import Asked, PredictJob
 from raycsr.distributed.predict.predictor import Predictor, PredictorSpec
 from raycsr.distributed.sampling.blocks import in_this_process, on_actors
-from raycsr.errors import printable
+from raycsr.errors import first_of, printable
 from raycsr.progress import Progress, Speed
 from raycsr.results import Ownership
 from raycsr.results.outcome import Predicted
@@ -28,6 +28,7 @@ from raycsr.smoothing.options import CHUNK
 _BLOCK_SECONDS = 60.0  # work of an actor that a crash may cost
 _BLOCK_IMAGES = 256
 _BLOCKS_PER_ACTOR = 4  # at least, so that actors finish together
+_SHOWN = 10  # classes that are counted in words
 _EXPECTED = 3 * CHUNK  # estimation samples of an image on average, where most are clear
 
 
@@ -77,7 +78,7 @@ def _plan(job: PredictJob, predictions: PredictionSet, found: Probe, missing: in
     height, width = asked.base_classifier.preprocessing.input_size
     return [
         f"answers   {predictions.store.location}",
-        f"model     {asked.name}, {height} x {width}, {found.precision} on {found.device}",
+        f"model     {asked.name}, {height} x {width} px, {found.precision} on {found.device}",
         f"images    {total:,}{left}",
         f"rule      {deployed.rule.spec}, answer {deployed.answer.spec}",
         f"sampling  sigma {deployed.sigma:g}, {deployed.n0:,} + at most {deployed.n:,} samples, fresh noise",
@@ -90,7 +91,7 @@ def _summed_up(rows: pd.DataFrame) -> list[str]:
     good = rows[rows["error"].isna()]
     if not len(good):
         return []
-    counted = ", ".join(f"{name} {count:,}" for name, count in good["name"].value_counts().items())
+    counted = first_of([f"{name} {count:,}" for name, count in good["name"].value_counts().items()], _SHOWN)
     samples, abstained = good["n0"] + good["n"], good["answer"].isna().sum()
     return [
         f"answered  {len(good) - abstained:,} of {len(good):,} images{f': {counted}' if counted else ''}",
