@@ -34,8 +34,8 @@ class DenoiserOptions:
     @property
     def label(self) -> str:
         """The denoiser in labels of models; without its folder, for tables cut paths."""
-        several = f" at {len(self.levels)} levels" if self.levels and len(self.levels) > 1 else ""
-        return f"{PurePath(self.pretrained or self.name).name}{several}"
+        told = f" at {'+'.join(f'{level:g}' for level in self.levels)}" if self.levels else ""
+        return f"{PurePath(self.pretrained or self.name).name}{told}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -91,11 +92,24 @@ def _refuse_other_identity(source: Run, target: Run) -> None:
             )
     differ = [name for name in IDENTITY if one.get(name) != other.get(name)]
     if differ:
-        values = " and ".join(shown(str(facts.get(differ[0]))) for facts in (one, other))
+        name, *values = _parting(differ[0], one.get(differ[0]), other.get(differ[0]))
+        they = " and ".join(shown(str(value)) for value in values)
         raise UserError(
-            f"{source.location} and {target.location} are two different runs: their {differ[0]} is {values}; only runs "
-            "that were begun with the same options on the same data are joined"
+            f"{source.location} and {target.location} are two different runs: their {name} is {they}; only runs that "
+            "were begun with the same options on the same data are joined"
         )
+
+
+def _parting(name: str, one: Any, other: Any) -> tuple[str, Any, Any]:
+    """The first place where two different JSON values of this name differ, and what each has there."""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        i = next(i for i, (left, right) in enumerate(zip(one, other, strict=True)) if left != right)
+        return _parting(f"{name}[{i}]", one[i], other[i])
+    if isinstance(one, dict) and isinstance(other, dict):
+        absent = object()
+        key = next(key for key in one | other if one.get(key, absent) != other.get(key, absent))
+        return _parting(f"{name}.{key}", one.get(key), other.get(key))
+    return name, one, other
 
 
 def _new_parts(source: Run, target: Run) -> tuple[dict[str, str], dict[str, str]]:

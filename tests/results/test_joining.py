@@ -197,7 +197,7 @@ def test_an_image_that_looks_different_is_listed_as_its_votes_were_drawn(open_ru
     ("facts", "words"),
     [
         ({"sigma": 1.0}, "their sigma is '0.5' and '1.0'"),
-        ({"class_names": ["a", "c", "b"]}, "their class_names is"),
+        ({"class_names": ["a", "c", "b"]}, r"their class_names\[1\] is 'b' and 'c'"),
         ({"data": {"images": "2"}}, "their data is 'None' and"),
         ({"begun_anew": {"device": "cpu"}}, "their begun_anew is"),
         ({"schema_version": 2}, "is of schema_version 2 and can be read, but not joined"),
@@ -208,6 +208,18 @@ def test_only_runs_of_one_identity_are_joined(open_run, facts, words):
     one, other = open_run("one", ["i0"]), open_run("other", ["i1"], **facts)
     with pytest.raises(UserError, match=words):
         join_runs(one, other)
+
+
+def test_of_parts_that_differ_the_first_place_is_named(open_run):
+    parts = [{"kind": "denoiser", "args": {}, "levels": [0.2, 0.3]}, {"kind": "classifier"}]
+    one = open_run("one", ["i0"], components=parts)
+    for place, (other, words) in {
+        "levels": ([{**parts[0], "levels": [0.2, 0.5]}, parts[1]], r"components\[0\]\.levels\[1\] is '0.3' and '0.5'"),
+        "none": ([{"kind": "denoiser", "args": {}}, parts[1]], r"components\[0\]\.levels is '\[0.2, 0.3\]' and 'None'"),
+        "more": ([*parts, parts[1]], r"their components is "),
+    }.items():
+        with pytest.raises(UserError, match=words):
+            join_runs(one, open_run(place, ["i1"], components=other))
 
 
 def test_a_run_that_is_being_sampled_does_not_grow_and_none_is_joined_to_itself(open_run):

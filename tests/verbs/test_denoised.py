@@ -164,6 +164,15 @@ def test_what_is_trained_under_noise_is_the_classifier_and_the_denoiser_stays(mo
     assert history[1]["loss"] < history[0]["loss"] and np.isfinite(history[1]["metrics"]["acr"])
 
 
+def test_a_training_behind_a_denoiser_of_another_sigma_is_said(model):
+    of_training = {name: one for name, one in training(model, "r").items() if name not in ("results", "threads")}
+    with pytest.warns(UserWarning, match=r"'dncnn' of model .* for sigma 0\.5, and the classifier .* trained at 0\.25"):
+        prepare(TrainConfig(**of_training | {"sigma": 0.25}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare(TrainConfig(**of_training))
+
+
 def test_a_training_without_denoisers_keeps_its_name():
     config = TrainConfig(data=DataOptions("digits"), model=ModelOptions("cifar_resnet8", input_size=8), sigma=0.25)
     assert default_name(config) == "gaussian-cifar_resnet8-sigma0.25-77dbfaf4"
@@ -201,7 +210,8 @@ def test_a_denoiser_is_trained_for_a_classifier_that_stays_as_it_is(model, tmp_p
     assert train(**options, name="denoiser") == found
 
 
-def test_a_denoisers_training_that_was_killed_goes_on_to_the_same_weights(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("objective", ["stability", "gaussian"])  # of the denoiser, and of what is behind
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(model, tmp_path, monkeypatch, objective):
     class Killed(Exception):
         pass
 
@@ -212,7 +222,7 @@ def test_a_denoisers_training_that_was_killed_goes_on_to_the_same_weights(model,
 
     save = fit.save
     options = training(replace(model, denoiser=DenoiserOptions("dncnn", args=SMALL)), tmp_path)
-    options["objective"] = ObjectiveOptions("stability")
+    options["objective"] = ObjectiveOptions(objective)
     whole = train(**options, name="whole")
     monkeypatch.setattr(fit, "save", save_once)
     with pytest.raises(Killed):

@@ -1,6 +1,8 @@
 """A training as it is planned: its options, checked against its data before anything is paid for."""
 
+import math
 import os
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -101,7 +103,9 @@ def _model(config: TrainConfig, num_classes: int | None) -> BaseClassifier:
     """The model to train; denoisers that are trained are made for the sigma of the training."""
     name, options = config.objective.name, config.model
     if part_of(config) == "classifier":
-        return load_base_classifier(options, num_classes=num_classes, new_head=True)
+        model = load_base_classifier(options, num_classes=num_classes, new_head=True)
+        _warn_of_denoisers_sigma(model, config)
+        return model
     if not has_weights(options):
         raise UserError(
             f"{name} trains a denoiser for a classifier that stays as it is, and model {options.name!r} has random "
@@ -124,11 +128,23 @@ def _model(config: TrainConfig, num_classes: int | None) -> BaseClassifier:
     if told:
         raise UserError(
             f"model.denoiser.levels is {[*told[0].levels]} and {name} trains a denoiser at the noise of the training "
-            f"alone: give model.denoiser.levels [{config.sigma:g}], and others to `raycsr sample`"
+            f"alone: give it as model.denoiser.name with model.denoiser.levels [{config.sigma:g}], and the classifier "
+            "behind it as model.name"
         )
     for one in model.in_front:
         one.make_for(config.sigma)
     return model
+
+
+def _warn_of_denoisers_sigma(model: BaseClassifier, config: TrainConfig) -> None:
+    """What stands in front sees the noise, and stays as it is."""
+    sigma = model.training_sigma if model.in_front else None
+    if sigma is not None and not math.isclose(sigma, config.sigma, rel_tol=1e-6):
+        warnings.warn(
+            f"denoiser {model.in_front[0].arch!r} of model {config.model.name!r} is made for sigma {sigma:g}, and the "
+            f"classifier behind it is trained at {config.sigma:g}",
+            stacklevel=2,
+        )
 
 
 def _needed(options: DenoiserOptions, sigma: float) -> float | None:

@@ -168,6 +168,6 @@ def test_levels_that_are_damaged_in_a_checkpoint_are_one_line_that_names_it(valu
     assert "\n" not in str(caught.value)
 
 
-def test_the_label_of_a_model_says_how_many():
+def test_the_label_of_a_model_says_them():
     asked = DenoiserOptions("improved_diffusion", pretrained="folder/ema.pt", sigma=0.25, levels=LEVELS)
-    assert ModelOptions("resnet50", denoiser=asked).label == "resnet50 (behind ema.pt at 3 levels)"
+    assert ModelOptions("resnet50", denoiser=asked).label == "resnet50 (behind ema.pt at 0.2+0.25+0.3)"
