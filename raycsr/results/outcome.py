@@ -9,12 +9,20 @@ from raycsr.results import Run
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run."""
+    """What became of a run.
+
+    Attributes:
+        run: The run.
+        num_images: Number of images that were asked for.
+        sampled: Number of images that this call sampled to their end; others are left where a budget or `raycsr stop`
+            ended it.
+        errors: image_id -> why it certifies nothing.
+    """
 
     run: Run
     num_images: int
-    sampled: int  # images, by this call
-    errors: dict[str, str]  # image_id -> why it certifies nothing
+    sampled: int
+    errors: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -155,11 +155,12 @@ def _end(begun: _Begun, seconds: float) -> Outcome:
         remaining.read()
     new = sorted(set(remaining.parts) - set(begun.before))
     _certify(job, run, new)  # parts whose actor died before it certified them
-    errors = remaining.errors(begun.wanted, [rule.id for rule in job.rules])
-    outcome = Outcome(run, len(begun.wanted), missing["image_id"].nunique(), errors)
-    rules = list(run.rules())
-    left = remaining.to_sample(begun.images, [rule.id for rule in job.rules], retry_errors=False)
-    note_budget(run, job.asked.budget, [rule.id for rule in job.rules], left)
+    ids, rules = [rule.id for rule in job.rules], list(run.rules())
+    errors = remaining.errors(begun.wanted, ids)
+    left = remaining.to_sample(begun.images, ids, retry_errors=False)
+    sampled = missing["image_id"][~missing["image_id"].isin(left["image_id"])].nunique()
+    outcome = Outcome(run, len(begun.wanted), sampled, errors)
+    note_budget(run, job.asked.budget, ids, left)
     _say_why_it_ends(begun, left)
     if not run.is_noted() and not len(remaining.to_sample(begun.images, rules, retry_errors=False)):
         errors = remaining.errors(begun.images, rules)
