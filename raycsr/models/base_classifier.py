@@ -126,6 +126,11 @@ class BaseClassifier(nn.Module):
         return self.network(normalised.to(next(self.network.parameters(), normalised).dtype))  # in int8 it has none
 
     @property
+    def awaits_int8(self) -> bool:
+        """Whether it is quantised and not prepared for inference: until it is, it computes in float32."""
+        return self.calibration is not None and self.precision != "int8"
+
+    @property
     def num_passes(self) -> int:
         """Number of passes of the classifier for one noisy image: the answers of its denoisers."""
         return math.prod(max(len(one.levels), 1) for one in self.in_front)

@@ -11,7 +11,6 @@ head, which is the last layer, stays in float32: of 128 values many logits would
 
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -66,7 +65,7 @@ class Calibration:
             raise UserError(f"what is noted of its int8 is damaged: {_ANEW}") from error
         numbers = [sigma, *(scale for scale, _ in places.values())]
         if not (
-            all(type(one) is float and 0 < one < math.inf for one in numbers)
+            all(type(one) is float and 1e-30 < one < 1e30 for one in numbers)
             and all(type(zero_point) is int and 0 <= zero_point <= 255 for _, zero_point in places.values())
         ):
             raise UserError(f"what is noted of its int8 is damaged: {_ANEW}")
@@ -149,7 +148,7 @@ def measured(watched: fx.GraphModule, places: Mapping[str, list[str]]) -> dict[s
     found = {}
     for name in places:
         scale, zero_point = (one.double().tolist() for one in watched.get_submodule(name).calculate_qparams())  # type: ignore[operator]  # an observer
-        if len(scale) != 1 or not 0 < scale[0] < math.inf:
+        if len(scale) != 1 or not 1e-30 < scale[0] < 1e30:
             raise UserError(f"the network cannot be quantised to int8, because of {name}: sample it as it is")
         found[name] = (float(scale[0]), int(zero_point[0]))
     return found

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from raycsr.errors import UserError
-from raycsr.models.prepare import refuse_batch_dependence
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.prepare import prepare_for_inference, refuse_batch_dependence
 from raycsr.models.rules import Rule
 from raycsr.smoothing.engine import Request, Sampler
 from raycsr.smoothing.noise import Noise, grey_levels
@@ -56,7 +57,8 @@ def count_votes(
     """Counts the votes of a base classifier on noisy copies of images (Cohen et al. 2019, SampleUnderNoise).
 
     Args:
-        base_classifier: Pixels in [0, 1] -> logits; used as it is, on the device of its parameters.
+        base_classifier: Pixels in [0, 1] -> logits; used as it is, on the device of its parameters; but one that is
+            quantised, in int8.
         images: (N, C, H, W), uint8 in 0..255, or floating point in [0, 1] of whole grey levels k / 255.
         sigma: Standard deviation of the noise, in [0, 1] pixel units.
         n0: Number of selection samples of an image.
@@ -91,6 +93,8 @@ def count_votes(
     if noise == "lattice":
         images = grey_levels(images)  # of all, before any is sampled
     base_classifier.eval()
+    if isinstance(base_classifier, BaseClassifier) and base_classifier.awaits_int8:
+        base_classifier = prepare_for_inference(base_classifier, precision="int8", device=device)
     if len(images):
         refuse_batch_dependence(base_classifier, images.shape[1:], device)
     sampler = Sampler(base_classifier, draws, rules=rules, device=device, noise=noise)

@@ -166,6 +166,7 @@ def test_what_was_measured_on_another_network_is_refused(model):
         {"places": [1, 2]},
         {"places": {"a": [0.1]}},
         {"places": {"a": [math.nan, 0]}},
+        {"places": {"a": [1e-300, 0]}},
         {"places": {"a": [0.1, 256]}},
         {"places": {"a": [0.1, 0.5]}},
     ],

@@ -17,6 +17,7 @@ import torch
 
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import is_raycsr_checkpoint, load_training_state, save_checkpoint
+from raycsr.models.int8 import Calibration
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import parse_rules
 from raycsr.models.spec import ModelOptions
@@ -57,11 +58,15 @@ def originals(tmp_path_factory):
     model.rules = tuple(parse_rules(rules, num_classes=10, class_names=names))
     ours, info, left = folder / "ours.pt", {"sigma": 0.25, "history": [{"loss": 1.0}]}, {"optimizer": {"state": {}}}
     save_checkpoint(ours, model, class_names=names, training_info=info, training_state=left)
+    in_int8 = copy.deepcopy(model)
+    in_int8.calibration = Calibration(0.25, {"first": (0.1, 3), "second": (0.2, 127)})
+    save_checkpoint(folder / "int8.pt", in_int8)
     state = model.network.state_dict()
     said = {"model": ARCH, "gp": None, "mean": [0.5] * 3, "std": [0.5] * 3, "img_size": 8, "model_kwargs": {}}
     theirs = timm.create_model("cifar_resnet20").state_dict()
     contents = {
         "ours.pt": torch.load(ours, weights_only=True),
+        "int8.pt": torch.load(folder / "int8.pt", weights_only=True),
         "locuslab.pth.tar": {"arch": "cifar_resnet20", "state_dict": {f"1.module.{k}": v for k, v in theirs.items()}},
         "timm.pth.tar": {"arch": ARCH, "state_dict": state, "state_dict_ema": state, "metric": np.float64(81.5)}
         | {"args": argparse.Namespace(**said)},

@@ -6,13 +6,14 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from raycsr import SmoothedClassifier, load_attacks, load_certificates, load_votes
+from raycsr import SmoothedClassifier, count_votes, load_attacks, load_certificates, load_predictions, load_votes
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
 from raycsr.data.packaged import digits_arrays
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import load_checkpoint, save_checkpoint
 from raycsr.models.loading import load_base_classifier
+from raycsr.models.prepare import prepare_for_inference
 from raycsr.models.spec import ModelOptions
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.verbs.quantise import quantise
@@ -131,6 +132,34 @@ def test_votes_are_those_of_any_batch_and_go_on(int8, make_job, tmp_path):
         votes.append([(row.selection, row.estimation) for row in rows.itertuples()])
     assert len(votes[0]) == 6
     assert str(votes[0]) == str(votes[1])
+
+
+def test_actors_count_the_same_votes(int8, make_job, tmp_path, cluster):
+    votes = []
+    for actors in (0, 2):
+        job = make_job(tmp_path / str(actors), limit=6, actors=actors, model=ModelOptions(int8))
+        sampling = SamplingOptions(sigma=0.5, n0=32, n=128, batch_size=64)
+        (outcome,) = sample(**job | {"sampling": sampling})
+        rows = load_votes(outcome.run.location).sort_values("image_id")
+        votes.append([outcome.run.run_id, *((row.selection, row.estimation) for row in rows.itertuples())])
+    assert len(votes[0]) == 7
+    assert str(votes[0]) == str(votes[1])
+
+
+def test_votes_from_python_are_those_of_int8_too(int8, float32):
+    images = torch.from_numpy(digits_arrays("test")[0][:4]).permute(0, 3, 1, 2)
+    model = load_base_classifier(int8)
+    ready = prepare_for_inference(model, precision="int8", device="cpu")
+    facts = {"sigma": 0.5, "n0": 64, "n": 2048, "seed": 0, "image_ids": list("abcd")}
+    counted = [count_votes(one, images, **facts).counts for one in (model, ready, load_base_classifier(float32))]
+    assert (counted[0] == counted[1]).all()
+    assert (counted[0] != counted[2]).any()
+
+
+def test_it_predicts(int8, tmp_path):
+    words = ["--model.name", int8, "--sigma", "0.5", "--data.source", "digits", "--data.limit", "3", "--n", "256"]
+    assert main(["predict", *words, "--pool.actors", "0", "--results", str(tmp_path)]) == 0
+    assert len(load_predictions(tmp_path)) == 3
 
 
 def test_another_sigma_than_it_was_measured_at_is_said(int8, make_job, tmp_path):
