@@ -8,6 +8,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from raycsr.certification import METRICS, compare
 from raycsr.certification.answers import as_answer
@@ -273,6 +274,7 @@ def plot_differences(of: Compared, form: Form = Form.PNG) -> bytes:
         axes = figure.subplots(max(1, len(panels)), 1, squeeze=False, height_ratios=heights or [1.0])[:, 0]
         for axis, rows in zip(axes, panels, strict=False):
             _draw(axis, rows)
+            axis.xaxis.set_major_locator(MaxNLocator(3 if form is Form.NARROW else 7))
         title = f"B - A at radius {of.radius:g}, 95 % intervals; filled: p (Holm) < {SIGNIFICANCE:g}"
         figure.suptitle(fitted(title, form), fontsize=9)
         figure.supxlabel(fitted(f"A: {of.a.label}\nB: {of.b.label}", form), fontsize=9)

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape as escape_markup
+from math import ceil
 
 from raycsr.errors import printable
 from raycsr.reports.document import (
@@ -20,10 +21,11 @@ from raycsr.reports.document import (
 )
 
 _PAGE = 1130  # px that a table has on a page, at most
-_TELEPHONE = 340
+_AROUND = 48  # px of a window beside what is on a page, at least
+_STEP = 25  # px: so fine is the width known from which a table needs no hint
 _CHARACTER = 8.2  # px of a table's character, and what stands around a cell
 _PADDING = 22.0
-_FACTS = 220  # px of the facts of a run
+_FACTS, _FACT = 200, 110  # px of the facts of a run, and of their names
 
 
 def as_html(document: Document) -> str:
@@ -34,8 +36,8 @@ def as_html(document: Document) -> str:
 
     Returns:
         The text of a file. It asks no server for anything, which its content security policy forbids, too; it is
-        light or dark as the reader's system is. A table that is too wide is cut into several of fewer columns; on a
-        telephone it scrolls by itself, and says so.
+        light or dark as the reader's system is. A table that is too wide is cut into several of fewer columns; in a
+        narrower window it scrolls by itself, and says so.
     """
     blocks = _made(document.blocks)
     body = "".join(_block(block, f"s{i}", level=2) for i, block in enumerate(blocks, 1))
@@ -118,7 +120,7 @@ def _table(table: Table) -> str:
 def _facts(facts: Facts) -> str:
     """Texts are broken anywhere, so that a few runs stand side by side; their titles lead to them."""
     table = facts.table()
-    return _part(table, range(len(table.columns)), _FACTS * len(facts.of), " facts", facts.links)
+    return _part(table, range(len(table.columns)), _FACT + _FACTS * len(facts.of), " facts", facts.links)
 
 
 def _width(title: str, cells: Sequence[str]) -> float:
@@ -145,13 +147,13 @@ def _parts(table: Table, widths: Sequence[float]) -> list[list[int]]:
 def _part(
     table: Table, part: Sequence[int], width: float, kind: str = "", links: Mapping[str, str] | None = None
 ) -> str:
-    """Some columns of a table, of a width in px; it scrolls, and says so, where that is too much."""
+    """Some columns of a table, of a width in px; it scrolls, and says so, in a window that is not as wide."""
     columns = [table.columns[i] for i in part]
     style = [' class="number"' if column.numeric else "" for column in columns]
     titles = [_linked(column.title, links or {}) for column in columns]
     header = "".join(f'<th scope="col"{way}>{title}</th>' for title, way in zip(titles, style, strict=True))
     body = "".join(f"<tr>{_cells([row[i] for i in part], style)}</tr>\n" for row in table.rows)
-    scrolls = " over" if width > _PAGE else " narrow" if width > _TELEPHONE else ""
+    scrolls = " over" if width > _PAGE else f" of{ceil(width / _STEP) * _STEP}"
     shown = f"<table>\n<thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table>"
     return f'<div class="wide{kind}{scrolls}" tabindex="0">{shown}</div>\n'
 
@@ -202,8 +204,6 @@ details > section { scroll-margin-top: 4rem; }
 @media print { details::details-content { content-visibility: visible; height: auto; } }
 .wide { overflow: auto; max-width: 100%; margin: 1rem 0; }
 @media (min-width: 74rem) { .wide:not(.over) { overflow: visible; } }
-.over::before { content: "\\21c4  scroll this table sideways"; }
-@media (max-width: 50rem) { .narrow::before { content: "\\21c4  scroll this table sideways"; } }
 .wide::before { position: sticky; left: 0; color: var(--quiet); font-size: .8rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
@@ -221,3 +221,8 @@ figcaption { font-size: .8rem; color: var(--quiet); }
 figcaption b { color: var(--text); }
 .absent { margin: 0; padding: .6rem; min-height: 8rem; background: var(--shade); font-size: .8rem; }
 """
+_HINT = '{ content: "\\21c4  scroll this table sideways"; }'
+_STYLE += f".over::before {_HINT}\n" + "".join(
+    f"@media (max-width: {width + _AROUND}px) {{ .of{width}::before {_HINT} }}\n"
+    for width in range(_STEP, _PAGE + _STEP, _STEP)
+)

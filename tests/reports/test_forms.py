@@ -1,15 +1,18 @@
 """Pictures of a page at both widths: no text leaves them, and none lies over another. matplotlib measures."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
+from handmade import NO_B, PLAIN, write_run
 from matplotlib.text import Text
 
 from raycsr import CostMatrix, certify_counts, summarize
-from raycsr.reports import class_plots, curves
+from raycsr.reports import class_plots, compared, curves
 from raycsr.reports.class_plots import plot_pairwise, plot_recalls
+from raycsr.reports.compared import both_sides, compare_sets, plot_differences
 from raycsr.reports.curves import Form, plot_curves, plot_front
 
 RUNS = ["resnet50-gaussian.pt σ=0.25", "resnet50-margin_cs.pt σ=0.25"]
@@ -23,6 +26,7 @@ def faults(monkeypatch):
     drawn = []
     monkeypatch.setattr(curves, "rendered", lambda figure, form: drawn.append(figure) or b"")
     monkeypatch.setattr(class_plots, "rendered", lambda figure, form: drawn.append(figure) or b"")
+    monkeypatch.setattr(compared, "rendered", lambda figure, form: drawn.append(figure) or b"")
 
     def of(plot, form):
         plot(form=form)
@@ -75,3 +79,12 @@ def test_heat_maps_and_recalls(faults, form, count):
     recalls = pd.DataFrame({"num_images": 9, "recall": share, "recall_low": share, "recall_high": share})
     both = dict.fromkeys([RUNS[0], f"{RUNS[1]} · {RULES[1]}"], recalls)
     assert faults(lambda form: plot_recalls(both, names, form), form) == ([], [])
+
+
+@pytest.mark.parametrize("form", [Form.WIDE, Form.NARROW])
+def test_differences(faults, form, tmp_path):
+    run = write_run(tmp_path, "m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B}).location
+    of = compare_sets(*both_sides([run], None, ["argmax", "offset:1*pair:a/b"]))
+    many_digits = of.table.assign(difference=-0.112, difference_low=-0.1345, difference_high=-0.0906)
+    of = dataclasses.replace(of, table=many_digits)
+    assert faults(lambda form: plot_differences(of, form), form) == ([], [])

@@ -142,8 +142,10 @@ def test_facts_are_a_row_each_and_what_is_not_recorded_is_said():
 def test_wide_parts_scroll_by_themselves_and_the_page_is_light_or_dark():
     text = as_html(Document("Report", [Table([Column("a")], [["b"]]), Picture(b"w", b"n", "c")]))
     page = Page(text)
-    assert [box["class"] for box in page.of("div")] == ["wide", "picture"]
-    wide = as_html(Document("Report", [Table([Column("a" * 90)], [["b"]])]))
-    assert [box["class"] for box in Page(wide).of("div")] == ["wide narrow"] and "sideways" in wide
+    assert [box["class"] for box in page.of("div")] == ["wide of50", "picture"]
+    for letters, kind in ((40, "of350"), (90, "of775"), (140, "over")):
+        of_width = as_html(Document("Report", [Table([Column("a" * letters)], [["b"]])]))
+        assert [box["class"] for box in Page(of_width).of("div")] == [f"wide {kind}"]
+    assert '@media (max-width: 398px) { .of350::before { content: "\\21c4  scroll' in text
     assert ".wide { overflow: auto;" in text and "prefers-color-scheme: dark" in text
     assert {"width=device-width, initial-scale=1", "light dark"} <= {meta.get("content") for meta in page.of("meta")}

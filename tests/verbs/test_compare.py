@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import browser
 import pandas as pd
 import pytest
 from handmade import IDS, NEVER_B, NO_B, PLAIN, write_run
@@ -131,3 +132,11 @@ def test_comparing_loads_neither_torch_nor_ray(plain):
     words = ["compare", "--run", plain, "--rules", "argmax", OFFSET]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.skipif(browser.MISSING, reason="no chromium")
+def test_no_text_of_the_page_is_cut_or_over_another_or_faint(plain, tmp_path):
+    compare(run=[plain], rules=["argmax", OFFSET], radius=0.5, out=str(tmp_path / "out"))
+    page = tmp_path / "out" / "comparison.html"
+    for width, dark in ((1200, True), (390, False)):
+        assert browser.faults(page, width=width, dark=dark) == [], (width, dark)
