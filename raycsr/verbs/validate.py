@@ -66,7 +66,7 @@ def validate(verb: str, asked: Any, planning: PlanOptions) -> None:
         return
     offers: list[ExpectedShares] = []  # of all noise levels
     for number, (plan, prices) in enumerate(plans):
-        print(f"\n{plan}" if number else plan)
+        print(f"\n{plan}" if number else plan, flush=True)  # a log shows it before the pilot
         of_plan = list(_told(prices))
         print(*in_tables(of_plan), *advice(of_plan), sep="\n", end="\n" * bool(of_plan), flush=True)
         offers += of_plan
