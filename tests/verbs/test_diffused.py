@@ -129,3 +129,18 @@ def test_a_network_that_takes_noise_as_it_is_says_where_its_sigma_is_another(mak
     with pytest.warns(UserWarning, match=r"sigma 0\.25 and is sampled at 0\.5; certificates hold"):
         run = sampled(make_job, tmp_path, asked)
     assert run.manifest()["components"][0]["args"]["sigma"] == 0.25 and len(run.votes()) == 3
+
+
+@pytest.mark.ray
+def test_actors_draw_the_same_votes_from_checkpoints_on_s3_into_s3(model, make_job, tmp_path, cluster, s3):
+    place = f"s3://{s3.new_bucket()}"
+    asked = replace(model, denoiser=replace(model.denoisers[0], levels=[0.4, 0.5]))
+    save_checkpoint(f"{place}/both.pt", load_base_classifier(asked, num_classes=10))
+    fixed = replace(SEQUENTIAL, radii=None)
+    on_s3 = {"model": ModelOptions(f"{place}/both.pt"), "results": place}
+    there = sampled(make_job, tmp_path, **on_s3, actors=1, sampling=fixed)
+    here = sampled(make_job, tmp_path, asked, sampling=fixed)
+    votes = [load_votes(one.location).sort_values("image_id") for one in (there, here)]
+    assert there.run_id == here.run_id and there.location.startswith(place)
+    assert str(votes[0]["estimation"].tolist()) == str(votes[1]["estimation"].tolist())
+    assert votes[0]["n"].tolist() == [256] * 3
