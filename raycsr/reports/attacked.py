@@ -14,7 +14,7 @@ from raycsr.reports.curves import Curves
 from raycsr.reports.direct import label_lines
 from raycsr.reports.document import Column, Table
 from raycsr.reports.drawing import NARROW, STYLE, Form, legend_below, rendered
-from raycsr.reports.looks import Key, Looks
+from raycsr.reports.looks import Key, Looks, as_label
 from raycsr.results.attacks import AttackSet, attack_sets
 
 _OF_SET = ["run", "costs", "rule"]
@@ -128,7 +128,7 @@ def plot_attacked(shares: pd.DataFrame, curves: Curves, form: Form = Form.PNG, l
                 known = rows[rows[upper].notna()]
                 if known.empty:
                     continue
-                label, look = " · ".join(key), looks.of_key(key)
+                label, look = as_label(" · ".join(key)), looks.of_key(key)
                 if key in curves:
                     drawn = {"linewidth": 1.6, **look.curve}
                     axis.plot(curves[key]["radius"], curves[key][lower], label=f"{label}: certified", **drawn)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from raycsr.costs import CostMatrix
 from raycsr.reports.drawing import NARROW, ON_DARK, ON_LIGHT, STYLE, Form, fitted, legend_below, rendered
-from raycsr.reports.looks import Look, looks_of
+from raycsr.reports.looks import Look, as_label, looks_of
 
 _SHADES = "Purples"  # of a share: no run or rule has these
 _NUMBERED_NARROW = 4  # columns of a narrow one
@@ -129,7 +129,7 @@ def plot_recalls(
                     {"linewidth": 1.2} if of is first else {"linestyle": "", "marker": ".", "markersize": 3}
                 )
                 look |= {"color": looks[label].colour}
-                axis.plot(range(len(order)), of.loc[order, "recall"], label=label, **look)
+                axis.plot(range(len(order)), of.loc[order, "recall"], label=as_label(label), **look)
             axis.set_xlabel(fitted(f"{len(order)} classes, by the recall of {next(iter(recalls))}", form))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(ylabel="recall", ylim=(0, 1.02))
@@ -150,7 +150,7 @@ def _draw_bars(axis: Axes, recalls: Mapping[str, pd.DataFrame], looks: Mapping[s
         # pale or hatched, so that intervals are seen on them and beside, on white and in the dark; an SVG has no both
         face = "none" if hatch else (colour, 0.4)
         bars: dict[str, Any] = {"facecolor": face, "edgecolor": colour, "hatch": hatch, "linewidth": 1}
-        axis.bar(places, of["recall"], width * 0.92, yerr=around, label=label, error_kw=error, **bars)
+        axis.bar(places, of["recall"], width * 0.92, yerr=around, label=as_label(label), error_kw=error, **bars)
 
 
 def plot_images(images: Sequence[NDArray[np.uint8] | str], captions: Sequence[str]) -> bytes:

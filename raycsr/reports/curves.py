@@ -13,7 +13,7 @@ from raycsr.certification import METRICS
 from raycsr.reports.comparison import merits, non_dominated
 from raycsr.reports.direct import label_lines
 from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, legend_below, rendered
-from raycsr.reports.looks import Key, Look, Looks
+from raycsr.reports.looks import Key, Look, Looks, as_label
 from raycsr.reports.tables import MARK
 
 _TITLES = {
@@ -179,7 +179,7 @@ def _draw_front(axis: Axes, rules: pd.DataFrame, look: Look, looks: Looks) -> No
         alpha=0.35,
     )
     known = looks.keys if looks.coloured == "rule" else ()
-    name = {} if known else {"label": str(rules["run"].iloc[0])}
+    name = {} if known else {"label": as_label(str(rules["run"].iloc[0]))}
     axis.plot(rules["accuracy"], rules[metric], linestyle="", markersize=4, alpha=0.4, **look.point)
     step: dict[str, Any] = {"markersize": 5, "linewidth": 1.4, "drawstyle": "steps-pre", **name}
     axis.plot(on_front["accuracy"], on_front[metric], **step, **look.point)
@@ -230,6 +230,6 @@ def _draw(axis: Axes, curve: pd.DataFrame, name: str, label: str, look: Look) ->
     if curve[name].isna().all():
         return
     label = f"{label} {MARK}" if (curve["collapsed"] != "").any() else label
-    axis.plot(curve["radius"], curve[name], label=label, linewidth=1.6, **look.curve)
+    axis.plot(curve["radius"], curve[name], label=as_label(label), linewidth=1.6, **look.curve)
     low, high = curve[f"{name}_low"], curve[f"{name}_high"]
     axis.fill_between(curve["radius"], low, high, color=look.colour, alpha=0.12, linewidth=0)

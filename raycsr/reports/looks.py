@@ -86,6 +86,11 @@ class Looks:
         return self.of(**dict(zip(("run", "costs", "rule"), key, strict=True)))
 
 
+def as_label(label: str) -> str:
+    """A label that matplotlib shows: it passes over those that begin with an underscore, such as of a file `_m.pt`."""
+    return f" {label}" if label.startswith("_") else label
+
+
 def looks_of(labels: Iterable[str]) -> Mapping[str, Look]:
     """Looks of some labels, where nothing else is drawn."""
     distinct = list(labels)

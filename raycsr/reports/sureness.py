@@ -11,7 +11,7 @@ from scipy.special import ndtr
 from raycsr.reports.certified import Certified
 from raycsr.reports.direct import label_lines
 from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, legend_below, rendered
-from raycsr.reports.looks import Looks
+from raycsr.reports.looks import Looks, as_label
 
 _SIGMAS = (0.0, 0.5, 1.0, 2.0)  # on the upper axis: radii in units of sigma
 
@@ -59,9 +59,9 @@ def plot_sureness(sets: Sequence[Certified], form: Form = Form.PNG, looks: Looks
         for label, ((_, _, alpha), one) in zip(labels, distinct.items(), strict=True):
             shares = sure_shares(one.certificates)
             left = 1 - np.arange(len(shares)) / len(shares)  # share of images with one no smaller
-            shown = label if labels.count(label) == 1 else f"{label} (alpha {alpha:g})"
+            name = as_label(label if labels.count(label) == 1 else f"{label} (alpha {alpha:g})")
             look = looks.of(run=one.run, rule=one.rule)  # the share knows no costs
-            axis.step([0, *shares, 1], [1, *left, 0], where="pre", label=shown, linewidth=1.6, **look.curve)
+            axis.step([0, *shares, 1], [1, *left, 0], where="pre", label=name, linewidth=1.6, **look.curve)
         axis.axvline(0.5, color="0.6", linewidth=0.8, linestyle=":")  # where the standard radius begins
         axis.set(
             xlabel=fitted("lower bound on the share of votes of the right answer (p_A)", form), ylabel="share of images"

@@ -150,3 +150,10 @@ def test_a_curve_of_a_collapsed_rule_is_marked(figures):
     drawn["a", "seed:0", "r"]["collapsed"] = "1 0 of 40"
     plot_curves(drawn)
     assert legends(figures[0]) == [["argmax", "r †"]]
+
+
+def test_a_name_that_begins_with_an_underscore_is_shown(figures):
+    plot_curves(curves(("_m.pt", "seed:0", "argmax"), ("n.pt", "seed:0", "argmax")))
+    assert legends(figures[0]) == [[" _m.pt", "n.pt"]]
+    plot_front(summary([0.25], run="_m.pt"))
+    assert [name.get_text().strip() for name in figures[1].axes[0].texts] == ["_m.pt"]
