@@ -137,3 +137,15 @@ def test_a_folder_of_something_else_is_one_line(tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)) as raised:
         composition(str(tmp_path))
     assert "\n" not in str(raised.value)
+
+
+def test_several_levels_are_several_steps(tmp_path):
+    folder = written(tmp_path, network())
+    quarter, half = (composition(folder, sigma=sigma)(PIXELS) for sigma in (0.25, 0.5))
+    several = composition(folder, levels=[0.25, 0.5])
+    torch.testing.assert_close(several(PIXELS), (quarter + half) / 2)
+    assert several.components[0]["levels"] == [0.25, 0.5]
+    save_checkpoint(tmp_path / "both.pt", several)
+    assert torch.equal(load_base_classifier(str(tmp_path / "both.pt"))(PIXELS), several(PIXELS))
+    cast = prepare_for_inference(several, precision="bf16", device="cpu")
+    assert (cast(PIXELS).float() - several(PIXELS)).abs().max() < 0.05 * several(PIXELS).abs().max()
