@@ -287,6 +287,11 @@ def test_a_positional_is_not_taken_for_a_list():
         called(["ls", "RESULTS", "--results", "other"])
 
 
+def test_a_run_without_its_option_is_told_it():
+    with pytest.raises(UserError, match="'RESULTS/runs/3f' is no option; every option begins with --, such as --run"):
+        called(["stop", "RESULTS/runs/3f"])
+
+
 # Mistakes -------------------------------------------------------------------------------------------------
 
 FULL = {"data": {"source": "digits"}, "model": {"name": "cifar_resnet8"}, "results": "r"}

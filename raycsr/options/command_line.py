@@ -30,8 +30,9 @@ def read_words(words: Sequence[str], hints: Hints, positional: Sequence[str] = (
     refuse_credentials("\n".join(words))
     mistakes = Mistakes()
     written, free = _occurrences(words, {**hints, "config": str}, mistakes)
+    such_as = ", such as --run" if "run" in hints else ""
     for word in free[len(positional) :]:
-        mistakes.note(f"{shown(word)} is no option; every option begins with --")
+        mistakes.note(f"{shown(word)} is no option; every option begins with --{such_as}")
     options: dict[str, list[str]] = {}
     for name, values in [*written, *((name, [word]) for name, word in zip(positional, free, strict=False))]:
         options[name] = options.get(name, []) + values
