@@ -26,7 +26,7 @@ from raycsr.models.spec import DenoiserOptions, ModelOptions, Preprocessing
 from raycsr.options import hints_of, read_words
 from raycsr.options.help import full_help, options_of
 from raycsr.smoothing.options import SamplingOptions
-from raycsr.training.objectives import OBJECTIVES, objective_names, resolve_objective
+from raycsr.training.objectives import OBJECTIVES, definition_of, objective_names, resolve_objective
 from raycsr.training.options import TrainingOptions, ValidationOptions
 from raycsr.verbs import function_of
 from raycsr.verbs.certify import certify
@@ -323,12 +323,20 @@ def test_two_packages_with_one_name_are_refused(acme, install):
             "a hyper-parameter weight",
         ),
         ("def found(a: 'Nowhere', b, c, *, sigma, costs, progress, generator): ...", "Nowhere"),
+        (f"{OBJECTIVE}found = focal\nfound.definition = print", "definition is <built-in function print>"),
     ],
 )
 def test_what_is_no_objective_is_refused_before_it_trains(install, text, why):
     install("acme", text, objectives=["sharp = acme:found"])
     with pytest.raises(UserError, match=f"objective 'sharp' of package acme cannot be used: .*{why}"):
         resolve_objective("sharp", costs=None)
+
+
+def test_another_loss_of_a_package_is_another_loss_reweighted(install):
+    """What was begun under either does not go on; without a definition they are those of before."""
+    install("one", OBJECTIVE, objectives=["early = one:focal"])
+    install("two", f"{OBJECTIVE}focal.definition = 2", objectives=["late = two:focal"])
+    assert [definition_of(name) for name in ("early", "early_cs", "late", "late_cs")] == [1, 2, 2, 3]
 
 
 def test_what_is_no_source_is_refused(install):

@@ -101,7 +101,8 @@ def check_pool(pool: PoolOptions) -> None:
 
 def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: PoolOptions) -> Probe:
     """Resolves precision and batch size on a worker of the pool's kind, and times its forward pass."""
-    if not pool.actors or (pool.gpus_per_actor == 0 and len(ray.nodes()) == 1):
+    # of a worker that reserves no GPU Ray hides what this process sees
+    if not pool.actors or (pool.gpus_per_actor == 0 and len(ray.nodes()) == 1 and worker_device().type == "cpu"):
         return probe_here(base_classifier, sampling, pool.threads)  # this process is such a worker, already warm
     remote = ray.remote(**pool.resources)(probe_here)
     found = remote.remote(base_classifier, sampling, pool.threads)

@@ -30,11 +30,7 @@ def calibrated(base_classifier: BaseClassifier, images: np.ndarray, *, sigma: fl
     Raises:
         UserError: It is in int8 already, or its network cannot be.
     """
-    if base_classifier.calibration is not None:
-        raise UserError("the model is quantised to int8 already: give the one that it was made of")
-    watching = copy.deepcopy(base_classifier).cpu().eval().requires_grad_(False)
-    fold_batch_norm(watching)  # as `prepare_for_inference` does: places are those of the folded network
-    watching.network, places = observed(watching.network, watching.network_size)
+    watching, places = watched(base_classifier)
     for pixels in noisy(images, sigma=sigma, seed=seed):
         try:
             logits = watching(pixels)
@@ -45,6 +41,20 @@ def calibrated(base_classifier: BaseClassifier, images: np.ndarray, *, sigma: fl
     quantised = copy.deepcopy(base_classifier)
     quantised.calibration = Calibration(float(sigma), measured(watching.network, places))
     return quantised
+
+
+def watched(base_classifier: BaseClassifier) -> tuple[BaseClassifier, dict[str, list[str]]]:
+    """A copy of a base classifier that watches what flows through its network, and the places (`observed`).
+
+    Raises:
+        UserError: It is in int8 already, or its network cannot be.
+    """
+    if base_classifier.calibration is not None:
+        raise UserError("the model is quantised to int8 already: give the one that it was made of")
+    watching = copy.deepcopy(base_classifier).cpu().eval().requires_grad_(False)
+    fold_batch_norm(watching)  # as `prepare_for_inference` does: places are those of the folded network
+    watching.network, places = observed(watching.network, watching.network_size)
+    return watching, places
 
 
 @torch.inference_mode()

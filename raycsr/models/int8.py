@@ -139,7 +139,7 @@ def observed(network: nn.Module, size: tuple[int, int]) -> tuple[fx.GraphModule,
     return watched, {min(names): names for names in places.values()}
 
 
-def measured(watched: fx.GraphModule, places: Mapping[str, list[str]]) -> dict[str, tuple[float, int]]:
+def measured(watched: nn.Module, places: Mapping[str, list[str]]) -> dict[str, tuple[float, int]]:
     """What a watching network has seen, `places` of a `Calibration`.
 
     Raises:

@@ -90,6 +90,23 @@ def denoiser_has_weights(options: DenoiserOptions) -> bool:
     return options.pretrained is not None or not _is_denoiser_arch(options.name)
 
 
+def warn_of_random_weights(options: ModelOptions) -> None:
+    """Warns of a classifier, and of each denoiser in front of it, whose weights are random: nobody gave any."""
+    if not has_weights(options):
+        warnings.warn(
+            f"model {options.name!r} has random weights, of init_seed {options.init_seed}: for its own, set "
+            "model.pretrained to true or to a file of them",
+            stacklevel=2,
+        )
+    for one in options.denoisers:
+        if not denoiser_has_weights(one):
+            warnings.warn(
+                f"denoiser {one.name!r} has random weights, of init_seed {options.init_seed}: for its own, set "
+                "model.denoiser.pretrained to a file of them",
+                stacklevel=2,
+            )
+
+
 def _is_checkpoint(name: str) -> bool:
     """Whether the name means a file; one that also means a timm model is refused."""
     if os.path.isfile(name) and timm.is_model(name):

@@ -58,9 +58,9 @@ def quantise(asked: QuantiseArguments) -> float:
     from raycsr.data.memory import read_pixels
     from raycsr.data.sources import open_source, with_split
     from raycsr.data.splits import refuse_test_images
-    from raycsr.models.calibration import agreement, calibrated
+    from raycsr.models.calibration import agreement, calibrated, watched
     from raycsr.models.checkpoints import save_checkpoint
-    from raycsr.models.loading import load_base_classifier
+    from raycsr.models.loading import load_base_classifier, warn_of_random_weights
     from raycsr.smoothing.options import Draws
 
     options = ModelOptions(asked.model) if isinstance(asked.model, str) else asked.model
@@ -69,6 +69,8 @@ def quantise(asked: QuantiseArguments) -> float:
     if Store(asked.out).exists(""):
         raise UserError(f"out is {asked.out}, which is there already: give another --out, or move it away")
     base_classifier = load_base_classifier(options)
+    watched(base_classifier)  # what cannot be quantised is refused before images are listed and read
+    warn_of_random_weights(options)  # a checkpoint is made of them, which looks like any other
     sigma = sigma_of(base_classifier, options.name, asked.sigma)
     Draws(sigma, 1, 1)  # refuses a sigma that nothing can be sampled at
     with own_checkpoint(asked.out):

@@ -103,7 +103,7 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
     from raycsr.data.splits import refuse_test_images
     from raycsr.distributed.pool import worker_device
     from raycsr.distributed.sampling.classes import check_classes, classes_by_position
-    from raycsr.models.loading import load_base_classifier
+    from raycsr.models.loading import load_base_classifier, warn_of_random_weights
     from raycsr.smoothing.certify_images import count_images
     from raycsr.smoothing.options import Draws
     from raycsr.training.tuning import STRENGTHS, THRESHOLDS, Budget, draw_images, tune, weights_of
@@ -111,6 +111,7 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
     allowed, costs = Budget(asked.budget, asked.recall_budget, asked.coverage_budget), asked.costs
     options = ModelOptions(asked.model) if isinstance(asked.model, str) else asked.model
     load_base_classifier(options)  # what is wrong with it is told first
+    warn_of_random_weights(options)  # a checkpoint may be made of them, which looks like any other
     path = _path(options, asked.out)
     with own_checkpoint(path):
         base_classifier = load_base_classifier(options, device=worker_device())  # with what another has just stored

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -30,6 +32,20 @@ def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
     with pytest.raises(UserError, match=r"wants 8 GPUs and the cluster has 0; .*set pool.elastic to wait for nodes"):
         check_pool(PoolOptions(actors=8, gpus_per_actor=1))
     check_pool(PoolOptions(actors=8, elastic=True, gpus_per_actor=1))
+
+
+@pytest.mark.parametrize(("device", "where"), [("cpu", "here"), ("cuda", "on a worker")])
+def test_a_worker_without_a_gpu_is_not_probed_in_a_process_that_has_one(device, where, monkeypatch):
+    """Ray hides GPUs from those that reserve none."""
+    worker = SimpleNamespace(remote=lambda *_: "on a worker")
+    monkeypatch.setattr(pool, "worker_device", lambda: torch.device(device))
+    monkeypatch.setattr(pool, "probe_here", lambda *_: "here")
+    monkeypatch.setattr(pool.ray, "nodes", lambda: ["this one"])
+    monkeypatch.setattr(pool.ray, "remote", lambda **_: lambda _: worker)
+    monkeypatch.setattr(pool.ray, "wait", lambda *_, **__: (["done"], []))
+    monkeypatch.setattr(pool.ray, "get", lambda found: found)
+    assert pool.probe(None, None, PoolOptions(actors=1)) == where
+    assert pool.probe(None, None, PoolOptions(actors=0)) == "here"
 
 
 def test_the_batch_is_doubled_while_that_is_faster():

@@ -14,7 +14,7 @@ from raycsr.errors import UserError
 from raycsr.models.checkpoints import load_checkpoint, save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference
-from raycsr.models.spec import ModelOptions
+from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.verbs.quantise import quantise
 from raycsr.verbs.sample import sample
@@ -100,6 +100,22 @@ def test_what_is_wrong_is_one_line(float32, words, fix, tmp_path, capsys):
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("raycsr quantise: ")]
     assert fix in line
     assert not (tmp_path / "made.pt").exists()
+
+
+@pytest.mark.parametrize(("model", "fix"), [("int8", "already"), ("vit_tiny_patch16_224", "LayerNorm")])
+def test_what_cannot_be_quantised_is_refused_before_images_are_looked_for(model, fix, int8, tmp_path):
+    nowhere = DataOptions("imagefolder", path=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=fix):
+        quantise(model={"int8": int8}.get(model, model), out=str(tmp_path / "made.pt"), sigma=0.5, data=nowhere)
+
+
+def test_random_weights_are_said_which_the_checkpoint_does_not_tell_any_more(float32, tmp_path):
+    denoiser = DenoiserOptions("dncnn", args={"depth": 3, "channels": 4}, sigma=0.5)
+    behind, made = ModelOptions(float32, denoiser=denoiser), {"out": str(tmp_path / "made.pt"), "images": 4}
+    with pytest.warns(UserWarning, match="denoiser 'dncnn' has random weights"):
+        quantise(model=behind, **made)
+    with pytest.warns(UserWarning, match="denoiser 'dncnn' has random weights"):
+        tune_rule(model=behind, costs="pair:4/9", images=20, n0=4, n=16, radius=0.1, out=str(tmp_path / "tuned.pt"))
 
 
 def test_no_file_is_written_over(float32, int8):

@@ -24,7 +24,7 @@ from raycsr.distributed.sampling.budget import Budget
 from raycsr.distributed.sampling.classes import check_classes, check_same_names, classes_by_position
 from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.loading import denoiser_has_weights, has_weights, load_base_classifier
+from raycsr.models.loading import load_base_classifier, warn_of_random_weights
 from raycsr.models.memory import memory_of
 from raycsr.models.prepare import check_precision
 from raycsr.models.rules import Rule, parse_rules
@@ -154,7 +154,7 @@ def _jobs(
     listing: Listing,
     specs: _Specs,
 ) -> Iterator[Job]:
-    _warn_of_random_weights(model)
+    warn_of_random_weights(model)
     for line in seen_images(image_sets_of(base_classifier, specs.rules), lambda: listing.images, listing.identity):
         warnings.warn(f"model {model.name!r}: {line}", stacklevel=2)
     for sigma in asked.sigmas:
@@ -223,22 +223,6 @@ def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: Seq
             raise UserError(
                 f"n={sampling.n} samples certify {reach:.4g} at most at sigma {sigma:g} and alpha {alpha:g}, so never "
                 f"radius {', '.join(f'{r:g}' for r in beyond)}; leave it out of sampling.radii, or raise sampling.n"
-            )
-
-
-def _warn_of_random_weights(model: ModelOptions) -> None:
-    if not has_weights(model):
-        warnings.warn(
-            f"model {model.name!r} has random weights, of init_seed {model.init_seed}: for its own, set "
-            "model.pretrained to true or to a file of them",
-            stacklevel=2,
-        )
-    for one in model.denoisers:
-        if not denoiser_has_weights(one):
-            warnings.warn(
-                f"denoiser {one.name!r} has random weights, of init_seed {model.init_seed}: for its own, set "
-                "model.denoiser.pretrained to a file of them",
-                stacklevel=2,
             )
 
 

@@ -79,6 +79,9 @@ def _wrong(objective: Any) -> str | None:
         signature.bind(*_BATCH, sigma=0, costs=0, progress=0, generator=0)
     except Exception as error:  # whatever evaluating its annotations raises
         return f"it is no raycsr.training.objectives.Objective ({error})"
+    definition = getattr(objective, "definition", 1)
+    if type(definition) is not int or definition < 1:  # checkpoints and sweeps note it
+        return f"its definition is {definition!r}, and must be a whole number, 1 or more"
     if is_per_image(objective) and "weight" in signature.parameters:
         return "it takes reduction, so that its name with _cs has a hyper-parameter weight, and has one itself"
     return None

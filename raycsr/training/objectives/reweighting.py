@@ -8,7 +8,7 @@ alone, which is the cross-entropy. Any such objective NAME has a cost-sensitive 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -52,7 +52,11 @@ class Reweighted:
 
     name: str
     objective: Callable[..., torch.Tensor]
-    definition: ClassVar[int] = 2  # 1 reweighted all of the loss, at a weight of 1
+
+    @property
+    def definition(self) -> int:
+        """One above that of the objective, whose loss is part of this; 1 reweighted all of that, at a weight of 1."""
+        return 1 + int(getattr(self.objective, "definition", 1))
 
     @property
     def __signature__(self) -> inspect.Signature:
