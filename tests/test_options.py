@@ -191,6 +191,11 @@ def test_a_part_of_what_is_no_group_is_refused_by_name(words, said):
         read_words(words, hints_for(["sample"]))
 
 
+def test_beside_a_part_a_name_alone_is_given_as_the_name(config):
+    with pytest.raises(UserError, match=r"--model.ema .* of model, which is 'a.pt'; give that as --model.name"):
+        read_words(["--model", "a.pt", "--model.ema", "true"], hints_for(["quantise"]))
+
+
 def test_a_part_of_what_a_file_has_as_a_list_is_refused_too(config):
     path = config({"model": {"denoiser": [{"name": "a"}]}})
     with pytest.raises(UserError, match=r"--model.denoiser.sigma sets a part of model.denoiser, which is a list of 1"):

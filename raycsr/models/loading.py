@@ -98,6 +98,11 @@ def warn_of_random_weights(options: ModelOptions) -> None:
             "model.pretrained to true or to a file of them",
             stacklevel=2,
         )
+    warn_of_random_denoisers(options)
+
+
+def warn_of_random_denoisers(options: ModelOptions) -> None:
+    """Warns of each denoiser in front of a classifier whose weights are random."""
     for one in options.denoisers:
         if not denoiser_has_weights(one):
             warnings.warn(

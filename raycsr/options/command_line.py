@@ -48,7 +48,7 @@ def read_words(words: Sequence[str], hints: Hints, positional: Sequence[str] = (
             continue
         words = values if element_of(hint) is not None else values[-1:]
         with mistakes.noted():
-            result = _with(result, name, name.split("."), from_words(hint, words, name), hint)
+            result = _with(result, name, name.split("."), from_words(hint, words, name), hints)
     mistakes.refuse()
     return result
 
@@ -92,7 +92,7 @@ def _hint_of(name: str, hints: Hints) -> Any:
     return hint
 
 
-def _with(options: Mapping[str, Any], name: str, keys: Sequence[str], value: Any, hint: Any) -> dict[str, Any]:
+def _with(options: Mapping[str, Any], name: str, keys: Sequence[str], value: Any, hints: Hints) -> dict[str, Any]:
     """The options with a value at a dotted place, the end of a name; what else is in groups and mappings there stays.
 
     Raises:
@@ -103,14 +103,15 @@ def _with(options: Mapping[str, Any], name: str, keys: Sequence[str], value: Any
     if rest and not (below is None or isinstance(below, dict)):
         whole = name.removesuffix(f".{'.'.join(rest)}")
         what = f"a list of {len(below)}" if isinstance(below, list) else shown(str(below))
-        raise UserError(
-            f"--{name} sets a part of {whole}, which is {what}; write it in there, or leave one of the two out"
-        )
+        group = group_of(_hint_of(whole, hints))
+        named = isinstance(below, str) and group is not None and "name" in hints_of(group)
+        fix = f"give that as --{whole}.name" if named else "write it in there, or leave one of the two out"
+        raise UserError(f"--{name} sets a part of {whole}, which is {what}; {fix}")
     below = below if isinstance(below, dict) else {}
     if rest:
-        value = _with(below, name, rest, value, hint)
-    elif group_of(hint) is not None and isinstance(value, dict):
-        value = _merged(below, value, hints_of(group_of(hint)))
+        value = _with(below, name, rest, value, hints)
+    elif (group := group_of(_hint_of(name, hints))) is not None and isinstance(value, dict):
+        value = _merged(below, value, hints_of(group))
     return {**options, key: value}
 
 

@@ -173,6 +173,16 @@ def test_a_training_behind_a_denoiser_of_another_sigma_is_said(model):
         prepare(TrainConfig(**of_training))
 
 
+def test_a_training_behind_a_denoiser_of_random_weights_is_said(model):
+    asked = replace(model, denoiser=DenoiserOptions("dncnn", args=SMALL, sigma=0.5))
+    of_training = {name: one for name, one in training(asked, "r").items() if name not in ("results", "threads")}
+    with pytest.warns(UserWarning, match="denoiser 'dncnn' has random weights"):
+        prepare(TrainConfig(**of_training))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # those that are trained begin so
+        prepare(TrainConfig(**of_training | {"objective": ObjectiveOptions("denoise")}))
+
+
 def test_a_training_without_denoisers_keeps_its_name():
     config = TrainConfig(data=DataOptions("digits"), model=ModelOptions("cifar_resnet8", input_size=8), sigma=0.25)
     assert default_name(config) == "gaussian-cifar_resnet8-sigma0.25-77dbfaf4"

@@ -20,7 +20,7 @@ from raycsr.distributed.training.shares import read_shares
 from raycsr.errors import Mistakes, UserError, shown
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.denoisers import denoiser_archs
-from raycsr.models.loading import has_weights, load_base_classifier
+from raycsr.models.loading import has_weights, load_base_classifier, warn_of_random_denoisers
 from raycsr.models.spec import DenoiserOptions, Preprocessing
 from raycsr.progress import size
 from raycsr.results import ImageSet, trained_on
@@ -104,6 +104,7 @@ def _model(config: TrainConfig, num_classes: int | None) -> BaseClassifier:
     name, options = config.objective.name, config.model
     if part_of(config) == "classifier":
         model = load_base_classifier(options, num_classes=num_classes, new_head=True)
+        warn_of_random_denoisers(options)  # which stay as they are
         _warn_of_denoisers_sigma(model, config)
         return model
     if not has_weights(options):
