@@ -61,7 +61,7 @@ def test_a_machine_that_is_busy_with_other_things_now_and_then_chooses_the_same_
     clock, passes = [0.0], []
 
     class Network(torch.nn.Module):
-        preprocessing, precision = Preprocessing((8, 8), "bilinear", 1.0, "center"), "fp32"
+        preprocessing, precision, calibration = Preprocessing((8, 8), "bilinear", 1.0, "center"), "fp32", None
 
         def forward(self, pixels):
             passes.append(len(pixels))
