@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from raycsr.certification import METRICS
 from raycsr.reports.comparison import merits, non_dominated
 from raycsr.reports.direct import label_lines
-from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, legend_below, rendered
+from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, legend_below, legend_beside, rendered
 from raycsr.reports.looks import Key, Look, Looks, as_label
 from raycsr.reports.tables import MARK
 
@@ -66,8 +66,7 @@ def plot_curves(curves: Curves, form: Form = Form.PNG, looks: Looks | None = Non
         if not label_lines(figure, alike):
             for row, axes in zip(rows, panels, strict=True):
                 if beside:
-                    keys = axes[0].get_legend_handles_labels()
-                    row.legend(*keys, loc="outside right center", frameon=False, fontsize=8)
+                    legend_beside(row, *axes[0].get_legend_handles_labels())
                     continue
                 if not apart:
                     axes[0].legend(frameon=False, loc="lower left")

@@ -28,6 +28,8 @@ _GREY = re.compile(r"(fill|stroke): #(?!010101|fefefe)([0-9a-f]{2})\2\2\b")
 _HATCHED = re.compile(r'<rect [^>]*fill="#([0-9a-f]{2})\1\1"')  # what is behind a hatch
 _LABELS_WIDTH = 120  # characters of a legend side by side
 _NARROW_WIDTH = 44  # characters of a line of a narrow picture
+_LINE, _BETWEEN = 0.15, 0.07  # inches of a legend: of a line of a label, and what stands between two labels
+_ROOM, _ROOM_BESIDE = 0.8, 3.5  # inches of a legend below the panels, and beside them, that a picture has room for
 
 
 class Form(Enum):
@@ -87,9 +89,29 @@ def legend_below(
     form: Form = Form.PNG,
     width: int = _LABELS_WIDTH,
 ) -> None:
-    """A legend below the panels, in as many columns as its longest label allows in a width of so many characters."""
+    """A legend below the panels, in as many columns as its longest label allows in a width of so many characters.
+
+    The picture grows by what a long legend takes, so that its panels do not shrink.
+    """
     if labels:
         width = _NARROW_WIDTH if form is Form.NARROW else width
-        columns = max(1, min(4, width // max(map(len, labels))))
+        columns = max(1, min(4, width // max(1, *map(len, labels))))
         shown = [textwrap.fill(label, width) for label in labels]
         figure.legend(handles, shown, loc="outside lower center", ncols=columns, frameon=False)
+        lines = [label.count("\n") + 1 for label in shown]
+        rows = [max(lines[start : start + columns]) for start in range(0, len(lines), columns)]
+        _grow(figure, rows, _ROOM)
+
+
+def legend_beside(figure: FigureBase, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend on the right of the panels, in lines that leave these their room."""
+    shown = [textwrap.fill(label, _NARROW_WIDTH) for label in labels]
+    figure.legend(handles, shown, loc="outside right center", frameon=False, fontsize=8)
+    _grow(figure, [label.count("\n") + 1 for label in shown], _ROOM_BESIDE)
+
+
+def _grow(figure: FigureBase, lines: Sequence[int], room: float) -> None:
+    """Makes a picture higher by what a legend, of labels of so many lines, takes beyond the inches that it has."""
+    whole: Any = figure.figure  # of a part of it
+    beyond = sum(_LINE * of_label + _BETWEEN for of_label in lines) - room
+    whole.set_size_inches(whole.get_figwidth(), whole.get_figheight() + max(0.0, beyond))
