@@ -152,7 +152,7 @@ def test_offsets_of_a_csv_follow_its_real_values(tmp_path):
 def test_tuned_is_what_the_checkpoint_holds():
     stored = parse("offset:1*pair:cat/dog", "expected_cost:2*seed:cat")
     assert parse("argmax", "tuned", stored=stored) == [ARGMAX, *stored]
-    with pytest.raises(UserError, match="checkpoint holds none; make one with `raycsr tune-rule"):
+    with pytest.raises(UserError, match="checkpoint holds none; `raycsr tune-rule"):
         parse("tuned")
 
 

@@ -98,7 +98,7 @@ def test_tuned_rules_of_a_checkpoint_are_evaluated(job, tmp_path):
     path = tmp_path / "tuned.pt"
     save_checkpoint(path, model)
     options = job(limit=3, model=ModelOptions(name=str(path)), costs=["pair:4/9"])
-    with pytest.raises(UserError, match="checkpoint holds none; make one with `raycsr tune-rule"):
+    with pytest.raises(UserError, match="checkpoint holds none; `raycsr tune-rule"):
         evaluate(**options, rules=["tuned"])
     assert not Path(options["results"]).exists()
     model.rules = tuple(parse_rules([OFFSET], num_classes=10))

@@ -88,7 +88,8 @@ def _parsed(
     if spec == _TUNED:
         if not stored:
             raise UserError(
-                "rule 'tuned': the model's checkpoint holds none; make one with `raycsr tune-rule --model M --costs C`"
+                "rule 'tuned': the model's checkpoint holds none; `raycsr tune-rule --model M --costs C` stores one "
+                "where it is better than argmax"
             )
         return stored
     name, colon, rest = spec.partition(":")
