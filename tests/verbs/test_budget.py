@@ -3,7 +3,6 @@
 import functools
 import json
 import threading
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -270,11 +269,13 @@ def test_ls_watches_until_nothing_runs_and_reads_each_part_once(job, tmp_path, m
     outcome.run.store.remove("finished.json")
     read, reads = Store.read, Counter()
     monkeypatch.setattr(Store, "read", lambda store, name="", *more: reads.update([name]) or read(store, name, *more))
+    looks, look = threading.Semaphore(0), listing._listed
+    monkeypatch.setattr(listing, "_listed", lambda *of: (looks.release(), look(*of))[1])
     holding = Ownership(outcome.run.store)
     with holding:
         watching = threading.Thread(target=listing.ls, args=(str(tmp_path / "results"),), kwargs={"watch": True})
         watching.start()
-        time.sleep(0.7)
+        assert all(looks.acquire(timeout=60) for _ in range(2))
         assert watching.is_alive()
     watching.join(20)
     assert not watching.is_alive() and capsys.readouterr().out.count("name a run as") >= 2
