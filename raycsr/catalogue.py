@@ -5,9 +5,16 @@ Packages' own are among them. What needs PyTorch is imported where it is asked f
 
 import inspect
 from collections.abc import Callable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from raycsr.errors import UserError
+
+
+def config_files() -> list[Traversable]:
+    """The configs that come with raycsr."""
+    return list(files("raycsr").joinpath("configs").iterdir())
 
 
 def _models() -> dict[str, str]:

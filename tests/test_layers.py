@@ -86,6 +86,15 @@ def test_imports_point_one_way():
                     assert LAYERS.index(parts[1]) <= LAYERS.index(layer), f"{path} imports {name}"
 
 
+def test_verbs_use_each_other_whole():
+    """`evaluate` reports, `quickstart` trains; what two verbs share beside that has a place of its own below them."""
+    for path in (PACKAGE / "verbs").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("raycsr.verbs."):
+                verb = node.module.removeprefix("raycsr.verbs.")
+                assert [alias.name for alias in node.names] == [verb], f"{path} imports more of {node.module}"
+
+
 @pytest.mark.parametrize("package", ["training", "results", "reports", "models", "smoothing", "data", "deployment"])
 def test_only_what_is_distributed_knows_ray(package):
     for path in (PACKAGE / package).rglob("*.py"):

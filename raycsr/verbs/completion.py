@@ -6,11 +6,10 @@ import hashlib
 import re
 from typing import Any, Literal
 
-from raycsr.catalogue import KINDS
+from raycsr.catalogue import KINDS, config_files
 from raycsr.errors import UserError
 from raycsr.options.help import options_of
 from raycsr.verbs import VALIDATED, VERBS, function_of
-from raycsr.verbs.configs import config_files
 
 _KIND_OF = {  # option -> kind of what it may name, beside files
     **dict.fromkeys(("data.source", "test.source"), "sources"),

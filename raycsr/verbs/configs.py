@@ -2,9 +2,8 @@
 
 import itertools
 import re
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 
+from raycsr.catalogue import config_files
 from raycsr.errors import UserError, nearest
 
 
@@ -32,11 +31,6 @@ def configs(name: str | None = None) -> list[str]:
         print(f"{one:<{width}}  {_first_sentence(found[one].read_text(encoding='utf-8'))}")
     print("\na file of your own: raycsr configs digits > digits.yaml")
     return sorted(found)
-
-
-def config_files() -> list[Traversable]:
-    """The configs that come with raycsr."""
-    return list(files("raycsr").joinpath("configs").iterdir())
 
 
 def _first_sentence(text: str) -> str:

@@ -10,7 +10,6 @@ from raycsr.models.spec import ModelOptions
 from raycsr.options import takes
 from raycsr.results import ImageSet, own_checkpoint, trained_on
 from raycsr.store import Store
-from raycsr.verbs.tune_rule import data_of, sigma_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +55,7 @@ def quantise(asked: QuantiseArguments) -> float:
         UserError: Something is wrong with the options, or the network cannot be quantised.
     """
     from raycsr.data.memory import read_pixels
+    from raycsr.data.of_training import data_of, sigma_of
     from raycsr.data.sources import open_source, with_split
     from raycsr.data.splits import refuse_test_images
     from raycsr.models.calibration import agreement, calibrated, watched

@@ -99,6 +99,7 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
         UserError: Something is wrong that can be known before sampling.
     """
     from raycsr.data.memory import read_pixels
+    from raycsr.data.of_training import data_of, sigma_of
     from raycsr.data.sources import open_source, with_split
     from raycsr.data.splits import refuse_test_images
     from raycsr.distributed.pool import worker_device
@@ -196,18 +197,6 @@ def _path(options: ModelOptions, out: str | None) -> str:
     return out or name
 
 
-def sigma_of(base_classifier: "BaseClassifier", name: str, sigma: float | None) -> float:
-    """Sigma that is asked for, or else that of the training.
-
-    Raises:
-        UserError: nobody says one.
-    """
-    known = base_classifier.training_sigma if sigma is None else sigma
-    if known is None:
-        raise UserError(f"model {name!r} does not say the sigma it was trained at; give --sigma")
-    return known
-
-
 def _radius(radius: float | None, sigma: float, n: int) -> float:
     asked, reach = sigma if radius is None else radius, largest_radius(n, ALPHA, sigma)
     if not 0 < asked <= reach:
@@ -216,24 +205,6 @@ def _radius(radius: float | None, sigma: float, n: int) -> float:
             "give a smaller --radius or a larger --n"
         )
     return asked
-
-
-def data_of(base_classifier: "BaseClassifier", name: str, data: DataOptions | None) -> DataOptions:
-    """Data that are asked for, or else those of the training.
-
-    Raises:
-        UserError: nobody says any.
-    """
-    from raycsr.data.sources import stored_options
-
-    if data is not None:
-        return data
-    if "data" not in base_classifier.training_info:
-        raise UserError(
-            f"model {name!r} does not say what it was trained on; give training images: --data.source, --data.path, "
-            "--data.split"
-        )
-    return stored_options(base_classifier.training_info["data"])
 
 
 _STORED = ("accuracy", "coverage", "rob_cs", "rob_cost")
