@@ -22,7 +22,7 @@ from raycsr.deployment.images import Images, to_pixels
 from raycsr.deployment.of_run import deployed_of_run
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.loading import load_base_classifier
+from raycsr.models.loading import load_base_classifier, warn_of_other_sigma, warn_of_random_weights
 from raycsr.models.prepare import prepare_for_inference, refuse_batch_dependence, resolve_precision
 from raycsr.models.rules import Rule, parse_rules
 from raycsr.models.spec import ModelOptions, Preprocessing
@@ -104,6 +104,10 @@ class SmoothedClassifier:
             UserError: naming what cannot be deployed.
         """
         network = model if isinstance(model, nn.Module) else load_base_classifier(model)
+        if isinstance(network, BaseClassifier) and not isinstance(model, nn.Module):
+            named = ModelOptions(model) if isinstance(model, str) else model
+            warn_of_random_weights(named)
+            warn_of_other_sigma(network, named.name, sigma)
         where = _device(device, network if isinstance(model, nn.Module) else None)
         deployed = Deployed(
             sigma=float(sigma),

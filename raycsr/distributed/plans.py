@@ -31,7 +31,7 @@ class SamplingPlan:
         n0: Selection samples of an image.
         n: Estimation samples of an image; of a sequential design the largest number of them.
         design: `fixed` or `sequential`.
-        forward_passes: Number of noisy copies to classify; of a sequential design the largest number of them.
+        forward_passes: Number of passes of the classifier; of a sequential design the largest number of them.
         alpha: Failure probability of one image's certificate.
         largest_radius: L2 radius of an image whose votes all agree, in [0, 1] pixel units.
         decides: Statements that a sequential design decides about each image, in words; None of a fixed one.
@@ -40,6 +40,8 @@ class SamplingPlan:
         actors: Number of actors that sample; 0 is this process.
         denoisers: The denoisers in front of the classifier, a line each.
         memory: Memory that all parts take on the device, in words; None where it cannot be worked out.
+        passes_a_copy: Number of passes of the classifier for one noisy copy, more than one behind a denoiser that is
+            told several levels.
     """
 
     model: str
@@ -64,6 +66,7 @@ class SamplingPlan:
     actors: int = 0
     denoisers: tuple[str, ...] = ()
     memory: str | None = None
+    passes_a_copy: int = 1
 
     def __str__(self) -> str:
         """The plan in words."""
@@ -80,7 +83,7 @@ class SamplingPlan:
             *([f"costs     {first_of(self.costs, _SHOWN)}"] if self.costs else []),
             f"images    {self.num_images:,}{left}",
             f"samples   {self.n0:,} + {at_most}{self.n:,} an image at sigma {self.sigma:g}: "
-            f"{at_most}{self.forward_passes:,} forward passes{takes}",
+            f"{at_most}{self.forward_passes:,} forward passes{_a_copy(self.passes_a_copy)}{takes}",
             f"radius    {self.largest_radius:.4g} at most (L2, [0, 1] pixel units, alpha {self.alpha:g})",
             *([] if self.decides is None else [f"decided   {self.decides}"]),
             *self.notes,
@@ -228,6 +231,7 @@ class AttackPlan:
         n0: Votes of a verdict that choose its class.
         n: Votes of a verdict that prove it.
         notes: Lines about the data; none.
+        passes_a_copy: Number of passes of the classifier for one noisy copy.
     """
 
     run: str
@@ -245,20 +249,22 @@ class AttackPlan:
     n0: int
     n: int
     notes: tuple[str, ...] = ()
+    passes_a_copy: int = 1
 
     def __str__(self) -> str:
         """The plan in words."""
         at = ", ".join(f"{radius:g}" for radius in self.radii)
         where = f"radius {at}" if self.radii else f"{self.times:g} times its certified radius"
         left = f", of which {self.num_to_attack:,} to attack" if self.num_attacks else ", all attacked"
-        passes, votes = self.num_attacks * self.steps * self.noises, self.num_attacks * (self.n0 + self.n)
+        each, more = self.num_attacks * self.passes_a_copy, _a_copy(self.passes_a_copy)
+        passes, votes = each * self.steps * self.noises, each * (self.n0 + self.n)
         return _lines(
             f"run       {self.run}",
             f"attacks   {self.attacks}",
             f"costs     {self.costs}, rule {self.rule}, answer {self.answer}",
             f"images    {self.num_images:,}{left}, each at {where} (L2, [0, 1] pixel units)",
-            f"gradients {self.steps} steps of {self.noises} noisy copies: {passes:,} forward and backward passes",
-            f"verdicts  {self.n0:,} + {self.n:,} votes: {votes:,} forward passes",
+            f"gradients {self.steps} steps of {self.noises} noisy copies: {passes:,} forward and backward passes{more}",
+            f"verdicts  {self.n0:,} + {self.n:,} votes: {votes:,} forward passes{more}",
         )
 
 
@@ -370,6 +376,10 @@ def as_json(plan: SamplingPlan | TrainingPlan | SweepPlan | AttackPlan, prices: 
         "notes": [" ".join(note.split()) for note in fields["notes"]],
         "prices": [asdict(price) for price in prices],
     }
+
+
+def _a_copy(passes: int) -> str:
+    return f", {passes} a noisy copy" if passes > 1 else ""
 
 
 def _lines(*lines: str) -> str:

@@ -1,5 +1,6 @@
 """From a timm name, a checkpoint or `ModelOptions` to a base classifier ready for inference."""
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -110,6 +111,26 @@ def warn_of_random_denoisers(options: ModelOptions) -> None:
                 "model.denoiser.pretrained to a file of them",
                 stacklevel=2,
             )
+
+
+def warn_of_other_sigma(base_classifier: BaseClassifier, name: str, sigma: float) -> None:
+    """Warns where noise of sigma is not what the first part was made for, or what the network was calibrated under."""
+    trained = base_classifier.training_sigma
+    if trained is not None and not math.isclose(trained, sigma, rel_tol=1e-6):
+        denoisers = base_classifier.in_front
+        what = f"denoiser {denoisers[0].arch!r} of model {name!r} is made for" if denoisers else None
+        warnings.warn(
+            f"{what or f'model {name!r} was trained at'} sigma {trained:g} and is sampled at {sigma:g}; "
+            "certificates hold, but radii will be short",
+            stacklevel=2,
+        )
+    calibration = base_classifier.calibration
+    if calibration is not None and not math.isclose(calibration.sigma, sigma, rel_tol=1e-6):
+        warnings.warn(
+            f"model {name!r} was quantised to int8 for sigma {calibration.sigma:g} and is sampled at {sigma:g}; "
+            "certificates hold, but radii will be short",
+            stacklevel=2,
+        )
 
 
 def _is_checkpoint(name: str) -> bool:

@@ -14,7 +14,7 @@ import raycsr
 from raycsr import CostMatrix, SmoothedClassifier, UserError
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.spec import ModelOptions
+from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.verbs.sample import sample
 
 SIGMA = 0.25
@@ -51,6 +51,16 @@ def run(model, tmp_path_factory, make_job):
 
 
 # What is said
+
+
+def test_random_weights_and_a_denoiser_of_another_sigma_are_said():
+    behind = ModelOptions("cifar_resnet8", 10, input_size=8, denoiser=DenoiserOptions("dncnn", sigma=0.5))
+    with (
+        pytest.warns(UserWarning, match="model 'cifar_resnet8' has random weights"),
+        pytest.warns(UserWarning, match="denoiser 'dncnn' has random weights"),
+        pytest.warns(UserWarning, match=r"'dncnn' of model 'cifar_resnet8' is made for sigma 0\.5 .* sampled at 0\.25"),
+    ):
+        SmoothedClassifier(behind, 0.25)
 
 
 def test_an_image_is_answered_after_its_first_votes_and_one_at_the_border_is_not():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from published import numbered
@@ -9,6 +10,8 @@ from published import numbered
 from raycsr import SmoothedClassifier, load_votes
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
+from raycsr.distributed.sampling.arguments import SampleArguments
+from raycsr.distributed.sampling.job import check, plan_of
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.denoisers import create_denoiser
@@ -113,6 +116,25 @@ def test_a_plan_has_its_parts_and_its_price(model, tmp_path, capsys):
     assert main(["validate", "sample", *words, "--model.denoiser.sigma", "0.5"]) == 0
     out = capsys.readouterr().out
     assert "behind    improved_diffusion for sigma 0.5, 16 x 16 px" in out and "16 x 16 px, " in out
+    assert " forward passes\n" in out  # one a noisy copy
+
+
+def test_a_plan_and_a_budget_count_each_level_of_a_noisy_copy_as_a_pass(model, make_job, tmp_path, capsys):
+    asked = replace(model, denoiser=replace(model.denoisers[0], levels=[0.4, 0.5, 0.6]))
+    options = make_job(tmp_path, limit=12, n=32, model=asked, costs=["uniform"])
+    (job,) = check(SampleArguments(**options))
+    plan = plan_of(job, precision="fp32", device="cpu", to_sample=pd.Series(["a", "b"]))
+    assert f": {2 * 3 * (32 + 32)} forward passes, 3 a noisy copy\n" in f"{plan}\n"
+    assert (plan.forward_passes, plan.passes_a_copy) == (384, 3)
+    (outcome,) = sample(**options, budget=f"{6 * 3 * (32 + 32)} passes")  # by blocks of three images
+    assert outcome.sampled == 6 and not outcome.run.finished()
+    capsys.readouterr()
+    words = ["--run", outcome.run.location, "--costs", "uniform", "--pool.actors", "0", "--images", "1"]
+    with pytest.warns(UserWarning, match="first 6 of 12 images"):
+        assert main(["validate", "attack", *words, "--radii", ".5", "--steps", "2", "--noises", "4", "--n", "64"]) == 0
+    out = capsys.readouterr().out
+    assert f"{3 * 2 * 4} forward and backward passes, 3 a noisy copy" in out
+    assert f"64 + 64 votes: {3 * 128} forward passes, 3 a noisy copy" in out
 
 
 def test_a_sigma_that_no_step_has_ends_before_anything_is_drawn(model, make_job, tmp_path):

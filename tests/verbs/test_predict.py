@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -100,6 +101,21 @@ def test_images_are_answered_by_a_model(predict, model):
         assert len(radii) == 10 and not np.isnan(radii[3]) and np.isnan(np.delete(radii, 3)).all()
     broken = rows.iloc[-1]
     assert pd.isna(broken["answer"]) and broken["n"] == 0 and "UnidentifiedImageError" in broken["error"]
+
+
+def test_random_weights_and_a_denoiser_of_another_sigma_are_said(predict):
+    words = ["--model.name", "cifar_resnet8", "--model.input_size", "8", "--model.denoiser.name", "dncnn"]
+    words += ["--model.denoiser.args", "{depth: 3, channels: 4}", "--model.denoiser.sigma", "0.5"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        status, _, error = predict(*words, "--sigma", ".1", "--rule", "offset:0=1,99=1")
+    assert status == 2 and "99" in error  # nothing is drawn
+    said = [str(one.message) for one in caught if one.category is UserWarning]
+    assert [one.split(",")[0] for one in said[:2]] == [
+        "model 'cifar_resnet8' has random weights",
+        "denoiser 'dncnn' has random weights",
+    ]
+    assert "denoiser 'dncnn' of model 'cifar_resnet8' is made for sigma 0.5 and is sampled at 0.1" in said[2]
 
 
 def test_a_set_is_listed_read_and_no_run(predict, model, photos, tmp_path, capsys):

@@ -246,6 +246,16 @@ def test_the_models_own_file_gets_no_denoiser_in_front(checkpoint):
         tune(behind)
 
 
+def test_random_weights_are_said(tmp_path):
+    behind = ModelOptions("cifar_resnet8", 10, input_size=8, denoiser=DenoiserOptions("dncnn", args={"depth": 3}))
+    with (
+        pytest.warns(UserWarning, match="model 'cifar_resnet8' has random weights"),
+        pytest.warns(UserWarning, match="denoiser 'dncnn' has random weights"),
+        pytest.raises(UserError, match=r"strengths must be positive numbers, got \[-1\]"),
+    ):
+        tune(behind, sigma=0.5, out=str(tmp_path / "new.pt"), strengths=[-1])
+
+
 def test_costs_without_a_costly_mistake_are_refused(checkpoint, tmp_path):
     (tmp_path / "nothing.csv").write_text("\n".join([",".join(["0"] * 10)] * 10))
     with pytest.raises(UserError, match="have no costly mistake"):

@@ -84,6 +84,7 @@ class AttackJob:
             noises=asked.noises,
             n0=CHUNK,
             n=asked.n,
+            passes_a_copy=self.base_classifier.num_passes,
         )
 
 

@@ -17,7 +17,7 @@ from raycsr.distributed.pool import Probe, worker_device
 from raycsr.distributed.predict.arguments import PredictArguments
 from raycsr.errors import UserError, first_of, shown
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.loading import load_base_classifier, warn_of_random_weights
+from raycsr.models.loading import load_base_classifier, warn_of_other_sigma, warn_of_random_weights
 from raycsr.models.prepare import resolve_precision
 from raycsr.models.spec import ModelOptions
 from raycsr.results import SCHEMA_VERSION
@@ -180,6 +180,7 @@ def _of_model(arguments: PredictArguments, class_names: Sequence[str]) -> tuple[
     options = ModelOptions(arguments.model) if isinstance(arguments.model, str) else arguments.model
     base_classifier = load_base_classifier(options)
     warn_of_random_weights(options)
+    warn_of_other_sigma(base_classifier, options.name, arguments.sigma)
     m, names = base_classifier.num_classes, base_classifier.class_names
     if names is None and class_names:
         if len(class_names) != m:

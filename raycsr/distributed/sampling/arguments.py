@@ -32,10 +32,10 @@ class SampleArguments:
             what sampling.radii ask is decided of each. By default `argmax` alone; `raycsr certify` adds others later.
         alpha: Failure probability of one image's certificate.
         further_models: Names of further models, each of which gives a run under the other options of `model`.
-        budget: What may be spent on all runs of the command: `2 h` (s, min, h, d) of sampling, `1e9 passes` of one
-            noisy copy each, or `$50 at $3 an hour` (the price of an actor). It is spent on images in a random order,
-            and reports count the longest beginning of it in which every image is done. Blocks that are begun are
-            finished. By default all images are sampled.
+        budget: What may be spent on all runs of the command: `2 h` (s, min, h, d) of sampling, `1e9 passes`, or `$50 at
+            $3 an hour` (the price of an actor). A noisy copy is one pass, or one for each of model.denoiser.levels. It
+            is spent on images in a random order, and reports count the longest beginning of it in which every image is
+            done. Blocks that are begun are finished. By default all images are sampled.
         retry_errors: Whether to sample images again that could not be sampled before.
         begin_anew: Whether to begin a separate run for this kind of device and batch size, where images of the existing
             run were begun on others and cannot be continued here. Votes of the two are never mixed. Quoting the better

@@ -16,7 +16,7 @@ class Budget:
     """What may be spent on all runs of a command together.
 
     Attributes:
-        amount: Number of seconds, or of forward passes of one noisy copy each.
+        amount: Number of seconds, or of forward passes of one row each, as a plan counts them.
         is_time: Whether it is seconds, from the begin of sampling on.
     """
 
@@ -80,7 +80,8 @@ class Spending:
 
         Args:
             run: Number of the block's run.
-            passes: Number of forward passes, of one noisy copy each.
+            passes: Number of forward passes, of one row each: behind a denoiser that is told several levels as many for
+                a noisy copy.
         """
         if run not in self._shares:
             before = self._spent() if self._shares else 0.0

@@ -12,7 +12,7 @@ GAUGES = {
     "raycsr_running": "1 while the run is sampled, 0 once its driver has ended in order, and nothing once it died",
     "raycsr_images_wanted": "images that the command wants of the run",
     "raycsr_images_left": "of them those that are still to be sampled",
-    "raycsr_bare_samples_per_second": "forward passes a second of the network alone, on one actor, as timed before",
+    "raycsr_bare_samples_per_second": "noisy copies a second of the bare networks, on one actor, as timed before",
 }
 _BEAT_SECONDS = 10.0  # Ray forgets a gauge after half a minute of silence
 
@@ -25,7 +25,7 @@ class Sampled:
         run_id: Id of the run.
         wanted: Number of images that the command wants of it.
         left: Number of those that are still to be sampled.
-        bare: Forward passes a second of the network alone, on one actor.
+        bare: Noisy copies a second of the bare networks, all of them, on one actor.
     """
 
     run_id: str

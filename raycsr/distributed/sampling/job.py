@@ -24,7 +24,7 @@ from raycsr.distributed.sampling.budget import Budget
 from raycsr.distributed.sampling.classes import check_classes, check_same_names, classes_by_position
 from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.loading import load_base_classifier, warn_of_random_weights
+from raycsr.models.loading import load_base_classifier, warn_of_other_sigma, warn_of_random_weights
 from raycsr.models.memory import memory_of
 from raycsr.models.prepare import check_precision
 from raycsr.models.rules import Rule, parse_rules
@@ -168,7 +168,7 @@ def _jobs(
                 n=asked.sampling.max_samples,
                 answers=specs.answers,
             )
-        _warn_of_training_sigma(base_classifier, model.name, sigma)
+        warn_of_other_sigma(base_classifier, model.name, sigma)
         yield Job(
             asked=asked,
             base_classifier=base_classifier,
@@ -224,26 +224,6 @@ def _check_sequential(sampling: SamplingOptions, radii: list[float], sigmas: Seq
                 f"n={sampling.n} samples certify {reach:.4g} at most at sigma {sigma:g} and alpha {alpha:g}, so never "
                 f"radius {', '.join(f'{r:g}' for r in beyond)}; leave it out of sampling.radii, or raise sampling.n"
             )
-
-
-def _warn_of_training_sigma(base_classifier: BaseClassifier, name: str, sigma: float) -> None:
-    """What stands in front sees the noise: of denoisers the first."""
-    trained = base_classifier.training_sigma
-    if trained is not None and not math.isclose(trained, sigma, rel_tol=1e-6):
-        denoisers = base_classifier.in_front
-        what = f"denoiser {denoisers[0].arch!r} of model {name!r} is made for" if denoisers else None
-        warnings.warn(
-            f"{what or f'model {name!r} was trained at'} sigma {trained:g} and is sampled at {sigma:g}; "
-            "certificates hold, but radii will be short",
-            stacklevel=2,
-        )
-    calibration = base_classifier.calibration
-    if calibration is not None and not math.isclose(calibration.sigma, sigma, rel_tol=1e-6):
-        warnings.warn(
-            f"model {name!r} was quantised to int8 for sigma {calibration.sigma:g} and is sampled at {sigma:g}; "
-            "certificates hold, but radii will be short",
-            stacklevel=2,
-        )
 
 
 def identity(job: Job, found: Probe) -> dict:
@@ -347,6 +327,7 @@ def plan_of(
         actors: Number of actors; 0 samples in this process.
     """
     sampling, memory = job.asked.sampling, memory_of(job.base_classifier, precision)
+    copies, passes_a_copy = len(to_sample) * (sampling.n0 + sampling.max_samples), job.base_classifier.num_passes
     return SamplingPlan(
         model=job.name,
         num_classes=job.base_classifier.num_classes,
@@ -361,13 +342,14 @@ def plan_of(
         n0=sampling.n0,
         n=sampling.max_samples,
         design=sampling.design,
-        forward_passes=len(to_sample) * (sampling.n0 + sampling.max_samples),
+        forward_passes=copies * passes_a_copy,
         alpha=job.asked.alpha,
         largest_radius=largest_radius(sampling.max_samples, job.asked.alpha, job.sigma, sampling.design),
         decides=None if job.statements is None else str(job.statements),
         notes=(*job.listing.notes, *classes_by_position(job.listing, job.base_classifier)),
         denoisers=job.base_classifier.parts,
         memory=None if memory is None else str(memory),
+        passes_a_copy=passes_a_copy,
         seconds=seconds,
         actors=actors,
     )

@@ -177,7 +177,8 @@ def _follow(
                 progress.update(done)
                 left[run] -= len(block)
                 shown[run].left -= done
-                if done and spending is not None and spending.is_spent(run, int(block["samples"].sum())) and left[run]:
+                passes = int(block["samples"].sum()) * work.job.base_classifier.num_passes
+                if done and spending is not None and spending.is_spent(run, passes) and left[run]:
                     ask_to_stop(work.run.store, work.owner.number, f"its budget of {budget}")
                 if not left[run] and len(going_on) > 1:
                     yield going_on.pop(run)
