@@ -23,7 +23,7 @@ from raycsr.deployment.of_run import deployed_of_run
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier, warn_of_other_sigma, warn_of_random_weights
-from raycsr.models.prepare import prepare_for_inference, refuse_batch_dependence, resolve_precision
+from raycsr.models.prepare import default_device, prepare_for_inference, refuse_batch_dependence, resolve_precision
 from raycsr.models.rules import Rule, parse_rules
 from raycsr.models.spec import ModelOptions, Preprocessing
 from raycsr.smoothing.engine import Request, Sampler
@@ -108,7 +108,7 @@ class SmoothedClassifier:
             named = ModelOptions(model) if isinstance(model, str) else model
             warn_of_random_weights(named)
             warn_of_other_sigma(network, named.name, sigma)
-        where = _device(device, network if isinstance(model, nn.Module) else None)
+        where = _device(device, network, of_module=isinstance(model, nn.Module))
         deployed = Deployed(
             sigma=float(sigma),
             rule=rule if isinstance(rule, Rule) else one_rule(rule, *_classes(network), getattr(network, "rules", ())),
@@ -142,7 +142,7 @@ class SmoothedClassifier:
     def deploy(cls, network: BaseClassifier, deployed: Deployed, *, device: Device = None) -> Self:
         """Deploys a base classifier by what else decides about its answers; device as in the constructor."""
         self = cls.__new__(cls)
-        self._open(network, deployed, _device(device))
+        self._open(network, deployed, _device(device, network))
         return self
 
     @classmethod
@@ -341,14 +341,14 @@ class SmoothedClassifier:
         )
 
 
-def _device(device: Device, module: nn.Module | None = None) -> torch.device:
-    """The device that is named, or that of a module, or a GPU where there is one."""
+def _device(device: Device, network: nn.Module, *, of_module: bool = False) -> torch.device:
+    """The device that is named, or where the network is, or a GPU where there is one that computes it."""
     if device is not None:
         return torch.device(device)
-    if module is not None:
-        parameter = next(module.parameters(), None)
+    if of_module:
+        parameter = next(network.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return default_device(int8=isinstance(network, BaseClassifier) and network.calibration is not None)
 
 
 def _classes(network: nn.Module) -> tuple[int | None, tuple[str, ...] | None]:

@@ -20,7 +20,8 @@ class PoolOptions:
             scales or whose nodes may go away. By default all actors must fit at once, and a run that has lost its last
             node ends after 10 minutes.
         cpus_per_actor: Number of CPUs that an actor without a GPU reserves; fractions share a CPU.
-        gpus_per_actor: Number of GPUs that an actor reserves; above 0, it reserves no CPU. Fractions share a GPU.
+        gpus_per_actor: Number of GPUs that an actor reserves; above 0, it reserves no CPU. Fractions share a GPU. Of 0
+            actors compute on CPUs, whatever their nodes have.
         threads_per_actor: Number of torch threads of an actor; by default cpus_per_actor, rounded up.
     """
 
@@ -42,6 +43,11 @@ class PoolOptions:
         """The resources that some node must have: for an actor, and for a task that decodes."""
         gpus, cpus = self.gpus_per_actor, self.cpus_per_actor
         return [{"GPU": gpus} if gpus > 0 else {"CPU": cpus}, {"CPU": 1}]
+
+    @property
+    def gpus(self) -> float | None:
+        """Number of GPUs that a worker reserves; None where this process is the worker, with those that it sees."""
+        return self.gpus_per_actor if self.actors else None
 
     @property
     def patience(self) -> float:

@@ -17,7 +17,7 @@ from raycsr.distributed.cluster import missing_nodes, user_errors_of_workers
 from raycsr.distributed.options import PoolOptions
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
-from raycsr.models.prepare import Precision, arithmetic, prepare_for_inference, resolve_precision
+from raycsr.models.prepare import Precision, arithmetic, default_device, prepare_for_inference, resolve_precision
 from raycsr.progress import LINE_SECONDS, duration
 from raycsr.smoothing.engine import is_out_of_memory
 from raycsr.smoothing.options import SamplingOptions
@@ -71,6 +71,19 @@ def check_pool_options(pool: PoolOptions) -> None:
         )
 
 
+def refuse_gpus(pool: PoolOptions, base_classifier: BaseClassifier) -> None:
+    """Refuses GPUs that actors would reserve for a base classifier that CPUs alone compute.
+
+    Raises:
+        UserError: where it is quantised and the pool has GPUs.
+    """
+    if base_classifier.calibration is not None and pool.gpus_per_actor > 0:
+        raise UserError(
+            f"pool.gpus_per_actor is {pool.gpus_per_actor:g}, and the model is quantised to int8, which x86 CPUs alone "
+            "compute in: leave it out, or give the model that it was made of"
+        )
+
+
 def check_pool(pool: PoolOptions) -> None:
     """Checks that the cluster can hold the pool and still decode.
 
@@ -101,11 +114,16 @@ def check_pool(pool: PoolOptions) -> None:
 
 def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: PoolOptions) -> Probe:
     """Resolves precision and batch size on a worker of the pool's kind, and times its forward pass."""
-    # of a worker that reserves no GPU Ray hides what this process sees
-    if not pool.actors or (pool.gpus_per_actor == 0 and len(ray.nodes()) == 1 and worker_device().type == "cpu"):
-        return probe_here(base_classifier, sampling, pool.threads)  # this process is such a worker, already warm
-    remote = ray.remote(**pool.resources)(probe_here)
-    found = remote.remote(base_classifier, sampling, pool.threads)
+    how = base_classifier, sampling, pool.threads, pool.gpus
+    if pool.gpus == 0 and base_classifier.calibration is None and (there := ray.cluster_resources().get("GPU", 0)):
+        warnings.warn(
+            f"the cluster has {there:g} GPUs and pool.gpus_per_actor is 0, so actors compute on CPUs: "
+            "--pool.gpus_per_actor 1 gives them GPUs",
+            stacklevel=2,
+        )
+    if not pool.actors or (pool.gpus == 0 and len(ray.nodes()) == 1):
+        return probe_here(*how)  # this process is such a worker, already warm
+    found = ray.remote(**pool.resources)(probe_here).remote(*how)
     start = time.monotonic()
     with user_errors_of_workers(pool.needs, seconds=pool.patience):
         while not ray.wait([found], timeout=LINE_SECONDS)[0]:
@@ -118,9 +136,19 @@ def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: Pool
         return ray.get(found)
 
 
-def worker_device() -> torch.device:
-    """The device of this worker: logical GPUs (tests) have none, so CUDA itself is asked."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def worker_device(gpus: float | None = None, *, int8: bool = False) -> torch.device:
+    """The device of a worker: a GPU where it may take one. Logical GPUs (tests) are none, so CUDA itself is asked.
+
+    Ray hides GPUs from workers that reserve none no more (2.60): they would all crowd on the first.
+
+    Args:
+        gpus: Number of GPUs that the worker reserves; by default this process is asked, which is a worker of Ray or
+            takes what it sees.
+        int8: Whether it computes in int8, as CPUs alone do.
+    """
+    if gpus is None and ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+        gpus = len(ray.get_gpu_ids())
+    return torch.device("cpu") if gpus == 0 else default_device(int8=int8)
 
 
 def device_name(device: torch.device) -> str:
@@ -145,12 +173,14 @@ def _cpu_model() -> str:
         return platform.machine()
 
 
-def probe_here(base_classifier: BaseClassifier, sampling: SamplingOptions, threads: int) -> Probe:
-    """What this process can do as a worker with so many torch threads."""
+def probe_here(
+    base_classifier: BaseClassifier, sampling: SamplingOptions, threads: int, gpus: float | None = None
+) -> Probe:
+    """What this process can do as a worker with so many torch threads, and GPUs as `worker_device` has them."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        device = worker_device()
+        device = worker_device(gpus, int8=base_classifier.calibration is not None)
         precision = resolve_precision(sampling.precision, device, base_classifier)
         prepared = functools.partial(prepare_for_inference, base_classifier, precision=precision, device=device)
         network = prepared()

@@ -35,7 +35,9 @@ _BATCHES = 4  # timed, after one that is not
 
 def prices_of_sampling(job: Job, options: PlanOptions) -> Iterator[SamplingPrice | ExpectedShares]:
     """What a fixed and a sequential design would take, by the engine's speed here, and what others would certify."""
-    found, device = probe_here(job.base_classifier, job.asked.sampling, torch.get_num_threads()), worker_device()
+    gpus, int8 = job.asked.pool.gpus, job.base_classifier.calibration is not None
+    found = probe_here(job.base_classifier, job.asked.sampling, torch.get_num_threads(), gpus)
+    device = worker_device(gpus, int8=int8)
     sampler = functools.partial(
         Sampler,
         prepare_for_inference(job.base_classifier, precision=found.precision, device=device, compile=found.compile),
@@ -131,21 +133,23 @@ def expected_samples(votes: np.ndarray, labels: np.ndarray, statements: Statemen
     return float(np.mean(taken))
 
 
-def price_of_training(plans: Sequence[Plan], options: PlanOptions, trials: int = 1) -> TrainingPrice:
-    """What so many trainings take that are like the plans, on average."""
-    seconds = float(np.mean([_seconds_of_training(plan) for plan in plans]))
+def price_of_training(
+    plans: Sequence[Plan], options: PlanOptions, trials: int = 1, gpus: float | None = None
+) -> TrainingPrice:
+    """What so many trainings take that are like the plans, on average; `gpus` as `worker_device` has it."""
+    seconds = float(np.mean([_seconds_of_training(plan, worker_device(gpus)) for plan in plans]))
     return TrainingPrice(*_bill(seconds * trials, options), len(plans))
 
 
-def _seconds_of_training(plan: Plan) -> float:
-    """What a training takes on this machine's device, by a few of its steps; validation is not counted."""
+def _seconds_of_training(plan: Plan, device: torch.device) -> float:
+    """What a training takes on a device of this machine, by a few of its steps; validation is not counted."""
     config = plan.config
     rows = plan.listing.images.iloc[plan.held_out.left[: config.training.batch_size]]
     pixels = read_pixels(plan.source, rows, plan.model.preprocessing)
     batches = InMemoryBatches(
         pixels.images, pixels.labels, batch_size=config.training.batch_size, generator=torch.Generator().manual_seed(0)
     )
-    trainer = trainer_of(plan, plan.model.to(worker_device()).train(), batches)
+    trainer = trainer_of(plan, plan.model.to(device).train(), batches)
     (batch,) = batches
     trainer.step(batch).item()
     start = time.perf_counter()
@@ -158,7 +162,8 @@ def _seconds_of_training(plan: Plan) -> float:
 def price_of_attack(job: AttackJob, number: int, options: PlanOptions) -> AttackPrice:
     """What so many attacks take, each of one image at one radius with its verdict, by one of them."""
     spec = AttackerSpec.of(job, owner=0, threads=torch.get_num_threads())
-    attacker = Attacker(model=lambda: job.base_classifier, spec=spec)
+    device = worker_device(job.asked.pool.gpus, int8=job.base_classifier.calibration is not None)
+    attacker = Attacker(model=lambda: job.base_classifier, spec=spec, device=device)
     row = job.wanted.iloc[:1].assign(radii=lambda rows: rows["radius"].map(str))
     decode = Decode(job.source, job.base_classifier.preprocessing)
     decoded = decode({name: row[name].to_numpy() for name in row.columns.tolist()})

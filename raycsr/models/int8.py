@@ -86,8 +86,8 @@ def refuse_device(device: str | torch.device) -> None:
     """
     if torch.device(device).type != "cpu":
         raise UserError(
-            f"the model is quantised to int8, which x86 CPUs alone compute in, and this is {torch.device(device).type}:"
-            " give CPUs (pool.gpus_per_actor 0, or CUDA_VISIBLE_DEVICES= in front), or the model that it was made of"
+            "the model is quantised to int8, which x86 CPUs alone compute in, and the device is "
+            f"{torch.device(device).type}: leave the device out, or give the model that it was made of"
         )
     if _ENGINE not in torch.backends.quantized.supported_engines:
         raise UserError(

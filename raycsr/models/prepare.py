@@ -56,6 +56,11 @@ def resolve_precision(
     return cast(Precision, precision)
 
 
+def default_device(*, int8: bool = False) -> torch.device:
+    """The device of this process where nobody names one: a GPU where it sees one, but of what is in int8 the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not int8 else "cpu")
+
+
 def check_precision(precision: str, base_classifier: BaseClassifier, *, compile: bool = False) -> None:
     """Checks whether a base classifier computes in a precision, on whatever device: in int8 where it is quantised.
 

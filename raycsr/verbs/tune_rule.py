@@ -115,7 +115,8 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
     warn_of_random_weights(options)  # a checkpoint may be made of them, which looks like any other
     path = _path(options, asked.out)
     with own_checkpoint(path):
-        base_classifier = load_base_classifier(options, device=worker_device())  # with what another has just stored
+        base_classifier = load_base_classifier(options)  # with what another has just stored
+        base_classifier.to(worker_device(int8=base_classifier.calibration is not None))
         sigma = sigma_of(base_classifier, options.name, asked.sigma)
         radius = _radius(asked.radius, sigma, asked.n)
         draws = Draws(sigma, asked.n0, asked.n, asked.seed, asked.batch_size)

@@ -107,8 +107,8 @@ def _sample(asked: SampleArguments, planning: PlanOptions) -> Iterator[Planned]:
     from raycsr.models.prepare import resolve_precision
 
     jobs = check(asked)
-    device = worker_device()
     for job in jobs:
+        device = worker_device(job.asked.pool.gpus, int8=job.base_classifier.calibration is not None)
         precision = resolve_precision(asked.sampling.precision, device, job.base_classifier)
         images = job.listing.images["image_id"]
         plan = plan_of(job, precision=precision, device=device_name(device), to_sample=images)
@@ -134,7 +134,7 @@ def _train(asked: TrainArguments, planning: PlanOptions) -> Iterator[Planned]:
     plan = check(asked)
     folder = Store(asked.results).at(f"{asked.experiment}/checkpoints").location
     shown = plan_of(plan, f"{folder}/{asked.name or default_name(asked.config)}.pt", asked.workers)
-    yield shown, _timed(planning, [plan], 1)
+    yield shown, _timed(planning, [plan], 1, None if asked.workers.number == 1 else asked.workers.gpus)
 
 
 def _sweep(asked: SweepArguments, planning: PlanOptions) -> Iterator[Planned]:
@@ -144,12 +144,19 @@ def _sweep(asked: SweepArguments, planning: PlanOptions) -> Iterator[Planned]:
     sweep = check_asked(asked)
     plan = plan_of(sweep, Store(asked.results).at(f"{asked.experiment}/sweeps/{asked.name}"))
     plans = [prepare(corner, sweep.listing) for corner in sweep.corners]
-    yield plan, _timed(planning, plans, plan.num_trials)
+    yield plan, _timed(planning, plans, plan.num_trials, asked.search.gpus_per_trial)
 
 
-def _timed(planning: PlanOptions, plans: list["Plan"], trials: int | None) -> Iterator[Price]:
-    """The price of so many trainings, after the plan is printed; none of a number that nobody knows."""
+def _timed(planning: PlanOptions, plans: list["Plan"], trials: int | None, gpus: float | None) -> Iterator[Price]:
+    """The price of so many trainings, after the plan is printed; none of a number that nobody knows.
+
+    Args:
+        planning: How the plan is priced and printed.
+        plans: Trainings, of which each is timed.
+        trials: Number of trainings that are like them.
+        gpus: Number of GPUs that a worker of a training reserves; None where this process trains.
+    """
     from raycsr.distributed.prices import price_of_training
 
     if planning.time_one_batch and trials is not None:
-        yield price_of_training(plans, planning, trials)
+        yield price_of_training(plans, planning, trials, gpus)

@@ -1,14 +1,26 @@
+import os
 from types import SimpleNamespace
 
 import pytest
+import ray
 import torch
 
 from raycsr import UserError
 from raycsr.distributed import pool
 from raycsr.distributed.options import PoolOptions
-from raycsr.distributed.pool import check_pool, device_kind, device_name, fastest_batch_size, probe_here
+from raycsr.distributed.pool import (
+    check_pool,
+    device_kind,
+    device_name,
+    fastest_batch_size,
+    probe_here,
+    refuse_gpus,
+    worker_device,
+)
 from raycsr.models.spec import Preprocessing
 from raycsr.smoothing.options import SamplingOptions
+
+FLOAT32 = SimpleNamespace(calibration=None)  # of a base classifier what a pool asks about
 
 
 def test_actors_on_gpus_reserve_no_cpu():
@@ -34,18 +46,59 @@ def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
     check_pool(PoolOptions(actors=8, elastic=True, gpus_per_actor=1))
 
 
-@pytest.mark.parametrize(("device", "where"), [("cpu", "here"), ("cuda", "on a worker")])
-def test_a_worker_without_a_gpu_is_not_probed_in_a_process_that_has_one(device, where, monkeypatch):
-    """Ray hides GPUs from those that reserve none."""
-    worker = SimpleNamespace(remote=lambda *_: "on a worker")
-    monkeypatch.setattr(pool, "worker_device", lambda: torch.device(device))
+def test_a_worker_computes_on_a_gpu_that_it_reserves_and_this_process_on_what_it_sees(monkeypatch):
+    assert worker_device(1).type == "cpu", "a logical GPU is none"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [worker_device(gpus).type for gpus in (None, 0, 0.5)] == ["cuda", "cpu", "cuda"]
+    assert [worker_device(gpus, int8=True).type for gpus in (None, 1)] == ["cpu", "cpu"]
+    worker = SimpleNamespace(mode=ray.WORKER_MODE)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(worker=worker))
+    for reserved, device in (([], "cpu"), ([3], "cuda")):
+        monkeypatch.setattr(ray, "get_gpu_ids", lambda reserved=reserved: reserved)
+        assert worker_device().type == device
+
+
+def test_an_actor_that_reserves_no_gpu_takes_none_though_ray_does_not_hide_them(cluster):
+    def device():
+        torch.cuda.is_available = lambda: True
+        return str(worker_device())
+
+    assert ray.get(ray.remote(num_cpus=0.1, max_calls=1)(device).remote()) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("actors", "gpus", "nodes", "where"),
+    [(1, 0, 1, "here"), (0, 0, 2, "here"), (1, 0, 2, "on a worker"), (1, 1, 1, "on a worker")],
+)
+def test_a_worker_is_probed_where_it_will_be(actors, gpus, nodes, where, monkeypatch):
+    asked = []
+    worker = SimpleNamespace(remote=lambda *how: asked.append(how) or "on a worker")
+    monkeypatch.setattr(pool, "probe_here", lambda *how: asked.append(how) or "here")
+    monkeypatch.setattr(ray, "nodes", lambda: nodes * ["one"])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: worker)
+    monkeypatch.setattr(ray, "wait", lambda *_, **__: (["done"], []))
+    monkeypatch.setattr(ray, "get", lambda found: found)
+    assert pool.probe(FLOAT32, None, PoolOptions(actors=actors, gpus_per_actor=gpus)) == where
+    assert asked[0][2:] == ({0: os.cpu_count(), 1: 1}[actors], gpus if actors else None)
+
+
+def test_gpus_of_the_cluster_that_the_pool_does_not_take_are_said(monkeypatch, recwarn):
     monkeypatch.setattr(pool, "probe_here", lambda *_: "here")
-    monkeypatch.setattr(pool.ray, "nodes", lambda: ["this one"])
-    monkeypatch.setattr(pool.ray, "remote", lambda **_: lambda _: worker)
-    monkeypatch.setattr(pool.ray, "wait", lambda *_, **__: (["done"], []))
-    monkeypatch.setattr(pool.ray, "get", lambda found: found)
-    assert pool.probe(None, None, PoolOptions(actors=1)) == where
-    assert pool.probe(None, None, PoolOptions(actors=0)) == "here"
+    monkeypatch.setattr(ray, "nodes", lambda: ["one"])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 8.0})
+    pool.probe(SimpleNamespace(calibration="in int8"), None, PoolOptions())
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="has 8 GPUs.*--pool.gpus_per_actor 1"):
+        pool.probe(FLOAT32, None, PoolOptions())
+
+
+def test_gpus_for_a_model_that_takes_none_are_refused():
+    refuse_gpus(PoolOptions(gpus_per_actor=1), FLOAT32)
+    refuse_gpus(PoolOptions(), SimpleNamespace(calibration="in int8"))
+    with pytest.raises(UserError, match="pool.gpus_per_actor is 0.5.*int8"):
+        refuse_gpus(PoolOptions(gpus_per_actor=0.5), SimpleNamespace(calibration="in int8"))
 
 
 def test_the_batch_is_doubled_while_that_is_faster():
@@ -100,11 +153,11 @@ def test_gpus_compile_networks_that_can_be_unless_told(asked, device, breaks, co
                 raise RuntimeError("no such operator\nat line 7")
             self.compiled = compile
 
-    monkeypatch.setattr(pool, "worker_device", lambda: torch.device(device))
+    monkeypatch.setattr(pool, "worker_device", lambda *_, **__: torch.device(device))
     monkeypatch.setattr(pool, "device_name", str)
     monkeypatch.setattr(pool, "prepare_for_inference", lambda model, compile=False, **_: Network(compile))
     monkeypatch.setattr(pool, "_rate", lambda network, batch_size, device: 200.0 if network.compiled else 100.0)
-    found = probe_here(None, SamplingOptions(batch_size=64, precision="fp32", compile=asked), threads=1)
+    found = probe_here(FLOAT32, SamplingOptions(batch_size=64, precision="fp32", compile=asked), threads=1)
     assert found.compile == compiled
     assert found.samples_per_second == (200.0 if compiled and asked is None else 100.0)
     assert [str(one.message).count("RuntimeError: no such operator") for one in recwarn] == [1] * breaks

@@ -237,6 +237,33 @@ def test_a_rule_is_tuned_for_it_and_its_calibration_stays(int8, tmp_path):
     assert load_checkpoint(out).training_info["tuned_rules"]
 
 
+def test_a_process_that_sees_a_gpu_computes_it_on_its_cpu(int8, runs, make_job, tmp_path, monkeypatch, capsys):
+    """Planned, priced, sampled, attacked, tuned and deployed: whoever names no GPU gets none that cannot compute it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    words = ["--data.source", "digits", "--data.limit", "2", "--model.name", int8, "--results", str(tmp_path)]
+    for actors in ("0", "2"):
+        more = ["--sampling.sigma", "0.5", "--pool.actors", actors, "--time_one_batch", "true", "--pilot_images", "1"]
+        assert main(["validate", "sample", *words, *more]) == 0
+        assert "int8 on cpu " in capsys.readouterr().out
+    attack = ["--run", runs[1].location, "--costs", "uniform", "--images", "1", "--steps", "1", "--n", "64"]
+    assert main(["validate", "attack", *attack, "--time_one_batch", "true"]) == 0
+    job = make_job(tmp_path, limit=1, model=ModelOptions(int8))
+    (outcome,) = sample(**job | {"sampling": SamplingOptions(sigma=0.5, n0=8, n=64, batch_size=64)})
+    assert load_votes(outcome.run.location)["device"].str.startswith("cpu ").all()
+    tuning = {"images": 10, "n0": 4, "n": 16, "radius": 0.1, "strengths": [1.0], "out": str(tmp_path / "tuned.pt")}
+    tune_rule(model=int8, costs="pair:4/9", **tuning)
+    for deployed in (SmoothedClassifier(int8, 0.5), SmoothedClassifier.from_run(outcome.run.location)):
+        assert deployed.device.type == "cpu"
+
+
+def test_actors_of_a_plan_that_reserve_no_gpu_have_none(float32, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    words = ["--data.source", "digits", "--data.limit", "2", "--model.name", float32, "--results", str(tmp_path)]
+    more = ["--sampling.sigma", "0.5", "--time_one_batch", "true", "--pilot_images", "1"]
+    assert main(["validate", "sample", *words, *more]) == 0
+    assert " on cpu " in capsys.readouterr().out
+
+
 def test_it_is_priced_and_not_trained(int8, tmp_path, capsys):
     words = ["--data.source", "digits", "--data.limit", "2", "--model.name", int8, "--results", str(tmp_path)]
     assert main(["validate", "sample", *words, "--sampling.sigma", "0.5"]) == 0

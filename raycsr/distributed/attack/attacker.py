@@ -78,7 +78,12 @@ class Attacker:
     """
 
     def __init__(
-        self, *, model: Callable[[], BaseClassifier], spec: AttackerSpec, deaths: SharedDeaths | None = None
+        self,
+        *,
+        model: Callable[[], BaseClassifier],
+        spec: AttackerSpec,
+        deaths: SharedDeaths | None = None,
+        device: torch.device | None = None,
     ) -> None:
         """Prepares the network on this worker's device.
 
@@ -86,11 +91,12 @@ class Attacker:
             model: Gives the base classifier; on a cluster from the object store.
             spec: All else.
             deaths: Deaths of the stream's processes; None where this process alone attacks.
+            device: Device; by default that of this worker.
         """
         torch.set_num_threads(spec.threads)
         self._spec, self._deaths = spec, deaths
         self._set = AttackSet(Store(spec.run), spec.name)
-        self._device = worker_device()
+        self._device = device or worker_device(int8=spec.manifest.get("precision") == "int8")
         with starting(deaths, spec.run):
             base_classifier = model()
             self._network = base_classifier.to(self._device).eval().requires_grad_(False)

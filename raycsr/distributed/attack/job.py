@@ -16,7 +16,7 @@ from raycsr.data.sources import Source, open_source, stored_options
 from raycsr.deployment.of_run import base_classifier_of, rule_of
 from raycsr.distributed.attack.arguments import AttackArguments
 from raycsr.distributed.plans import AttackPlan
-from raycsr.distributed.pool import check_pool_options
+from raycsr.distributed.pool import check_pool_options, refuse_gpus
 from raycsr.errors import Mistakes, UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.rules import Rule
@@ -120,6 +120,7 @@ def check(asked: AttackArguments) -> AttackJob:
         raise UserError(f"costs {asked.costs!r} have no costly mistake: there is nothing to attack")
     certificates = load_certificates(found.location, asked.costs, asked.alpha, rule.id, answer=answer)
     base_classifier, source = base_classifier_of(found, manifest, asked.model), _source(found, manifest, asked.data)
+    refuse_gpus(asked.pool, base_classifier)
     wanted = wanted_attacks(certificates, asked, found.run_id)
     if asked.data is not None:
         _refuse_other_images(source, wanted["image_id"], found.run_id)

@@ -13,7 +13,7 @@ from raycsr.deployment.folder import Deployed
 from raycsr.deployment.of_run import deployed_of_run
 from raycsr.deployment.smoothed_classifier import SmoothedClassifier, one_rule
 from raycsr.distributed.cluster import check_location
-from raycsr.distributed.pool import Probe, worker_device
+from raycsr.distributed.pool import Probe, refuse_gpus, worker_device
 from raycsr.distributed.predict.arguments import PredictArguments
 from raycsr.errors import UserError, first_of, shown
 from raycsr.models.base_classifier import BaseClassifier
@@ -64,9 +64,10 @@ class Asked:
     def classifier_here(self) -> SmoothedClassifier:
         """The smoothed classifier in this process, for an image that is worth no search for the fastest batch."""
         deployed, batch_size = self.deployed, self.arguments.batch_size or CHUNK
-        precision = resolve_precision(deployed.precision, worker_device(), self.base_classifier)
+        device = worker_device(int8=self.base_classifier.calibration is not None)
+        precision = resolve_precision(deployed.precision, device, self.base_classifier)
         here = replace(deployed, precision=precision, batch_size=batch_size)
-        return SmoothedClassifier.deploy(self.base_classifier, here, device=worker_device())
+        return SmoothedClassifier.deploy(self.base_classifier, here, device=device)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,9 @@ def check_job(arguments: PredictArguments) -> PredictJob:
         check_table(arguments.out)
     source = open_source(arguments.data, labelled=False)
     listing = source.list()
-    return PredictJob(check_asked(arguments, listing.class_names), source, listing, arguments.results)
+    asked = check_asked(arguments, listing.class_names)
+    refuse_gpus(arguments.pool, asked.base_classifier)
+    return PredictJob(asked, source, listing, arguments.results)
 
 
 def check_asked(arguments: PredictArguments, class_names: Sequence[str] = ()) -> Asked:

@@ -56,7 +56,8 @@ class Predictor:
         self._spec, self._deaths = spec, deaths
         self._set = PredictionSet(Store(spec.folder))
         with starting(deaths, spec.folder):
-            self._classifier = SmoothedClassifier.deploy(model(), spec.deployed, device=worker_device())
+            device = worker_device(int8=spec.deployed.precision == "int8")
+            self._classifier = SmoothedClassifier.deploy(model(), spec.deployed, device=device)
 
     def __call__(self, block: Block) -> Block:
         """Answers one block.

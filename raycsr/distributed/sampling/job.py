@@ -18,7 +18,7 @@ from raycsr.costs import CostMatrix
 from raycsr.data.sources import Listing, Source, open_source
 from raycsr.distributed.cluster import check_location
 from raycsr.distributed.plans import SamplingPlan
-from raycsr.distributed.pool import Probe, check_pool_options, device_kind
+from raycsr.distributed.pool import Probe, check_pool_options, device_kind, refuse_gpus
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.budget import Budget
 from raycsr.distributed.sampling.classes import check_classes, check_same_names, classes_by_position
@@ -101,6 +101,8 @@ def check(asked: SampleArguments) -> list[Job]:
             with mistakes.noted():
                 sampling = asked.sampling
                 check_precision(sampling.precision, base_classifier, compile=bool(sampling.compile))
+            with mistakes.noted():
+                refuse_gpus(asked.pool, base_classifier)
         if listing is not None:
             with mistakes.noted():
                 loaded.append((model, base_classifier, _check_specs(asked, model, base_classifier, listing)))

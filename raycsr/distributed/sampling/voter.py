@@ -92,7 +92,7 @@ class Voter:
         if not self._run.store.exists("manifest.json"):
             node = socket.gethostname()
             raise UserError(f"node {node} does not see {spec.run}; give --results s3://, or a shared folder")
-        self._device = worker_device()
+        self._device = worker_device(int8=spec.precision == "int8")
         self._device_name = device_name(self._device)
         self._batch_size = spec.draws.batch_size  # of images that are new; less, once memory ran out
         self._refuse_other_noise(spec.draws.sigma)
