@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from raycsr.certification import group_numbers
 from raycsr.certification.summary import RHO
@@ -84,9 +85,14 @@ def notes_on(found: Findings) -> list[str]:
             "its intervals are over groups, not over images."
         )
     notes += images_in_words(sets)
-    errors = sum(int(one.certificates["error"].notna().sum()) for one in sets)
-    if errors:
-        notes.append(f"{errors} rows have an error: they count as failing.")
+    errors = pd.concat(
+        [one.certificates.loc[one.certificates["error"].notna(), ["image_id"]].assign(run=one.run) for one in sets]
+    )
+    notes += [
+        f"{run}: {count:,} {'image has an error' if count == 1 else 'images have an error'} instead of votes: "
+        "counted as failing."
+        for run, count in errors.groupby("run", sort=False)["image_id"].nunique().items()
+    ]
     missing = max(one.missing for one in sets)
     if missing:
         notes.append(f"INCOMPLETE: up to {missing} listed images a run have no certificate and are left out.")
@@ -96,10 +102,25 @@ def notes_on(found: Findings) -> list[str]:
 
 
 def images_in_words(sets: Sequence[Certified]) -> list[str]:
-    """Which runs stand on some of their images alone, or on such that models were trained on, or rules tuned on."""
+    """Which runs stand on some of their images or samples alone, or on images that a model or a rule has seen."""
     notes = [f"{run}: {counted}." for run, counted in {one.run: one.counted for one in sets}.items() if counted]
     rules: dict[str, list[str]] = {}
     for one in sets:
         rules.setdefault(one.run, []).append(one.decision)
     runs = {one.run: one.origin for one in sets if one.origin is not None}
+    notes += [f"{label}: {line}" for label, run in runs.items() for line in _ended_early(run.manifest())]
     return notes + [f"{label}: {line}." for label, run in runs.items() for line in seen_images_of(run, rules[label])]
+
+
+def _ended_early(manifest: dict) -> list[str]:
+    """That votes of a sequential run say of other radii less than they could: nothing else tells it from robustness."""
+    if manifest.get("sampling") != "sequential":
+        return []
+    radii = manifest.get("config", {}).get("sampling", {}).get("radii") or []
+    begun = f" ({', '.join(f'{radius:g}' for radius in radii)} when it was begun)" if radii else ""
+    return [
+        f"sampling of an image ended once it was known whether the radii that were asked for{begun} are reached. At "
+        "others, under costs and answers that were not asked for, and in the mean radius (ACR), less is certified than "
+        "more samples would certify: a curve falls where sampling ended. `raycsr sample` with these sampling.radii, "
+        "costs and answers goes on."
+    ]

@@ -1,5 +1,7 @@
 """Showing: a few images beside noisy copies and perturbations of a norm, for who has never seen a radius."""
 
+import warnings
+
 import numpy as np
 
 from raycsr.certification.summary import checked_radii
@@ -48,7 +50,7 @@ def show(
         The pictures, in the order of the page.
 
     Raises:
-        UserError: where a number is out of range, or the images cannot be read.
+        UserError: where a number is out of range, or none of the images can be read; a few that cannot are warned of.
     """
     checked_radii(radius)
     if not 0 < sigma <= MOST_SIGMA:
@@ -64,11 +66,19 @@ def show(
     made: list[Perturbed] = []
     rows: list[list[str]] = []
     for name, encoded in zip(chosen, source.read(chosen), strict=True):
-        image = _pixels(name, encoded, input_size)
+        try:
+            image = _pixels(name, encoded, input_size)
+        except UserError as error:
+            if len(chosen) == 1:
+                raise
+            warnings.warn(str(error), stacklevel=2)
+            continue
         found = perturbed(image, name, radius=radius, sigma=sigma, seed=seed)
         blocks.append(gallery(image, name, found))
         made += found
         rows += [[name, f"{image.shape[0]} x {image.shape[1]} px", *one.lines()] for one in found]
+    if not made:
+        raise UserError(f"none of {len(chosen)} images can be shown; give others, or more of them by --images")
     columns = [Column(title) for title in ("image", "size", "picture", "how far", "largest change", "changed")]
     title = f"A radius of {radius:g}, and noise at σ = {sigma:g}"
     print(as_text(Document(title, [Table(columns, rows)])))

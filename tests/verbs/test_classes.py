@@ -10,16 +10,20 @@ from PIL import Image
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source
-from raycsr.distributed.options import PoolOptions
+from raycsr.distributed.options import PoolOptions, WorkerOptions
 from raycsr.distributed.pool import Probe
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.classes import check_classes
 from raycsr.distributed.sampling.job import check, open_run, plan_of
+from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.job import plan_of as training_plan
+from raycsr.distributed.training.plan import prepare
 from raycsr.errors import UserError
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
 from raycsr.smoothing.options import SamplingOptions
+from raycsr.training.options import ValidationOptions
 
 TWO = pd.Series(["benign/0.tif", "malignant/0.tif"])
 MODEL = ModelOptions("cifar_resnet8", num_classes=2, input_size=8)
@@ -75,6 +79,28 @@ def test_the_plan_lists_the_classes_of_a_model_that_names_none(lesions, tmp_path
     save_checkpoint(str(tmp_path / "named.pt"), named)
     job = job_of(lesions, tmp_path, ModelOptions(str(tmp_path / "named.pt")))
     assert "classes   " not in str(plan_of(job, precision="fp32", device="cpu", to_sample=TWO))
+
+
+@pytest.mark.parametrize(
+    ("names", "apart"),
+    [
+        (["Benign", "malignant"], None),
+        (["benign", "Melanom"], "1 'malignant' for the model's 'Melanom': by position alone"),
+        (["Melanom", "Naevus"], "0 'benign' for the model's 'Melanom', 1 'malignant' for the model's 'Naevus': by"),
+    ],
+)
+def test_plans_name_the_classes_that_the_model_calls_otherwise(lesions, tmp_path, names, apart):
+    """A folder that was renamed, or is of another language, was the model's class of that number without a word."""
+    model = load_base_classifier(MODEL)
+    model.class_names = tuple(names)
+    save_checkpoint(str(tmp_path / "named.pt"), model)
+    named = ModelOptions(str(tmp_path / "named.pt"))
+    sampling = plan_of(job_of(lesions, tmp_path, named), precision="fp32", device="cpu", to_sample=TWO)
+    one = ValidationOptions(images=1, sensitive=0)
+    config = TrainConfig(data=lesions, model=named, sigma=0.5, validation=one)
+    training = training_plan(prepare(config), "to.pt", WorkerOptions())
+    for plan in (str(sampling), str(training)):
+        assert apart in plan if apart else "classes   " not in plan
 
 
 def test_the_file_of_weights_is_what_a_run_is_of(lesions, tmp_path):

@@ -269,14 +269,34 @@ def test_a_report_says_what_it_stands_on(make_run, tmp_path, capsys):
 
 
 def test_of_a_sequential_run_the_samples_are_said_that_were_drawn(make_run, capsys):
-    run = make_run("m.pt", {"argmax": PLAIN}, sampling="sequential", certify_under=())
+    config = {"sampling": {"radii": [0.25, 0.5]}}
+    run = make_run("m.pt", {"argmax": PLAIN}, sampling="sequential", config=config, certify_under=())
     votes = run.votes().to_pandas()
     votes["n"], votes["sampling"] = [256, 512, 1024, 1024, 1024, 4096], "sequential"
     votes["estimation"] = [[{"class": y, "count": n}] for y, n in zip(PLAIN, votes["n"], strict=True)]
     run.write_votes("argmax.parquet", pa.Table.from_pandas(votes.drop(columns="part"), VOTES, preserve_index=False))
     run.certify("uniform", run.costs("uniform"), 0.01)
     report(run=[run.location], radii=[0.1])
-    assert "n 256 to 4,096, median 1,024, mean 1,323 (sequential)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "n 256 to 4,096, median 1,024, mean 1,323 (sequential)" in printed
+    assert "m.pt σ=0.5: sampling of an image ended" in printed, "for that alone curves fall beyond"
+    assert "(0.25, 0.5 when it was begun)" in printed
+
+
+def test_an_image_with_an_error_is_counted_once_whatever_its_rules_and_costs(make_run, capsys):
+    run = make_run("m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B}, certify_under=())
+    broken = run.votes().to_pandas()
+    broken.loc[broken["image_id"] == "a/0.png", ["n0", "n", "error"]] = 0, 0, "truncated"
+    for column in ("selection", "estimation"):
+        broken[column] = [[] if n == 0 else votes for votes, n in zip(broken[column], broken["n"], strict=True)]
+    for rule, rows in broken.drop(columns="part").groupby("rule"):
+        run.write_votes(f"{rule}.parquet", pa.Table.from_pandas(rows, VOTES, preserve_index=False))
+    for spec in ("pair:a/b", "uniform"):
+        run.certify(spec, run.costs(spec), 0.01)
+    report(run=[run.location], radii=[0.5])
+    printed = capsys.readouterr().out
+    assert "m.pt σ=0.5: 1 image has an error" in printed, "of 2 rules x 2 costs"
+    assert "sampling of an image ended" not in printed, "n is fixed"
 
 
 def test_too_few_images_to_see_a_collapse_are_said(make_run, tmp_path):

@@ -60,10 +60,17 @@ def test_what_cannot_be_shown_is_refused(options, says, tmp_path):
         show(**{"data": DataOptions("digits"), "radius": 0.5, "sigma": 0.25, "out": str(tmp_path), **options})
 
 
-def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_shown(folder, tmp_path):
+    """One broken file of a folder, and nothing was shown."""
+    options = {"radius": 0.5, "sigma": 0.25, "out": str(tmp_path / "out")}
     (folder / "a" / "0.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="'a/0.png' cannot be shown"):
+        assert len(show(data=DataOptions("imagefolder", str(folder)), **options)) == 2 * 3
     with pytest.raises(UserError, match="'a/0.png' cannot be shown"):
-        show(data=DataOptions("imagefolder", str(folder)), radius=0.5, sigma=0.25, out=str(tmp_path / "out"))
+        show(data=DataOptions("imagefolder", str(folder), limit=1), **options)
+    (folder / "a" / "1.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="none of 2 images .* --images"):
+        show(data=DataOptions("imagefolder", str(folder), limit=2), **options)
 
 
 def test_showing_loads_no_torch(folder, tmp_path):

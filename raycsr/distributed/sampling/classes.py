@@ -40,14 +40,32 @@ def check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) 
 
 
 def classes_by_position(listing: Listing, base_classifier: BaseClassifier) -> list[str]:
-    """A line of a plan where the model does not name its classes: only the user knows whether they are the data's."""
+    """A line of a plan where a class is the model's by its number alone: only the user knows whether it is the same."""
     names = listing.class_names
-    if base_classifier.class_names is not None or names == [str(k) for k in range(len(names))]:
+    if base_classifier.class_names is not None:
+        return named_otherwise(listing, base_classifier)
+    if names == [str(k) for k in range(len(names))]:
         return []
     numbered = [f"{k} {shown(name)}" for k, name in enumerate(names)]
     return [
         f"classes   {first_of(numbered, _LISTED)}: in this order, for the model names none; where it was trained in "
         "another, list data.class_names in that"
+    ]
+
+
+def named_otherwise(listing: Listing, base_classifier: BaseClassifier) -> list[str]:
+    """A line of a plan where the model names its classes, and some of them otherwise than the data does."""
+    pairs = enumerate(zip(listing.class_names, base_classifier.class_names or (), strict=False))
+    apart = [
+        f"{k} {shown(one)} for the model's {shown(its)}"
+        for k, (one, its) in pairs
+        if one.casefold() != tidy(its).casefold()
+    ]
+    if not apart:
+        return []
+    return [
+        f"classes   {first_of(apart, _LISTED)}: by position alone, for the names differ; where they are not the same, "
+        "list data.class_names in the order of the model"
     ]
 
 

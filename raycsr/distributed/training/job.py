@@ -9,6 +9,7 @@ from raycsr.distributed.cluster import check_location
 from raycsr.distributed.options import WorkerOptions
 from raycsr.distributed.plans import TrainingPlan
 from raycsr.distributed.pool import worker_device
+from raycsr.distributed.sampling.classes import named_otherwise
 from raycsr.distributed.search.space import first_difference, with_later_options
 from raycsr.distributed.training.arguments import TrainArguments, TrainConfig
 from raycsr.distributed.training.plan import Plan, prepare
@@ -76,7 +77,7 @@ def plan_of(plan: Plan, checkpoint: str, workers: WorkerOptions, begun_in: str |
         reading=plan.reading,
         epochs=config.training.epochs,
         batch_size=config.training.batch_size,
-        notes=plan.listing.notes,
+        notes=(*plan.listing.notes, *named_otherwise(plan.listing, plan.model)),
         denoisers=plan.model.parts,
         part=plan.part,
     )
