@@ -168,7 +168,10 @@ def _behind(base_classifier: BaseClassifier, options: ModelOptions) -> BaseClass
             how: Any = {"sigma": asked.sigma, "input_size": size, "levels": asked.levels, "init_seed": seed}
             denoisers.append(create_denoiser(asked.name, asked.args, **how))
             continue
-        for contents in _denoiser_contents(asked):
+        found = _denoiser_contents(asked)
+        if asked.levels is not None and len(found) > 1:
+            raise UserError(f"{asked.name} holds {len(found)} denoisers, with levels of their own: leave levels out.")
+        for contents in found:
             denoisers.append(
                 assemble_denoiser(contents, sigma=asked.sigma, input_size=asked.input_size, levels=asked.levels)
             )

@@ -20,8 +20,8 @@ class DenoiserOptions:
         input_size: Height and width that it takes, in pixels; by default what it was made for, or else those of what
             comes behind it. Pixels are resized in between.
         levels: Noise levels that a denoiser which takes one as an input is told one after another, in [0, 1] pixel
-            units; those of a diffusion model decide its steps t. Each answer goes through what comes behind, and the
-            mean of the logits counts. By default sigma alone.
+            units; those of a diffusion model decide its steps t, each another one. Each answer goes through what comes
+            behind, and the mean of the logits counts. By default sigma alone.
     """
 
     name: str

@@ -23,7 +23,7 @@ from raycsr.certification.answers import ARGMAX, Answer
 from raycsr.costs import CostMatrix
 from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError, nearest
-from raycsr.reports.labels import distinct_labels
+from raycsr.reports.labels import Named, denoisers_named, distinct_labels
 from raycsr.reports.tables import MARK
 from raycsr.results.locations import resolve_run, runs_at
 from raycsr.results.locuslab import is_table, read_locuslab_tsv
@@ -140,9 +140,9 @@ def load_certified(
             all; or a run is of another schema.
     """
     with ThreadPoolExecutor(READERS) as pool:
-        sources = list({source.location: source for source in pool.map(_open, runs_at(runs))}.values())
+        sources = list({source.named.location: source for source in pool.map(_open, runs_at(runs))}.values())
         ids = _rule_ids(rules, sources)
-        labels = distinct_labels([(source.model, source.after, source.location) for source in sources])
+        labels = distinct_labels([source.named for source in sources])
         loaded = pool.map(
             lambda source, label: _load(source, label, costs, ids, answers, allow_missing, table_alpha), sources, labels
         )
@@ -209,22 +209,21 @@ def _explained(title: str, collapse: str) -> str:
 class _Source:
     """What the user named: a run, or a published table."""
 
-    location: str
-    model: str  # its path or name
-    after: str  # what else a label says
+    named: Named
     rules: dict[str, str]  # id -> as a person writes it
     run: Run | None = None
 
 
 def _open(location: str) -> _Source:
     if location.endswith(".tsv") or is_table(location):
-        return _Source(location, location, "", {"argmax": "argmax"})
+        return _Source(Named(location, "", location), {"argmax": "argmax"})
     run = resolve_run(location)
     manifest = run.manifest()
     rules = run.rules().values()
     specs = [rule.spec for rule in rules]
     shown = {rule.id: rule.spec if specs.count(rule.spec) == 1 else f"{rule.spec} ({rule.id[-4:]})" for rule in rules}
-    return _Source(run.location, manifest["model"], f" σ={manifest['sigma']:g}", shown, run)
+    named = Named(manifest["model"], f" σ={manifest['sigma']:g}", run.location, denoisers_named(manifest))
+    return _Source(named, shown, run)
 
 
 def _rule_ids(asked: Sequence[str] | None, sources: Sequence[_Source]) -> set[str]:
@@ -247,10 +246,10 @@ def _load(
 ) -> list[Certified]:
     shown = {rule_id: spec for rule_id, spec in source.rules.items() if rule_id in ids}
     if source.run is None:
-        certificates = read_locuslab_tsv(source.location, table_alpha)
+        certificates = read_locuslab_tsv(source.named.location, table_alpha)
         m = max(certificates["label"].max(), certificates["prediction"].fillna(0).max(), 1) + 1
         matrix, collapsed = CostMatrix.uniform(m), collapsed_classes(certificates, m)
-        of_table = (source.location, matrix, certificates, collapsed)
+        of_table = (source.named.location, matrix, certificates, collapsed)
         return [Certified(label, "(standard)", spec, rule_id, *of_table) for rule_id, spec in shown.items()]
     run = source.run
     stored = run.certificate_sets()

@@ -1,28 +1,60 @@
 """Short labels of runs, no two alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 _ID = 6  # characters of a run's id in a label
+_BEHIND = "behind "  # before each denoiser in the label of a model
 
 
-def distinct_labels(runs: Sequence[tuple[str, str, str]]) -> list[str]:
+class Named(NamedTuple):
+    """What a run's label is made of.
+
+    Attributes:
+        model: Path or name of the model, and in brackets what more its label says.
+        after: What to write after it.
+        location: Location of the run, which ends with its id.
+        denoisers: Paths or names of the denoisers in front, whose last parts the model's label says in this order.
+    """
+
+    model: str
+    after: str
+    location: str
+    denoisers: tuple[str, ...] = ()
+
+
+def denoisers_named(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Paths or names of the denoisers in front, as a run notes them; none where it is of before that."""
+    noted = manifest.get("config", {}).get("model")
+    in_front = noted.get("denoiser") if isinstance(noted, dict) else None
+    named = in_front if isinstance(in_front, list) else [in_front]
+    return tuple(f"{one.get('pretrained') or one.get('name')}".rstrip("/") for one in named if isinstance(one, dict))
+
+
+def distinct_labels(runs: Sequence[Named]) -> list[str]:
     """A short label for each run, and no two alike.
 
     Args:
-        runs: For each the path or name of its model, what to write after it, and its location, which ends with its id.
-            The label is the file's name; where that is not enough, with the nearest folders that differ, then with
-            the id's beginning, and of copies of one run with the location.
+        runs: The runs. A label is the file's name; where that is not enough, with the nearest folders that differ, of
+            the model and then of its denoisers, then with the id's beginning, and of copies of one run with the
+            location.
     """
-    labels = [path.rsplit("/", 1)[-1] + after for path, after, _ in runs]
+    labels = [run.model.rsplit("/", 1)[-1] + run.after for run in runs]
     for same in _alike(labels):
-        for i, name in zip(same, _tell_apart([runs[i][0] for i in same]), strict=True):
-            labels[i] = name + runs[i][1]
+        for i, name in zip(same, _tell_apart([runs[i].model for i in same]), strict=True):
+            labels[i] = name + runs[i].after
     for same in _alike(labels):
-        ids = {i: runs[i][2].rsplit("/", 1)[-1][:_ID] for i in same}
-        places = dict(zip(same, _tell_apart([runs[i][2] for i in same]), strict=True))
+        in_order = zip(*(runs[i].denoisers for i in same), strict=False)  # the first of all runs, the second, ...
+        names = [_tell_apart([*paths]) for paths in in_order]
+        for place, i in enumerate(same):
+            labels[i] = _behind(labels[i], runs[i].denoisers, [of_all[place] for of_all in names])
+    for same in _alike(labels):
+        ids = {i: runs[i].location.rsplit("/", 1)[-1][:_ID] for i in same}
+        places = dict(zip(same, _tell_apart([runs[i].location for i in same]), strict=True))
         for i in same:
             labels[i] += f" {ids[i] if list(ids.values()).count(ids[i]) == 1 else places[i]}"
     return labels
@@ -31,6 +63,15 @@ def distinct_labels(runs: Sequence[tuple[str, str, str]]) -> list[str]:
 def _alike(labels: list[str]) -> list[list[int]]:
     positions = pd.Series(range(len(labels))).groupby(labels).agg(list)
     return [same for same in positions if len(same) > 1]
+
+
+def _behind(label: str, denoisers: Sequence[str], names: Sequence[str]) -> str:
+    """A label that says its denoisers by these names, in place of the last parts of their paths."""
+    parts = label.rsplit(_BEHIND, len(names))
+    for i, (path, name) in enumerate(zip(denoisers, names, strict=False), 1):
+        if i < len(parts):
+            parts[i] = name + parts[i].removeprefix(PurePath(path).name)
+    return _BEHIND.join(parts)
 
 
 def _tell_apart(paths: list[str]) -> list[str]:

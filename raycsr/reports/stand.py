@@ -1,6 +1,6 @@
 """What a report stands on: data, images, samples, alpha, device, date, version and place of each run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +11,9 @@ import pandas as pd
 from raycsr.certification import TELLING_IMAGES
 from raycsr.reports.certified import Certified
 from raycsr.reports.document import NOT_RECORDED, Facts
+from raycsr.reports.labels import denoisers_named
 
-_DIGITS = 12  # of a listing's digest
+_DIGITS = 12  # of a digest
 
 
 def stands_on(sets: Sequence[Certified]) -> Facts:
@@ -45,7 +46,7 @@ def _facts(sets: Sequence[Certified]) -> dict[str, str]:
         "classes": _classes(first),
         "data": " ".join(filter(None, data)),
         "listing": manifest.get("data", {}).get("images", "")[:_DIGITS],
-        "model": manifest.get("model", ""),
+        "model": "; ".join([manifest.get("model", ""), *_in_front(manifest)]),
         "sigma": f"{manifest['sigma']:g}" if "sigma" in manifest else "",
         "n0": f"{manifest['n0']:,}" if "n0" in manifest else "",
         "n": _samples(sets, manifest.get("sampling", NOT_RECORDED)),
@@ -57,6 +58,21 @@ def _facts(sets: Sequence[Certified]) -> dict[str, str]:
         "raycsr": manifest.get("versions", {}).get("raycsr", ""),
         "location": first.location,
     }
+
+
+def _in_front(manifest: dict) -> Iterator[str]:
+    """The denoisers in front of the classifier: where they are from, and what determines the pixels of each."""
+    if named := denoisers_named(manifest):
+        yield f"denoiser{'s' * (len(named) > 1)} of {', '.join(named)}"
+    components = manifest.get("components")
+    for one in components if isinstance(components, list) else []:
+        if isinstance(one, dict) and one.get("kind") == "denoiser":
+            made_for = [f"for sigma {one['sigma']}"] if one.get("sigma") is not None else []
+            told = [f"told {str(one['levels']).strip('[]')}"] if "levels" in one else []
+            size = f"{str(one.get('input_size')).strip('[]').replace(', ', ' x ')} px"
+            yield ", ".join(
+                [" ".join([f"{one.get('arch')}", *made_for]), *told, size, f"{one.get('sha256')}"[:_DIGITS]]
+            )
 
 
 def _noise(manifest: dict) -> str:

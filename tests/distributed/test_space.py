@@ -63,6 +63,19 @@ def test_mistakes_in_a_domain(domain, message):
         corner_points({"seed": domain})
 
 
+def test_levels_are_swept_for_one_denoiser_and_denoisers_as_a_whole():
+    behind = replace(BASE, model=replace(BASE.model, denoiser=DenoiserOptions("drunet", sigma=0.25)))
+    for value in ([0.2, 0.25], None):
+        assert at_point(behind, {"model.denoiser.levels": value}).model.denoisers[0].levels == value
+    named = at_point(BASE, {"model.denoiser": {"name": "d.pt", "levels": [0.25]}}).model.denoisers
+    assert named == (DenoiserOptions("d.pt", levels=[0.25]),)
+    assert at_point(behind, {"model.denoiser": None}).model.denoisers == ()
+    for denoiser, words in ((None, "is not there"), ([DenoiserOptions("dncnn")], "is a list")):
+        config = replace(BASE, model=replace(BASE.model, denoiser=denoiser))
+        with pytest.raises(UserError, match=rf"model\.denoiser {words}: give one.*model\.denoiser: {{grid: \[{{name"):
+            at_point(config, {"model.denoiser.levels": [0.25]})
+
+
 def test_the_first_difference_of_two_sweeps():
     before = {"config": {"training": {"lr": 0.1, "epochs": 3}}, "space": {"sigma": {"grid": [0.25]}}}
     assert first_difference(before, before) is None

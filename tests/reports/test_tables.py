@@ -1,11 +1,12 @@
 import math
+from pathlib import PurePath
 
 import pandas as pd
 import pytest
 
 from raycsr import CostMatrix, certify_counts, summarize
 from raycsr.reports.comparison import at_equal_accuracy, front, non_dominated, rank_points
-from raycsr.reports.labels import distinct_labels
+from raycsr.reports.labels import Named, distinct_labels
 from raycsr.reports.tables import equal_accuracy_table, front_table, marks_line, ranking_table, summary_table
 
 
@@ -156,14 +157,40 @@ def test_a_ranking_begins_with_the_metric_and_says_who_pays_too_much_accuracy():
 )
 def test_labels_that_would_be_equal_are_told_apart_by_the_nearest_folders_that_differ(paths, labels):
     runs = ["r/runs/0123456789", "r/runs/abcdefabcd", "r/runs/9876543210"]
-    assert distinct_labels([(path, "", run) for path, run in zip(paths, runs, strict=False)]) == labels
+    assert distinct_labels([Named(path, "", run) for path, run in zip(paths, runs, strict=False)]) == labels
 
 
 def test_copies_of_a_run_are_told_apart_by_where_they_are():
     places = ["a/c/runs/0123456789", "b/c/runs/0123456789", "a/c/runs/abcdefabcd"]
     labels = ["m.pt a/…/0123456789", "m.pt b/…/0123456789", "m.pt abcdef"]
-    assert distinct_labels([("x/m.pt", "", place) for place in places]) == labels
+    assert distinct_labels([Named("x/m.pt", "", place) for place in places]) == labels
 
 
 def test_the_noise_level_tells_runs_of_one_model_apart():
-    assert distinct_labels([("x/a.pt", " σ=0.25", "0"), ("x/a.pt", " σ=0.5", "1")]) == ["a.pt σ=0.25", "a.pt σ=0.5"]
+    runs = [Named("x/a.pt", " σ=0.25", "0"), Named("x/a.pt", " σ=0.5", "1")]
+    assert distinct_labels(runs) == ["a.pt σ=0.25", "a.pt σ=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("denoisers", "labels"),
+    [
+        ([["p/mse/d.pt"], ["p/stab/d.pt"]], ["(behind mse/d.pt)", "(behind stab/d.pt)"]),
+        (
+            [["mse/d.pt", "a/d.pt"], ["mse/d.pt", "b/d.pt"]],
+            ["(behind d.pt, behind a/d.pt)", "(behind d.pt, behind b/d.pt)"],
+        ),
+        (
+            [["a/d.pt", "x/e.pt"], ["b/d.pt", "x/e.pt"]],
+            ["(behind a/d.pt, behind e.pt)", "(behind b/d.pt, behind e.pt)"],
+        ),
+        ([["d.pt"], ["d.pt"]], ["(behind d.pt) 012345", "(behind d.pt) abcdef"]),  # of another sigma, say
+        ([[], []], ["(behind ) 012345", "(behind ) abcdef"]),  # of before it was noted
+    ],
+)
+def test_denoisers_of_one_name_are_told_apart_by_their_folders(denoisers, labels):
+    places = ["r/runs/0123456789", "r/runs/abcdefabcd"]
+    runs = []
+    for paths, place in zip(denoisers, places, strict=True):
+        model = f"x/m.pt ({', '.join(f'behind {path}' for path in (PurePath(one).name for one in paths or ['']))})"
+        runs.append(Named(model, "", place, tuple(paths)))
+    assert distinct_labels(runs) == [f"m.pt {label}" for label in labels]

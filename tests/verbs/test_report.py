@@ -11,11 +11,13 @@ import pytest
 from handmade import NEVER_B, NO_B, OFFSETS, PLAIN, write_run
 
 from raycsr import CostMatrix, UserError
+from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.reports import files
 from raycsr.results import Run, read_locuslab_tsv
 from raycsr.results.schema import VOTES
 from raycsr.store import Store
 from raycsr.verbs.certify import certify
+from raycsr.verbs.compare import compare
 from raycsr.verbs.report import report
 from raycsr.verbs.sample import sample
 
@@ -266,6 +268,28 @@ def test_a_report_says_what_it_stands_on(make_run, tmp_path, capsys):
     assert [fact for fact in facts if fact not in written] == []
     page = (tmp_path / "out" / "report.html").read_text().split("<h2>What this stands on</h2>")[1].split("<h2>")[0]
     assert [fact for fact in facts if fact not in page] == []
+
+
+def test_runs_that_differ_in_their_denoisers_alone_are_told_apart(make_run, tmp_path, capsys):
+    def behind(file, told=None):
+        noted = {"name": "m.pt", "denoiser": {"name": "drunet", "pretrained": file, "levels": told}}
+        levels = {} if told is None else {"levels": told}
+        part = {"kind": "denoiser", "arch": "drunet", "sigma": 0.5, "input_size": [8, 8], "sha256": file * 9}
+        components = [{**part, **levels}, {"kind": "classifier", "arch": "resnet50"}]
+        label = ModelOptions("x/m.pt", denoiser=DenoiserOptions("drunet", file, levels=told)).label
+        config = {"data": {"source": "digits"}, "model": noted}
+        return make_run(label, {"argmax": PLAIN}, components=components, config=config).location
+
+    runs = [behind("p/mse/d.pt"), behind("p/stab/d.pt"), behind("p/mse/d.pt", [0.4, 0.5])]
+    table = report(run=runs, radii=[0.5], out=str(tmp_path / "out"))
+    labels = [f"m.pt (behind {name}) σ=0.5" for name in ("mse/d.pt", "stab/d.pt", "d.pt at 0.4+0.5")]
+    assert sorted(table["run"]) == sorted(labels)
+    out = capsys.readouterr().out
+    assert "x/m.pt (behind d.pt); denoiser of p/stab/d.pt; drunet for sigma 0.5, 8 x 8 px, p/stab/d.ptp" in out
+    assert "drunet for sigma 0.5, told 0.4, 0.5, 8 x 8 px, p/mse/d.ptp/" in out
+    compare(run=runs[:2], radius=0.5)
+    said = capsys.readouterr().out
+    assert labels[0] in said and labels[1] in said
 
 
 def test_of_a_sequential_run_the_samples_are_said_that_were_drawn(make_run, capsys):

@@ -62,6 +62,11 @@ def at_point(config: TrainConfig, point: dict[str, Any]) -> TrainConfig:
         place: Any = nested
         for group in groups:
             place = place.get(group) if isinstance(place, dict) else None
+        if place is not nested and not isinstance(place, dict) and key.startswith("model.denoiser."):
+            raise UserError(
+                f"space has {key!r}, and model.denoiser is {'not there' if place is None else 'a list'}: give one to "
+                "start from, or model.denoiser: {grid: [{name: ...}, ...]} with all that differs"
+            )
         open_ended = key.startswith(("objective.args.", "model.args.", "model.denoiser.args."))
         if not isinstance(place, dict) or (last not in place and not open_ended) or groups[:1] == ["data"]:
             raise UserError(f"space has {key!r}, which is no option of a training: {nearest(key, _options(config))}")

@@ -6,6 +6,7 @@ f may be classifier o denoiser (Salman et al., NeurIPS 2020), and any theorem ab
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from numbers import Real
 from typing import Any
 
 import torch
@@ -105,7 +106,7 @@ def create_denoiser(
         UserError: There is no such architecture, its arguments do not fit, it needs a sigma, or it takes no levels.
     """
     kind = find_denoiser(arch)
-    if sigma is not None and not 0 < sigma < math.inf:
+    if sigma is not None and not _is_level(sigma):
         raise UserError(f"model.denoiser.sigma is {sigma}: give the noise level that it is made for, above 0.")
     if kind.needs_sigma and sigma is None:
         raise UserError(f"denoiser {arch!r} takes the noise level as an input: give model.denoiser.sigma.")
@@ -127,8 +128,12 @@ def _check_levels(kind: type[Denoiser], arch: str, levels: Sequence[float]) -> N
     """Refuses levels that a denoiser cannot be told."""
     if not kind.takes_levels:
         raise UserError(f"denoiser {arch!r} is not told the noise level: leave model.denoiser.levels out.")
-    if not levels or len({*levels}) < len(levels) or not all(0 < level < math.inf for level in levels):
+    if not levels or not all(map(_is_level, levels)) or len({*levels}) < len(levels):
         raise UserError(f"model.denoiser.levels is {[*levels]}: give noise levels above 0, each once.")
+
+
+def _is_level(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 def assemble_denoiser(

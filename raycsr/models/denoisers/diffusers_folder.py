@@ -13,7 +13,7 @@ from torch import nn
 
 from raycsr.errors import UserError
 from raycsr.models.denoisers.denoiser import Denoiser, DenoiserContents
-from raycsr.models.denoisers.schedules import Step, step_for
+from raycsr.models.denoisers.schedules import Step, steps_for
 from raycsr.models.weights import Weights, read_file, weights_in
 from raycsr.store import FileMissing, Store
 
@@ -61,7 +61,7 @@ class DiffusersModel(Denoiser):
         """Also finds the step of each level."""
         super().make_for(sigma, levels)
         schedule = self._schedule().alphas_cumprod.double().numpy()
-        self.steps = [step_for(level, schedule) for level in self.levels]
+        self.steps = steps_for(self.levels, schedule)
         # On the device: a number of the host would have to wait for it, which no CUDA graph can hold.
         self.register_buffer("t", torch.tensor([step.t for step in self.steps]), persistent=False)
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from raycsr.errors import UserError
 from raycsr.models.denoisers.denoiser import Denoiser, DenoiserContents
-from raycsr.models.denoisers.schedules import Step, alpha_bars, step_for
+from raycsr.models.denoisers.schedules import Step, alpha_bars, steps_for
 from raycsr.models.denoisers.unet import UNet, UNetShape
 from raycsr.models.weights import is_state, without_wrappers
 
@@ -79,7 +79,7 @@ class OneStepDiffusion(Denoiser):
         super().make_for(sigma, levels)
         said = {**self.archs[self.arch], **self.args}
         schedule = alpha_bars(said["noise_schedule"], said["diffusion_steps"])
-        self.steps = [step_for(level, schedule) for level in self.levels]
+        self.steps = steps_for(self.levels, schedule)
         self.unit = 1000 / said["diffusion_steps"] if said["rescale_timesteps"] else 1  # of the t that it is told
 
     @classmethod

@@ -6,6 +6,7 @@ which is r_t / 2 in pixels of [0, 1]: so randomized smoothing's noise finds its 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,24 @@ def alpha_bars(schedule: str, steps: int) -> NDArray[np.float64]:
         levels = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
         betas = np.minimum(1 - levels[1:] / levels[:-1], _LARGEST_BETA)
     return np.cumprod(1 - betas, dtype=np.float64)
+
+
+def steps_for(levels: Sequence[float], alpha_bars: NDArray[np.float64]) -> list[Step]:
+    """The step of each noise level, as `step_for` finds it.
+
+    Args:
+        levels: Standard deviations, in [0, 1] pixel units.
+        alpha_bars: Values abar_t of the schedule; (steps,).
+
+    Raises:
+        UserError: The schedule has no such noise, or two levels are one step, which would be asked twice.
+    """
+    steps = [step_for(level, alpha_bars) for level in levels]
+    for i, step in enumerate(steps):
+        if step in steps[:i]:
+            both = f"levels {levels[steps.index(step)]:g} and {levels[i]:g}"
+            raise UserError(f"{both} are the same step t = {step.t} of this diffusion model: give one of the two.")
+    return steps
 
 
 def step_for(sigma: float, alpha_bars: NDArray[np.float64]) -> Step:

@@ -1,6 +1,7 @@
 """A denoiser that is told several noise levels: each answer is classified, and the mean of the logits counts."""
 
 import pickle
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -148,13 +149,41 @@ def test_a_checkpoint_holds_them_for_its_own_and_for_another_classifier(tmp_path
         ({"levels": [0.25, 0.0]}, "above 0"),
         ({"levels": [0.25, float("nan")]}, "above 0"),
         ({"sigma": None}, "give model.denoiser.sigma"),
+        ({"levels": ["0.25"]}, r"levels is \['0.25'\]: give noise levels"),
+        ({"levels": [True]}, r"levels is \[True\]: give noise levels"),
+        ({"sigma": "0.25"}, "sigma is 0.25: give the noise level"),
         ({"arch": "improved_diffusion", "levels": [0.25, 1e-4]}, "no step of the 4000 .* sigma 0.0001"),
+        ({"arch": "improved_diffusion", "levels": [0.3, 0.25, 0.2501]}, "0.25 and 0.2501 are the same step t"),
     ],
 )
 def test_levels_that_cannot_be_told_are_one_line(options, words):
     with pytest.raises(UserError, match=words) as raised:
         composition(**{"levels": LEVELS, **options})
     assert "\n" not in str(raised.value)
+
+
+def test_of_a_list_those_are_told_that_are_asked_and_a_file_of_several_none(tmp_path):
+    plain = DenoiserOptions("dncnn", args={"depth": 3, "channels": 4})
+    both = [plain, DenoiserOptions("drunet", args=TINY["drunet"], sigma=0.25, levels=LEVELS)]
+    model = load_base_classifier(ModelOptions("cifar_resnet8", input_size=16, denoiser=both), num_classes=5)
+    first, second = (numbered(one, 0.1) for one in model.denoisers)
+    logits = [model(second(first(PIXELS), level), part="classifier") for level in range(3)]
+    torch.testing.assert_close(model(PIXELS), torch.stack(logits).mean(dim=0))
+    assert model.num_passes == 3 and [one.get("levels") for one in model.components] == [None, LEVELS, None]
+    save_checkpoint(tmp_path / "both.pt", model)
+    asked = DenoiserOptions(f"{tmp_path}/both.pt", levels=[0.2])
+    with pytest.raises(UserError, match=r"both\.pt holds 2 denoisers, with levels of their own: leave levels out"):
+        load_base_classifier(ModelOptions("cifar_resnet20", denoiser=asked))
+    one_too_many = [replace(plain, levels=LEVELS), both[1]]
+    with pytest.raises(UserError, match="'dncnn' is not told the noise level: leave model.denoiser.levels out"):
+        load_base_classifier(ModelOptions("cifar_resnet8", input_size=16, denoiser=one_too_many))
+
+
+def test_levels_are_told_in_the_order_that_is_asked_and_whole_numbers_are_levels():
+    model = composition(levels=[1, 0.25])
+    assert model.components[0]["levels"] == [1.0, 0.25] and "told 1, 0.25 (2 passes" in model.parts[0]
+    torch.testing.assert_close(model(PIXELS), composition(levels=[0.25, 1])(PIXELS))  # of which f is the mean
+    assert model.components != composition(levels=[0.25, 1]).components  # to the last bit it is another
 
 
 @pytest.mark.parametrize("value", [None, 3, "ab", ["a"], [None], [-0.25], [0.25, 0.25], [[0.25]]])
