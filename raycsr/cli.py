@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one verb.
 
     Returns:
-        The exit status: 0, 1 where images are errored, trials failed or something broke, 2 where the user can mend
-        something, 130 or 143 where it was interrupted or terminated.
+        The exit status: 0, 1 where images are errored, trials failed, a report lacks a part or something broke, 2 where
+        the user can mend something, 130 or 143 where it was interrupted or terminated.
     """
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "--help-all"):
@@ -257,7 +257,8 @@ def _report_errors(result: Any) -> int:
         )
     for outcome in outcomes:
         print(outcome.run.location)
-    return 1 if errors or failures or broken or without else 0
+    lacks = getattr(result, "attrs", {}).get("lacks", [])  # of a report, which has said it
+    return 1 if errors or failures or broken or without or lacks else 0
 
 
 def _first(errors: Mapping[str, str]) -> str:

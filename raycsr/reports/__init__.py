@@ -4,12 +4,12 @@ from raycsr.reports.certified import (
     Certified,
     certified_curves,
     default_radii,
-    load_certified,
     pairwise_tables,
     summaries,
 )
 from raycsr.reports.comparison import at_equal_accuracy, front, legible, rank_points, rank_trials, reference_and_best
 from raycsr.reports.document import Column, Document, Notes, Paragraph, Section, Table
+from raycsr.reports.loading import load_certified
 from raycsr.reports.markdown import as_markdown
 from raycsr.reports.tables import equal_accuracy_table, front_table, ranking_table, summary_table
 from raycsr.reports.text import as_text

@@ -15,9 +15,10 @@ from raycsr.certification.answers import as_answer
 from raycsr.certification.comparison import SIGNIFICANCE
 from raycsr.costs.files import table_of
 from raycsr.errors import UserError, first_of
-from raycsr.reports.certified import Certified, default_radii, load_certified
-from raycsr.reports.document import Column, Document, Notes, Paragraph, Picture, Section, Table
+from raycsr.reports.certified import Certified, default_radii
+from raycsr.reports.document import Column, Document, Notes, Paragraph, Picture, Section, Table, kept
 from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, rendered
+from raycsr.reports.loading import load_certified
 from raycsr.reports.notes import images_in_words
 from raycsr.reports.stand import stands_on
 from raycsr.reports.tables import p_in_words
@@ -175,12 +176,14 @@ def read_groups(location: str) -> dict[str, str | None]:
 def compose_comparison(of: Compared) -> Document:
     """Composes what is said of a comparison."""
     described = f"Differences of {of.b.label} to {of.a.label}, with 95 % intervals"
-    plotted = Picture(plot_differences(of, Form.WIDE), plot_differences(of, Form.NARROW), described)
+    plotted = kept(
+        described, lambda: [Picture(plot_differences(of, Form.WIDE), plot_differences(of, Form.NARROW), described)]
+    )
     return Document(
         f"B against A at radius {of.radius:g}",
         [
             Notes([f"A: {of.a.label}", f"B: {of.b.label}", f"costs: {of.a.costs}"]),
-            Section("Differences", [Paragraph(_verdict(of)), difference_table(of), plotted]),
+            Section("Differences", [Paragraph(_verdict(of)), difference_table(of), *plotted]),
             Section("How to read this", [Notes(_notes(of))]),
             Section("What this stands on", [stands_on([of.a, of.b])]),
         ],

@@ -32,6 +32,7 @@ from raycsr.reports.document import (
     Picture,
     Section,
     Table,
+    kept,
 )
 from raycsr.reports.drawing import Form
 from raycsr.reports.findings import Findings
@@ -60,62 +61,69 @@ def compose(found: Findings, *, pictures: bool = False) -> Document:
         found: Findings to report on.
         pictures: Whether the page shows images of the data, with the names of their files.
     """
-    looked_at = found.looked_at
     return Document(
         "Certified robustness",
         [
-            Section("In short", headlines(looked_at, found.points, found.radius)),
-            Section("What this stands on", [stands_on(found.sets)]),
-            Section("How to read this", [Notes(notes_on(found)), Details(_glossary)]),
-            Section("All numbers", [summary_table(found.table)], folded=len(found.table) > _UNFOLDED),
-            Details(partial(_sureness, found)),
-            Details(partial(_a_radius, found, pictures)),
+            _section("In short", lambda: headlines(found.looked_at, found.points, found.radius)),
+            _section("What this stands on", lambda: [stands_on(found.sets)]),
+            _section("How to read this", lambda: [Notes(notes_on(found)), Details("the glossary", _glossary)]),
+            _section("All numbers", lambda: [summary_table(found.table)], folded=len(found.table) > _UNFOLDED),
+            Details("How sure the answers are", partial(_sureness, found)),
+            Details(f"What a radius of {found.radius:g} looks like", partial(_a_radius, found, pictures)),
             *(
-                _of_costs(found, costs, looked_at[costs], pictures)
+                _section(f"Costs: {costs}", partial(_of_costs, found, costs, pictures))
                 for costs in dict.fromkeys(one.costs for one in found.sets)
             ),
         ],
     )
 
 
-def _picture(plot: Callable[..., bytes], description: str) -> Picture:
+def _section(title: str, make: Callable[[], Sequence[Block]], folded: bool = False) -> Section:
+    """A section of what is made, or of a sentence that says that it failed: the others stay."""
+    return Section(title, kept(title, make), folded)
+
+
+def _only_page(title: str, costs: str, make: Callable[[], Sequence[Block]]) -> Details:
+    """A folded section of the page about some costs; a sentence that nobody has to unfold, where it fails."""
+    return Details(f"{title} under {costs}", lambda: [Section(title, make(), folded=True)])
+
+
+def _picture(plot: Callable[..., bytes], description: str) -> list[Block]:
     """What a plot draws, for a page: side by side, and one below the other."""
-    return Picture(plot(form=Form.WIDE), plot(form=Form.NARROW), description)
+    return [Picture(plot(form=Form.WIDE), plot(form=Form.NARROW), description)]
 
 
 def _glossary() -> list[Block]:
     return [Section("Twelve words", [Notes([f"{word}: {meaning}" for word, meaning in GLOSSARY.items()])], folded=True)]
 
 
-def _of_costs(found: Findings, costs: str, looked_at: Sequence[Certified], pictures: bool) -> Section:
+def _of_costs(found: Findings, costs: str, pictures: bool) -> list[Block]:
     """Everything about one cost matrix; what there is nothing to say of is left out.
 
     Args:
         found: Findings to report on.
         costs: The matrix.
-        looked_at: The sets whose classes and images are shown.
         pictures: Whether images are shown themselves.
     """
+    looked_at = found.looked_at[costs]
     at, ranked = f"at radius {found.radius:g}", rank_points(found.points[found.points["costs"] == costs])
     blocks: list[Block] = [Paragraph(costly_mistakes(looked_at[0]))]
     if len(ranked) > 1:
-        blocks.append(Details(lambda: [Section(f"Ranking {at}", _ranking(found, ranked), folded=True)]))
-    blocks.append(Details(lambda: [Section("Certified curves", _curves(found, costs), folded=True)]))
-    attacked = _attacked(found, costs, pictures)
+        blocks.append(_only_page(f"Ranking {at}", costs, lambda: _ranking(found, ranked)))
+    blocks.append(_only_page("Certified curves", costs, lambda: _curves(found, costs)))
+    attacked = kept(f"Attacks under {costs}", lambda: _attacked(found, costs, pictures))
     if attacked:
         blocks.append(Section("Attacks", attacked, folded=True))
     if len(ranked) > 1:
-        points = found.compared[found.compared["costs"] == costs]
-        blocks.append(Section(f"Front {at}", _front(points, found.looks), folded=True))
+        front = kept(f"The front under {costs}", lambda: _front(found, costs))
+        blocks.append(Section(f"Front {at}", front, folded=True))
     if len(ranked):
-        blocks.append(
-            Details(lambda: [Section(f"Pairs of classes {at}", _pairs(found, costs, looked_at), folded=True)])
-        )
-    blocks.append(Details(lambda: [Section("Recall of each class", _recalls(looked_at, found.looks), folded=True)]))
+        blocks.append(_only_page(f"Pairs of classes {at}", costs, lambda: _pairs(found, costs, looked_at)))
+    blocks.append(_only_page("Recall of each class", costs, lambda: _recalls(looked_at, found.looks)))
     if len(ranked):
         worst = partial(_costliest, looked_at[-1], found.radius, pictures)
-        blocks.append(Details(lambda: [Section(f"The costliest images {at}", worst(), folded=True)]))
-    return Section(f"Costs: {costs}", blocks)
+        blocks.append(_only_page(f"The costliest images {at}", costs, worst))
+    return blocks
 
 
 def _sureness(found: Findings) -> list[Block]:
@@ -179,7 +187,7 @@ def _curves(found: Findings, costs: str) -> list[Block]:
     )
     of_costs = {key: curve for key, curve in found.curves.items() if key[1] == costs}
     plot = partial(plot_curves, of_costs, looks=found.looks)
-    return [Paragraph(explained), _picture(plot, f"Certified curves under {costs}")]
+    return [Paragraph(explained), *_picture(plot, f"Certified curves under {costs}")]
 
 
 def _attacked(found: Findings, costs: str, pictures: bool) -> list[Block]:
@@ -189,7 +197,7 @@ def _attacked(found: Findings, costs: str, pictures: bool) -> list[Block]:
     ]
     shares = found.attacked[found.attacked["costs"] == costs]
     of_costs = [one for one in found.sets if one.costs == costs and len(found.attacks[one.key])]
-    blocks += [Details(partial(_worst, one)) for one in of_costs if pictures]
+    blocks += [Details(f"The worst pictures of {one.label}", partial(_worst, one)) for one in of_costs if pictures]
     if shares.empty:
         return blocks
     explained = (
@@ -198,7 +206,8 @@ def _attacked(found: Findings, costs: str, pictures: bool) -> list[Block]:
         "for verdicts that are false with probability 1e-6 each. Brackets: 95 % interval over images."
     )
     described = f"What is certified under {costs}, and above it what attacks leave"
-    picture = Details(lambda: [_picture(partial(plot_attacked, shares, found.curves, looks=found.looks), described)])
+    plot = partial(plot_attacked, shares, found.curves, looks=found.looks)
+    picture = Details(described, partial(_picture, plot, described))
     return [*blocks, Paragraph(explained), picture, attacked_table(shares)]
 
 
@@ -209,12 +218,13 @@ def _worst(one: Certified) -> Sequence[Block]:
     return worst_found(one, _SHOWN)
 
 
-def _front(points: pd.DataFrame, looks: Looks) -> list[Block]:
+def _front(found: Findings, costs: str) -> list[Block]:
     """The front of one costs, and the runs at equal accuracy."""
+    points = found.compared[found.compared["costs"] == costs]
     by, on_front, equal = metric_in_words(str(points["metric"].iloc[0])), front(points), at_equal_accuracy(points)
     blocks: list[Block] = [
         Paragraph(f"Each run's decision rules that no other of its rules beats in both accuracy and {by}."),
-        Details(partial(_front_picture, points, looks)),
+        Details(f"The picture of the front under {costs}", lambda: _front_picture(points, found.looks)),
         without(front_table(on_front), "costs"),
     ]
     if len(equal):
@@ -233,7 +243,7 @@ def _front_picture(points: pd.DataFrame, looks: Looks) -> list[Block]:
         Paragraph(
             f"A point is a decision rule{colours}, the outlined point its argmax. Up and to the right is better."
         ),
-        _picture(
+        *_picture(
             partial(plot_front, points, looks=looks),
             f"Accuracy against {metric} under {costs}, and the recalls paid for it",
         ),
@@ -261,16 +271,10 @@ def _pairs(found: Findings, costs: str, looked_at: Sequence[Certified]) -> list[
         "larger the share of the images on which that is ruled out. The lightest cell is where to begin."
     )
     tables = _counted(pairwise_tables(drawn if one_seed else looked_at, found.radius), drawn if one_seed else looked_at)
-    return [
-        Paragraph(explained),
-        *(
-            _picture(
-                partial(plot_pairwise, robustness, radius=found.radius, title=title),
-                f"Share of images that no perturbation turns into each other class: {title}",
-            )
-            for title, robustness in tables.items()
-        ),
-    ]
+    described = "Share of images that no perturbation turns into each other class: {}"
+    plots = {title: partial(plot_pairwise, of, radius=found.radius, title=title) for title, of in tables.items()}
+    pictures = {described.format(title): plot for title, plot in plots.items()}
+    return [Paragraph(explained), *(Details(name, partial(_picture, plot, name)) for name, plot in pictures.items())]
 
 
 def _recalls(looked_at: Sequence[Certified], looks: Looks) -> list[Block]:
@@ -280,7 +284,7 @@ def _recalls(looked_at: Sequence[Certified], looks: Looks) -> list[Block]:
     recalls = {one.label: class_recalls(one.certificates, one.matrix.num_classes) for one in looked_at}
     of_sets = {one.label: looks.of_key(one.key) for one in looked_at}
     plot = partial(plot_recalls, recalls, looked_at[0].matrix.class_names, looks=of_sets)
-    return [Paragraph(explained), _picture(plot, f"Recall of each class: {' and '.join(recalls)}")]
+    return [Paragraph(explained), *_picture(plot, f"Recall of each class: {' and '.join(recalls)}")]
 
 
 def _costliest(one: Certified, radius: float, pictures: bool) -> list[Block]:

@@ -4,7 +4,9 @@ A block says what is shown and never how: texts in it are as they are, whatever 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from raycsr.errors import UserError
 
 NOT_RECORDED = "not recorded"  # what tables say of a fact that is ""
 
@@ -103,13 +105,33 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """What stands in the place of blocks that could not be made.
+
+    Attributes:
+        what: What was to stand there.
+        why: The error, in a line.
+    """
+
+    what: str
+    why: str
+
+    @property
+    def line(self) -> str:
+        """A sentence that says both."""
+        return f"{self.what} could not be made: {self.why}"
+
+
+@dataclass(frozen=True)
 class Details:
     """Blocks that only the page has room for: text and Markdown pass them over, and nobody makes them in vain.
 
     Attributes:
+        what: What they show, for who does not see it because it failed.
         make: Composes them; it may draw pictures and read photographs.
     """
 
+    what: str
     make: Callable[[], Sequence["Block"]]
 
 
@@ -130,4 +152,53 @@ class Document:
     blocks: Sequence["Block"]
 
 
-Block = Paragraph | Notes | Table | Facts | Picture | Gallery | Details | Section
+Block = Paragraph | Notes | Table | Facts | Picture | Gallery | Failed | Details | Section
+
+
+def kept(what: str, make: Callable[[], Sequence[Block]]) -> list[Block]:
+    """Blocks, or one that says what failed: one chart, or one table, never takes the others with it.
+
+    Args:
+        what: What is made.
+        make: Makes it.
+    """
+    try:
+        return list(make())
+    except Exception as error:  # of a chart, whatever the library below it says
+        return [failed(what, error)]
+
+
+def failed(what: str, error: Exception) -> Failed:
+    """Says of an error what it was that could not be made; what looks like a secret is left out."""
+    reason = " ".join(str(error).split())
+    return Failed(what, str(error if isinstance(error, UserError) else UserError(f"{type(error).__name__}: {reason}")))
+
+
+def made(document: Document) -> Document:
+    """A document with what its details make in the place of each."""
+    return replace(document, blocks=_made(document.blocks))
+
+
+def _made(blocks: Sequence[Block]) -> list[Block]:
+    found: list[Block] = []
+    for block in blocks:
+        match block:
+            case Details(what, make):
+                found += _made(kept(what, make))
+            case Section(title, within, folded):
+                of_it = _made(within)
+                found.append(Section(title, of_it, folded and not failures(of_it)))
+            case _:
+                found.append(block)
+    return found
+
+
+def failures(blocks: Sequence[Block]) -> list[str]:
+    """A sentence for each of the blocks, and of those in sections among them, that could not be made."""
+    found: list[str] = []
+    for block in blocks:
+        if isinstance(block, Failed):
+            found.append(block.line)
+        elif isinstance(block, Section):
+            found += failures(block.blocks)
+    return found

@@ -1,15 +1,16 @@
 """What a report is about: certificates of several runs, their summaries, and what of them is compared and drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
 
 from raycsr.reports.attacked import attacked_summaries, attacks_of
-from raycsr.reports.certified import Certified, certified_curves, default_radii, load_certified, summaries
+from raycsr.reports.certified import Certified, certified_curves, default_radii, summaries
 from raycsr.reports.comparison import legible, reference_and_best
 from raycsr.reports.curves import Curves
+from raycsr.reports.loading import Unreadable, load_certified
 from raycsr.reports.looks import Looks
 
 
@@ -22,12 +23,14 @@ class Findings:
         left_out: Labels of the runs that have no such certificates.
         table: The summaries of the sets at all radii.
         radius: Radius at which runs and rules are compared.
+        unreadable: Location of each run that is left out because it cannot be read -> why.
     """
 
     sets: list[Certified]
     left_out: list[str]
     table: pd.DataFrame
     radius: float
+    unreadable: Unreadable = field(default_factory=dict)
 
     @cached_property
     def points(self) -> pd.DataFrame:
@@ -91,11 +94,18 @@ def find(
             are compared at the smallest that is not 0.
 
     Raises:
-        UserError: as `load_certified`.
+        UserError: as `load_certified`; a run that cannot be read is left out where others can.
     """
+    unreadable: Unreadable = {}
     sets, left_out = load_certified(
-        runs, costs=costs, rules=rules, answers=answers, allow_missing=allow_missing, table_alpha=table_alpha
+        runs,
+        costs=costs,
+        rules=rules,
+        answers=answers,
+        allow_missing=allow_missing,
+        table_alpha=table_alpha,
+        unreadable=unreadable,
     )
     asked = list(dict.fromkeys(radii if radii is not None else default_radii(sets)))
     radius = min((one for one in asked if one > 0), default=0.0)
-    return Findings(sets, left_out, summaries(sets, asked), radius)
+    return Findings(sets, left_out, summaries(sets, asked), radius, unreadable)

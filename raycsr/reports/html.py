@@ -12,12 +12,14 @@ from raycsr.reports.document import (
     Details,
     Document,
     Facts,
+    Failed,
     Gallery,
     Notes,
     Paragraph,
     Picture,
     Section,
     Table,
+    made,
 )
 
 _PAGE = 1130  # px that a table has on a page, at most
@@ -39,7 +41,7 @@ def as_html(document: Document) -> str:
         light or dark as the reader's system is. A table that is too wide is cut into several of fewer columns; in a
         narrower window it scrolls by itself, and says so.
     """
-    blocks = _made(document.blocks)
+    blocks = made(document).blocks
     body = "".join(_block(block, f"s{i}", level=2) for i, block in enumerate(blocks, 1))
     title = escape(document.title)
     return (
@@ -57,20 +59,6 @@ def as_html(document: Document) -> str:
 def escape(text: str) -> str:
     """A text of unknown origin as HTML that shows it as it is."""
     return escape_markup(printable(text))
-
-
-def _made(blocks: Sequence[Block]) -> list[Block]:
-    """The blocks with the details among them, in the place of each."""
-    made: list[Block] = []
-    for block in blocks:
-        match block:
-            case Details(make):
-                made += _made(make())
-            case Section(title, within, folded):
-                made.append(Section(title, _made(within), folded))
-            case _:
-                made.append(block)
-    return made
 
 
 def _contents(blocks: Sequence[Block], place: str) -> str:
@@ -94,6 +82,8 @@ def _block(block: Block, place: str, level: int) -> str:
             return f'<section id="{place}">\n{heading}\n{below}</section>\n'
         case Paragraph(text):
             return f"<p>{escape(text)}</p>\n"
+        case Failed():
+            return f'<p class="failed">{escape(block.line)}</p>\n'
         case Notes(lines):
             return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>\n"
         case Table():
@@ -219,6 +209,7 @@ figure { margin: 0; }
 figure img { width: 100%; image-rendering: pixelated; border-radius: .3rem; }
 figcaption { font-size: .8rem; color: var(--quiet); }
 figcaption b { color: var(--text); }
+.failed { border-left: .3rem solid #D55E00; padding-left: .7rem; overflow-wrap: anywhere; }
 .absent { margin: 0; padding: .6rem; min-height: 8rem; background: var(--shade); font-size: .8rem; }
 """
 _HINT = '{ content: "\\21c4  scroll this table sideways"; }'

@@ -3,7 +3,19 @@
 import re
 
 from raycsr.errors import printable
-from raycsr.reports.document import Block, Details, Document, Facts, Gallery, Notes, Paragraph, Picture, Section, Table
+from raycsr.reports.document import (
+    Block,
+    Details,
+    Document,
+    Facts,
+    Failed,
+    Gallery,
+    Notes,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+)
 from raycsr.reports.text import table_lines
 
 _ACTING = (  # in Markdown; a backslash first, which all others then get
@@ -42,6 +54,8 @@ def _parts(shown: Document | Block, level: int) -> list[str]:
             return [heading, *(part for block in blocks for part in _parts(block, level + 1))]
         case Paragraph(text):
             return [in_markdown(text)]
+        case Failed():
+            return [in_markdown(shown.line)]
         case Notes(lines):
             return ["\n".join(f"- {in_markdown(line)}" for line in lines)]
         case Table():

@@ -98,7 +98,12 @@ def notes_on(found: Findings) -> list[str]:
         notes.append(f"INCOMPLETE: up to {missing} listed images a run have no certificate and are left out.")
     if found.left_out:
         notes.append(f"{', '.join(found.left_out)}: no certificates of these costs and rules, left out.")
-    return notes
+    return notes + unreadable_in_words(found)
+
+
+def unreadable_in_words(found: Findings) -> list[str]:
+    """A sentence for each run that was named, and is not in the report because it cannot be read."""
+    return [f"LEFT OUT: {location} cannot be read: {error}" for location, error in sorted(found.unreadable.items())]
 
 
 def images_in_words(sets: Sequence[Certified]) -> list[str]:

@@ -3,7 +3,19 @@
 from collections.abc import Callable
 
 from raycsr.errors import printable
-from raycsr.reports.document import Block, Details, Document, Facts, Gallery, Notes, Paragraph, Picture, Section, Table
+from raycsr.reports.document import (
+    Block,
+    Details,
+    Document,
+    Facts,
+    Failed,
+    Gallery,
+    Notes,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+)
 
 _UNDERLINES = "=-"  # of the title, and of the headings below it; those below these have none
 
@@ -45,6 +57,8 @@ def _lines(shown: Document | Block, depth: int) -> list[str]:
             return [heading, *(line for block in blocks for line in _lines(block, depth + 1))]
         case Paragraph(text):
             return [printable(text)]
+        case Failed():
+            return [printable(shown.line)]
         case Notes(lines):
             return ["\n".join(f"- {printable(line)}" for line in lines)]
         case Table():

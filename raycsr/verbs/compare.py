@@ -1,6 +1,7 @@
 """Comparing: two runs or rules, paired by image -> what differs, by how much, and whether chance explains it."""
 
 import json
+from functools import partial
 
 import pandas as pd
 import pyarrow as pa
@@ -10,6 +11,8 @@ from raycsr.costs import CostSpec
 from raycsr.models.rules import RuleSpec
 from raycsr.options import listed
 from raycsr.reports.compared import both_sides, compare_sets, compose_comparison, plot_differences
+from raycsr.reports.document import failures
+from raycsr.reports.files import draw, with_lacks
 from raycsr.reports.html import as_html
 from raycsr.reports.markdown import as_markdown
 from raycsr.reports.text import as_text
@@ -48,7 +51,7 @@ def compare(
         out: Folder for comparison.html, .md, .png, .parquet and .json, local or s3://.
 
     Returns:
-        The table, a row a metric, as `raycsr.compare` returns it.
+        The table, a row a metric, as `raycsr.compare` returns it; its `attrs` are those of a report.
 
     Raises:
         UserError: where a side means no certificates, or several; or the two cannot be compared.
@@ -59,6 +62,7 @@ def compare(
     compared = compare_sets(first, second, radius=radius, groups=groups, margin=margin)
     document = compose_comparison(compared)
     print(as_text(document))
+    lacks = failures(document.blocks)
     if out is not None:
         store = Store(out)
         facts = {"a": first.key, "b": second.key, "radius": compared.radius, "margin": margin}
@@ -67,6 +71,8 @@ def compare(
         store.write_table("comparison.parquet", pa.Table.from_pandas(compared.table, preserve_index=False))
         store.write("comparison.md", as_markdown(document).encode())
         store.write("comparison.html", as_html(document).encode())
-        store.write("comparison.png", plot_differences(compared))
-        print(f"\nwrote {store.location}/comparison.html, .md, .png, .parquet, .json")
-    return compared.table
+        undrawn = draw(partial(plot_differences, compared), "comparison.png", store)
+        lacks += undrawn
+        drawn = "" if undrawn else " .png,"
+        print(f"\nwrote {store.location}/comparison.html, .md,{drawn} .parquet, .json", flush=True)
+    return with_lacks(compared.table, lacks)

@@ -10,8 +10,10 @@ from raycsr.errors import UserError
 from raycsr.models.rules import RuleSpec
 from raycsr.options import listed
 from raycsr.reports.composition import compose
-from raycsr.reports.files import write_beside, write_report
+from raycsr.reports.document import failures
+from raycsr.reports.files import with_lacks, write_beside, write_report
 from raycsr.reports.findings import find
+from raycsr.reports.notes import unreadable_in_words
 from raycsr.reports.text import as_text
 from raycsr.store import Store
 
@@ -56,10 +58,11 @@ def report(
 
     Returns:
         The table: run, costs, rule, rule_id, metric (what they are compared by), the columns of `raycsr.summarize`,
-        and collapsed (the classes that are hardly answered rightly any more, in words).
+        and collapsed (the classes that are hardly answered rightly any more, in words). Its `attrs` say by "lacks"
+        which runs could not be read, and which parts could not be made, a line each: the rest is there.
 
     Raises:
-        UserError: where a run has no certificates, or lacks images and may not; or no run has a rule.
+        UserError: where a run has no certificates, or lacks images and may not; no run has a rule, or can be read.
     """
     radii, costs, rules, answers = listed(radii), *(listed(one) or None for one in (costs, rules, answers))
     if radii is not None and not (radii and all(np.isfinite(radius) and radius >= 0 for radius in radii)):
@@ -79,9 +82,11 @@ def report(
     )
     document = compose(found, pictures=pictures)
     print(as_text(document))
+    lacks = unreadable_in_words(found) + failures(document.blocks)
     if rules is None:
-        write_beside(found)
+        lacks += write_beside(found)
     if out is not None:
-        names = write_report(found, document, Store(out))
-        print(f"\nwrote {Store(out).location}/{', '.join(names)}")
-    return found.table
+        written = write_report(found, document, Store(out))
+        print(f"\nwrote {Store(out).location}/{', '.join(written.names)}", flush=True)
+        lacks += written.failures
+    return with_lacks(found.table, lacks)

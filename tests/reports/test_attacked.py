@@ -108,7 +108,7 @@ def test_a_report_has_both_curves_where_there_are_attacks_and_nothing_where_ther
     document = compose(found)
     assert "0.833" in as_markdown(document) and "not broken" in as_markdown(document)
     assert as_html(document).count("<img") == pictures + 1
-    names = write_report(found, document, Store(str(tmp_path / "out")))
+    names = write_report(found, document, Store(str(tmp_path / "out"))).names
     assert "attacked.png" in names
     picture = Image.open(io.BytesIO(Store(str(tmp_path / "out")).read("attacked.png")))
     assert picture.width > picture.height > 100

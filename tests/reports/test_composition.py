@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from raycsr import CostMatrix
-from raycsr.reports.certified import load_certified, pairwise_tables
+from raycsr.reports import load_certified, pairwise_tables
 from raycsr.reports.composition import _counted
 from raycsr.reports.drawing import Form, rendered
 from raycsr.verbs.report import report

@@ -66,9 +66,9 @@ def test_details_are_made_once_and_stand_where_they_are_among_the_contents():
 
     def make():
         made.append(1)
-        return [Section("Ranking", [Paragraph("who is first")]), Details(lambda: [Section("Curves", [])])]
+        return [Section("Ranking", [Paragraph("who is first")]), Details("curves", lambda: [Section("Curves", [])])]
 
-    page = Page(as_html(Document("Report", [Section("Costs: a", [Details(make), Section("Front", [])])])))
+    page = Page(as_html(Document("Report", [Section("Costs: a", [Details("a ranking", make), Section("Front", [])])])))
     assert made == [1] and page.texts_of("h3") == ["Ranking", "Curves", "Front"]
     assert [link["href"] for link in page.of("a")] == [f"#{section['id']}" for section in page.of("section")]
 

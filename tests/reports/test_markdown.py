@@ -69,7 +69,7 @@ def test_a_document_is_headings_tables_and_lists_and_leaves_details_out():
         raise AssertionError("nobody looks at them")
 
     table = Table([Column("run"), Column("rob_cs", numeric=True)], [["a|b", "0.5 †"]], "† of c_*d*")
-    section = Section("Costs: a", [Paragraph("one"), Section("Front", [table]), Details(make)])
+    section = Section("Costs: a", [Paragraph("one"), Section("Front", [table]), Details("what nobody looks at", make)])
     facts = Facts({"a.pt": {"n": "10"}, "b.pt": {"n": ""}})
     assert as_markdown(
         Document("Report", [Notes(["first", "- second"]), facts, section, Picture(b"", b"", "a_b c")])

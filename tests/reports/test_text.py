@@ -20,7 +20,7 @@ def test_a_document_is_underlined_headings_tables_that_line_up_and_a_line_of_fac
         raise AssertionError("nobody looks at them")
 
     table = Table([Column("run"), Column("long", numeric=True)], [["a|b_c", "1.25"]], "† c")
-    section = Section("Costs: a", [Paragraph("one"), Section("Front", [table]), Details(make)])
+    section = Section("Costs: a", [Paragraph("one"), Section("Front", [table]), Details("what nobody looks at", make)])
     facts = Facts({"a.pt": {"n": "10", "begun": "", "alpha": "0.1"}})
     gallery = Gallery([Captioned(b"", ["a.png", "cost 1"])])
     assert as_text(Document("Report", [Notes(["first", "second"]), facts, section, gallery])) == (
