@@ -20,8 +20,8 @@ class PoolOptions:
             scales or whose nodes may go away. By default all actors must fit at once, and a run that has lost its last
             node ends after 10 minutes.
         cpus_per_actor: Number of CPUs that an actor without a GPU reserves; fractions share a CPU.
-        gpus_per_actor: Number of GPUs that an actor reserves; above 0, it reserves no CPU. Fractions share a GPU. Of 0
-            actors compute on CPUs, whatever their nodes have.
+        gpus_per_actor: Number of GPUs that an actor reserves; above 0, it reserves no CPU. Fractions share a GPU and
+            its memory. Of 0 actors compute on CPUs, whatever their nodes have.
         threads_per_actor: Number of torch threads of an actor; by default cpus_per_actor, rounded up.
     """
 

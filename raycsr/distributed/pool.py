@@ -139,16 +139,21 @@ def probe(base_classifier: BaseClassifier, sampling: SamplingOptions, pool: Pool
 def worker_device(gpus: float | None = None, *, int8: bool = False) -> torch.device:
     """The device of a worker: a GPU where it may take one. Logical GPUs (tests) are none, so CUDA itself is asked.
 
-    Ray hides GPUs from workers that reserve none no more (2.60): they would all crowd on the first.
+    Ray hides GPUs from workers that reserve none no more (2.60): they would all crowd on the first. Where several share
+    one, this process takes no more than its share of the memory: the first would take all that is there, and the
+    others would halve their batches.
 
     Args:
         gpus: Number of GPUs that the worker reserves; by default this process is asked, which is a worker of Ray or
             takes what it sees.
         int8: Whether it computes in int8, as CPUs alone do.
     """
-    if gpus is None and ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
-        gpus = len(ray.get_gpu_ids())
-    return torch.device("cpu") if gpus == 0 else default_device(int8=int8)
+    if gpus is None and ray.is_initialized() and (worker := ray.get_runtime_context()).worker.mode == ray.WORKER_MODE:
+        gpus = worker.get_assigned_resources().get("GPU", 0)
+    device = torch.device("cpu") if gpus == 0 else default_device(int8=int8)
+    if device.type == "cuda" and gpus is not None and gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus)
+    return device
 
 
 def device_name(device: torch.device) -> str:

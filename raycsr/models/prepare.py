@@ -4,8 +4,8 @@ Certificates are for the classifier as it is evaluated, so all of this is settle
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, cast
 
 import torch
@@ -110,13 +110,44 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    tf32, matmul = precision != "fp32", torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, tf32
+    cudnn = torch.backends.cudnn
+    before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
+        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, False, True
+        with _float32(tf32=precision != "fp32"):
             yield
     finally:
-        matmul.allow_tf32 = before
+        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = before
+
+
+@contextmanager
+def _float32(*, tf32: bool) -> Iterator[None]:
+    """Whether products of float32 may round their factors to TF32 while this lasts.
+
+    PyTorch has an old way and a new way to say so. Where a process used the new one, the old one can no longer be read,
+    which torch.compile does; and what the new one says of all operations stands where the old one forbids. So both are
+    written, and read where they can be.
+    """
+    backends: Any = torch.backends
+    places = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul)
+    before = [place.fp32_precision for place in places]
+    matmul, convolution = "highest", True  # PyTorch's own defaults
+    with suppress(RuntimeError):  # both ways were used
+        matmul = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        convolution = backends.cudnn.allow_tf32
+    try:
+        _say("high" if tf32 else "highest", tf32, zip(places, ["tf32" if tf32 else "ieee"] * len(places), strict=True))
+        yield
+    finally:
+        _say(matmul, convolution, zip(places, before, strict=True))
+
+
+def _say(matmul: str, convolution: bool, new: Iterable[tuple[Any, str]]) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = convolution
+    for place, precision in new:
+        place.fp32_precision = precision
 
 
 def prepare_for_inference(
@@ -158,13 +189,24 @@ def prepare_for_inference(
     with arithmetic(precision, prepared.scale.device):
         refuse_batch_dependence(prepared, (3, *prepared.preprocessing.input_size), device)
     if compile:
-        import torch._inductor.config as inductor  # slow to import, and few compile
-
-        # On a CPU oneDNN takes activations and sums into its convolutions where weights are constants. It is the
-        # process's setting, since as an option of the call it comes too late for the trace (torch 2.15).
-        inductor.freezing = prepared.scale.device.type == "cpu"
-        prepared.compile(dynamic=False)
+        _settle_compilation(prepared.scale.device)
+        # No kernel is chosen by how fast it was here: it would be another in another process. As a setting of the
+        # process it would last for one compilation (torch 2.14).
+        prepared.compile(dynamic=False, options={"deterministic": True})
     return prepared
+
+
+def _settle_compilation(device: torch.device) -> None:
+    """Settings of the process for networks that it compiles."""
+    import torch._dynamo.config as dynamo  # slow to import, and few compile
+    import torch._inductor.config as inductor
+
+    # On a CPU oneDNN takes activations and sums into its convolutions where weights are constants. It is the
+    # process's setting, since as an option of the call it comes too late for the trace (torch 2.15).
+    inductor.freezing = device.type == "cpu"
+    # All networks and batch sizes of a process are versions of one piece of code, of which 8 are compiled by default.
+    # Those that come later would be evaluated as they are, with no more than a line in the log.
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit
 
 
 def set_precision(base_classifier: BaseClassifier, precision: str) -> None:

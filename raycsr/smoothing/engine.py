@@ -19,6 +19,14 @@ NOT_FINITE = "the logits are not finite"
 
 _SELECTION, _ESTIMATION, _PADDING = range(KINDS)  # of votes; the last are of rows that nobody asked for
 
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
+)
+
 # (selection votes, estimation votes: int64 (N, m) each, labels: (N,)) -> whether they are enough, bool (N,). Each row
 # is decided by itself; it has the votes of an image under one rule.
 Enough = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -227,19 +235,18 @@ class Sampler:
                 if coming.is_over:
                     return
                 continue
+            before, fits = under_way, True
             try:
-                self._forward(batch)
+                under_way = self._forward(batch)
             except RuntimeError as error:
                 if not is_out_of_memory(error) or self.batch_size == 1:
                     raise
+                fits = False
+            if not fits:  # behind the error, which holds all that its pass took
                 self._halve()
                 coming.again.extend((image.position, image.request) for image in in_flight)  # all, in smaller passes
                 in_flight, under_way = [], None
                 continue
-            ended = list({id(image): image for image, _ in batch if not image.micro_batches}.values())
-            before, under_way = under_way, None
-            if ended:
-                under_way = _UnderWay(ended, self._pass.fetch([image.slot for image in ended]))
             if not self._is_behind:
                 before, under_way = under_way, None
             if before is not None:
@@ -286,8 +293,8 @@ class Sampler:
                 batch.append((image, image.micro_batches.popleft()))
         return batch
 
-    def _forward(self, batch: list[tuple[_InFlightImage, _MicroBatch]]) -> None:
-        """Adds the votes of one forward pass."""
+    def _forward(self, batch: list[tuple[_InFlightImage, _MicroBatch]]) -> _UnderWay | None:
+        """Adds the votes of one forward pass, and sends those of the images that have no others to come."""
         cells, copies = np.full(self.batch_size, _PADDING), []
         for i, (image, micro_batch) in enumerate(batch):
             key = noise_key(self.seed, image.request.image_id, self._phases[micro_batch.kind], micro_batch.chunk)
@@ -296,6 +303,8 @@ class Sampler:
             cells[first : first + micro_batch.valid] = KINDS * image.slot + micro_batch.kind
             image.drawn += micro_batch.valid
         self._pass.run(copies, cells)
+        ended = list({id(image): image for image, _ in batch if not image.micro_batches}.values())
+        return _UnderWay(ended, self._pass.fetch([image.slot for image in ended])) if ended else None
 
     def _finish_or_continue(self, under_way: _UnderWay, in_flight: list[_InFlightImage]) -> Iterator[Counted]:
         """Waits for votes, and lets each of the images continue to its next check, or finishes it.
@@ -387,5 +396,5 @@ def _parsed(spec: str, network: object) -> list[Rule]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """CUDA has a type for it; the CPU allocator says it in words."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """PyTorch's allocator on a GPU has a type for it; that on a CPU, CUDA, its libraries and Triton say it in words."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

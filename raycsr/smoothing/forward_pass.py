@@ -6,6 +6,7 @@ one thing from then on; and nothing that the host sends or fetches makes it wait
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -108,8 +109,16 @@ class ForwardPass:
             copies: Noisy copies to vote, `shape.copies` at most.
             cells: Where the vote of each row goes, KINDS * slot + kind; int64 (batch_size,).
         """
-        self._put_new()
-        self._cells.copy_(self._pinned(torch.from_numpy(cells)), non_blocking=True)
+        with self._current():
+            self._put_new()
+            self._cells.copy_(self._pinned(torch.from_numpy(cells)), non_blocking=True)
+            self._pass(copies)
+
+    def _current(self) -> AbstractContextManager[object]:
+        """Makes the device the current one, on whose streams graphs are captured and events are recorded."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+
+    def _pass(self, copies: Sequence[Copies]) -> None:
         if not self._is_capturable:
             self._noise.add(self._pixels, copies, self._noisy)
             self._vote()
@@ -130,14 +139,15 @@ class ForwardPass:
     def fetch(self, slots: Sequence[int]) -> Fetched:
         """Begins to copy the votes of slots to the host, without waiting for them."""
         assert self._votes is not None
-        votes = self._by_slot(self._votes).index_select(0, self._sent(torch.tensor(slots)))  # a copy
-        if self._device.type != "cuda":
-            return Fetched(votes, None)
-        here = torch.empty(votes.shape, dtype=votes.dtype, pin_memory=True)
-        here.copy_(votes, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        return Fetched(here, arrived)
+        with self._current():
+            votes = self._by_slot(self._votes).index_select(0, self._sent(torch.tensor(slots)))  # a copy
+            if self._device.type != "cuda":
+                return Fetched(votes, None)
+            here = torch.empty(votes.shape, dtype=votes.dtype, pin_memory=True)
+            here.copy_(votes, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            return Fetched(here, arrived)
 
     def _put_new(self) -> None:
         """Puts the images that were taken since the last pass where it reads them, in one go."""
@@ -185,7 +195,8 @@ class ForwardPass:
             self._votes = torch.zeros((num_rules, size), dtype=torch.int64, device=self._device)
             self._ones = torch.ones((num_rules, len(logits)), dtype=torch.int64, device=self._device)
         finite = torch.isfinite(logits).all(dim=1, keepdim=True)  # B 1
-        classes = torch.where(finite, self._decide(logits), num_classes)  # B rules
+        with arithmetic("fp32", self._device):  # whatever the network's: a decision is the same beside any other rule
+            classes = torch.where(finite, self._decide(logits), num_classes)  # B rules
         self._votes.scatter_add_(1, self._cells * (num_classes + 1) + classes.T, self._ones)
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:

@@ -10,6 +10,9 @@ from raycsr.errors import Mistakes, UserError
 MOST_SIGMA = 14
 """Noise of 3,570 grey levels, beside which no image is seen; its table has 73,000 edges."""
 
+MOST_ROWS = 2**15
+"""Of a forward pass: a power of two for which a GPU can have a row of programs each (65,535), that draw the noise."""
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -46,6 +49,8 @@ class Draws:
             mistakes.note(f"n0 and n must be at most {MOST_SAMPLES:,}, got n0={self.n0}, n={self.n}")
         if self.batch_size < 1 or self.batch_size & (self.batch_size - 1):
             mistakes.note(f"batch_size must be a power of two, got {self.batch_size}; try 64")
+        elif self.batch_size > MOST_ROWS:
+            mistakes.note(f"batch_size is {self.batch_size:,}; give {MOST_ROWS:,} at most")
         mistakes.refuse()
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from raycsr.distributed.sampling import run as run_module
 from raycsr.distributed.sampling import stream as stream_module
 from raycsr.distributed.sampling.decoding import SurvivingDecode
 from raycsr.distributed.sampling.stream import Work, stream
-from raycsr.distributed.sampling.voter import Voter
+from raycsr.distributed.sampling.voter import Voter, Voters
 from raycsr.models.prepare import prepare_for_inference
 from raycsr.models.spec import ModelOptions
 from raycsr.smoothing.options import SamplingOptions
@@ -202,3 +203,27 @@ def test_an_actor_that_dies_with_blocks_in_company_counts_each_image_once(job, m
         load_votes(run.run.location)[SAMPLED].sort_values("image_id", ignore_index=True) for run in (outcome, here)
     )
     pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_process_that_goes_on_to_another_network_has_let_go_of_the_last():
+    """A device may hold one, and a compiled network holds itself."""
+    networks = []
+
+    class Compiled:
+        def __init__(self):
+            self.itself = self
+
+    class OfOneRun:
+        def __init__(self, spec, deaths, network):
+            alive = [one() for one in networks if one() is not None]
+            assert alive == ([] if network is None else [network])
+            self.spec, self.network = spec, network or Compiled()
+            networks.append(weakref.ref(self.network))
+
+        def __call__(self, block):
+            return block
+
+    voters = Voters([SimpleNamespace(network=one) for one in (0, 1, 1)], voter=OfOneRun)
+    for run in range(3):
+        voters({"image_id": ["a"], "run": [run]})
+    assert networks[1]() is networks[2]()

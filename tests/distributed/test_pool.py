@@ -48,15 +48,18 @@ def test_a_pool_that_may_grow_need_not_fit_yet(cluster):
 
 def test_a_worker_computes_on_a_gpu_that_it_reserves_and_this_process_on_what_it_sees(monkeypatch):
     assert worker_device(1).type == "cpu", "a logical GPU is none"
+    shares = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
     assert [worker_device(gpus).type for gpus in (None, 0, 0.5)] == ["cuda", "cpu", "cuda"]
     assert [worker_device(gpus, int8=True).type for gpus in (None, 1)] == ["cpu", "cpu"]
     worker = SimpleNamespace(mode=ray.WORKER_MODE)
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(worker=worker))
-    for reserved, device in (([], "cpu"), ([3], "cuda")):
-        monkeypatch.setattr(ray, "get_gpu_ids", lambda reserved=reserved: reserved)
+    for reserved, device in (({"CPU": 1.0}, "cpu"), ({"GPU": 1.0}, "cuda"), ({"GPU": 0.25}, "cuda")):
+        context = SimpleNamespace(worker=worker, get_assigned_resources=lambda reserved=reserved: reserved)
+        monkeypatch.setattr(ray, "get_runtime_context", lambda context=context: context)
         assert worker_device().type == device
+    assert shares == [0.5, 0.25], "of the memory"
 
 
 def test_an_actor_that_reserves_no_gpu_takes_none_though_ray_does_not_hide_them(cluster):

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from raycsr.errors import UserError
+from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.prepare import prepare_for_inference, resolve_precision
+from raycsr.models.prepare import arithmetic, prepare_for_inference, resolve_precision
 from raycsr.models.spec import ModelOptions
 
 MODELS = {  # batch norms: before folding, after
@@ -121,3 +122,71 @@ def test_a_batch_norm_that_never_leaves_training_is_refused(precision):
         norm.training, norm.train = True, lambda mode=True, norm=norm: norm
     with pytest.raises(UserError, match="rest of its batch"):
         prepare_for_inference(model, precision=precision, device="cpu")
+
+
+@pytest.fixture
+def said():
+    """What PyTorch is told about float32, by both of its ways; as it was behind the test."""
+    yield said_of_float32
+    for backend in ("generic", "cuda", "mkldnn"):
+        torch._C._set_fp32_precision_setter(backend, "all", "none")
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+    for backend in ("cuda", "mkldnn"):
+        torch._C._set_fp32_precision_setter(backend, "matmul", "none")
+
+
+def said_of_float32():
+    places = [("generic", "all"), ("cuda", "all"), ("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn")]
+    return {place: torch._C._get_fp32_precision_getter(*place) for place in [*places, ("mkldnn", "matmul")]}
+
+
+@pytest.mark.parametrize(
+    "by_the_user",
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends, "fp32_precision", "ieee"),
+        lambda: setattr(torch.backends.cudnn, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    ],
+    ids=["nothing", "high", "no TF32", "all TF32", "all IEEE", "cuDNN TF32", "products TF32", "convolutions IEEE"],
+)
+@pytest.mark.parametrize(("precision", "means"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "tf32")])
+def test_a_precision_is_what_it_says_whatever_the_process_was_told_before_and_by_which_way(
+    said, by_the_user, precision, means
+):
+    by_the_user()
+    before = said()
+    with arithmetic(precision, torch.device("cuda")):
+        inside = said()
+        assert {inside["cuda", what] for what in ("matmul", "conv", "rnn")} == {means}
+        # torch.compile reads these, which PyTorch refuses where it was told two things
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == (means == "tf32")
+        assert torch.get_float32_matmul_precision() == ("high" if means == "tf32" else "highest")
+        assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+    assert said() == before
+    assert not torch.backends.cudnn.deterministic
+
+
+def test_what_is_asked_to_be_compiled_is_compiled_however_many_networks_and_sizes_a_process_has(monkeypatch):
+    ran = []
+
+    def backend(graph, _, options):
+        assert options["deterministic"]  # no kernel is chosen by a stopwatch
+        return lambda *args: (ran.append(graph), graph(*args))[1]
+
+    def compiled(self, **how):
+        nn.Module.compile(self, backend=backend, **how)
+
+    monkeypatch.setattr(BaseClassifier, "compile", compiled)
+    base = load_base_classifier(ModelOptions("cifar_resnet8", input_size=8), num_classes=2)
+    networks = [prepare_for_inference(base, precision="fp32", device="cpu", compile=True) for _ in range(3)]
+    passes = [(network, rows) for network in networks for rows in (1, 2, 4)]
+    with torch.inference_mode():
+        for network, rows in passes:
+            network(torch.zeros(rows, 3, 8, 8))
+    assert len(set(map(id, ran))) == len(passes)

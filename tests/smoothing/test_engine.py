@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 from raycsr import UserError, certify_counts, count_votes
 from raycsr.models.rules import parse_rules
 from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.forward_pass import ForwardPass
 from raycsr.smoothing.options import Draws
 
 SHAPE = (3, 4, 4)
@@ -157,6 +160,53 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(images):
     assert (counts == votes(images[:1]).counts[0]).all() and counts0.sum() == 50
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),  # of a graph, of a module that is loaded, of pinned memory
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("where", ["in the pass", "behind it"])
+def test_out_of_memory_is_known_whoever_says_it_and_wherever(images, monkeypatch, error, where):
+    called = {"in the pass": "run", "behind it": "fetch"}[where]
+    as_it_is = getattr(ForwardPass, called)
+
+    def short(self, *args):
+        if self.shape.batch_size > 16:
+            raise error
+        return as_it_is(self, *args)
+
+    monkeypatch.setattr(ForwardPass, called, short)
+    sampler = Sampler(Halfspace(), Draws(0.5, 50, 200))
+    counts = sampler.count(images[0], "0")[1]
+    assert sampler.batch_size == 16 and (counts == votes(images[:1]).counts[0]).all()
+
+
+def test_what_a_pass_took_that_had_no_memory_is_free_before_the_next(images, monkeypatch):
+    """An error holds the frames that it went through, and these all of their tensors."""
+    taken = []
+
+    class Small(Halfspace):
+        def forward(self, pixels):
+            activations = pixels + 1
+            taken.append(weakref.ref(activations))
+            if len(pixels) > 32:
+                raise torch.OutOfMemoryError
+            return super().forward(pixels)
+
+    still = []
+    as_it_is = Sampler._halve
+    monkeypatch.setattr(Sampler, "_halve", lambda self: (still.append(taken[-1]()), as_it_is(self)))
+    Sampler(Small(), Draws(0.5, 50, 200)).count(images[0], "0")
+    assert still == [None]
+
+
 def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory(images):
     class Broken(Halfspace):
         def forward(self, pixels):
@@ -175,6 +225,7 @@ def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory(images):
         ({"noise": "gaussian"}, "noise is 'gaussian'"),
         ({"n": 0}, "n0 and n must be at least 1, got n0=50, n=0"),
         ({"batch_size": 48}, "batch_size must be a power of two, got 48"),
+        ({"batch_size": 65536}, "batch_size is 65,536; give 32,768 at most"),
         ({"rules": ("argmx",)}, "rule 'argmx' not understood: did you mean argmax"),
         ({"rules": ("offset:1*pair:0/1",)}, "needs the number of classes, which this classifier does not say"),
         ({"rules": ()}, "rules is empty"),

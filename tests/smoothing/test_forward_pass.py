@@ -2,16 +2,21 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from raycsr.models.decisions import Decisions
-from raycsr.models.prepare import arithmetic
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.prepare import arithmetic, set_precision
 from raycsr.models.rules import parse_rules
+from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.smoothing.engine import Request, Sampler
 from raycsr.smoothing.forward_pass import KINDS, ForwardPass, PassShape
 from raycsr.smoothing.noise import Copies, noise_scheme
@@ -181,15 +186,18 @@ def test_all_that_follows_the_noise_is_one_graph_and_asks_the_host_nothing():
     assert votes.sum() == 4 * 4 * 3  # passes, rows, rules
 
 
+class Kernel:
+    """Stands for the noise on a GPU."""
+
+    def numbers(self, copies):
+        return torch.zeros((len(copies), 4), dtype=torch.int64)
+
+    def __call__(self, pixels, numbers, rows, out):
+        out.zero_()
+
+
 def test_a_thread_captures_what_it_has_run_itself():
     """Each has handles of its own in the device's libraries, and a capture can make none."""
-
-    class Kernel:
-        def numbers(self, copies):
-            return torch.zeros((len(copies), 4), dtype=torch.int64)
-
-        def __call__(self, pixels, numbers, rows, out):
-            out.zero_()
 
     class Capturing(ForwardPass):
         def _captured(self):
@@ -206,3 +214,92 @@ def test_a_thread_captures_what_it_has_run_itself():
         for thread in (first, second, second, first):
             thread.submit(made.run, [Copies(0, 7, 0)], np.zeros(4, np.int64)).result()
     assert captured_by == ["second_0"] and replayed == ["second_0", "first_0"]
+
+
+def test_graphs_and_events_are_of_the_device_of_the_pass_and_not_of_the_current_one(monkeypatch):
+    """On the current one's stream a graph would hold nothing, and an event would have come before the votes."""
+    current = ["cuda:0"]
+    done = []
+
+    @contextmanager
+    def device(one):
+        current.append(str(one))
+        yield
+        current.pop()
+
+    class Capturing(ForwardPass):
+        def _captured(self):
+            done.append(("captured", current[-1]))
+            return SimpleNamespace(replay=lambda: done.append(("replayed", current[-1])))
+
+        def _pinned(self, tensor):
+            return tensor
+
+        def _sent(self, tensor):
+            return tensor
+
+    noise = SimpleNamespace(kernel=Kernel(), pixels=lambda image: image.permute(1, 2, 0))
+    decide = Decisions(parse_rules(["argmax"], num_classes=2), CPU)
+    made = Capturing(Brightness(), decide, noise, PassShape(4, 2, 3), CPU)
+    made._is_capturable = True
+    made.put(0, torch.zeros((3, 4, 4), dtype=torch.uint8))
+    made.run([Copies(0, 7, 0)], np.zeros(4, np.int64))
+    made._device = torch.device("cuda:1")  # now that its buffers are there
+    event = SimpleNamespace(record=lambda: done.append(("recorded", current[-1])))
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **how: empty(*shape, **how))
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    made.run([Copies(0, 7, 0)], np.zeros(4, np.int64))
+    made.fetch([0])
+    assert done == [(what, "cuda:1") for what in ("captured", "replayed", "recorded")]
+    assert current == ["cuda:0"]
+
+
+class OnTheDevice(TorchDispatchMode):
+    """Lets no operation make, read or fetch a tensor of the host: a graph could not hold it."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default, "it asks for a value"
+        found = func(*args, **(kwargs or {}))
+        tensors = [one for one in tree_leaves((args, kwargs, found)) if isinstance(one, torch.Tensor)]
+        assert all(one.device.type == "meta" for one in tensors), f"{func} has a tensor of the host"
+        return found
+
+
+RULES = ["argmax", "offset:0=0.1", "offset:0.5,1*pair:0/1", "expected_cost:1*pair:0/1", "expected_cost:2*uniform"]
+TINY = {"image_size": 16, "num_channels": 32, "num_res_blocks": 1, "attention_resolutions": [8], "channel_mult": [1, 2]}
+NETWORKS = {
+    "a CIFAR ResNet": ModelOptions("cifar_resnet8", input_size=16),
+    "a ResNet": ModelOptions("resnet18", input_size=32),
+    "a ConvNeXt": ModelOptions("convnext_atto", input_size=32),
+    "a vision transformer": ModelOptions("vit_tiny_patch16_224"),
+    "rRCM": ModelOptions("rrcm_base_patch4_32", args={"sigma": 0.25}),
+    **{
+        f"behind {name}": ModelOptions("cifar_resnet8", input_size=16, denoiser=denoiser)
+        for name, denoiser in {
+            "DnCNN": DenoiserOptions("dncnn"),
+            "MemNet": DenoiserOptions("memnet"),
+            "DRUNet": DenoiserOptions("drunet", sigma=0.25, levels=[0.2, 0.3]),
+            "diffusion": DenoiserOptions("improved_diffusion", args=TINY, sigma=0.25, levels=[0.2, 0.3]),
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS)
+def test_a_pass_of_any_network_and_rule_is_what_a_graph_can_hold(options, precision):
+    """Nothing in it is of the host; tensors without data stand for those of a GPU."""
+    base = load_base_classifier(options, num_classes=5)
+    set_precision(base, precision)
+    device = torch.device("meta")
+    noise = SimpleNamespace(kernel=Kernel(), pixels=lambda image: image.permute(1, 2, 0))
+    decide = Decisions(parse_rules(RULES, num_classes=5), device)
+    made = ForwardPass(base.to(device), decide, noise, PassShape(4, 2, 3), device)
+    made._is_capturable = True
+    with torch.inference_mode():
+        made.put(0, torch.zeros((3, *base.preprocessing.input_size), dtype=torch.uint8))
+        made.run([Copies(0, 7, 0)], np.zeros(4, np.int64))
+        with OnTheDevice():
+            made._whole()

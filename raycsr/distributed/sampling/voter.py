@@ -1,5 +1,6 @@
 """The actor that samples: blocks of decoded images in, committed votes parts out."""
 
+import gc
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -328,6 +329,7 @@ class Voters:
                 before, self._voter = self._voter, None
                 network = before.network if before is not None and before.spec.network == spec.network else None
                 del before  # a device may hold one network, and not two
+                gc.collect()  # one that is compiled holds itself
                 self._voter = self._make(spec, self._deaths, network)
             return self._voter
 
