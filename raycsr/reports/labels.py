@@ -19,12 +19,14 @@ class Named(NamedTuple):
         after: What to write after it.
         location: Location of the run, which ends with its id.
         denoisers: Paths or names of the denoisers in front, whose last parts the model's label says in this order.
+        facts: What else may tell runs of one model apart, the same at each place for all runs; empty where not known.
     """
 
     model: str
     after: str
     location: str
     denoisers: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
 
 
 def denoisers_named(manifest: Mapping[str, Any]) -> tuple[str, ...]:
@@ -35,14 +37,33 @@ def denoisers_named(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{one.get('pretrained') or one.get('name')}".rstrip("/") for one in named if isinstance(one, dict))
 
 
+def facts_named(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of a run its label leaves out, and what often is all that differs between two of one model."""
+    size = manifest.get("preprocessing", {}).get("input_size", [])
+    data, n = manifest.get("config", {}).get("data", {}), manifest.get("n")
+    return (
+        f"{manifest.get('precision') or ''}",
+        "compiled" if manifest.get("compile") else "",
+        f"{'x'.join(map(str, size))} px" if size else "",
+        f"n={n:,}" if n is not None else f"{manifest.get('sampling') or ''}",
+        f"n0={manifest['n0']:,}" if manifest.get("n0") is not None else "",
+        f"seed {manifest['seed']}" if manifest.get("seed") is not None else "",
+        f"{data.get('source') or ''}",
+        PurePath(f"{data.get('path') or ''}").name,
+        f"{data.get('split') or ''}",
+        f"noise {manifest.get('noise_scheme')}" if manifest.get("noise_scheme") else "",
+    )
+
+
 def distinct_labels(runs: Sequence[Named]) -> list[str]:
     """A short label for each run, and no two alike.
 
     Args:
         runs: The runs. A label is the file's name; where that is not enough, with the nearest folders that differ, of
-            the model and then of its denoisers, then with the id's beginning, and of copies of one run with the
-            location.
+            the model and then of its denoisers, then with such facts as differ, then with the id's beginning, and of
+            copies of one run with the location.
     """
+    runs = [run._replace(model=run.model.rstrip("/")) for run in runs]  # of a folder
     labels = [run.model.rsplit("/", 1)[-1] + run.after for run in runs]
     for same in _alike(labels):
         for i, name in zip(same, _tell_apart([runs[i].model for i in same]), strict=True):
@@ -52,6 +73,12 @@ def distinct_labels(runs: Sequence[Named]) -> list[str]:
         names = [_tell_apart([*paths]) for paths in in_order]
         for place, i in enumerate(same):
             labels[i] = _behind(labels[i], runs[i].denoisers, [of_all[place] for of_all in names])
+    for place in range(max((len(run.facts) for run in runs), default=0)):
+        for same in _alike(labels):
+            told = {i: "".join(runs[i].facts[place : place + 1]) for i in same}  # a table has none
+            if len(set(told.values())) > 1:
+                for i in same:
+                    labels[i] = f"{labels[i]} {told[i]}".rstrip()
     for same in _alike(labels):
         ids = {i: runs[i].location.rsplit("/", 1)[-1][:_ID] for i in same}
         places = dict(zip(same, _tell_apart([runs[i].location for i in same]), strict=True))

@@ -16,9 +16,10 @@ from raycsr.costs import CostMatrix
 from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError, UserErrors, WaitedInVain, nearest
 from raycsr.reports.certified import Certified, id_of
-from raycsr.reports.labels import Named, denoisers_named, distinct_labels
+from raycsr.reports.labels import Named, denoisers_named, distinct_labels, facts_named
 from raycsr.results.locations import resolve_run, runs_at
 from raycsr.results.locuslab import is_table, read_locuslab_tsv
+from raycsr.results.notes import model_of
 from raycsr.results.prefix import Prefix, prefix_of
 from raycsr.results.runs import Run
 from raycsr.store import READERS
@@ -122,7 +123,8 @@ def _of_run(run: Run) -> _Source:
     rules = run.rules().values()
     specs = [rule.spec for rule in rules]
     shown = {rule.id: rule.spec if specs.count(rule.spec) == 1 else f"{rule.spec} ({rule.id[-4:]})" for rule in rules}
-    named = Named(manifest["model"], f" σ={manifest['sigma']:g}", run.location, denoisers_named(manifest))
+    sigma = f" σ={manifest['sigma']:g}"
+    named = Named(model_of(manifest), sigma, run.location, denoisers_named(manifest), facts_named(manifest))
     return _Source(named, shown, run)
 
 

@@ -12,6 +12,7 @@ from raycsr.certification import TELLING_IMAGES
 from raycsr.reports.certified import Certified
 from raycsr.reports.document import NOT_RECORDED, Facts
 from raycsr.reports.labels import denoisers_named
+from raycsr.results.notes import model_of
 
 _DIGITS = 12  # of a digest
 
@@ -46,7 +47,7 @@ def _facts(sets: Sequence[Certified]) -> dict[str, str]:
         "classes": _classes(first),
         "data": " ".join(filter(None, data)),
         "listing": manifest.get("data", {}).get("images", "")[:_DIGITS],
-        "model": "; ".join([manifest.get("model", ""), *_in_front(manifest)]),
+        "model": "; ".join([model_of(manifest) if manifest else "", *_in_front(manifest)]),
         "sigma": f"{manifest['sigma']:g}" if "sigma" in manifest else "",
         "n0": f"{manifest['n0']:,}" if "n0" in manifest else "",
         "n": _samples(sets, manifest.get("sampling", NOT_RECORDED)),

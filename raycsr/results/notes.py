@@ -146,6 +146,17 @@ def read_manifest(store: Store) -> dict:
     return {"class_names": None, **facts}
 
 
+def model_of(facts: Mapping[Any, Any]) -> str:
+    """The model of a run, or of predictions, as people read it: as it was named, and int8 where it is that.
+
+    It is another classifier than that of the same weights in float32, which a file's name need not say.
+
+    Args:
+        facts: What was noted: `model` and, where it is known, `precision`.
+    """
+    return f"{facts.get('model')}{' int8' if facts.get('precision') == 'int8' else ''}"
+
+
 def read_rule(store: Store, name: str) -> dict:
     """A decision rule of a run: id, kind, spec.
 

@@ -15,6 +15,7 @@ from raycsr.results import Run, find_experiments, list_runs
 from raycsr.results.collect import check_sweep
 from raycsr.results.counts import ImageCounts
 from raycsr.results.locations import or_warn
+from raycsr.results.notes import model_of
 from raycsr.results.predictions import PredictionSet, find_predictions
 from raycsr.results.state import RunState
 from raycsr.store import Store
@@ -114,7 +115,7 @@ def _table(runs: pd.DataFrame) -> str:
             *(f"{run[name]:,}" if isinstance(run[name], int) else str(run[name]) for name in _COLUMNS),
             str(RunState(run["state"], run["owner"], run["since"])),
         ]
-        for run in runs.to_dict("records")
+        for run in ({**one, "model": model_of(one)} for one in runs.to_dict("records"))
     ]
     return as_text(Table([*_COLUMNS.values(), Column("state")], rows))
 
@@ -138,7 +139,7 @@ def _predictions(one: PredictionSet) -> str:
         facts = one.facts()
     except UserError as error:
         return f"predictions {one.store.location}: {error}"
-    how = f"{facts['model']} at sigma {facts['sigma']:g}, rule {facts['rule']['spec']}, {facts['answer']['spec']}"
+    how = f"{model_of(facts)} at sigma {facts['sigma']:g}, rule {facts['rule']['spec']}, {facts['answer']['spec']}"
     return f"predictions {one.store.location}: {one.count():,} images, by {how}"
 
 

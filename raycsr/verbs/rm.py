@@ -5,6 +5,7 @@ import sys
 from raycsr.errors import UserError
 from raycsr.options import listed
 from raycsr.results import Run, resolve_run
+from raycsr.results.notes import model_of
 from raycsr.results.transfer import RunFiles, delete_run, find_run_to_delete
 from raycsr.store import Store
 
@@ -67,7 +68,7 @@ def _describe(store: Store) -> str:
     files, run = RunFiles.of(store), Run(store)
     try:
         manifest = run.manifest(any_schema=True)
-        what = f"{manifest.get('model')} at sigma {manifest.get('sigma')}"
+        what = f"{model_of(manifest)} at sigma {manifest.get('sigma')}"
     except Exception:  # whatever it is that is damaged, it is to go
         what = "its manifest is missing or damaged"
     try:

@@ -6,8 +6,9 @@ import pytest
 
 from raycsr import CostMatrix, certify_counts, summarize
 from raycsr.reports.comparison import at_equal_accuracy, front, non_dominated, rank_points
-from raycsr.reports.labels import Named, distinct_labels
+from raycsr.reports.labels import Named, distinct_labels, facts_named
 from raycsr.reports.tables import equal_accuracy_table, front_table, marks_line, ranking_table, summary_table
+from raycsr.results.notes import model_of
 
 
 def test_a_summary_shows_intervals_images_and_guarantees_and_leaves_out_what_is_unknown():
@@ -169,6 +170,49 @@ def test_copies_of_a_run_are_told_apart_by_where_they_are():
 def test_the_noise_level_tells_runs_of_one_model_apart():
     runs = [Named("x/a.pt", " σ=0.25", "0"), Named("x/a.pt", " σ=0.5", "1")]
     assert distinct_labels(runs) == ["a.pt σ=0.25", "a.pt σ=0.5"]
+
+
+def test_what_is_in_int8_is_told_from_its_twin_by_its_label():
+    """Of one name in two folders, and of one that was written over: labels do not hang on what files are called."""
+    facts = {"model": "x/m.pt", "precision": "fp32"}
+    assert model_of(facts) == "x/m.pt" and model_of({**facts, "precision": "int8"}) == "x/m.pt int8"
+    models = [model_of({"model": path, "precision": how}) for path, how in (("x/m.pt", "bf16"), ("q/m.pt", "int8"))]
+    assert distinct_labels([Named(model, " σ=0.5", "r/0") for model in models]) == ["m.pt σ=0.5", "m.pt int8 σ=0.5"]
+    twins = [model_of({"model": f"{folder}/m.pt (behind d.pt)", "precision": "int8"}) for folder in "ab"]
+    labels = ["a/m.pt (behind d.pt) int8", "b/m.pt (behind d.pt) int8"]
+    assert distinct_labels([Named(model, "", "r/0", ("d.pt",)) for model in twins]) == labels
+    assert distinct_labels([Named("local-dir:models/net/", "", "r/0")]) == ["net"]
+
+
+MANIFEST = {"precision": "fp32", "preprocessing": {"input_size": [32, 32]}, "n0": 64, "n": 1000, "sampling": "fixed"}
+MANIFEST |= {"seed": 0, "config": {"data": {"source": "cifar10", "path": "data/c10", "split": "test"}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [
+        ([{}, {"precision": "bf16"}], ["m.pt fp32", "m.pt bf16"]),
+        ([{}, {"compile": True}], ["m.pt", "m.pt compiled"]),
+        ([{}, {"n": None, "sampling": "sequential"}], ["m.pt n=1,000", "m.pt sequential"]),
+        ([{"n0": 100, "seed": 1}, {"seed": 2}], ["m.pt n0=100", "m.pt n0=64"]),
+        (
+            [{}, {"precision": "bf16"}, {"precision": "bf16", "seed": 1}],
+            ["m.pt fp32", "m.pt bf16 seed 0", "m.pt bf16 seed 1"],
+        ),
+        ([{}, {"preprocessing": {"input_size": [64, 32]}}], ["m.pt 32x32 px", "m.pt 64x32 px"]),
+        ([{}, {"config": {"data": {"source": "cifar10", "path": "data/c10.1"}}}], ["m.pt c10", "m.pt c10.1"]),
+        ([{}, {"config": {}, "preprocessing": {}, "n0": None}], ["m.pt 32x32 px", "m.pt"]),
+        ([{}, {}], ["m.pt 000000", "m.pt 111111"]),  # of other weights in a file of that name, say
+    ],
+)
+def test_runs_of_one_model_are_told_apart_by_what_differs(changes, labels):
+    """Rather than by their ids, which tell nobody anything."""
+    places = [f"r/{number}" for number in ("0" * 16, "1" * 16, "2" * 16)]
+    runs = [
+        Named("x/m.pt", "", place, facts=facts_named(MANIFEST | change))
+        for place, change in zip(places, changes, strict=False)
+    ]
+    assert distinct_labels(runs) == labels
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,20 @@ def test_a_run_in_int8_is_another_run_of_about_the_same_certificates(runs):
     assert (float32["multiclass_radius"] - int8["multiclass_radius"]).abs().max() < 0.2
 
 
+def test_reports_comparisons_and_listings_say_which_model_is_in_int8(runs, tmp_path, capsys):
+    words = [word for run in runs for word in ("--run", run.location)]
+    assert main(["report", *words, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "| int8.pt int8 σ=0.5 |" in said and "| float32.pt σ=0.5 " in said
+    assert "int8.pt int8 σ=0.5" in (tmp_path / "report.html").read_text()
+    assert main(["compare", *words, "--rules", "argmax"]) == 0
+    assert "B: int8.pt int8 σ=0.5" in capsys.readouterr().out
+    assert main(["ls", runs[1].store.location.rsplit("/", 3)[0]]) == 0
+    listed = [line for line in capsys.readouterr().out.splitlines() if ".pt" in line]
+    assert sorted("int8.pt int8 " in line for line in listed) == [False, True]
+    assert f"{runs[1].manifest()['model']}".endswith("/int8.pt"), "what is stored is the name"
+
+
 def test_votes_are_those_of_any_batch_and_go_on(int8, make_job, tmp_path):
     """Drawn by 64 or by 16, at once or in two commands, in sequence or not: each image votes alone."""
     votes = []
