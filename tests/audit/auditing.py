@@ -257,7 +257,8 @@ class Audit:
         says = slabs.SIGMA * np.minimum((ndtri(p_a) - ndtri(others)) / 2, ndtri(p_a) - ndtri(taus[top])).clip(0)
         found = {"multiclass": rows["multiclass_radius"].to_numpy() > says, "answers": ~rows["abstain"] & (says <= 0)}
         found["standard"] = rows["standard_radius"].to_numpy() > says
-        never = np.maximum(slabs.pairwise_radius(p), slabs.SIGMA * (ndtri(taus) - ndtri(p)).clip(0))
+        with np.errstate(invalid="ignore"):  # of a threshold of 0 and no share there is none
+            never = np.fmax(slabs.pairwise_radius(p), slabs.SIGMA * (ndtri(taus) - ndtri(p)).clip(0))
         found["cost-sensitive"] = np.full(len(rows), np.nan)
         for y in np.unique(label):
             targets, of_y = slabs.costs(spec).targets(y), np.flatnonzero(label == y)
@@ -369,8 +370,8 @@ def lowest(votes: ArrayLike, n: ArrayLike, level: ArrayLike) -> np.ndarray:
 
 def too_high(design: str, lower: ArrayLike, votes: ArrayLike, n: ArrayLike, level: float) -> np.ndarray:
     """Where a lower bound on a share that got so many votes of n is above what a level allows."""
+    claimed = np.asarray(lower) > 0  # a share of 0 is no claim
     if design == "fixed":
-        return binom.sf(np.subtract(votes, 1), n, lower) > level * (1 + 1e-6)
-    claimed = np.asarray(lower) > 0
+        return claimed & (binom.sf(np.subtract(votes, 1), n, lower) > level * (1 + 1e-6))
     against = log_odds(votes, n, np.where(claimed, lower, 0.5))
     return claimed & ((against < -np.log(level) - 1e-6) | (lower * np.asarray(n) > votes))

@@ -190,6 +190,11 @@ class Pictures(Source):
         return pixels.flatten(1).double().numpy() @ DIRECTION.astype(np.float64)
 
 
+def seen(levels: np.ndarray) -> np.ndarray:
+    """What the slabs see of whole grey levels."""
+    return levels / np.float32(255)
+
+
 @cache
 def trails(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
     """The slab of each selection sample and of each estimation sample, uint8 (N, n0) and (N, n).
@@ -203,7 +208,7 @@ def trails(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
         for phase, trail in (("selection", selection[i]), ("estimation", estimation[i])):
             for start in range(0, len(trail), CHUNK):
                 table.fill(noise.reshape(-1), noise_key(SEED, str(i), phase, start // CHUNK), 0)
-                noisy = torch.from_numpy((image + noise) / np.float32(255)).permute(0, 3, 1, 2)
+                noisy = torch.from_numpy(seen(image + noise)).permute(0, 3, 1, 2)
                 found = torch.bucketize((noisy.double().flatten(1) * direction).sum(1), edges, right=True)
                 trail[start : start + CHUNK] = found.numpy()[: len(trail) - start]
     return selection, estimation
@@ -211,7 +216,7 @@ def trails(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
 
 def votes(rule: Rule, trail: np.ndarray) -> np.ndarray:
     """The votes of samples that fell into these slabs, (N, n) -> (N, m)."""
-    slabs = np.stack([(trail == slab).sum(axis=1) for slab in range(len(SLABS))], axis=1)
+    slabs = np.stack([(trail == slab).sum(axis=1) for slab in range(len(LOGITS))], axis=1)
     counts = np.zeros((len(trail), NUM_CLASSES), np.int64)
     np.add.at(counts.T, answers(rule), slabs.T)
     return counts
