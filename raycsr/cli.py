@@ -7,6 +7,7 @@ import itertools
 import os
 import platform
 import re
+import select
 import signal
 import sys
 import traceback
@@ -110,12 +111,12 @@ def _stopped(verb: str, number: signal.Signals) -> int:
 
 def _is_read() -> bool:
     """Whether anybody reads what is printed: in `raycsr ls models | head` nobody does any more, which is no failure."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
-        return False
-    return True
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)  # that nobody reads is told unasked; a write that failed left no trace
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
+    return False
 
 
 def leave(status: int) -> None:

@@ -197,10 +197,11 @@ def test_bash_completes(typed, offered, tmp_path, capsys):
     assert done.stdout.split() == offered.split(), done.stderr
 
 
-def test_whoever_reads_no_further_is_no_failure(monkeypatch, capsys):
+@pytest.mark.parametrize("buffered", [8192, 16])  # bytes: less is printed, or more
+def test_whoever_reads_no_further_is_no_failure(monkeypatch, capsys, buffered):
     reading, writing = os.pipe()
     os.close(reading)  # as `raycsr configs | head` does
-    with os.fdopen(writing, "w") as closed:
+    with os.fdopen(writing, "w", buffered) as closed:
         monkeypatch.setattr(sys, "stdout", closed)
         assert main(["configs"]) == 128 + signal.SIGPIPE
     assert capsys.readouterr().err == ""

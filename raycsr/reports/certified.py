@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from raycsr.certification import collapse_in_words, metric_of, pairwise_robustness, summarize
+from raycsr.certification import METHODS, collapse_in_words, metric_of, pairwise_robustness, summarize
 from raycsr.certification.answers import ARGMAX, Answer
 from raycsr.costs import CostMatrix
 from raycsr.reports.tables import MARK
@@ -78,6 +78,11 @@ class Certified:
     def method(self) -> str | None:
         """How the votes were certified, one of `raycsr.certification.METHODS`; None for a published table."""
         return self.certificates["method"].iloc[0] if "method" in self.certificates else None
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether an image was sampled only until it was known whether some radii are reached."""
+        return self.method is not None and METHODS[self.method].design == "sequential"
 
     @property
     def key(self) -> tuple[str, str, str]:

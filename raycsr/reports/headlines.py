@@ -134,7 +134,11 @@ def _sentences(one: Certified, point: pd.Series, radius: float, among: int) -> s
     those = f"all {number:,}" + (f" certified (of {number + one.missing:,})" if one.missing else "")
     rest = f"Unchanged, {point['accuracy']:.1%} of {those} images are provably answered rightly"
     if not one.answer.is_argmax:
-        rest += f", and {1 - point['coverage']:.1%} are left to a person; an attacker can make that more"
+        early = one.ended_early and point["coverage"] < 1
+        unknown = ", for sampling ended before that was known of all" if early else ""
+        rest += (
+            f", and {1 - point['coverage']:.1%} at most are left to a person{unknown}; an attacker can make that more"
+        )
     return f"{one.label}: on {certified:,} of {images:,} images{of}{surely}, {makes}.{left} {rest}.{_warning(one)}"
 
 

@@ -29,8 +29,8 @@ GLOSSARY = {
     "certified accuracy": "of all images, the share that is answered rightly, and stays so. Standard: as published "
     "tables have it, by the share of the answer alone, which must exceed 1/2. Multiclass: of the argmax, by the shares "
     "of the answer and of its runner-up, so that no majority is needed.",
-    "coverage": "of all images, the share that is answered; of the others it abstains, as for a person to look at. "
-    "That is never a costly mistake, nor right, and an adversary can force it.",
+    "coverage": "of all images, the share that is provably answered; of others it may abstain, as for a person to "
+    "look at. That is never a costly mistake, nor right, and an adversary can force it.",
     "recall": "of the images of a class, the share that is answered rightly; read it beside rob_cs, for what calls "
     "everything a cat never mistakes a cat.",
 }
@@ -113,19 +113,18 @@ def images_in_words(sets: Sequence[Certified]) -> list[str]:
     for one in sets:
         rules.setdefault(one.run, []).append(one.decision)
     runs = {one.run: one.origin for one in sets if one.origin is not None}
-    notes += [f"{label}: {line}" for label, run in runs.items() for line in _ended_early(run.manifest())]
+    early = {one.run for one in sets if one.ended_early}
+    notes += [f"{label}: {_ended_early(run.manifest())}" for label, run in runs.items() if label in early]
     return notes + [f"{label}: {line}." for label, run in runs.items() for line in seen_images_of(run, rules[label])]
 
 
-def _ended_early(manifest: dict) -> list[str]:
+def _ended_early(manifest: dict) -> str:
     """That votes of a sequential run say of other radii less than they could: nothing else tells it from robustness."""
-    if manifest.get("sampling") != "sequential":
-        return []
     radii = manifest.get("config", {}).get("sampling", {}).get("radii") or []
     begun = f" ({', '.join(f'{radius:g}' for radius in radii)} when it was begun)" if radii else ""
-    return [
+    return (
         f"sampling of an image ended once it was known whether the radii that were asked for{begun} are reached. At "
-        "others, under costs and answers that were not asked for, and in the mean radius (ACR), less is certified than "
-        "more samples would certify: a curve falls where sampling ended. `raycsr sample` with these sampling.radii, "
-        "costs and answers goes on."
-    ]
+        "others, under costs and answers that were not asked for, and in accuracy, coverage and the mean radius (ACR), "
+        "less is certified than more samples would certify: a curve falls where sampling ended. `raycsr sample` with "
+        "such sampling.radii (.01 for accuracy and coverage), costs and answers goes on."
+    )

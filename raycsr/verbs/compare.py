@@ -61,8 +61,8 @@ def compare(
     first, second = both_sides(listed(run), costs, listed(rules), listed(answers))
     compared = compare_sets(first, second, radius=radius, groups=groups, margin=margin)
     document = compose_comparison(compared)
-    print(as_text(document))
     lacks = failures(document.blocks)
+    wrote = ""
     if out is not None:
         store = Store(out)
         facts = {"a": first.key, "b": second.key, "radius": compared.radius, "margin": margin}
@@ -74,5 +74,6 @@ def compare(
         undrawn = draw(partial(plot_differences, compared), "comparison.png", store)
         lacks += undrawn
         drawn = "" if undrawn else " .png,"
-        print(f"\nwrote {store.location}/comparison.html, .md,{drawn} .parquet, .json", flush=True)
+        wrote = f"\n\nwrote {store.location}/comparison.html, .md,{drawn} .parquet, .json"
+    print(as_text(document) + wrote, flush=True)  # last: who reads a part of it, as `| less` does, ends it there
     return with_lacks(compared.table, lacks)

@@ -81,12 +81,13 @@ def report(
         table_alpha=table_alpha,
     )
     document = compose(found, pictures=pictures)
-    print(as_text(document))
     lacks = unreadable_in_words(found) + failures(document.blocks)
     if rules is None:
         lacks += write_beside(found)
+    wrote = ""
     if out is not None:
         written = write_report(found, document, Store(out))
-        print(f"\nwrote {Store(out).location}/{', '.join(written.names)}", flush=True)
+        wrote = f"\n\nwrote {Store(out).location}/{', '.join(written.names)}"
         lacks += written.failures
+    print(as_text(document) + wrote, flush=True)  # last: who reads a part of it, as `| less` does, ends it there
     return with_lacks(found.table, lacks)

@@ -81,8 +81,8 @@ def show(
         raise UserError(f"none of {len(chosen)} images can be shown; give others, or more of them by --images")
     columns = [Column(title) for title in ("image", "size", "picture", "how far", "largest change", "changed")]
     title = f"A radius of {radius:g}, and noise at σ = {sigma:g}"
-    print(as_text(Document(title, [Table(columns, rows)])))
     store.write("show.html", as_html(Document(title, [Section("Side by side", blocks)])).encode())
+    print(as_text(Document(title, [Table(columns, rows)])))
     print(f"\nwrote {store.location}/show.html")
     return made
 

@@ -53,7 +53,9 @@ def test_an_answer_that_abstains_says_who_decides_instead(tmp_path):
     run = write_run(tmp_path, "m.pt", {"argmax": PLAIN})
     run.certify("uniform", run.costs("uniform"), 0.01, answer=parse_answer("threshold:0.999*uniform", 3))
     _, lines = said(run, costs=["uniform"])
-    assert all(re.search(r"and 100.0% are left to a person; an attacker can make that more", line) for line in lines)
+    assert all(
+        re.search(r"and 100.0% at most are left to a person; an attacker can make that more", line) for line in lines
+    )
 
 
 def test_without_costly_mistakes_it_is_about_right_answers(tmp_path):
