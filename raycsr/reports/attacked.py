@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from raycsr.reports.certified import Certified, id_of
 from raycsr.reports.curves import Curves
 from raycsr.reports.direct import label_lines
 from raycsr.reports.document import Column, Table
-from raycsr.reports.drawing import NARROW, STYLE, Form, legend_below, rendered
+from raycsr.reports.drawing import NARROW, Form, legend_below, rendered, styled
 from raycsr.reports.looks import Key, Looks, as_label
 from raycsr.results.attacks import AttackSet, attack_sets
 
@@ -118,7 +117,7 @@ def plot_attacked(shares: pd.DataFrame, curves: Curves, form: Form = Form.PNG, l
     """
     keys: list[Key] = list(shares[_OF_SET].drop_duplicates().itertuples(index=False, name=None))
     looks, legend = looks or Looks(keys), dict[str, Any]()
-    with matplotlib.rc_context(STYLE):
+    with styled(*keys):
         narrow = form is Form.NARROW
         figure = Figure(figsize=(NARROW, 7) if narrow else (10, 4), dpi=120, layout="constrained")
         axes = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)

@@ -1,6 +1,5 @@
 """Pictures by class: robustness of each pair, recalls; and the images themselves with what they may be taken for."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from raycsr.costs import CostMatrix
-from raycsr.reports.drawing import NARROW, ON_DARK, ON_LIGHT, STYLE, Form, fitted, legend_below, rendered
+from raycsr.reports.drawing import NARROW, ON_DARK, ON_LIGHT, Form, fitted, legend_below, rendered, styled
+from raycsr.reports.letters import cells, filled, shortened
 from raycsr.reports.looks import Look, as_label, looks_of
 
 _SHADES = "Purples"  # of a share: no run or rule has these
@@ -21,6 +21,7 @@ _NUMBERED_NARROW = 4  # columns of a narrow one
 _NUMBERED = 16  # rows or columns of a heat map up to which its cells have room for numbers
 _NAMED = 40  # classes up to which each has a name and a bar of its own
 _TICKS = 12  # where there are more
+_NAME = 24  # characters of a name beside an axis
 _CAPTION_WIDTH = 22  # characters of a line below an image
 _COLUMNS = 6  # of a grid of images
 
@@ -41,12 +42,12 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", f
     shown = robustness.dropna(axis=0, how="all").dropna(axis=1, how="all")
     shown = robustness if shown.empty else shown
     rows, columns = shown.shape
-    names = max((len(str(name)) for name in shown.index), default=0)
+    names = max((cells(str(name)) for name in shown.index), default=0)
     narrow = form is Form.NARROW
     numbered = rows <= _NUMBERED and columns <= (_NUMBERED_NARROW if narrow else _NUMBERED)
     width = 1.8 + 0.07 * min(names, 60) + (0.62 * columns if numbered else 6.5)
     height = 1.7 + (0.42 * rows if numbered else max(1.0, 6.5 * min(1.0, rows / columns)))
-    with matplotlib.rc_context(STYLE):
+    with styled(title, *shown.index, *shown.columns):
         size = (NARROW, height + 1.2) if narrow else (max(width, 5.0), height)
         figure = Figure(figsize=size, dpi=120, layout="constrained")
         axis = figure.subplots()
@@ -56,7 +57,7 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", f
         figure.colorbar(mesh, ax=axis, pad=0.02, label="share of images", ticks=[0, 0.5, 1])
         meaning = f"share of the row's images that no perturbation within {radius:.3g} turns into the column's class"
         width = 44 if narrow else max(40, int(figure.get_figwidth() * 13))  # wider than a map of few columns
-        figure.suptitle("\n".join(textwrap.fill(line, width) for line in [*title.splitlines(), meaning]), fontsize=9)
+        figure.suptitle("\n".join(filled(line, width) for line in [*title.splitlines(), meaning]), fontsize=9)
         axis.set_xlabel(str(shown.columns.name or ""))
         axis.set_ylabel(str(shown.index.name or ""))
         _name_ticks(axis, shown, narrow)
@@ -67,11 +68,14 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", f
 
 def _name_ticks(axis: Axes, shown: pd.DataFrame, narrow: bool) -> None:
     """A name each where there is room for them, else some of them."""
-    for names, side, most in ((shown.columns, axis.xaxis, 24), (shown.index, axis.yaxis, 24 if narrow else 60)):
-        step = 1 if len(names) <= _NAMED / (2 if narrow else 1) else -(-len(names) // _TICKS)
+    for names, side, most in ((shown.columns, axis.xaxis, _NAME), (shown.index, axis.yaxis, _NAME if narrow else 60)):
+        step = 1 if len(names) <= _NAMED / (3 if narrow else 1) else -(-len(names) // _TICKS)
         places = range(0, len(names), step)
-        side.set_ticks(list(places), [_short(names[place], most) for place in places])
-    longest = max((len(_short(name)) for name in shown.columns), default=0)
+        short = shortened([str(name) for name in names], most)
+        side.set_ticks(list(places), [short[place] for place in places])
+    if narrow:
+        axis.tick_params(labelsize=7)
+    longest = max((min(_NAME, cells(str(name))) for name in shown.columns), default=0)
     steep = len(shown.columns) > (6 if narrow else _NUMBERED)
     if longest * len(shown.columns) > (12 if narrow else 24):
         axis.tick_params(axis="x", labelrotation=90 if steep else 40)
@@ -111,15 +115,16 @@ def plot_recalls(
     first = next(iter(recalls.values()))
     classes = first.index[first["num_images"] > 0]
     looks = looks or looks_of(recalls)
-    with matplotlib.rc_context(STYLE):
+    names = [str(class_names[y] if class_names else y) for y in classes]
+    with styled(*recalls, *names):
         narrow = form is Form.NARROW
         width = NARROW if narrow else max(5.0, min(12.0, 2 + 0.28 * len(classes) * (1 + len(recalls))))
         figure = Figure(figsize=(width, 4.6 if narrow else 3.6), dpi=120, layout="constrained")
         axis = figure.subplots()
         if len(classes) <= _NAMED / (2 if narrow else 1):
             _draw_bars(axis, {label: of.loc[classes] for label, of in recalls.items()}, looks)
-            names = [_short(class_names[y] if class_names else y) for y in classes]
-            steep = max(map(len, names), default=0) * len(names) > (24 if narrow else 70)
+            names = shortened(names, _NAME)
+            steep = max(map(cells, names), default=0) * len(names) > (24 if narrow else 70)
             rotation = (90 if narrow else 40) if steep else 0
             axis.set_xticks(range(len(classes)), names, rotation=rotation, ha="right" if rotation == 40 else "center")
         else:
@@ -165,7 +170,7 @@ def plot_images(images: Sequence[NDArray[np.uint8] | str], captions: Sequence[st
     """
     columns = min(_COLUMNS, max(1, len(images)))
     rows = max(1, -(-len(images) // columns))
-    with matplotlib.rc_context({**STYLE, "font.size": 8}):
+    with styled(*captions, *(one for one in images if isinstance(one, str)), size=8):
         texts = [_wrapped(caption) for caption in captions]
         lines = max((text.count("\n") + 1 for text in texts), default=1)
         figure = Figure(figsize=(1.75 * columns, (1.75 + 0.15 * lines) * rows), dpi=120, layout="constrained")
@@ -204,9 +209,4 @@ def captions(costliest: pd.DataFrame, costs: CostMatrix) -> list[list[str]]:
 
 
 def _wrapped(text: str) -> str:
-    return "\n".join(part for line in text.splitlines() for part in textwrap.wrap(line, _CAPTION_WIDTH) or [""])
-
-
-def _short(name: object, most: int = 24) -> str:
-    text = str(name)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return "\n".join(filled(line, _CAPTION_WIDTH) for line in text.splitlines())

@@ -4,7 +4,6 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ from raycsr.costs.files import table_of
 from raycsr.errors import UserError, first_of
 from raycsr.reports.certified import Certified, default_radii
 from raycsr.reports.document import Column, Document, Notes, Paragraph, Picture, Section, Table, kept
-from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, rendered
+from raycsr.reports.drawing import NARROW, Form, fitted, rendered, styled
 from raycsr.reports.loading import load_certified
 from raycsr.reports.notes import images_in_words
 from raycsr.reports.stand import stands_on
@@ -270,7 +269,7 @@ def plot_differences(of: Compared, form: Form = Form.PNG) -> bytes:
     means = of.table.drop(shares.index)
     panels = ([shares] if len(shares) else []) + [means.iloc[[i]] for i in range(len(means))]
     heights = [len(rows) + 1.2 for rows in panels]
-    with matplotlib.rc_context(STYLE):
+    with styled(of.a.label, of.b.label):
         figure = Figure(
             figsize=(NARROW if form is Form.NARROW else 8, 0.9 + 0.42 * sum(heights)), dpi=120, layout="constrained"
         )

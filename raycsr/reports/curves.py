@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from matplotlib.lines import Line2D
 from raycsr.certification import METRICS
 from raycsr.reports.comparison import merits, non_dominated
 from raycsr.reports.direct import label_lines
-from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, legend_below, legend_beside, rendered
+from raycsr.reports.drawing import NARROW, Form, fitted, legend_below, legend_beside, rendered, styled
 from raycsr.reports.looks import Key, Look, Looks, as_label
 from raycsr.reports.tables import MARK
 
@@ -43,7 +42,7 @@ def plot_curves(curves: Curves, form: Form = Form.PNG, looks: Looks | None = Non
     several, distinct = len({rule for _, _, rule in curves}) > 1, list(dict.fromkeys(costs for _, costs, _ in curves))
     apart = several or len(distinct) == 1  # a row is of one matrix, and its panels have the same lines
     matrices = distinct if apart else [""]
-    with matplotlib.rc_context(STYLE):
+    with styled(*curves):
         narrow, beside = form is Form.NARROW, several and form is Form.PNG  # a page is not wide enough for its legend
         size = (NARROW, 9 * len(matrices)) if narrow else (15 if beside else 12, 4 * len(matrices))
         figure = Figure(figsize=size, dpi=120, layout="constrained")
@@ -115,7 +114,7 @@ def plot_front(points: pd.DataFrame, form: Form = Form.PNG, looks: Looks | None 
     points = points[points["rob_cs"].notna()]
     matrices = points["costs"].unique()
     looks = looks or Looks((run, "", "") for run in points["run"].unique())
-    with matplotlib.rc_context(STYLE):
+    with styled(*points["run"], *points["rule"], *matrices):
         narrow = form is Form.NARROW
         size = (NARROW, 1.2 + 7 * len(matrices)) if narrow else (11, 0.6 + 3.8 * len(matrices))
         figure = Figure(figsize=size, dpi=120, layout="constrained")

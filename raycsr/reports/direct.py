@@ -1,7 +1,6 @@
 """Names of lines beside the lines, where a chart has few: nobody has to look from a legend to it and back."""
 
 import itertools
-import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from numpy.typing import NDArray
+
+from raycsr.reports.letters import filled
 
 MOST = 4  # lines of a panel that are named so
 _WIDTH = 28  # characters of a line of a name
@@ -137,7 +138,7 @@ def _written(text: Text, scale: float) -> _Drawn:
 
 def _broken(label: str) -> str:
     """A name in short lines, a run above its rule."""
-    return "\n".join(textwrap.fill(part, _WIDTH, break_long_words=True) for part in label.split(" · "))
+    return "\n".join(filled(part, _WIDTH) for part in label.split(" · "))
 
 
 def _size(panel: Axes, text: str, scale: float) -> tuple[float, float]:

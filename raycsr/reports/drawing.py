@@ -2,17 +2,20 @@
 
 import io
 import re
-import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
+import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure, FigureBase
 
+from raycsr.reports.letters import cells, filled, fonts
 from raycsr.reports.looks import COLOURS
 
-STYLE = {
+STYLE: dict[str, Any] = {
     "axes.prop_cycle": cycler(color=COLOURS),
     "font.size": 9,
     "axes.titlesize": 9,
@@ -21,6 +24,7 @@ STYLE = {
     "svg.hashsalt": "raycsr",
     "text.parse_math": False,  # names of classes and models may hold a $
 }
+_NO_GLYPH = "Glyph .* missing from"  # how matplotlib begins to warn of each letter in each chart
 NARROW = 4.2  # inches, of a picture whose panels stand one below the other
 ON_LIGHT, ON_DARK = "#010101", "#fefefe"  # of numbers on cells, which are no darker in the dark
 _DARK_TEXT, _DARK_BACK = (0xE4, 0xE6, 0xEA), (0x16, 0x18, 0x1C)  # of a page, as in `raycsr.reports.html`
@@ -29,6 +33,7 @@ _HATCHED = re.compile(r'<rect [^>]*fill="#([0-9a-f]{2})\1\1"')  # what is behind
 _LABELS_WIDTH = 120  # characters of a legend side by side
 _NARROW_WIDTH = 44  # characters of a line of a narrow picture
 _LINE, _BETWEEN = 0.15, 0.07  # inches of a legend: of a line of a label, and what stands between two labels
+_SPARE = 0.12  # inches around a chart of letters that nobody has measured
 _ROOM, _ROOM_BESIDE = 0.8, 3.5  # inches of a legend below the panels, and beside them, that a picture has room for
 
 
@@ -38,6 +43,26 @@ class Form(Enum):
     PNG = "for a file: a PNG, panels side by side"
     WIDE = "for a page: an SVG, panels side by side"
     NARROW = "for a page on a telephone: an SVG, panels one below the other"
+
+
+@contextmanager
+def styled(*texts: object, size: float = STYLE["font.size"]) -> Iterator[None]:
+    """How charts of this project look, with fonts that have the letters of their names.
+
+    Where no font has some, the letters of a page's pictures are left to the fonts of who reads it, and are not shapes.
+
+    Args:
+        texts: Names that stand in the chart.
+        size: Of letters, in pt.
+    """
+    families, complete = fonts(texts)
+    with matplotlib.rc_context(STYLE | {"font.size": size, "font.family": families}), warnings.catch_warnings():
+        if not complete:
+            matplotlib.rcParams["svg.fonttype"] = "none"
+            for side in ("w_pad", "h_pad"):  # for letters that are wider there than they were measured
+                matplotlib.rcParams[f"figure.constrained_layout.{side}"] = _SPARE
+            warnings.filterwarnings("ignore", _NO_GLYPH)
+        yield
 
 
 def rendered(figure: Figure, form: Form) -> bytes:
@@ -79,7 +104,7 @@ def fitted(text: str, form: Form) -> str:
     """A text as it is, or in lines that a narrow picture has room for."""
     if form is not Form.NARROW:
         return text
-    return "\n".join(textwrap.fill(line, _NARROW_WIDTH, break_long_words=True) for line in text.splitlines())
+    return "\n".join(filled(line, _NARROW_WIDTH) for line in text.splitlines())
 
 
 def legend_below(
@@ -95,8 +120,8 @@ def legend_below(
     """
     if labels:
         width = _NARROW_WIDTH if form is Form.NARROW else width
-        columns = max(1, min(4, width // max(1, *map(len, labels))))
-        shown = [textwrap.fill(label, width) for label in labels]
+        columns = max(1, min(4, width // max(1, *map(cells, labels))))
+        shown = [filled(label, width) for label in labels]
         figure.legend(handles, shown, loc="outside lower center", ncols=columns, frameon=False)
         lines = [label.count("\n") + 1 for label in shown]
         rows = [max(lines[start : start + columns]) for start in range(0, len(lines), columns)]
@@ -105,7 +130,7 @@ def legend_below(
 
 def legend_beside(figure: FigureBase, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """A legend on the right of the panels, in lines that leave these their room."""
-    shown = [textwrap.fill(label, _NARROW_WIDTH) for label in labels]
+    shown = [filled(label, _NARROW_WIDTH) for label in labels]
     figure.legend(handles, shown, loc="outside right center", frameon=False, fontsize=8)
     _grow(figure, [label.count("\n") + 1 for label in shown], _ROOM_BESIDE)
 

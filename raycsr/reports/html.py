@@ -21,6 +21,7 @@ from raycsr.reports.document import (
     Table,
     made,
 )
+from raycsr.reports.letters import cells as wide
 
 _PAGE = 1130  # px that a table has on a page, at most
 _AROUND = 48  # px of a window beside what is on a page, at least
@@ -115,7 +116,7 @@ def _facts(facts: Facts) -> str:
 
 def _width(title: str, cells: Sequence[str]) -> float:
     """How wide a column is in px, about: titles are broken between words, cells are not."""
-    return _PADDING + _CHARACTER * max(map(len, [*title.split(), *cells]), default=0)
+    return _PADDING + _CHARACTER * max(map(wide, [*title.split(), *cells]), default=0)
 
 
 def _parts(table: Table, widths: Sequence[float]) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,7 +9,7 @@ from scipy.special import ndtr
 
 from raycsr.reports.certified import Certified
 from raycsr.reports.direct import label_lines
-from raycsr.reports.drawing import NARROW, STYLE, Form, fitted, legend_below, rendered
+from raycsr.reports.drawing import NARROW, Form, fitted, legend_below, rendered, styled
 from raycsr.reports.looks import Looks, as_label
 
 _SIGMAS = (0.0, 0.5, 1.0, 2.0)  # on the upper axis: radii in units of sigma
@@ -52,10 +51,10 @@ def plot_sureness(sets: Sequence[Certified], form: Form = Form.PNG, looks: Looks
     if not distinct:
         return None
     looks = looks or Looks(one.key for one in distinct.values())
-    with matplotlib.rc_context(STYLE):
+    labels = [_label(one) for one in distinct.values()]
+    with styled(*labels):
         figure = Figure(figsize=(NARROW if form is Form.NARROW else 8, 4.4), dpi=120, layout="constrained")
         axis = figure.subplots()
-        labels = [_label(one) for one in distinct.values()]
         for label, ((_, _, alpha), one) in zip(labels, distinct.items(), strict=True):
             shares = sure_shares(one.certificates)
             left = 1 - np.arange(len(shares)) / len(shares)  # share of images with one no smaller

@@ -16,6 +16,7 @@ from raycsr.reports.document import (
     Section,
     Table,
 )
+from raycsr.reports.letters import cells
 
 _UNDERLINES = "=-"  # of the title, and of the headings below it; those below these have none
 
@@ -33,12 +34,12 @@ def table_lines(table: Table, written: Callable[[str], str]) -> list[str]:
         written: Makes of a cell what stands there.
     """
     rows = [[written(cell) for cell in row] for row in ([column.title for column in table.columns], *table.rows)]
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     right = [column.numeric for column in table.columns]
     rule = ["-" * (width + 1) + ("-:"[numeric]) for width, numeric in zip(widths, right, strict=True)]
     lines = [
         [
-            cell.rjust(width) if numeric else cell.ljust(width)
+            " " * (width - cells(cell)) * numeric + cell + " " * (width - cells(cell)) * (not numeric)
             for cell, width, numeric in zip(row, widths, right, strict=True)
         ]
         for row in rows
@@ -53,7 +54,7 @@ def _lines(shown: Document | Block, depth: int) -> list[str]:
         case Document(title, blocks) | Section(title, blocks):
             heading = printable(title)
             if depth < len(_UNDERLINES):
-                heading += "\n" + _UNDERLINES[depth] * len(heading)
+                heading += "\n" + _UNDERLINES[depth] * cells(heading)
             return [heading, *(line for block in blocks for line in _lines(block, depth + 1))]
         case Paragraph(text):
             return [printable(text)]
