@@ -502,6 +502,7 @@ def test_a_denoiser_of_a_package_stands_in_front_of_a_classifier_and_comes_with_
     [
         (("(Denoiser)", ""), "no subclass of raycsr.models.denoisers.Denoiser"),
         (("def forward", "def backward"), "it lacks forward"),
+        (("    archs", "    takes_levels = True\n    archs"), "takes_levels is true and needs_sigma is not"),
         (('"blur"', '"cifar_dncnn"'), "'cifar_dncnn' has the name of one of raycsr's own"),
     ],
 )

@@ -107,7 +107,7 @@ class SmoothedClassifier:
         if isinstance(network, BaseClassifier) and not isinstance(model, nn.Module):
             named = ModelOptions(model) if isinstance(model, str) else model
             warn_of_random_weights(named)
-            warn_of_other_sigma(network, named.name, sigma)
+            warn_of_other_sigma(network, named.name, float(sigma))
         where = _device(device, network, of_module=isinstance(model, nn.Module))
         deployed = Deployed(
             sigma=float(sigma),

@@ -41,6 +41,8 @@ def _wrong(kind: Any) -> str | None:
     lacks = [name for name in ("archs", "build", "forward") if name not in own]
     if lacks:
         return f"it lacks {', '.join(lacks)}"
+    if kind.takes_levels and not kind.needs_sigma:
+        return "takes_levels is true and needs_sigma is not, and without levels it would be told its sigma"
     taken = [arch for arch in kind.archs if any(arch in one.archs for one in KINDS.values())]
     return f"its architecture {taken[0]!r} has the name of one of raycsr's own" if taken else None
 

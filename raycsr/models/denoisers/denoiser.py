@@ -58,7 +58,7 @@ class Denoiser(nn.Module):
     Attributes:
         archs: The architectures of the kind: name -> arguments of `build`, which `args` may change.
         needs_sigma: Whether sigma decides what it computes, so that it must be said.
-        takes_levels: Whether `forward` takes the place of a level as its second argument.
+        takes_levels: Whether `forward` takes the place of a level as its second argument; such a kind needs a sigma.
         network: The network, which holds all of its weights.
         arch: Its architecture.
         args: Further arguments of the architecture.

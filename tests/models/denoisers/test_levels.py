@@ -73,6 +73,21 @@ class Shrink(Denoiser):
         return pixels / (1 + self.levels[level])
 
 
+class Dithers(Shrink):
+    """Adds noise of its own, which no key makes again."""
+
+    def forward(self, pixels, level=0):
+        return pixels + 0.1 * torch.randn_like(pixels)
+
+
+def test_a_denoiser_that_draws_noise_of_its_own_is_refused_before_it_votes():
+    made = composition()
+    made.denoisers[0] = Dithers("shrink", sigma=0.25)
+    made.denoisers[0].make_for(0.25, LEVELS)
+    with pytest.raises(UserError, match="change by .* with the rest of its batch, or by chance"):
+        prepare_for_inference(made, precision="fp32", device="cpu")
+
+
 def test_radii_behind_several_linear_denoisers_are_those_of_the_mean_of_linear_classifiers():
     """Of f_l(z) = (0, w.z / (1 + l) - b) the mean is linear, so that P(f = 1) = Phi(distance / sigma)."""
     sigma, levels, n = 0.5, [0.25, 1.0], 8192
