@@ -174,15 +174,27 @@ def check_location(results: str, option: str = "results") -> None:
         option: Option that names the location, for messages.
 
     Raises:
-        UserError: where it is a relative path within a submitted job, which runs in an unpacked copy, or a place
-            that cannot be written to; nothing is left behind there.
+        UserError: as `refuse_lost`; or where it is a place that cannot be written to; nothing is left behind there.
     """
-    if _is_job() and "://" not in results and not os.path.isabs(results):
+    refuse_lost(results, option)
+    Store(results).check_writable()
+
+
+def refuse_lost(path: str, option: str) -> None:
+    """Refuses a file or a folder that would be lost with the copy of its files that a submitted job runs in.
+
+    Args:
+        path: Location of what is to be written.
+        option: Option that names it, for messages.
+
+    Raises:
+        UserError: where it is a relative path within such a job.
+    """
+    if _is_job() and "://" not in path and not os.path.isabs(path):
         raise UserError(
-            f"{option} {results!r} is a relative path, and a submitted job runs in a copy that is deleted; give "
+            f"{option} {path!r} is a relative path, and a submitted job runs in a copy that is deleted; give "
             "s3://bucket/prefix, or an absolute path that all nodes share"
         )
-    Store(results).check_writable()
 
 
 # While work is done on it ---------------------------------------------------------------------------------

@@ -57,8 +57,13 @@ def save_checkpoint(
         training_state: State that an unfinished training needs to continue: tensors and plain values.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: It cannot be written, or its weights are rounded to int8 already.
     """
+    if base_classifier.calibration is not None and not base_classifier.awaits_int8:
+        raise UserError(
+            "the base classifier is prepared for inference in int8, and a checkpoint holds the weights that it was "
+            "rounded from: save the one that was prepared"
+        )
     names = base_classifier.class_names if class_names is None else class_names
     in_int8 = base_classifier.calibration is not None
     description = {

@@ -180,7 +180,8 @@ def prepare_for_inference(
     fold_batch_norm(prepared)  # on the CPU: TF32 would blur the comparison of logits
     if base_classifier.calibration is not None:
         refuse_device(device)
-        prepared.network = quantised(prepared.network, base_classifier.calibration, prepared.network_size)
+        if base_classifier.awaits_int8:  # or it is prepared already
+            prepared.network = quantised(prepared.network, base_classifier.calibration, prepared.network_size)
     set_precision(prepared, precision)
     for part in (*prepared.in_front, prepared):
         part.network.to(memory_format=torch.channels_last)

@@ -129,8 +129,10 @@ def own_checkpoint(path: str) -> Ownership:
     """Claims a checkpoint, for one command that writes it at a time; the owner files are in a folder beside it.
 
     Raises:
-        UserError: where a living one owns it; the message says which.
+        UserError: where a living one owns it, and the message says which; or the path is a folder.
     """
+    if "://" not in path and os.path.isdir(path or "."):  # said before the work that would be lost, not at its end
+        raise UserError(f"checkpoint {path!r} is a folder; give a file, such as {os.path.join(path, 'model.pt')}")
     folder, _, name = path.rpartition("/")
     return Ownership(Store(folder or ".").at(f"owners-of/{name.removesuffix('.pt')}"), f"checkpoint {path}")
 

@@ -82,7 +82,7 @@ def draw_images(
     if 0 not in present:
         raise UserError(f"none of the {len(labels)} images is of a class that the costs are about; give other data")
     groups = np.arange(len(labels)) if groups is None else groups
-    order = shuffled(groups, np.random.default_rng(seed))
+    order = shuffled(groups, np.random.default_rng(seed & (2**64 - 1)))
     others = len(present) - 1
     drawn = []
     for p in present:

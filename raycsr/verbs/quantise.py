@@ -58,6 +58,7 @@ def quantise(asked: QuantiseArguments) -> float:
     from raycsr.data.of_training import data_of, sigma_of
     from raycsr.data.sources import open_source, with_split
     from raycsr.data.splits import refuse_test_images
+    from raycsr.distributed.cluster import refuse_lost
     from raycsr.models.calibration import agreement, calibrated, watched
     from raycsr.models.checkpoints import save_checkpoint
     from raycsr.models.loading import load_base_classifier, warn_of_random_weights
@@ -66,19 +67,21 @@ def quantise(asked: QuantiseArguments) -> float:
     options = ModelOptions(asked.model) if isinstance(asked.model, str) else asked.model
     if asked.images < 1:
         raise UserError(f"images is {asked.images}: give 1 or more; 256 are enough")
-    if Store(asked.out).exists(""):
-        raise UserError(f"out is {asked.out}, which is there already: give another --out, or move it away")
+    refuse_lost(asked.out, "out")
+    _refuse_written(asked.out)
     base_classifier = load_base_classifier(options)
     watched(base_classifier)  # what cannot be quantised is refused before images are listed and read
     warn_of_random_weights(options)  # a checkpoint is made of them, which looks like any other
     sigma = sigma_of(base_classifier, options.name, asked.sigma)
     Draws(sigma, 1, 1)  # refuses a sigma that nothing can be sampled at
     with own_checkpoint(asked.out):
+        _refuse_written(asked.out)  # by another command, meanwhile
         source = open_source(with_split(data_of(base_classifier, options.name, asked.data), "train"))
         listing = source.list()
         refuse_test_images(source.options, listing, allowed=asked.allow_test_images)
         number = min(asked.images, len(listing.images))
-        rows = np.random.default_rng(asked.seed).choice(len(listing.images), number, replace=False)
+        generator = np.random.default_rng(asked.seed & (2**64 - 1))  # it takes none below 0
+        rows = generator.choice(len(listing.images), number, replace=False)
         drawn = listing.images.iloc[np.sort(rows)]
         pixels = read_pixels(source, drawn, base_classifier.preprocessing).images
         print(
@@ -94,3 +97,8 @@ def quantise(asked: QuantiseArguments) -> float:
         save_checkpoint(asked.out, made, training_info={**made.training_info, "trained_on": [*known, seen]})
     print(f"agrees    with {options.label} in fp32 on {100 * same:.1f} % of other noisy copies of them\n{asked.out}")
     return same
+
+
+def _refuse_written(out: str) -> None:
+    if Store(out).exists(""):
+        raise UserError(f"out is {out}, which is there already: give another --out, or move it away")

@@ -102,6 +102,7 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
     from raycsr.data.of_training import data_of, sigma_of
     from raycsr.data.sources import open_source, with_split
     from raycsr.data.splits import refuse_test_images
+    from raycsr.distributed.cluster import refuse_lost
     from raycsr.distributed.pool import worker_device
     from raycsr.distributed.sampling.classes import check_classes, classes_by_position
     from raycsr.models.loading import load_base_classifier, warn_of_random_weights
@@ -114,6 +115,7 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
     load_base_classifier(options)  # what is wrong with it is told first
     warn_of_random_weights(options)  # a checkpoint may be made of them, which looks like any other
     path = _path(options, asked.out)
+    refuse_lost(path, "model" if asked.out is None else "out")
     with own_checkpoint(path):
         base_classifier = load_base_classifier(options)  # with what another has just stored
         base_classifier.to(worker_device(int8=base_classifier.calibration is not None))

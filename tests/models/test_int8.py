@@ -11,6 +11,7 @@ from torch import nn
 from raycsr.errors import UserError
 from raycsr.models import int8
 from raycsr.models.calibration import calibrated
+from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.int8 import Calibration, observed, quantised, refuse_device
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference, resolve_precision
@@ -98,6 +99,15 @@ def test_a_network_and_its_calibration_are_one_classifier(model):
     pixels = torch.from_numpy(images(4)).permute(0, 3, 1, 2) / 255
     one, two = (prepare_for_inference(copy.deepcopy(model), precision="int8", device="cpu") for _ in range(2))
     assert torch.equal(one(pixels), two(pixels))
+
+
+def test_what_is_prepared_already_stays_so_and_is_no_checkpoint(model, tmp_path):
+    once = prepare_for_inference(model, precision="int8", device="cpu")
+    pixels = torch.from_numpy(images(4)).permute(0, 3, 1, 2) / 255
+    assert torch.equal(prepare_for_inference(once, precision="int8", device="cpu")(pixels), once(pixels))
+    with pytest.raises(UserError, match="save the one that was prepared"):
+        save_checkpoint(tmp_path / "rounded.pt", once)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_head_stays_as_it_is_and_places_are_few_numbers(model):

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference
 from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.smoothing.options import SamplingOptions
+from raycsr.store import Store
 from raycsr.verbs.quantise import quantise
 from raycsr.verbs.sample import sample
 from raycsr.verbs.tune_rule import tune_rule
@@ -89,6 +91,7 @@ def test_the_same_command_makes_the_same_classifier_and_another_seed_another(flo
     [
         (["--images", "0"], "images is 0"),
         (["--sigma", "-1"], "sigma must be a positive number"),
+        (["--out", "{folder}"], "is a folder; give a file, such as {folder}/model.pt"),
         (["--data.source", "digits", "--data.split", "test"], "allow_test_images"),
         (["--model", "vit_tiny_patch16_224", "--sigma", ".5", "--data.source", "digits"], "LayerNorm"),
     ],
@@ -96,9 +99,10 @@ def test_the_same_command_makes_the_same_classifier_and_another_seed_another(flo
 def test_what_is_wrong_is_one_line(float32, words, fix, tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        words = [word.replace("{folder}", str(tmp_path)) for word in words]
         assert main(["quantise", "--model", float32, "--out", str(tmp_path / "made.pt"), *words]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("raycsr quantise: ")]
-    assert fix in line
+    assert fix.replace("{folder}", str(tmp_path)) in line
     assert not (tmp_path / "made.pt").exists()
 
 
@@ -116,6 +120,31 @@ def test_random_weights_are_said_which_the_checkpoint_does_not_tell_any_more(flo
         quantise(model=behind, **made)
     with pytest.warns(UserWarning, match="denoiser 'dncnn' has random weights"):
         tune_rule(model=behind, costs="pair:4/9", images=20, n0=4, n=16, radius=0.1, out=str(tmp_path / "tuned.pt"))
+
+
+def test_a_file_that_another_command_writes_meanwhile_stays(float32, tmp_path, monkeypatch):
+    """Both had seen none there; the second gets its turn when the first is done."""
+    out = tmp_path / "made.pt"
+    monkeypatch.setattr("raycsr.models.loading.warn_of_random_weights", lambda _: out.write_text("of another"))
+    with pytest.raises(UserError, match="there already"):
+        quantise(model=float32, out=str(out))
+    assert out.read_text() == "of another"
+
+
+def test_a_checkpoint_that_would_be_lost_with_a_submitted_job_is_refused(float32, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(UserError, match="out 'made.pt' is a relative path.*s3://"):
+        quantise(model=float32, out="made.pt")
+    with pytest.raises(UserError, match="out 'made.pt' is a relative path.*s3://"):
+        tune_rule(model=float32, costs="pair:4/9", out="made.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_seed_below_0_is_a_seed(float32, tmp_path):
+    quantise(model=float32, out=str(tmp_path / "made.pt"), images=4, seed=-1)
+    tuning = {"images": 20, "n0": 4, "n": 16, "radius": 0.1, "strengths": [1.0], "out": str(tmp_path / "tuned.pt")}
+    tune_rule(model=float32, costs="pair:4/9", seed=-1, **tuning)
 
 
 def test_no_file_is_written_over(float32, int8):
@@ -174,6 +203,31 @@ def test_actors_count_the_same_votes(int8, make_job, tmp_path, cluster):
         votes.append([outcome.run.run_id, *((row.selection, row.estimation) for row in rows.itertuples())])
     assert len(votes[0]) == 7
     assert str(votes[0]) == str(votes[1])
+
+
+@pytest.mark.long
+def test_actors_count_the_same_votes_on_s3(int8, float32, make_job, tmp_path, s3, cluster):
+    """Beside the model in float32 and at two noise levels, until they decide, and topped up by a second command."""
+    bucket = f"s3://{s3.new_bucket()}"
+    Store(f"{bucket}/models/int8.pt").write("", Path(int8).read_bytes())
+    places = [(str(tmp_path), 0, int8), (f"{bucket}/results", 2, f"{bucket}/models/int8.pt")]
+    votes = []
+    for results, actors, model in places:
+        for n in (128, 256):
+            job = make_job(tmp_path, limit=4, actors=actors, model=ModelOptions(model), costs=["pair:4/9"])
+            sampling = SamplingOptions(sigma=[0.25, 0.5], n0=32, n=n, radii=[0.25], batch_size=64)
+            outcomes = sample(
+                **job
+                | {"sampling": sampling, "further_models": [float32], "rules": ["offset:4=0.5"], "results": results}
+            )
+        found = {}
+        for outcome in outcomes:
+            rows = load_votes(outcome.run.location).sort_values(["rule", "image_id"])
+            found[outcome.run.run_id] = [(row.selection, row.estimation) for row in rows.itertuples()]
+        votes.append(found)
+    assert len(votes[0]) == 4 and {len(rows) for rows in votes[0].values()} == {8}
+    for run_id, rows in votes[0].items():
+        assert str(rows) == str(votes[1][run_id])
 
 
 def test_votes_from_python_are_those_of_int8_too(int8, float32):
