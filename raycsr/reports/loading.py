@@ -1,11 +1,12 @@
 """From runs and published tables to their certificates side by side, labelled for people. No Ray."""
 
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import NamedTuple, TypeVar
 
 import pandas as pd
@@ -48,7 +49,8 @@ def load_certified(
     Args:
         runs: Folders, `s3://bucket/prefix`, or unique prefixes; folders of runs, for all in them; or files with tables
             of locuslab/smoothing.
-        costs: Only these certificate sets, by their specs; by default all that are stored.
+        costs: Only the certificate sets of these cost matrices, by specs, or as a report tells apart what is called
+            alike; by default all that are stored.
         rules: Only these decision rules, as they were written or by their ids; by default all that the runs have.
         answers: Only these answers; by default all that are stored.
         allow_missing: Whether to take what is there where listed images have no certificate yet.
@@ -155,14 +157,14 @@ def _load(
         return [Certified(label, "(standard)", spec, rule_id, *of_table) for rule_id, spec in shown.items()]
     run = source.run
     stored = run.certificate_sets()
-    wanted = costs if costs is not None else list(dict.fromkeys(facts["spec"] for facts in stored.values()))
+    specs = list(dict.fromkeys(facts["spec"] for facts in stored.values()))
+    of_costs = (
+        [name for spec in specs for name, facts in stored.items() if facts["spec"] == spec]
+        if costs is None
+        else list(dict.fromkeys(name for spec in costs for name in _sets_of(run, spec, stored)))
+    )
     said = None if answers is None else [one.id for one in run.answers(answers)]
-    names = [
-        name
-        for spec in wanted
-        for name, facts in stored.items()
-        if facts["spec"] == spec and (said is None or facts["answer"].id in said)
-    ]
+    names = [name for name in of_costs if said is None or stored[name]["answer"].id in said]
     if not names and not allow_missing:
         have = ", ".join(
             facts["spec"] + ("" if facts["answer"].is_argmax else f" by {facts['answer'].spec}")
@@ -191,6 +193,41 @@ def _load(
     return [one for name in names for one in _load_set(whole, name, stored[name], allow_missing)]
 
 
+def _sets_of(run: Run, spec: str, stored: dict[str, dict]) -> list[str]:
+    """Names of the sets of the costs that a spec means now, however they were written when they were certified.
+
+    Raises:
+        UserError: a file has other costs than when it was certified.
+    """
+    listed = [name for name, facts in stored.items() if _told_apart(_written(facts), facts) == spec]
+    if listed:
+        return listed
+    named = [name for name, facts in stored.items() if facts["spec"] == spec]
+    try:
+        costs = run.costs(spec)
+    except UserError:  # a file that is on another machine
+        if is_cost_file(spec) and Path(spec).exists():
+            raise
+        return named
+    meant = [name for name, facts in stored.items() if facts["costs"] == costs]
+    if named and not meant:
+        raise _NotAsAsked(
+            f"{spec} has other costs than when run {run.run_id} was certified under it; certify it again with "
+            f"`raycsr certify --run {run.location} --costs {shlex.quote(spec)}`"
+        )
+    return meant
+
+
+def _written(facts: dict) -> str:
+    """How a set's costs are called: a file by its name alone."""
+    return PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
+
+
+def _told_apart(costs: str, facts: dict) -> str:
+    """How costs are called where others are called alike."""
+    return f"{costs} (alpha {facts['alpha']:g}, {facts['costs'].digest[:4]})"
+
+
 class _OfRun(NamedTuple):
     """What all certificate sets of a run have in common."""
 
@@ -212,7 +249,7 @@ def _load_set(of_run: _OfRun, name: str, facts: dict, allow_missing: bool) -> li
         read = read[read["image_id"].isin(counted.image_ids)]
     certificates = _of_listed(run, read, listing["image_id"])
     num_images, position = len(listing), pd.Series(listing.index, index=listing["image_id"])
-    spec = PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
+    spec = _written(facts)
     matrix = CostMatrix(facts["costs"].distinct, manifest["class_names"])
     size = tuple(manifest.get("preprocessing", {}).get("input_size", ())) or None
     folder = run.store.at(f"certificates/{name}")
@@ -266,7 +303,7 @@ def _distinct_costs(sets: list[Certified]) -> list[Certified]:
     meanings = {(one.costs, one.alpha, one.matrix.digest) for one in sets if one.folder is not None}
     specs = [spec for spec, _, _ in meanings]
     return [
-        replace(one, costs=f"{one.costs} (alpha {one.alpha:g}, {one.matrix.digest[:4]})")
+        replace(one, costs=_told_apart(one.costs, {"alpha": one.alpha, "costs": one.matrix}))
         if specs.count(one.costs) > 1
         else one
         for one in sets

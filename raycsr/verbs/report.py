@@ -39,7 +39,8 @@ def report(
     Args:
         run: Runs to show: their folders, s3://bucket/prefix, or unique prefixes of them; a folder of runs stands for
             all in it; or files with tables of locuslab/smoothing.
-        costs: Cost matrices whose certificate sets are shown; by default all that are stored.
+        costs: Cost matrices whose certificate sets are shown, a file by what it holds now; by default all that are
+            stored.
         radii: L2 radii of the table, in [0, 1] pixel units; by default four, up to the largest certified one. The
             front is at the smallest that is not 0.
         rules: Decision rules to show, as they were written or by their ids; by default all that the runs have. A

@@ -248,6 +248,26 @@ def test_one_spec_at_two_alphas_is_two_certificate_sets_in_the_table(make_run):
     assert sorted(spec.split(",")[0] for spec in table["costs"]) == ["pair:a/b (alpha 0.01", "pair:a/b (alpha 0.05"]
 
 
+def test_costs_are_those_that_a_spec_means_now_however_they_were_written(make_run, tmp_path, monkeypatch):
+    """`certify --costs /a/costs.csv` took the set of costs.csv for done, and `report` by the same name refused it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "costs.csv").write_text(",a,b,c\na,0,5,0\nb,0,0,0\nc,0,0,0\n")
+    run = make_run("m.pt", {"argmax": PLAIN}, certify_under=("costs.csv", "seed:b"))
+    for spec, costs in ((str(tmp_path / "costs.csv"), "costs.csv"), ("costs.csv",) * 2, ("seed:1", "seed:b")):
+        assert set(report(run=[run.location], costs=[spec], radii=[0.5])["costs"]) == {costs}
+    (tmp_path / "costs.csv").write_text(",a,b,c\na,0,7,0\nb,0,0,0\nc,0,0,0\n")
+    with pytest.raises(UserError, match="costs.csv has other costs than when .* certify --run .* --costs costs.csv"):
+        report(run=[run.location], costs=["costs.csv"], radii=[0.5])
+    certify(run=[run.location], costs=["costs.csv"], alpha=0.01)
+    assert report(run=[run.location], costs=["costs.csv"], radii=[0.5])["rob_cost"].tolist() == [3.5]
+    both = report(run=[run.location], radii=[0.5]).set_index("costs")["rob_cost"].drop("seed:b")
+    assert sorted(both) == [2.5, 3.5]
+    for called, rob_cost in both.items():  # as the report tells them apart
+        assert report(run=[run.location], costs=[called], radii=[0.5])["rob_cost"].tolist() == [rob_cost]
+    (tmp_path / "costs.csv").unlink()
+    assert len(report(run=[run.location], costs=["costs.csv"], radii=[0.5])) == 2, "as the sets are called"
+
+
 def test_a_report_says_what_it_stands_on(make_run, tmp_path, capsys):
     run = make_run(
         "x/m.pt",
