@@ -1,6 +1,5 @@
 """The benchmark: `python -m jobs.bench [--only NAME] [--out FILE]`. Each figure beside a baseline of the same run."""
 
-import functools
 import json
 import multiprocessing
 import platform
@@ -19,6 +18,7 @@ import torch
 from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
+from jobs.bench_engine import MODEL, ROUNDS, SIGMA, engine, noise, picture
 from raycsr.certification import certify_counts
 from raycsr.cli import run_job
 from raycsr.costs import CostMatrix
@@ -28,13 +28,11 @@ from raycsr.distributed.pool import device_name
 from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.prepare import arithmetic, prepare_for_inference, resolve_precision
-from raycsr.models.spec import ModelOptions
+from raycsr.models.prepare import prepare_for_inference, resolve_precision
 from raycsr.reports import Column, Table, as_text
 from raycsr.results import load_votes
 from raycsr.smoothing.engine import Sampler
-from raycsr.smoothing.noise import Copies, Noise, noise_scheme
-from raycsr.smoothing.options import CHUNK, Draws, SamplingOptions
+from raycsr.smoothing.options import Draws, SamplingOptions
 from raycsr.training.augmentation import Augmentation
 from raycsr.training.batches import InMemoryBatches
 from raycsr.training.loop import Epoch, Trainer
@@ -42,135 +40,7 @@ from raycsr.training.objectives import Objective, resolve_objective
 from raycsr.training.options import AugmentationOptions, TrainingOptions
 from raycsr.verbs.sample import sample
 
-SIGMA = 0.5
-ROUNDS = 3  # the middle one counts
 BATCH = 128  # of a training step
-MODEL = ModelOptions(name="resnet50")
-
-
-def usual_loop(model: BaseClassifier, image: torch.Tensor, n: int, batch_size: int) -> np.ndarray:
-    """What the field runs (as locuslab/smoothing's core.py does): fp32, repeat, randn_like, votes to the host."""
-    counts = np.zeros(model.num_classes, dtype=int)
-    with torch.no_grad():
-        for _ in range(0, n, batch_size):
-            batch = image.repeat((batch_size, 1, 1, 1))
-            noise = torch.randn_like(batch) * SIGMA
-            for vote in model(batch + noise).argmax(1).cpu().numpy():
-                counts[vote] += 1
-    return counts
-
-
-def engine() -> list[dict]:
-    """Engine against the usual loop: timm resnet50 at 224 px, one process, the same threads."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # the field's scripts run batches as large as memory allows; a CPU's caches prefer small ones
-    n, usual_batch, batch_sizes = (8192, 512, (256, 512)) if device.type == "cuda" else (128, 64, (64, 16, 8))
-    base_classifier = load_base_classifier(MODEL).to(device)
-    precision = resolve_precision("auto", device)
-    image = _picture().to(device)
-
-    baseline = f"usual loop, fp32, batch {usual_batch}"
-    contenders: dict[str, Callable[[], object]] = {}
-    for batch_size in sorted({usual_batch, *batch_sizes}, reverse=True):
-        loop = functools.partial(usual_loop, base_classifier, image / 255, n, batch_size)
-        contenders[f"usual loop, fp32, batch {batch_size}"] = loop
-        if device.type == "cuda":
-            contenders[f"usual loop, TF32 convolutions (PyTorch's default), batch {batch_size}"] = loop
-    for compiled in (False, True):
-        network = prepare_for_inference(base_classifier, precision=precision, device=device, compile=compiled)
-        for batch_size in batch_sizes[-1:] if compiled else batch_sizes:
-            sampler = Sampler(network, Draws(SIGMA, CHUNK, n - CHUNK, batch_size=batch_size), device=device)
-            name = f"engine, {precision}, batch {batch_size}{', compiled' if compiled else ''}"
-            contenders[name] = functools.partial(sampler.count, image, "image")
-        contenders[f"bare passes of {name.removeprefix('engine, ')}"] = _bare_passes(
-            network, batch_sizes[-1], n, device
-        )
-
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(ROUNDS + 1):  # the first round warms up
-        for name, contender in contenders.items():
-            torch.backends.cudnn.allow_tf32 = "TF32" in name
-            start = time.perf_counter()
-            contender()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    rates = {name: n / statistics.median(times) for name, times in seconds.items()}
-    rows = [{"what": name, "samples_per_second": rate, "ratio": rate / rates[baseline]} for name, rate in rates.items()]
-    if device.type == "cuda":
-        rows.append(_matrix_rate(device, max(rates.values())))
-    return rows
-
-
-def _bare_passes(network: BaseClassifier, batch_size: int, n: int, device: torch.device) -> Callable[[], object]:
-    """The network alone on one batch, over and over until n rows; on a GPU a CUDA graph, as the engine's passes are."""
-    pixels = torch.rand((batch_size, *_picture().shape), device=device).contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def one_pass() -> torch.Tensor:
-        with arithmetic(network.precision, device):
-            return network(pixels)
-
-    launch: Callable[[], object] = one_pass
-    if device.type == "cuda":
-        one_pass()  # compiles
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            one_pass()
-        launch = graph.replay
-    return lambda: [launch() for _ in range(n // batch_size)]
-
-
-def _picture(side: int = 224) -> torch.Tensor:
-    return torch.randint(256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def _matrix_rate(device: torch.device, samples_per_second: float) -> dict:
-    """Share of the device's measured bf16 matrix rate; resnet50 at 224 px has 4.09 G multiply-adds (timm)."""
-    a, b = (torch.randn((8192, 8192), device=device, dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(10):
-        a @ b
-    torch.cuda.synchronize()
-    rate = 10 * 2 * 8192**3 / (time.perf_counter() - start)
-    return {"what": "share of the bf16 matrix rate", "ratio": samples_per_second * 2 * 4.09e9 / rate}
-
-
-def noise() -> list[dict]:
-    """Noisy copies of an image: the lattice noise against the float32 noise of before it, in turns."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = []
-    for side in (32, 224):
-        pixels = _picture(side).float().permute(1, 2, 0)[None].to(device)
-        copies = [Copies(0, key, 0) for key in range(16 if side < 224 else 2)]
-        out = torch.empty((len(copies) * CHUNK, *pixels.shape[1:]), device=device)
-        for sigma in (0.25, 1.0):
-            seconds: dict[Noise, list[float]] = {"float32": [], "lattice": []}
-            schemes = {name: noise_scheme(name, sigma, CHUNK, device) for name in seconds}
-            for turn in range(ROUNDS + 1):  # the first round warms up
-                for name, scheme in schemes.items():
-                    start = clock(device)
-                    scheme.add(pixels, copies, out)
-                    if turn:
-                        seconds[name].append(clock(device) - start)
-            each = {name: statistics.median(times) / out.numel() * 1e9 for name, times in seconds.items()}
-            rows += [
-                {"what": f"{name}, sigma {sigma:g}, {side} px", "ns_per_element": ns, "ratio": ns / each["float32"]}
-                for name, ns in each.items()
-            ]
-    return rows
-
-
-def clock(device: torch.device) -> float:
-    """CPU seconds, which a busy machine does not stretch; of a GPU, seconds."""
-    if device.type != "cuda":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def pipeline() -> list[dict]:
@@ -183,7 +53,7 @@ def pipeline() -> list[dict]:
         precision = resolve_precision("auto", "cpu")
         network = prepare_for_inference(base_classifier, precision=precision, device="cpu")
         sampler = Sampler(network, Draws(SIGMA, 32, n, batch_size=16))
-        pixels = _picture()
+        pixels = picture()
         sampler.count(pixels, "warm")
         start = time.perf_counter()
         for i in range(few):
@@ -324,7 +194,7 @@ def _peak_memory(n: int) -> tuple[float, float]:
     network = prepare_for_inference(load_base_classifier(MODEL), precision="bf16", device="cpu")
     before = _resident()
     sampler = Sampler(network, Draws(SIGMA, 64, n))
-    sampler.count(_picture(), "image")
+    sampler.count(picture(), "image")
     return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

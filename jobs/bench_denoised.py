@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from jobs.bench import ROUNDS, clock, show
-from raycsr.cli import run_job
+from jobs.bench_engine import ROUNDS, clock
 from raycsr.models.base_classifier import BaseClassifier, Part
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import arithmetic, prepare_for_inference, resolve_precision
@@ -55,7 +54,7 @@ def bench_denoised(
     for compiled in (False, True) if device.type == "cuda" else (False,):
         network = prepare_for_inference(composed, precision=precision, device=device, compile=compiled)
         label = f"{precision}, batch {batch_size}{', compiled' if compiled else ''}"
-        seconds = _seconds(network, n, batch_size, device)
+        seconds = seconds_of(network, n, batch_size, device)
         bare = seconds["denoiser, bare"] + seconds["classifier, bare"]
         rows += [
             {"what": f"{name}, {label}", "samples_per_second": n / time, "ratio": bare / time}
@@ -64,10 +63,12 @@ def bench_denoised(
         if device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device) / 2**30
             rows.append({"what": f"peak of memory so far, {label}", "GiB": peak})
+    from jobs.bench import show  # with Ray
+
     show({"denoised": rows}, out)
 
 
-def _seconds(network: BaseClassifier, n: int, batch_size: int, device: torch.device) -> dict[str, float]:
+def seconds_of(network: BaseClassifier, n: int, batch_size: int, device: torch.device) -> dict[str, float]:
     """Seconds for n samples by each contender, the middle one of some rounds; CPU seconds of a CPU."""
     height, width = network.preprocessing.input_size
     image = torch.randint(256, (3, height, width), dtype=torch.uint8, device=device)
@@ -110,4 +111,6 @@ def _bare(
 
 
 if __name__ == "__main__":
+    from raycsr.cli import run_job
+
     sys.exit(run_job(bench_denoised))

@@ -24,7 +24,8 @@ import torch
 from matplotlib.figure import Figure
 from scipy.special import ndtr
 
-from jobs.bench import ROUNDS, show
+from jobs.bench import show
+from jobs.bench_engine import ROUNDS
 from raycsr.certification import WORTH, Statements, certify_counts, looks
 from raycsr.certification.votes import SparseVotes
 from raycsr.cli import run_job

@@ -1,6 +1,6 @@
 import torch
 
-from jobs.bench import usual_loop
+from jobs.bench_engine import usual_loop
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
 

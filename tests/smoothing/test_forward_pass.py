@@ -18,11 +18,13 @@ from raycsr.models.prepare import arithmetic, set_precision
 from raycsr.models.rules import parse_rules
 from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.feeder import Feeder
 from raycsr.smoothing.forward_pass import KINDS, ForwardPass, PassShape
 from raycsr.smoothing.noise import Copies, noise_scheme
 from raycsr.smoothing.options import Draws
 
 CPU = torch.device("cpu")
+RULES_OF_TWO = ("argmax", "offset:0=0.5")
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -47,7 +49,7 @@ def images(count, seed=0):
     return torch.randint(90, 166, (count, 3, 4, 4), dtype=torch.uint8, generator=generator)
 
 
-def counted(network, device, *, batch_size=128, rules=("argmax", "offset:0=0.5"), n=500, given=None):
+def counted(network, device, *, batch_size=128, rules=RULES_OF_TWO, n=500, given=None):
     draws = Draws(0.5, 70, n, batch_size=batch_size)
     sampler = Sampler(network, draws, rules=parse_rules(rules, num_classes=2), device=device)
     given = given or [Request(image, str(i)) for i, image in enumerate(images(9))]
@@ -86,6 +88,59 @@ def test_what_no_graph_can_hold_is_run_as_it_is():
     sampler, found = counted(ThatAsksTheHost(), "cuda")
     assert found == counted(Brightness(), "cpu")[1]
     assert sampler._pass._graph is None
+
+
+@on_a_gpu
+def test_a_network_that_no_graph_can_hold_spoils_the_device_for_none_behind_it():
+    counted(ThatAsksTheHost(), "cuda")
+    torch.randn(8, device="cuda")  # a capture that failed may leave its generator as it was within
+    held = torch.cuda.memory_allocated()
+    sampler, found = counted(Brightness(), "cuda")
+    assert found == counted(Brightness(), "cpu")[1]
+    assert sampler._pass._graph is not None
+    del sampler
+    assert torch.cuda.memory_allocated() <= held
+
+
+@on_a_gpu
+def test_a_compiled_network_is_captured_and_recaptured_in_smaller_passes():
+    network = Brightness()
+    network.compile(dynamic=False, options={"deterministic": True})
+    sampler, found = counted(network, "cuda")
+    assert found == counted(Brightness(), "cpu")[1]
+    first, _ = sampler._pass._graph, sampler.set_batch_size(64)
+    given = [Request(image, str(i)) for i, image in enumerate(images(9))]
+    again = {one.position: one for one in sampler.sample(given)}
+    assert [(again[i].counts0.tolist(), again[i].counts.tolist(), None) for i in range(9)] == found
+    assert sampler._pass._graph not in (None, first)
+
+
+@on_a_gpu
+def test_blocks_of_several_threads_have_the_votes_of_the_cpu():
+    """Whichever of them drives, launches what another captured."""
+    expected = counted(Brightness(), "cpu", given=[Request(image, str(i)) for i, image in enumerate(images(32))])[1]
+    sampler = Sampler(
+        Brightness(), Draws(0.5, 70, 500, batch_size=128), rules=parse_rules(RULES_OF_TWO, num_classes=2), device="cuda"
+    )
+    feeder = Feeder(sampler)
+
+    def block(rows):
+        given = [Request(images(32)[i], str(i)) for i in rows]
+        with feeder.counting(iter(given), len(given), 128) as done:
+            return [(rows[one.position], one.counts0.tolist(), one.counts.tolist(), one.error) for one, _ in done]
+
+    blocks = [range(i, i + 4) for i in range(0, 32, 4)]
+    with ThreadPoolExecutor(4) as threads:
+        found = sorted(one for of_block in threads.map(block, blocks) for one in of_block)
+    assert [(counts0, counts, error) for _, counts0, counts, error in found] == expected
+
+
+@on_a_gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no second GPU")
+def test_a_gpu_that_is_not_the_current_one_counts_its_votes():
+    sampler, found = counted(Brightness(), "cuda:1")
+    assert found == counted(Brightness(), "cpu")[1]
+    assert sampler._pass._graph is not None
 
 
 @on_a_gpu
