@@ -123,7 +123,11 @@ class BaseClassifier(nn.Module):
         if self.in_front:
             pixels = resized(pixels, self.network_size)
         normalised = torch.addcmul(self.shift, pixels, self.scale)  # (N, 3, H, W)
-        return self.network(normalised.to(next(self.network.parameters(), normalised).dtype))  # in int8 it has none
+        logits = self.network(normalised.to(next(self.network.parameters(), normalised).dtype))  # in int8 it has none
+        if self.precision != "int8":
+            return logits
+        finite = normalised.sum(dim=(1, 2, 3)).isfinite()  # (N,); a fiftieth of what a look at each pixel takes
+        return torch.where(finite[:, None], logits, torch.nan)  # int8 takes what is not for some number or other
 
     @property
     def awaits_int8(self) -> bool:

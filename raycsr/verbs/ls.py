@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -115,9 +116,14 @@ def _table(runs: pd.DataFrame) -> str:
             *(f"{run[name]:,}" if isinstance(run[name], int) else str(run[name]) for name in _COLUMNS),
             str(RunState(run["state"], run["owner"], run["since"])),
         ]
-        for run in ({**one, "model": model_of(one)} for one in runs.to_dict("records"))
+        for run in ({**one, "model": model_of(one), "n": _samples(one["n"])} for one in runs.to_dict("records"))
     ]
     return as_text(Table([*_COLUMNS.values(), Column("state")], rows))
+
+
+def _samples(n: Any) -> Any:
+    """The samples of an image: a column of which one run has none, as its votes say when to stop, is one of floats."""
+    return "-" if pd.isna(n) else int(n) if isinstance(n, float) else n
 
 
 def _name(run: pd.Series, listed: Store) -> str:

@@ -16,6 +16,7 @@ from raycsr.models.int8 import Calibration, observed, quantised, refuse_device
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference, resolve_precision
 from raycsr.models.spec import ModelOptions
+from raycsr.smoothing.votes import count_votes
 
 if "x86" not in torch.backends.quantized.supported_engines:
     pytest.skip("int8 is for x86 CPUs", allow_module_level=True)
@@ -99,6 +100,19 @@ def test_a_network_and_its_calibration_are_one_classifier(model):
     pixels = torch.from_numpy(images(4)).permute(0, 3, 1, 2) / 255
     one, two = (prepare_for_inference(copy.deepcopy(model), precision="int8", device="cpu") for _ in range(2))
     assert torch.equal(one(pixels), two(pixels))
+
+
+@torch.inference_mode()
+def test_what_is_not_finite_in_front_of_it_gives_no_logits(model):
+    """As in float32: such an image has an error, and no votes by what a processor makes of NaN as a whole number."""
+    network = prepare_for_inference(model, precision="int8", device="cpu")
+    pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    broken = pixels.clone()
+    broken[1, 0, 3, 3], broken[2, 2, 0, 0] = torch.nan, -torch.inf
+    assert network(broken).isfinite().all(dim=1).tolist() == [True, False, False, True]
+    assert torch.equal(network(broken)[[0, 3]], network(pixels)[[0, 3]])
+    votes = count_votes(network, broken, sigma=0.5, n0=8, n=64, seed=0, image_ids=list("abcd"), noise="float32")
+    assert [error is None for error in votes.errors] == [True, False, False, True]
 
 
 def test_what_is_prepared_already_stays_so_and_is_no_checkpoint(model, tmp_path):

@@ -1,3 +1,5 @@
+import json
+import shutil
 import subprocess
 import sys
 
@@ -51,6 +53,21 @@ def test_each_run_is_a_row_that_says_how_far_it_is(results, capsys):
     assert [cell.strip() for cell in row.split("|")[1:-1]] == expected
     named = next(line for line in rest if line.startswith("name a run")).split("--run ")[1].split(";")[0]
     assert resolve_run(named).location == run.location
+
+
+def test_samples_are_whole_numbers_also_beside_a_run_that_has_none_and_int8_is_said(tmp_path, capsys):
+    """Its votes say when to stop."""
+    run = write_run(str(tmp_path), images=100, parts=1, rules=("argmax",))
+    other = tmp_path / "other" / "runs" / "0123456789abcdef"
+    shutil.copytree(run.store.location, other)
+    facts = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(
+        json.dumps({**facts, "n": None, "sampling": "sequential", "precision": "int8"})
+    )
+    assert main(["ls", str(tmp_path)]) == 0
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()[2:4]]
+    assert sorted(row[5] for row in rows) == ["-", f"{facts['n']:,}"]
+    assert [row[3] for row in rows if row[5] == "-"] == [f"{facts['model']} int8"]
 
 
 def test_a_finished_run_is_not_read(results, capsys):
