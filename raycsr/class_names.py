@@ -16,6 +16,11 @@ def tidy(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
+def squeezed(name: str) -> str:
+    """A tidy name with single spaces alone: cells of a spreadsheet break lines, and pages put spaces that do not."""
+    return " ".join(tidy(name).split())
+
+
 def check_class_names(names: Sequence[str], what: str) -> None:
     """Refuses names that cannot be told apart or written down.
 

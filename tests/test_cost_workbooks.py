@@ -55,7 +55,9 @@ def test_a_workbook_is_what_its_cells_are_wherever_the_table_stands(workbook, ro
         ([("a", [[0, "=1+1"], [1, 0]])], "cell B1 is a formula that nothing has worked out"),
         ([("a", [[0, "=1+1"], [1, 0]]), ("b", [[0, "=1+1"]])], "sheets a, b hold something"),
         ([("a", [[0, "1,250"], [1, 0]])], "cell B1 is the text '1,250', a fraction or thousands"),
-        ([("a", [[0, "0,5"], [1.5, 0]])], "different decimal signs"),
+        ([("a", [[0, "0,5"], [1.5, 0]])], "cell B1 is the text '0,5' where others are numbers; write a number"),
+        ([("a", [[0, "0,5"], ["1.5", 0]])], "different decimal signs"),
+        ([("a", [[None, "a", "b"], ["b", "n/a", 0], ["a", 0, 1]])], "not a number, at [0, 1] (b answered as a)"),
         ([("a", [[0, True, 1], [1, 0, 1], [1, 1, 0]])], "cell 'True' is not a number"),
         ([("a", [])], "the file is empty"),
         ([("a", [[0, "1.250"], [1, 0]])], "cell B1 is the text '1.250', a fraction or thousands; write a number"),
@@ -68,6 +70,17 @@ def test_a_workbook_is_what_its_cells_are_wherever_the_table_stands(workbook, ro
 def test_of_a_workbook_nothing_is_guessed(workbook, sheets, message):
     with refusal(message):
         CostMatrix.from_spec(workbook(*sheets), 2)
+
+
+@pytest.mark.parametrize("name", ["Melanom\nbösartig", "Melanom\u00a0bösartig", " Melanom  bo\u0308sartig"])
+def test_names_that_look_alike_are_alike(workbook, name):
+    """Broken lines, spaces that do not break and letters in two parts: nobody sees why such names were refused."""
+    path = workbook(("a", [[None, "Naevus", name], ["Melanom bösartig", 5, 0], ["Naevus", 0, 1]]))
+    costs = CostMatrix.from_spec(path, 2, ["Melanom bösartig", "Naevus"])
+    assert costs.values.tolist() == [[0, 5], [1, 0]]
+    assert CostMatrix.from_spec(path, 2, ["Melanom  bösartig", "Naevus"]) == costs, "a folder may be so called"
+    groups = workbook(("a", [[name, "bad"], ["Naevus", "good"]]))
+    assert CostMatrix.from_spec(f"groups:{groups}", 2, ["Melanom bösartig", "Naevus"]) == CostMatrix.uniform(2)
 
 
 def test_names_of_classes_and_groups_may_look_like_grouped_numbers(workbook):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raycsr.class_names import are_numbers
+from raycsr.class_names import are_numbers, squeezed
 from raycsr.costs.workbooks import GROUPED, rows_of_workbook
 from raycsr.errors import UserError, shown
 
@@ -46,7 +46,7 @@ def read_costs(path: str | Path) -> tuple[list[str] | None, NDArray[np.float64]]
             return None, _array(path)
         rows, delimiter = table_of(Path(path).read_bytes(), of_numbers=True)
         names, body = _split_names(rows)
-        return names, _numbers(body, points_are_decimal=delimiter == ",")
+        return names, _numbers(body, names, points_are_decimal=delimiter == ",")
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         fix = "give a local .csv, .tsv, .xlsx or .npy file"
@@ -132,10 +132,10 @@ def _split_names(rows: Rows) -> tuple[list[str] | None, Rows]:
     has_header = corner or _are_names(rows[0][1:])
     has_column = corner or _are_names([row[0] for row in rows[1:]])
     body = rows[has_header:]
-    column = [row[0] for row in body] if has_column else None
+    column = [squeezed(row[0]) for row in body] if has_column else None
     if has_header and not has_column and len(rows[0]) == len(body) + 1 and _counts([row[0] for row in body]):
         has_column = True  # an index
-    header = rows[0][has_column:] if has_header else None
+    header = [squeezed(cell) for cell in rows[0][has_column:]] if has_header else None
     body = [row[has_column:] for row in body]
     if "" in (header or []) or "" in (column or []):
         raise UserError(
@@ -172,24 +172,26 @@ def _counts(names: Sequence[str]) -> bool:
     return any(list(names) == [str(start + k) for k in range(len(names))] for start in (0, 1))
 
 
-def _numbers(body: Rows, points_are_decimal: bool) -> NDArray[np.float64]:
+def _numbers(body: Rows, names: Sequence[str] | None, points_are_decimal: bool) -> NDArray[np.float64]:
     """The numbers of a table; an empty cell of the diagonal is 0."""
     cells = [["0" if i == k and cell == "" else cell for k, cell in enumerate(row)] for i, row in enumerate(body)]
     for i, row in enumerate(cells):
         for k, cell in enumerate(row):
             if not _NUMBER.fullmatch(cell):
-                raise UserError(_no_number(cell, i, k))
+                named = names is not None and max(i, k) < len(names)
+                place = f" ({names[i]} answered as {names[k]})" if named and names else ""
+                raise UserError(_no_number(cell, f"[{i}, {k}]{place}"))
     _check_signs([cell for row in cells for cell in row], points_are_decimal)
     return np.array([[float(cell.replace(",", ".")) for cell in row] for row in cells])
 
 
-def _no_number(cell: str, i: int, k: int) -> str:
+def _no_number(cell: str, place: str) -> str:
     if cell == "":
-        return f"cell [{i}, {k}] is empty; only the diagonal may be, write costs as 0, 1, 2.5"
+        return f"cell {place} is empty; only the diagonal may be, write costs as 0, 1, 2.5"
     spaces = re.sub(r"\s", "", cell)
     if ("," in cell and "." in cell) or GROUPED.fullmatch(spaces) or (spaces != cell and _NUMBER.fullmatch(spaces)):
-        return f"cell {shown(cell)} seems to have thousands apart; write it without, as 1000 or 1000.5"
-    return f"cell {shown(cell)} is not a number; write costs as 0, 1, 2.5"
+        return f"cell {shown(cell)} seems to have thousands apart, at {place}; write it without, as 1000 or 1000.5"
+    return f"cell {shown(cell)} is not a number, at {place}; write costs as 0, 1, 2.5"
 
 
 def _check_signs(cells: Sequence[str], points_are_decimal: bool) -> None:

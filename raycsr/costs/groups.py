@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raycsr.class_names import tidy
+from raycsr.class_names import squeezed
 from raycsr.costs.distinct_rows import DistinctRows
 from raycsr.costs.files import table_of
 from raycsr.costs.kinds import CostKind
@@ -41,14 +41,14 @@ def _values(text: str, num_classes: int, class_names: Sequence[str] | None) -> D
         raise UserError(f"{text} cannot be read: {reason}; give a local table of classes and their groups") from None
     if rows and tuple(cell.casefold() for cell in rows[0]) == _HEADER:
         rows = rows[1:]
-    known = {tidy(name): k for k, name in enumerate(class_names or [])}
+    known = {squeezed(name): k for k, name in enumerate(class_names or [])}
     if not class_names or all(row[0] not in known and row[0].isdecimal() for row in rows):
         known = {str(k): k for k in range(num_classes)}
     groups: list[str | None] = [None] * num_classes
     for row in rows:
         if len(row) != 2 or not all(row):
             raise UserError(f"{text} has a row {','.join(row)!r}; give each class and its group, such as cat,animal")
-        name, group = tidy(row[0]), tidy(row[1])
+        name, group = squeezed(row[0]), squeezed(row[1])
         if name not in known:
             raise UserError(f"{text} has a class {name!r}, the data has none; {nearest(name, known)}")
         if groups[known[name]] is not None:

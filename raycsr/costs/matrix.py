@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from raycsr.class_names import are_numbers, tidy
+from raycsr.class_names import are_numbers, squeezed
 from raycsr.costs.checks import checked_class, checked_names, checked_rows, checked_values
 from raycsr.costs.distinct_rows import DistinctRows
 from raycsr.costs.files import read_costs
@@ -349,8 +349,8 @@ def _of_data(path: str, num_classes: int, class_names: Sequence[str] | None) -> 
             f"cost matrix {path} has {costs.num_classes} classes, the data has {num_classes}; make them agree"
         )
     indices = [str(k) for k in range(num_classes)]
-    theirs = indices if class_names is None else list(class_names)
-    names = theirs if costs.class_names is None else [tidy(name) for name in costs.class_names]
+    theirs = indices if class_names is None else [squeezed(name) for name in class_names]
+    names = theirs if costs.class_names is None else [squeezed(name) for name in costs.class_names]
     if set(names) == set(indices) != set(theirs) and not are_numbers(theirs):
         theirs = indices  # a table written with its indices, not names
     if set(names) != set(theirs):

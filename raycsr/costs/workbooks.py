@@ -9,6 +9,7 @@ from raycsr.errors import UserError, first_of, shown
 if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
 
+_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+")  # a number as many write it, that no spreadsheet program took for one
 GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2}([.,][0-9]{3})+")  # a thousand to one reader, a fraction to another
 
 
@@ -52,6 +53,8 @@ def rows_of_workbook(content: bytes, *, of_numbers: bool = False) -> list[list[s
         return []
     ((sheet, of_formulas),) = filled
     _refuse_unseen(of_formulas)
+    numbers = [cell for row in sheet.iter_rows(values_only=True) for cell in row if isinstance(cell, float)]
+    fractions = any(not number.is_integer() for number in numbers)
     for row in of_formulas.iter_rows():
         for cell in row:
             if cell.data_type == "f" and sheet[cell.coordinate].value is None:
@@ -62,6 +65,9 @@ def rows_of_workbook(content: bytes, *, of_numbers: bool = False) -> list[list[s
             if of_numbers and isinstance(cell.value, str) and GROUPED.fullmatch(cell.value.strip()):
                 text = shown(cell.value.strip())
                 raise UserError(f"cell {cell.coordinate} is the text {text}, a fraction or thousands; write a number")
+            if of_numbers and fractions and isinstance(cell.value, str) and _COMMA.fullmatch(cell.value.strip()):
+                text = shown(cell.value.strip())
+                raise UserError(f"cell {cell.coordinate} is the text {text} where others are numbers; write a number")
     return [["" if cell is None else _text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
 
 
