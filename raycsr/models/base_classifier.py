@@ -137,7 +137,7 @@ class BaseClassifier(nn.Module):
     @property
     def num_passes(self) -> int:
         """Number of passes of the classifier for one noisy image: the answers of its denoisers."""
-        return math.prod(max(len(one.levels), 1) for one in self.in_front)
+        return math.prod(one.num_answers for one in self.in_front)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -215,12 +215,11 @@ class BaseClassifier(nn.Module):
 
 
 def _told(denoiser: Denoiser) -> str:
-    """The levels that a denoiser is told, where they are others than its sigma, and what they cost."""
-    if not denoiser.told:
-        return ""
-    passes = len(denoiser.levels)
+    """The levels that a denoiser is told, where they are others than its sigma, and what all of its answers cost."""
+    told = f", told {', '.join(f'{level:g}' for level in denoiser.levels)}" if denoiser.told else ""
+    passes = denoiser.num_answers
     several = f" ({passes} passes of it and of what is behind, {COMBINING})" if passes > 1 else ""
-    return f", told {', '.join(f'{level:g}' for level in denoiser.levels)}{several}"
+    return f"{told}{denoiser.more}{several}"
 
 
 def create_base_classifier(options: ModelOptions) -> BaseClassifier:

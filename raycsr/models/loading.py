@@ -176,6 +176,8 @@ def _behind(base_classifier: BaseClassifier, options: ModelOptions) -> BaseClass
                 assemble_denoiser(contents, sigma=asked.sigma, input_size=asked.input_size, levels=asked.levels)
             )
             trained_on += contents.trained_on
+    if any(one.draws for one in denoisers[1:]):
+        raise UserError("a denoiser of several reverse_steps makes its noise of whole grey levels: put it first.")
     return base_classifier.behind(denoisers, trained_on)
 
 

@@ -68,12 +68,15 @@ def _in_front(manifest: dict) -> Iterator[str]:
     components = manifest.get("components")
     for one in components if isinstance(components, list) else []:
         if isinstance(one, dict) and one.get("kind") == "denoiser":
-            made_for = [f"for sigma {one['sigma']}"] if one.get("sigma") is not None else []
-            told = [f"told {str(one['levels']).strip('[]')}"] if "levels" in one else []
-            size = f"{str(one.get('input_size')).strip('[]').replace(', ', ' x ')} px"
-            yield ", ".join(
-                [" ".join([f"{one.get('arch')}", *made_for]), *told, size, f"{one.get('sha256')}"[:_DIGITS]]
-            )
+            facts = {
+                "": one.get("arch"),
+                "args ": one.get("args"),
+                "for sigma ": one.get("sigma"),
+                "told ": str(one.get("levels", "")).strip("[]"),
+                "size ": str(one.get("input_size", "")).strip("[]").replace(", ", " x "),
+                "sha256 ": str(one.get("sha256", ""))[:_DIGITS],
+            }
+            yield ", ".join(f"{name}{fact}" for name, fact in facts.items() if fact)
 
 
 def _noise(manifest: dict) -> str:

@@ -10,6 +10,7 @@ from published import numbered
 from raycsr import SmoothedClassifier, load_votes
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
+from raycsr.distributed.options import ObjectiveOptions
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.job import check, plan_of
 from raycsr.errors import UserError
@@ -103,6 +104,27 @@ def test_several_levels_are_sampled_gone_on_with_deployed_attacked_and_trained_b
     trained = load_base_classifier(found.checkpoint)
     assert trained.components[0] == several.manifest()["components"][0] and trained.num_passes == 2
     assert trained.components[1]["sha256"] != several.manifest()["components"][1]["sha256"]
+
+
+def test_noise_of_a_denoisers_own_is_sampled_gone_on_with_deployed_and_attacked(model, make_job, tmp_path, capsys):
+    args = {**SMALL, "reverse_steps": 2, "denoisings": 2}
+    asked = replace(model, denoiser=replace(model.denoisers[0], args=args))
+    options = {"model": asked, "sampling": replace(SEQUENTIAL, radii=None, n=96)}
+    sample(**make_job(tmp_path, **options, limit=1))
+    assert "for sigma 0.5, in 2 steps (2 passes of it and of what is behind" in (out := capsys.readouterr().out)
+    assert " forward passes, 2 a noisy copy" in out
+    runs = [sample(**make_job(folder, **options, limit=2))[0].run for folder in (tmp_path, tmp_path / "at_once")]
+    votes, at_once = (load_votes(one.location).sort_values("image_id") for one in runs)
+    assert str(votes["estimation"].tolist()) == str(at_once["estimation"].tolist()) and set(votes["n"]) == {96}
+    run = runs[0]
+    SmoothedClassifier.from_run(run.location).save(tmp_path / "folder")
+    again = SmoothedClassifier.load(tmp_path / "folder")
+    assert again.base_classifier.components == run.manifest()["components"]
+    words = ["--run", run.location, "--costs", "uniform", "--pool.actors", "0", "--images", "1", "--radii", ".5"]
+    assert main(["attack", *words, "--steps", "1", "--noises", "2", "--n", "64"]) == 0
+    options = {"data": DataOptions("digits", split="train", limit=64), "model": asked, "sigma": 0.5}
+    with pytest.raises(UserError, match="denoise trains a denoiser that is asked once: give it without reverse_steps"):
+        train(**options, objective=ObjectiveOptions("denoise"), results=str(tmp_path))
 
 
 def test_a_plan_has_its_parts_and_its_price(model, tmp_path, capsys):

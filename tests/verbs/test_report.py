@@ -306,8 +306,8 @@ def test_runs_that_differ_in_their_denoisers_alone_are_told_apart(make_run, tmp_
     labels = [f"m.pt (behind {name}) σ=0.5" for name in ("mse/d.pt", "stab/d.pt", "d.pt at 0.4+0.5")]
     assert sorted(table["run"]) == sorted(labels)
     out = capsys.readouterr().out
-    assert "x/m.pt (behind d.pt); denoiser of p/stab/d.pt; drunet for sigma 0.5, 8 x 8 px, p/stab/d.ptp" in out
-    assert "drunet for sigma 0.5, told 0.4, 0.5, 8 x 8 px, p/mse/d.ptp/" in out
+    assert "(behind d.pt); denoiser of p/stab/d.pt; drunet, for sigma 0.5, size 8 x 8, sha256 p/stab/d.ptp" in out
+    assert "drunet, for sigma 0.5, told 0.4, 0.5, size 8 x 8, sha256 p/mse/d.ptp/" in out
     compare(run=runs[:2], radius=0.5)
     said = capsys.readouterr().out
     assert labels[0] in said and labels[1] in said

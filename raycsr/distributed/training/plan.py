@@ -125,6 +125,8 @@ def _model(config: TrainConfig, num_classes: int | None) -> BaseClassifier:
             f"{name} trains the denoisers in front of a classifier and model {options.name!r} has none: give "
             "model.denoiser.name, one of `raycsr ls denoisers`"
         )
+    if any(one.draws for one in model.in_front):
+        raise UserError(f"{name} trains a denoiser that is asked once: give it without reverse_steps and denoisings")
     told = [one for one in model.in_front if one.told]
     if told:
         raise UserError(

@@ -50,14 +50,13 @@ class Denoiser(nn.Module):
     One that is told the noise level may be told several, one after another, all for noise of the one sigma that it is
     made for: each answer then goes through what comes behind, and f is the mean of the logits, as over an ensemble
     (Horvath, Mueller, Fischer & Vechev, ICLR 2022). That is a function of the noisy image alone, and any such function
-    is an f of the theorem (Cohen, Rosenfeld & Kolter, ICML 2019), which asks no more of it. One that draws noise of its
-    own would be, too, if that were independent of all else: what counts is P(f = c | noisy image), and the theorem
-    holds for functions into [0, 1] (Salman et al., NeurIPS 2019, appendix A). But each pass would have to be told whose
-    noise it is, beside its pixels, for votes to be the same in any batch: none is here.
+    is an f of the theorem (Cohen, Rosenfeld & Kolter, ICML 2019), which asks no more of it. One that needs noise of its
+    own makes it of the noisy image (`own_noise`), and so is such a function, too.
 
     Attributes:
         archs: The architectures of the kind: name -> arguments of `build`, which `args` may change.
         needs_sigma: Whether sigma decides what it computes, so that it must be said.
+        draws: Whether it makes noise of its own of its pixels, which then have to be whole grey levels: it comes first.
         takes_levels: Whether `forward` takes the place of a level as its second argument; such a kind needs a sigma.
         network: The network, which holds all of its weights.
         arch: Its architecture.
@@ -70,6 +69,7 @@ class Denoiser(nn.Module):
     archs: ClassVar[Mapping[str, Mapping[str, Any]]]
     needs_sigma: ClassVar[bool] = False
     takes_levels: ClassVar[bool] = False
+    draws: bool = False
     sigma: float | None
     levels: tuple[float, ...]
 
@@ -138,6 +138,16 @@ class Denoiser(nn.Module):
         if not self.takes_levels:
             return [self(pixels)]
         return [self(pixels, level) for level in range(len(self.levels))]
+
+    @property
+    def num_answers(self) -> int:
+        """Number of answers to a noisy image, each of which goes through what is behind."""
+        return max(len(self.levels), 1)
+
+    @property
+    def more(self) -> str:
+        """What else a plan says of it, after a comma; mostly nothing."""
+        return ""
 
     def in_its_dtype(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor in the dtype of the network."""

@@ -90,6 +90,27 @@ def steps_for(levels: Sequence[float], alpha_bars: NDArray[np.float64]) -> list[
     return steps
 
 
+def earlier_steps(step: Step, number: int, alpha_bars: NDArray[np.float64]) -> list[Step]:
+    """A step and so many less one before it, at equal distances down to the image.
+
+    Args:
+        step: The first.
+        number: Number of steps in all.
+        alpha_bars: Values abar_t of the schedule; (steps,).
+
+    Raises:
+        UserError: The step has not so many before it.
+
+    Example:
+        >>> [one.t for one in earlier_steps(Step(144, 0.8), 3, alpha_bars("linear", 1000))]
+        [144, 96, 48]
+    """
+    if number > step.t + 1:
+        raise UserError(f"reverse_steps is {number}, and step t = {step.t} has {step.t} before it: give fewer.")
+    places = [step.t * (number - i) // number for i in range(1, number)]
+    return [step, *(Step(t, float(alpha_bars[t])) for t in places)]
+
+
 def step_for(sigma: float, alpha_bars: NDArray[np.float64]) -> Step:
     """The step whose noise is nearest to that of an image with noise of standard deviation sigma.
 
