@@ -19,7 +19,7 @@ from raycsr.errors import UserError
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.prepare import Precision, arithmetic, default_device, prepare_for_inference, resolve_precision
 from raycsr.progress import LINE_SECONDS, duration
-from raycsr.smoothing.engine import is_out_of_memory
+from raycsr.smoothing.forward_pass import is_out_of_memory
 from raycsr.smoothing.options import SamplingOptions
 
 _PROBE_SECONDS = 0.3  # of each batch size that is tried

@@ -11,21 +11,13 @@ from raycsr.errors import UserError
 from raycsr.models.decisions import Decisions
 from raycsr.models.rules import Rule, parse_rules
 from raycsr.smoothing.coming import Coming
-from raycsr.smoothing.forward_pass import KINDS, Fetched, ForwardPass, PassShape
+from raycsr.smoothing.forward_pass import KINDS, Fetched, ForwardPass, PassShape, is_out_of_memory
 from raycsr.smoothing.noise import PHASES, Copies, Noise, Purpose, noise_key, noise_scheme
 from raycsr.smoothing.options import CHUNK, Draws
 
 NOT_FINITE = "the logits are not finite"
 
 _SELECTION, _ESTIMATION, _PADDING = range(KINDS)  # of votes; the last are of rows that nobody asked for
-
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "Triton Error [CUDA]: out of memory",
-)
 
 # (selection votes, estimation votes: int64 (N, m) each, labels: (N,)) -> whether they are enough, bool (N,). Each row
 # is decided by itself; it has the votes of an image under one rule.
@@ -393,8 +385,3 @@ def _parsed(spec: str, network: object) -> list[Rule]:
         class_names=getattr(network, "class_names", None),
         stored=getattr(network, "rules", ()),
     )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """PyTorch's allocator on a GPU has a type for it; that on a CPU, CUDA, its libraries and Triton say it in words."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -6,9 +6,9 @@ one thing from then on; and nothing that the host sends or fetches makes it wait
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -16,6 +16,14 @@ import torch
 from raycsr.models.decisions import Decisions
 from raycsr.models.prepare import arithmetic
 from raycsr.smoothing.noise import Copies, NoiseScheme
+
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
+)
 
 KINDS = 3
 """Kinds of votes of a slot: selection, estimation, and those of rows that nobody asked for."""
@@ -203,20 +211,40 @@ class ForwardPass:
         """The pass as a CUDA graph; None where the network does what none can hold, such as waiting for the host.
 
         Raises:
-            torch.OutOfMemoryError: the graph's own memory is too much.
+            RuntimeError: the graph's own memory is too much.
         """
         graph = torch.cuda.CUDAGraph()
         torch.cuda.empty_cache()  # what the first pass took: the graph has memory of its own
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # It leaves the thread on its own stream where the capture fails at its end: beside those of other threads.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(
+                    graph, stream=_capturing(torch.cuda.current_device()), capture_error_mode="thread_local"
+                ),
+            ):
                 self._whole()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             self._is_capturable = False
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            with suppress(RuntimeError):  # up to torch 2.11 it is still in the capture, and nobody could draw from it
+                generator.graphsafe_set_state(generator.clone_state())
             return None
         return graph
 
     def _by_slot(self, votes: torch.Tensor) -> torch.Tensor:
         """A view of the votes: (slots, rules, KINDS, m + 1)."""
         return votes.unflatten(1, (self.shape.slots, KINDS, -1)).transpose(0, 1)
+
+
+@cache
+def _capturing(index: int) -> torch.cuda.Stream:
+    """The stream that a device captures on; PyTorch's own is that of the device that captured first."""
+    return torch.cuda.Stream(index)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """PyTorch's allocator on a GPU has a type for it; that on a CPU, CUDA, its libraries and Triton say it in words."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -2,7 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -93,6 +93,7 @@ def test_what_no_graph_can_hold_is_run_as_it_is():
 @on_a_gpu
 def test_a_network_that_no_graph_can_hold_spoils_the_device_for_none_behind_it():
     counted(ThatAsksTheHost(), "cuda")
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     torch.randn(8, device="cuda")  # a capture that failed may leave its generator as it was within
     held = torch.cuda.memory_allocated()
     sampler, found = counted(Brightness(), "cuda")
@@ -137,10 +138,11 @@ def test_blocks_of_several_threads_have_the_votes_of_the_cpu():
 
 @on_a_gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no second GPU")
-def test_a_gpu_that_is_not_the_current_one_counts_its_votes():
-    sampler, found = counted(Brightness(), "cuda:1")
-    assert found == counted(Brightness(), "cpu")[1]
-    assert sampler._pass._graph is not None
+def test_gpus_that_are_not_the_current_one_count_their_votes():
+    for device in ("cuda:1", "cuda:0"):
+        sampler, found = counted(Brightness(), device)
+        assert found == counted(Brightness(), "cpu")[1]
+        assert sampler._pass._graph is not None
 
 
 @on_a_gpu
@@ -309,6 +311,49 @@ def test_graphs_and_events_are_of_the_device_of_the_pass_and_not_of_the_current_
     made.fetch([0])
     assert done == [(what, "cuda:1") for what in ("captured", "replayed", "recorded")]
     assert current == ["cuda:0"]
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_capture_that_fails_is_given_up_and_one_without_memory_is_told(memory, monkeypatch):
+    error = RuntimeError("CUDA error: " + ("out of memory" if memory else "operation failed during capture"))
+    healed, streams = [], ["the thread's"]
+
+    class Captures:
+        def __init__(self, graph, stream, capture_error_mode):
+            assert capture_error_mode == "thread_local"
+            self.stream = stream
+
+        def __enter__(self):
+            streams.append(self.stream)
+
+        def __exit__(self, *_):  # as PyTorch's does, before it is back on the stream it came from
+            raise error
+
+    @contextmanager
+    def stream(one):
+        try:
+            yield
+        finally:
+            streams.append(one)
+
+    generator = SimpleNamespace(clone_state=lambda: "as it was", graphsafe_set_state=healed.append)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", Captures)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[-1])
+    monkeypatch.setattr(torch.cuda, "Stream", lambda index: f"that of device {index}")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 99)
+    monkeypatch.setattr(torch.cuda, "default_generators", {99: generator})
+    noise = SimpleNamespace(kernel=Kernel(), pixels=lambda image: image.permute(1, 2, 0))
+    decide = Decisions(parse_rules(["argmax"], num_classes=2), CPU)
+    made = ForwardPass(Brightness(), decide, noise, PassShape(4, 2, 3), CPU)
+    made._is_capturable = True
+    made.put(0, torch.zeros((3, 4, 4), dtype=torch.uint8))
+    made.run([Copies(0, 7, 0)], np.zeros(4, np.int64))
+    with pytest.raises(RuntimeError, match="out of memory") if memory else nullcontext():
+        made.run([Copies(0, 7, 0)], np.zeros(4, np.int64))
+    assert streams == ["the thread's", "that of device 99", "the thread's"]
+    assert made._is_capturable == memory and healed == ([] if memory else ["as it was"])
 
 
 class OnTheDevice(TorchDispatchMode):

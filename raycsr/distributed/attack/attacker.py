@@ -27,7 +27,8 @@ from raycsr.models.rules import Rule
 from raycsr.results.attacks import AttackSet
 from raycsr.results.schema import ATTACKS
 from raycsr.smoothing.attack import attack_images, distances
-from raycsr.smoothing.engine import Request, Sampler, is_out_of_memory
+from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.forward_pass import is_out_of_memory
 from raycsr.smoothing.options import CHUNK, AttackOptions, Draws
 from raycsr.store import Store
 
