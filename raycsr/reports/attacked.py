@@ -22,6 +22,13 @@ _PANELS = {
     "certified_accuracy": ("accuracy_attacked", "right, and no perturbation within r changes it"),
 }
 
+_COLUMNS = {
+    "rob_cs": "rob_cs",
+    "rob_cs_attacked": "not broken",
+    "certified_accuracy": "certified accuracy",
+    "accuracy_attacked": "not wrong",
+}
+
 
 def attacks_of(sets: Sequence[Certified]) -> dict[Key, pd.DataFrame]:
     """The attacks on the images of some sets, under the cost matrix, the rule and the answer of each, of all budgets.
@@ -78,21 +85,19 @@ def audited(sets: Sequence[Certified], attacks: Mapping[Key, pd.DataFrame]) -> l
 def attacked_table(shares: pd.DataFrame) -> Table:
     """Rows of `attacked_summaries`, of one costs; what was not attacked is left empty."""
     columns = [Column("run"), Column("rule"), Column("radius", numeric=True), Column("images", numeric=True)]
-    columns += [Column(title, numeric=True) for title in ("rob_cs", "not broken", "certified accuracy", "not wrong")]
+    names = [name for lower in _attacked_so(shares) for name in (lower, _PANELS[lower][0])]
+    columns += [Column(_COLUMNS[name], numeric=True) for name in names]
     rows = [
-        [
-            row["run"],
-            row["rule"],
-            f"{row['radius']:.3g}",
-            f"{row['num_images']:,}",
-            _share(row, "rob_cs"),
-            _share(row, "rob_cs_attacked"),
-            _share(row, "certified_accuracy"),
-            _share(row, "accuracy_attacked"),
-        ]
+        [row["run"], row["rule"], f"{row['radius']:.3g}", f"{row['num_images']:,}"]
+        + [_share(row, name) for name in names]
         for row in shares.to_dict("records")
     ]
     return Table(columns, rows)
+
+
+def _attacked_so(shares: pd.DataFrame) -> list[str]:
+    """What is certified of which attacks asked: an empty panel, or column, would read as if nothing were."""
+    return [lower for lower, (upper, _) in _PANELS.items() if shares[upper].notna().any()]
 
 
 def _share(row: dict, name: str) -> str:
@@ -112,16 +117,19 @@ def plot_attacked(shares: pd.DataFrame, curves: Curves, form: Form = Form.PNG, l
         looks: Looks of the page that it is for; by default of these alone.
 
     Returns:
-        Bytes: a panel each for rob_cs and certified accuracy. A look a run, costs and rule: a line below, which is
-        certified, and points with 95 % intervals above, which are not broken.
+        Bytes: a panel each for rob_cs and certified accuracy, where attacks asked for it. A look a run, costs and rule:
+        a line below, which is certified, and points with 95 % intervals above, which are not broken.
     """
     keys: list[Key] = list(shares[_OF_SET].drop_duplicates().itertuples(index=False, name=None))
     looks, legend = looks or Looks(keys), dict[str, Any]()
     with styled(*keys):
-        narrow = form is Form.NARROW
-        figure = Figure(figsize=(NARROW, 7) if narrow else (10, 4), dpi=120, layout="constrained")
-        axes = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
-        for axis, (lower, (upper, meaning)) in zip(axes, _PANELS.items(), strict=True):
+        narrow, panels = form is Form.NARROW, _attacked_so(shares)
+        size = (NARROW, 3.5 * len(panels)) if narrow else (5.0 * len(panels), 4)
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        shape = (len(panels), 1) if narrow else (1, len(panels))
+        axes = figure.subplots(*shape, squeeze=False).ravel()
+        for axis, lower in zip(axes, panels, strict=True):
+            upper, meaning = _PANELS[lower]
             for key in keys:
                 rows = shares[(shares[_OF_SET] == key).all(axis=1)]
                 known = rows[rows[upper].notna()]
@@ -142,5 +150,5 @@ def plot_attacked(shares: pd.DataFrame, curves: Curves, form: Form = Form.PNG, l
             handles, labels = axis.get_legend_handles_labels()
             legend |= dict(zip(labels, handles, strict=True))
         if not label_lines(figure, [list(axes)]):
-            legend_below(figure, list(legend.values()), list(legend), form)
+            legend_below(figure, list(legend.values()), list(legend), form, width=60 * len(panels))
         return rendered(figure, form)

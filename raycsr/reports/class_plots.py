@@ -21,7 +21,7 @@ _NUMBERED_NARROW = 4  # columns of a narrow one
 _NUMBERED = 16  # rows or columns of a heat map up to which its cells have room for numbers
 _NAMED = 40  # classes up to which each has a name and a bar of its own
 _TICKS = 12  # where there are more
-_NAME = 24  # characters of a name beside an axis
+_NAME, _LONG = 24, 60  # characters of a name beside an axis, and of one that has more room
 _CAPTION_WIDTH = 22  # characters of a line below an image
 _COLUMNS = 6  # of a grid of images
 
@@ -68,11 +68,13 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", f
 
 def _name_ticks(axis: Axes, shown: pd.DataFrame, narrow: bool) -> None:
     """A name each where there is room for them, else some of them."""
-    for names, side, most in ((shown.columns, axis.xaxis, _NAME), (shown.index, axis.yaxis, _NAME if narrow else 60)):
+    tall = not narrow or len(shown.index) <= _NUMBERED  # rows have room for a name, or for its lines
+    for names, side, most in ((shown.columns, axis.xaxis, _NAME), (shown.index, axis.yaxis, _LONG if tall else _NAME)):
         step = 1 if len(names) <= _NAMED / (3 if narrow else 1) else -(-len(names) // _TICKS)
         places = range(0, len(names), step)
         short = shortened([str(name) for name in names], most)
-        side.set_ticks(list(places), [short[place] for place in places])
+        lines = [filled(one, _NAME) for one in short] if narrow and most == _LONG else short
+        side.set_ticks(list(places), [lines[place] for place in places])
     if narrow:
         axis.tick_params(labelsize=7)
     longest = max((min(_NAME, cells(str(name))) for name in shown.columns), default=0)

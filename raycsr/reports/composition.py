@@ -257,7 +257,7 @@ def _counted(tables: dict[str, pd.DataFrame], sets: Sequence[Certified]) -> dict
     rows = [[of_set[seeds[0]] for of_set in images]] if len(seeds) == 1 else images
     counted = {}
     for (title, table), of_rows in zip(tables.items(), rows, strict=True):
-        names = [f"{name} (N = {n:,})" for name, n in zip(table.index, of_rows, strict=True)]
+        names = [f"{name} (N={n:,})" for name, n in zip(table.index, of_rows, strict=True)]
         counted[title] = table.set_axis(pd.Index(names, name=table.index.name))
     return counted
 

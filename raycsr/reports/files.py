@@ -110,7 +110,7 @@ def _write_locuslab_tables(sets: Sequence[Certified], store: Store) -> list[str]
         name = run.replace("σ=", "sigma_") + ("" if rule_id == "argmax" else f" {rule_id}")
         if len({key for key in standard if key[:2] == (run, rule_id)}) > 1:
             name += f" alpha_{alpha:g}"
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+        name = re.sub(r"[^\w.-]+", "-", name).lstrip("-")  # a program would take it for an option
         while f"{name}.tsv" in written:  # labels that differ in other characters only
             name += "_"
         numbered = one.certificates.assign(image_id=one.positions).sort_values("image_id")

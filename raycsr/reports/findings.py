@@ -53,6 +53,12 @@ class Findings:
         """Costs -> the sets that are looked at closely: the most accurate argmax, and the best."""
         return reference_and_best(self.sets, self.points)
 
+    @property
+    def names(self) -> list[str]:
+        """All names that may stand in charts: of runs, costs, rules and classes."""
+        classes = (name for one in self.sets for name in one.matrix.class_names or ())
+        return list(dict.fromkeys([*(name for one in self.sets for name in one.key), *classes]))
+
     @cached_property
     def looks(self) -> Looks:
         """How the runs, rules and matrices that charts show look in all of them."""

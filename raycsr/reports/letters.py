@@ -11,7 +11,7 @@ from raycsr.errors import first_of, printable
 FONT = "DejaVu Sans"  # comes with matplotlib
 _BOXES = "Last Resort"  # a font that has a box for each letter, and comes with matplotlib, too
 _NAMED = 10  # letters in a warning
-_HEAD = 0.5  # of a name that is cut, what stands before the cut; behind it there is room for (N = 1,234)
+_HEAD = 0.5  # of a name that is cut, what stands before the cut; behind it there is room for (N=1,234)
 
 _told: set[str] = set()  # letters that a line was said about: one does for all charts of a report
 

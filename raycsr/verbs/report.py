@@ -13,6 +13,7 @@ from raycsr.reports.composition import compose
 from raycsr.reports.document import failures
 from raycsr.reports.files import with_lacks, write_beside, write_report
 from raycsr.reports.findings import find
+from raycsr.reports.letters import fonts
 from raycsr.reports.notes import unreadable_in_words
 from raycsr.reports.text import as_text
 from raycsr.store import Store
@@ -81,6 +82,7 @@ def report(
         allow_missing=allow_missing,
         table_alpha=table_alpha,
     )
+    fonts(found.names)  # says of all charts at once what cannot be written in them
     document = compose(found, pictures=pictures)
     lacks = unreadable_in_words(found) + failures(document.blocks)
     if rules is None:

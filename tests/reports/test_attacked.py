@@ -11,9 +11,10 @@ from PIL import Image
 from raycsr import load_attacks
 from raycsr.certification.answers import ARGMAX, MAJORITY
 from raycsr.costs import CostMatrix
-from raycsr.reports import as_markdown
-from raycsr.reports.attacked import attacked_summaries, audited
+from raycsr.reports import as_markdown, attacked
+from raycsr.reports.attacked import attacked_summaries, attacked_table, audited
 from raycsr.reports.composition import compose
+from raycsr.reports.drawing import Form
 from raycsr.reports.files import write_report
 from raycsr.reports.findings import find
 from raycsr.reports.html import as_html
@@ -97,6 +98,19 @@ def test_attacks_on_certificates_are_a_sentence_and_bound_no_share(run):
     assert len(attacked_summaries(found.sets, found.attacks)) == 0
     (line,) = audited(found.sets, found.attacks)
     assert "Of 2 certificates of m.pt σ=0.5 under uniform" in line and line.endswith("1 broke.")
+
+
+def test_what_was_not_attacked_has_no_column_and_no_empty_panel(run, monkeypatch):
+    write_attacks(run, "pair:a/b", [(0, 1.5, 1.4, None), (1, 1.5, None, None)])
+    found = find([run.location])
+    shares = found.attacked.assign(certified_accuracy=np.nan, accuracy_attacked=np.nan)
+    titles = [column.title for column in attacked_table(shares).columns]
+    assert titles == ["run", "rule", "radius", "images", "rob_cs", "not broken"]
+    drawn = []
+    monkeypatch.setattr(attacked, "rendered", lambda figure, form: drawn.append(len(figure.axes)) or b"")
+    for form in Form:
+        attacked.plot_attacked(shares, found.curves, form)
+    assert drawn == [1] * 3
 
 
 def test_a_report_has_both_curves_where_there_are_attacks_and_nothing_where_there_are_none(run, tmp_path):

@@ -101,6 +101,12 @@ def test_the_command_ends_with_what_failed_and_a_status(run, tmp_path, monkeypat
     assert capsys.readouterr().out.splitlines()[-1].startswith("wrote ")
 
 
+def test_tables_of_others_are_named_in_the_letters_of_their_models(tmp_path):
+    run = write_run(tmp_path / "results", "模型.pt", {"argmax": PLAIN})
+    report(run=[run.location], out=str(tmp_path / "out"))
+    assert (tmp_path / "out" / "模型.pt-sigma_0.5.tsv").exists()
+
+
 def test_numbers_are_stored_beside_certificates_whose_picture_fails(run, monkeypatch):
     monkeypatch.setattr(files, "plot_curves", broken)
     with pytest.warns(UserWarning, match=r"certificates/pair-a-b-.*curves.png could not be made"):

@@ -99,6 +99,6 @@ def test_names_that_differ_do_so_when_they_are_cut():
     long = ["a" * 100 + middle + "a" * 100 for middle in "bc"]
     assert shortened(long, 9) == ["aaaa…aaaa (0)", "aaaa…aaaa (1)"]
     assert shortened([long[0], long[0]], 9) == ["aaaa…aaaa"] * 2  # one name is one name
-    assert shortened(["malignant melanoma of the skin (N = 1,234)"], 24)[0].endswith("(N = 1,234)")
+    assert shortened(["malignant melanoma of the skin (N=1,234)"], 24)[0].endswith("(N=1,234)")
     assert shortened(["a\u202eb"], 24) == ["a\\u202eb"]  # as in tables
     assert max(map(cells, shortened(["黑色素瘤" * 9], 24))) <= 24
