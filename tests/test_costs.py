@@ -203,7 +203,7 @@ def test_a_file_is_known_by_its_suffix(tmp_path, suffix):
         ("a,a\n0,1\n1,0\n", "class name 'a' is given twice"),
         (",a,b\n1,0,1\n0,1,0\n", "class 'a' is 1 times in the header and 0 times"),  # no order of rows
         ("0,\n1,0\n", "cell [0, 1] is empty; only the diagonal may be"),
-        ("0;1 000\n1;0\n", "cell '1 000' seems to have thousands apart; write it without, as 1000"),
+        ("0;1 000\n1;0\n", "cell '1 000' seems to have thousands apart, at [0, 1]; write it without, as 1000"),
         ("0;1.000,50\n1;0\n", "cell '1.000,50' seems to have thousands apart"),
         ("0;1.000.000\n1;0\n", "cell '1.000.000' seems to have thousands apart"),
         ("0;1\u202f000\n1;0\n", "seems to have thousands apart"),
