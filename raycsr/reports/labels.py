@@ -31,17 +31,23 @@ class Named(NamedTuple):
 
 def denoisers_named(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths or names of the denoisers in front, as a run notes them; none where it is of before that."""
+    return tuple(f"{one.get('pretrained') or one.get('name')}".rstrip("/") for one in _in_front(manifest))
+
+
+def _in_front(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The denoisers as a user named them."""
     noted = manifest.get("config", {}).get("model")
     in_front = noted.get("denoiser") if isinstance(noted, dict) else None
-    named = in_front if isinstance(in_front, list) else [in_front]
-    return tuple(f"{one.get('pretrained') or one.get('name')}".rstrip("/") for one in named if isinstance(one, dict))
+    return [one for one in (in_front if isinstance(in_front, list) else [in_front]) if isinstance(one, dict)]
 
 
 def facts_named(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """What of a run its label leaves out, and what often is all that differs between two of one model."""
     size = manifest.get("preprocessing", {}).get("input_size", [])
     data, n = manifest.get("config", {}).get("data", {}), manifest.get("n")
+    sigmas = [f"{one['sigma']}" for one in _in_front(manifest) if one.get("sigma") is not None]
     return (
+        f"denoiser of σ={', '.join(sigmas)}" if sigmas else "",
         f"{manifest.get('precision') or ''}",
         "compiled" if manifest.get("compile") else "",
         f"{'x'.join(map(str, size))} px" if size else "",

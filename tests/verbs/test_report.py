@@ -292,8 +292,9 @@ def test_a_report_says_what_it_stands_on(make_run, tmp_path, capsys):
 
 
 def test_runs_that_differ_in_their_denoisers_alone_are_told_apart(make_run, tmp_path, capsys):
-    def behind(file, told=None):
-        noted = {"name": "m.pt", "denoiser": {"name": "drunet", "pretrained": file, "levels": told}}
+    def behind(file, told=None, sigma=0.5):
+        denoiser = {"name": "drunet", "pretrained": file, "levels": told, "sigma": sigma}
+        noted = {"name": "m.pt", "denoiser": denoiser}
         levels = {} if told is None else {"levels": told}
         part = {"kind": "denoiser", "arch": "drunet", "sigma": 0.5, "input_size": [8, 8], "sha256": file * 9}
         components = [{**part, **levels}, {"kind": "classifier", "arch": "resnet50"}]
@@ -311,6 +312,9 @@ def test_runs_that_differ_in_their_denoisers_alone_are_told_apart(make_run, tmp_
     compare(run=runs[:2], radius=0.5)
     said = capsys.readouterr().out
     assert labels[0] in said and labels[1] in said
+    compare(run=[runs[0], behind("p/mse/d.pt", sigma=0.25)], radius=0.5)
+    said = capsys.readouterr().out
+    assert all(f"m.pt (behind d.pt) σ=0.5 denoiser of σ={sigma}" in said for sigma in (0.5, 0.25))
 
 
 def test_of_a_sequential_run_the_samples_are_said_that_were_drawn(make_run, capsys):
