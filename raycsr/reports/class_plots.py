@@ -18,7 +18,7 @@ from raycsr.reports.looks import Look, as_label, looks_of
 
 _SHADES = "Purples"  # of a share: no run or rule has these
 _NUMBERED_NARROW = 4  # columns of a narrow one
-_NUMBERED = 16  # rows or columns of a heat map up to which its cells have room for numbers
+_NUMBERED, _NUMBERED_ROWS = 16, 24  # columns and rows of a heat map up to which its cells have room for numbers
 _NAMED = 40  # classes up to which each has a name and a bar of its own
 _TICKS = 12  # where there are more
 _NAME, _LONG = 24, 60  # characters of a name beside an axis, and of one that has more room
@@ -44,7 +44,7 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", f
     rows, columns = shown.shape
     names = max((cells(str(name)) for name in shown.index), default=0)
     narrow = form is Form.NARROW
-    numbered = rows <= _NUMBERED and columns <= (_NUMBERED_NARROW if narrow else _NUMBERED)
+    numbered = rows <= _NUMBERED_ROWS and columns <= (_NUMBERED_NARROW if narrow else _NUMBERED)
     width = 1.8 + 0.07 * min(names, 60) + (0.62 * columns if numbered else 6.5)
     height = 1.7 + (0.42 * rows if numbered else max(1.0, 6.5 * min(1.0, rows / columns)))
     with styled(title, *shown.index, *shown.columns):
@@ -68,7 +68,7 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", f
 
 def _name_ticks(axis: Axes, shown: pd.DataFrame, narrow: bool) -> None:
     """A name each where there is room for them, else some of them."""
-    tall = not narrow or len(shown.index) <= _NUMBERED  # rows have room for a name, or for its lines
+    tall = not narrow or len(shown.index) <= _NUMBERED_ROWS  # rows have room for a name, or for its lines
     for names, side, most in ((shown.columns, axis.xaxis, _NAME), (shown.index, axis.yaxis, _LONG if tall else _NAME)):
         step = 1 if len(names) <= _NAMED / (3 if narrow else 1) else -(-len(names) // _TICKS)
         places = range(0, len(names), step)
