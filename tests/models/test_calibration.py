@@ -10,6 +10,7 @@ from raycsr.models.checkpoints import load_checkpoint, save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import prepare_for_inference
 from raycsr.models.spec import DenoiserOptions, ModelOptions
+from raycsr.smoothing.votes import count_votes
 
 if "x86" not in torch.backends.quantized.supported_engines:
     pytest.skip("int8 is for x86 CPUs", allow_module_level=True)
@@ -60,6 +61,24 @@ def test_behind_a_denoiser_it_is_measured_on_what_the_network_sees(model, tmp_pa
     with pytest.raises(UserError, match="leave model.denoiser out"):
         save_checkpoint(tmp_path / "alone.pt", calibrated(model, IMAGES, sigma=1.0))
         load_base_classifier(ModelOptions(str(tmp_path / "alone.pt"), denoiser=denoiser))
+
+
+def test_behind_several_denoisers_of_other_sizes_a_file_votes_the_same_in_any_batch(tmp_path):
+    """One is told two levels, so that two answers go through the network, at twice its size."""
+    small = {"image_size": 16, "num_channels": 32, "num_res_blocks": 1, "channel_mult": [1, 2]}
+    small["attention_resolutions"] = [8]
+    levels = DenoiserOptions("improved_diffusion", args=small, sigma=0.25, levels=[0.2, 0.25], input_size=16)
+    plain = DenoiserOptions("dncnn", args={"depth": 3, "channels": 4}, sigma=0.25)
+    options = ModelOptions("cifar_resnet8", num_classes=10, input_size=8, denoiser=[levels, plain])
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    made = calibrated(load_base_classifier(options), images, sigma=0.25)
+    save_checkpoint(tmp_path / "three.pt", made)
+    loaded = load_base_classifier(str(tmp_path / "three.pt"))
+    assert loaded.components == made.components and loaded.num_passes == 2
+    facts = {"sigma": 0.25, "n0": 8, "n": 64, "seed": 0, "image_ids": ["a", "b"]}
+    pixels = torch.from_numpy(images[:2]).permute(0, 3, 1, 2)
+    counts = [count_votes(one, pixels, batch_size=size, **facts).counts for one, size in ((made, 64), (loaded, 4))]
+    assert (counts[0] == counts[1]).all()
 
 
 def test_agreement_is_the_share_of_equal_answers(model):
