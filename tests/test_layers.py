@@ -2,6 +2,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,12 @@ PUBLIC = {
     *("certify_counts", "certify_votes", "count_votes", "BaseClassifier.__init__"),
     *("SmoothedClassifier.__init__", "SmoothedClassifier.from_run"),
 }
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest takes the second for the first, and collects neither where one worker has both."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_function_has_many_parameters():
