@@ -146,7 +146,7 @@ def test_rows_of_heat_maps_say_of_how_many_images(tmp_path):
     run = write_run(tmp_path, "m.pt", {"argmax": PLAIN}, certify_under=("pair:a/b", "uniform"), times=3)
     sets, _ = load_certified([run.location])
     rows = [next(iter(_counted(pairwise_tables([one], 0.5), [one]).values())).index.tolist() for one in sets]
-    assert rows == [["m.pt σ=0.5 (N = 6)"], ["a (N = 6)", "b (N = 6)", "c (N = 6)"]]
+    assert rows == [["m.pt σ=0.5 (N=6)"], ["a (N=6)", "b (N=6)", "c (N=6)"]]
 
 
 def test_names_from_data_stay_names(page, tmp_path):
