@@ -10,7 +10,7 @@ from PIL import Image
 
 from raycsr.data.decode import decode_images
 from raycsr.data.images import MAX_BYTES
-from raycsr.errors import UserError, shown
+from raycsr.errors import UserError
 from raycsr.models.spec import Preprocessing
 from raycsr.smoothing.noise import grey_levels
 from raycsr.store import FileMissing, FileTooLarge, Store
@@ -63,7 +63,7 @@ def _one(image: Any, name: str, preprocessing: Preprocessing | None) -> torch.Te
         raise UserError(f"{name} is no array, and this network does not say how it takes pictures: give (N, 3, H, W)")
     decoded = decode_images([_readable(image, name)], preprocessing)
     if decoded["error"][0] is not None:
-        what = shown(os.fspath(image)) if isinstance(image, str | os.PathLike) else name
+        what = repr(os.fspath(image)) if isinstance(image, str | os.PathLike) else name
         raise UserError(f"{what} is no image that can be read ({decoded['error'][0]}): {_TAKEN}")
     return torch.from_numpy(decoded["image"][0]).permute(2, 0, 1)
 
@@ -88,11 +88,9 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     try:
         return Store(path).read("", lambda size: size <= MAX_BYTES)
     except FileMissing as error:
-        raise UserError(f"there is no file {shown(os.fspath(path))}: check the path") from error
+        raise UserError(f"there is no file {os.fspath(path)!r}: check the path") from error
     except FileTooLarge as error:
-        raise UserError(
-            f"{shown(os.fspath(path))} has {error.size:,} bytes; an image has {MAX_BYTES:,} at most"
-        ) from error
+        raise UserError(f"{os.fspath(path)!r} has {error.size:,} bytes; an image has {MAX_BYTES:,} at most") from error
 
 
 def _channels_first(pixels: torch.Tensor, preprocessing: Preprocessing | None) -> torch.Tensor:

@@ -256,7 +256,7 @@ def test_one_file_that_is_no_image_is_one_line(model, tmp_path, capsys, content)
     (tmp_path / "a.png").write_bytes(content)
     words = ["predict", *SMALL, "--model.name", model, "--sigma", ".1", "--image", str(tmp_path / "a.png")]
     assert main(words) == 2
-    assert "no image that can be read" in capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path}/a.png' is no image that can be read" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_actors_answer_as_this_process_does(cluster, predict, model):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray
 
 from raycsr.data.decode import Decode
-from raycsr.deployment.images import read_file, to_pixels
+from raycsr.deployment.images import to_pixels
 from raycsr.deployment.rows import answered_rows, as_json
 from raycsr.distributed.cluster import user_errors_of_workers
 from raycsr.distributed.pool import Probe, alive_actors, probe
@@ -65,9 +65,9 @@ def predict_image(asked: Asked, path: str) -> str:
     Raises:
         UserError: it is no image.
     """
-    encoded = sys.stdin.buffer.read() if path == "-" else read_file(path)
     classifier = asked.classifier_here()
-    votes = classifier.draw(to_pixels(encoded, classifier.preprocessing))
+    image = sys.stdin.buffer.read() if path == "-" else path  # a file is named in what is said of it
+    votes = classifier.draw(to_pixels(image, classifier.preprocessing))
     (row,) = answered_rows(classifier, votes, asked.costs)
     return as_json(row, classifier)
 
