@@ -2,15 +2,13 @@
 
     PYTHONPATH=. python jobs/first_gpu.py --out figures.json [--seconds 450] [--only resnet50 ...] [--quick]
 
-It needs torch, timm, pandas, scipy, pyarrow and pytest, and neither Ray nor boto3 nor an installation. Each step is
+It needs torch, timm, pandas, scipy, pyarrow, boto3 and pytest, and neither Ray nor an installation. Each step is
 written down as it ends, one that fails is one line, and one for which there is no time is left out by name. Without a
 GPU, or with --quick, all of it runs on tiny networks, which proves the script and measures nothing.
 """
 
 import argparse
 import functools
-import importlib.abc
-import importlib.util
 import io
 import json
 import statistics
@@ -22,44 +20,24 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
 
-class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands for packages that are not there and are not needed: of theirs the storage names errors alone."""
-
-    def find_spec(self, name: str, *_: object) -> Any:
-        absent = name.partition(".")[0] in ("boto3", "botocore")
-        return importlib.util.spec_from_loader(name, self, is_package=True) if absent else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        def named(name: str) -> type:
-            if not name[0].isupper():  # a module of it
-                raise AttributeError(name)
-            return type(name, (Exception,), {})
-
-        module.__getattr__ = named  # type: ignore[method-assign]
-
-
-sys.meta_path.append(_Absent())  # behind all finders of what is there
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from torch import nn  # noqa: E402
-
-from jobs.bench_denoised import SMALL, seconds_of  # noqa: E402
-from jobs.bench_engine import ROUNDS, SIGMA, bare_passes, clock, noise, usual_loop  # noqa: E402
-from raycsr.certification import Statements, looks  # noqa: E402
-from raycsr.data.decode import decode_images  # noqa: E402
-from raycsr.models.base_classifier import BaseClassifier  # noqa: E402
-from raycsr.models.loading import load_base_classifier  # noqa: E402
-from raycsr.models.prepare import arithmetic, prepare_for_inference, resolve_precision  # noqa: E402
-from raycsr.models.spec import DenoiserOptions, ModelOptions  # noqa: E402
-from raycsr.smoothing.engine import Request, Sampler  # noqa: E402
-from raycsr.smoothing.feeder import Feeder  # noqa: E402
-from raycsr.smoothing.options import CHUNK, Draws  # noqa: E402
+from jobs.bench_denoised import SMALL, seconds_of
+from jobs.bench_engine import ROUNDS, SIGMA, bare_passes, clock, noise, usual_loop
+from raycsr.certification import Statements, looks
+from raycsr.data.decode import decode_images
+from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.loading import load_base_classifier
+from raycsr.models.prepare import arithmetic, prepare_for_inference, resolve_precision
+from raycsr.models.spec import DenoiserOptions, ModelOptions
+from raycsr.smoothing.engine import Request, Sampler
+from raycsr.smoothing.feeder import Feeder
+from raycsr.smoothing.options import CHUNK, Draws
 
 Rows = list[dict[str, Any]]
 
@@ -115,7 +93,7 @@ class Measured:
 
 def tests(measured: Measured) -> Rows:
     """The tests that need a GPU, in a process of their own: what breaks a device breaks no figure."""
-    command = [sys.executable, __file__, "--tests"]
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", *TESTS]
     found = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     lines = found.stdout.strip().splitlines()
     return [{"what": line} for line in lines if line.startswith(("FAILED", "ERROR"))] + [
@@ -345,12 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=450, help="seconds for all of it")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=[*STEPS], help="steps")
     parser.add_argument("--quick", action="store_true", help="a rehearsal on tiny networks")
-    parser.add_argument("--tests", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
-    if asked.tests:
-        import pytest
-
-        return int(pytest.main(["-q", "--noconftest", "-p", "no:cacheprovider", *TESTS]))
     begin, is_there = time.monotonic(), torch.cuda.is_available()
     device = torch.device("cuda" if is_there else "cpu")
     measured = Measured(device, asked.quick or not is_there)
