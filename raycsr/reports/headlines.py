@@ -87,6 +87,12 @@ def _true_classes(one: Certified) -> str:
     return "any class" if len(seeds) == one.matrix.num_classes else _names(one, seeds)
 
 
+def _without_images(one: Certified) -> str:
+    """The true classes that nothing is known of, where some have an image."""
+    absent = np.setdiff1d(np.flatnonzero(one.matrix.sensitive), one.certificates["label"])
+    return f" (there is none of {_names(one, absent)})" if len(absent) else ""
+
+
 def _costly_answers(one: Certified) -> str:
     """What the smoothed classifier must not answer, behind "answer"."""
     mistakes = _mistakes(one)
@@ -111,7 +117,7 @@ def _sentences(one: Certified, point: pd.Series, radius: float, among: int) -> s
     within = f"no change {picture}of L2 size up to {radius:g}"
     if point["num_sensitive"] and not np.isnan(point["rob_cs"]):
         images, metric = int(point["num_sensitive"]), "rob_cs"
-        of = "" if one.matrix.sensitive.all() else f" of {_true_classes(one)}"
+        of = "" if one.matrix.sensitive.all() else f" of {_true_classes(one)}{_without_images(one)}"
         answer = f"answer {_costly_answers(one)}"
         makes = (
             f"{within} makes the smoothed classifier {answer}"

@@ -32,6 +32,12 @@ def test_a_sentence_has_the_images_the_radius_the_mistake_and_what_it_costs(tmp_
     assert "9.2 of 255 grey levels at 8 x 8 px" in size and "a single one by 128" in size
 
 
+def test_a_costly_class_without_an_image_is_not_said_to_be_certified(tmp_path):
+    four = {"class_names": ("a", "b", "c", "melanoma"), "num_classes": 4}
+    _, (line,) = said(write_run(tmp_path, "m.pt", {"argmax": PLAIN}, certify_under=("pair:a/b,melanoma/b",), **four))
+    assert "on 1 of 2 images of a, melanoma (there is none of melanoma)" in line
+
+
 def test_the_best_is_told_beside_the_most_accurate_argmax(tmp_path):
     run = write_run(tmp_path, "m.pt", {"argmax": PLAIN, "offset:1*pair:a/b": NO_B})
     _, (plain, best) = said(run)
