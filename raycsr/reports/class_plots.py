@@ -24,6 +24,7 @@ _TICKS = 12  # where there are more
 _NAME, _LONG = 24, 60  # characters of a name beside an axis, and of one that has more room
 _CAPTION_WIDTH = 22  # characters of a line below an image
 _COLUMNS = 6  # of a grid of images
+_AXES = {"seed": "true class", "target": "mistaken for"}  # the field's words, as people read them
 
 
 def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", form: Form = Form.PNG) -> bytes:
@@ -58,12 +59,17 @@ def plot_pairwise(robustness: pd.DataFrame, *, radius: float, title: str = "", f
         meaning = f"share of the row's images that no perturbation within {radius:.3g} turns into the column's class"
         width = 44 if narrow else max(40, int(figure.get_figwidth() * 13))  # wider than a map of few columns
         figure.suptitle("\n".join(filled(line, width) for line in [*title.splitlines(), meaning]), fontsize=9)
-        axis.set_xlabel(str(shown.columns.name or ""))
-        axis.set_ylabel(str(shown.index.name or ""))
+        axis.set_xlabel(_axis(shown.columns))
+        axis.set_ylabel(_axis(shown.index))
         _name_ticks(axis, shown, narrow)
         if numbered:
             _number_cells(axis, shown)
         return rendered(figure, form)
+
+
+def _axis(of: pd.Index) -> str:
+    name = str(of.name or "")
+    return _AXES.get(name, name)
 
 
 def _name_ticks(axis: Axes, shown: pd.DataFrame, narrow: bool) -> None:

@@ -56,6 +56,16 @@ def test_rows_and_columns_without_a_number_are_left_out(figures):
     assert [label.get_text() for label in figures[1].axes[0].get_xticklabels()] == ["a", "b", "c"]
 
 
+def test_axes_say_in_plain_words_what_the_classes_are(figures):
+    shares = robustness(2, 2).rename_axis(index="seed", columns="target")
+    plot_pairwise(shares, radius=0.25)
+    plot_pairwise(shares.rename_axis(index="site", columns=None), radius=0.25)
+    assert [(one.axes[0].get_ylabel(), one.axes[0].get_xlabel()) for one in figures] == [
+        ("true class", "mistaken for"),
+        ("site", ""),
+    ]
+
+
 @pytest.mark.parametrize(("rows", "columns", "ticks"), [(30, 30, 30), (1000, 1000, 12), (2, 1000, 12)])
 def test_a_large_heat_map_has_no_numbers_and_few_ticks(figures, rows, columns, ticks):
     assert plot_pairwise(robustness(rows, columns), radius=0.25).startswith(PNG)
