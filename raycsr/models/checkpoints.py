@@ -24,6 +24,7 @@ from raycsr.models.weights import (
     Contents,
     Weights,
     load_weights,
+    normalisation_in,
     num_classes_of,
     read_file,
     unwrapped,
@@ -186,9 +187,9 @@ def assemble(
             init_seed=init_seed,
         )
     )
-    weights = unwrapped(contents.weights, created.network.state_dict().keys())
+    contents = _normalised(contents, created)
     heads = heads_of(contents.arch) if replaced else ()
-    new = load_weights(path, contents.arch, created.network, weights, heads=heads)
+    new = load_weights(path, contents.arch, created.network, contents.weights, heads=heads)
     if new:
         warnings.warn(
             f"the head in {path} is of {in_file} classes, so that of {num_classes} is new and untrained: "
@@ -212,6 +213,31 @@ def assemble(
         denoisers=[assemble_denoiser(one) for one in contents.denoisers],
         calibration=contents.calibration,
     )
+
+
+def _normalised(contents: Contents, created: BaseClassifier) -> Contents:
+    """The contents under the network's own names, with the normalisation that stands among its weights.
+
+    Raises:
+        UserError: The user gave another, or it is none.
+    """
+    names = created.network.state_dict().keys()
+    weights = unwrapped(contents.weights, names)
+    layer = normalisation_in(weights, names)
+    if not layer:
+        return replace(contents, weights=weights)
+    mean, std = (tuple(map(float, weights[name].flatten())) for name in layer)
+    said = contents.args.get("pretrained_cfg_overlay") or {}
+    for what, its, given in (("mean", mean, created.mean), ("std", std, created.std)):
+        if what in said and any(not math.isclose(*pair, rel_tol=1e-5) for pair in zip(its, given, strict=True)):
+            raise UserError(
+                f"{contents.path} holds a normalisation by {what} {[round(one, 4) for one in its]}, and model.args "
+                f"says {list(given)}: leave that out."
+            )
+    weights = {name: tensor for name, tensor in weights.items() if name not in layer}
+    normalised = replace(contents, weights=weights, mean=mean, std=std)
+    _check(normalised)
+    return normalised
 
 
 def _check(contents: Contents) -> None:

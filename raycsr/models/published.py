@@ -40,7 +40,7 @@ _ARCHITECTURES = {  # what a file calls it -> timm's name, and how the images be
     "imagenet32_resnet110": ("cifar_resnet110", _CIFAR),  # of SmoothAdv: 1000 classes, normalised as CIFAR
     "cifar100_resnet110": ("cifar_resnet110", _CIFAR),  # of CAT-RS
 }
-_NORMALISATIONS = {  # where they are not those of timm's name
+_NORMALISATIONS: dict[str, dict[str, Any]] = {  # where they are not those of timm's name
     "cifar100_resnet110": {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761)},
 }
 
@@ -90,16 +90,9 @@ def _of_an_architecture(path: str, content: dict[str, Any], ema: bool) -> Conten
 
 
 def _of_a_sequential(path: str, arch: str, state_dict: Weights) -> Contents:
-    normalisation: dict[str, Any] = _NORMALISATIONS.get(arch, {}) | {
-        ours: tuple(state_dict[theirs].flatten().tolist())
-        for ours, theirs in (("mean", "0.means"), ("std", "0.sds"))
-        if theirs in state_dict
-    }
-    weights = {
-        name.removeprefix("1."): tensor for name, tensor in state_dict.items() if name not in ("0.means", "0.sds")
-    }
+    weights = {name.removeprefix("1."): tensor for name, tensor in state_dict.items()}  # 0. is its normalisation's
     name, preprocessing = _ARCHITECTURES[arch]
-    return Contents(path, name, weights, preprocessing=preprocessing, **normalisation)
+    return Contents(path, name, weights, preprocessing=preprocessing, **_NORMALISATIONS.get(arch, {}))
 
 
 def _macer(path: str, weights: Weights) -> Contents | None:

@@ -38,6 +38,7 @@ _SAFE: list[Any] = [
 ]
 _STATES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")  # what trainers call the weights
 _WRAPPERS = ("module", "_orig_mod")  # of (Distributed)DataParallel and AveragedModel, of torch.compile
+_NORMALISATIONS = ({"mean", "std"}, {"means", "stds"}, {"means", "sds"}, {"mu", "sigma"})  # the former is subtracted
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,29 @@ def unwrapped(weights: Weights, names: Collection[str]) -> Weights:
     prefix = min(prefixes, key=lambda one: (-prefixes[one], len(one)))
     bare = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     return bare if len(bare) == len(weights) else weights
+
+
+def normalisation_in(weights: Weights, names: Collection[str]) -> list[str]:
+    """Finds the normalisation that many train as the first part of a network, and whose numbers stand in its file.
+
+    Args:
+        weights: Weights by the network's names, and what else the file has.
+        names: Names of the network's state.
+
+    Returns:
+        Names of its mean and of its standard deviation, three numbers each; none where there is no such layer, or
+        several.
+    """
+    layers: dict[str, list[str]] = {}
+    for name in sorted(weights.keys() - names):  # a mean comes before a deviation
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    found = [
+        tensors
+        for tensors in layers.values()
+        if {name.rpartition(".")[2] for name in tensors} in _NORMALISATIONS
+        and all(weights[name].numel() == 3 for name in tensors)
+    ]
+    return found[0] if len(found) == 1 else []
 
 
 def num_classes_of(weights: Weights, heads: Iterable[str]) -> int | None:

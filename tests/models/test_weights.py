@@ -106,6 +106,44 @@ def test_what_a_trainer_keeps_beside_the_network_is_named(tmp_path):
         own(tmp_path / "two.pth")
 
 
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)
+
+
+def behind(layer, mean="mean", std="std", *, network_in="1."):
+    """The state of a network behind a layer that normalises."""
+    normalisation = {mean: torch.tensor(MEAN).view(1, 3, 1, 1), std: torch.tensor(STD)}
+    return prefixed(layer, normalisation) | prefixed(network_in, network().state_dict())
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        behind("0."),
+        behind("normalize.", "means", "sds", network_in="model."),
+        behind("", "mu", "sigma", network_in="model."),
+        prefixed("module.", behind("0.")),
+    ],
+    ids=["Sequential", "named", "of the module itself", "DataParallel"],
+)
+def test_a_normalisation_that_stands_in_the_file_is_the_classifiers(tmp_path, state):
+    torch.save(state, tmp_path / "own7.pth")
+    given = {"pretrained_cfg_overlay": {"mean": list(MEAN), "std": list(STD)}}
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    for loaded in (own(tmp_path / "own7.pth"), own(tmp_path / "own7.pth", args=given)):
+        assert_equal_weights(loaded, network())
+        torch.testing.assert_close(loaded(PIXELS), network()((PIXELS - mean) / std), rtol=1e-3, atol=1e-3)
+
+
+def test_a_normalisation_that_is_none_or_another_than_was_said_is_refused(tmp_path):
+    torch.save(behind("0."), tmp_path / "own7.pth")
+    with pytest.raises(UserError, match=r"a normalisation by std \[0\.2023, .* model\.args says \[0\.5, 0\.5, 0\.5\]"):
+        own(tmp_path / "own7.pth", args={"pretrained_cfg_overlay": {"std": [0.5, 0.5, 0.5]}})
+    for odd, words in ({"0.std": torch.zeros(3)}, "says std"), ({"0.std": torch.ones(4)}, r"unexpected 0\.mean"):
+        torch.save({**behind("0."), **odd}, tmp_path / "own7.pth")
+        with pytest.raises(UserError, match=words):
+            own(tmp_path / "own7.pth")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_torchscript_is_code(tmp_path):
     torch.jit.save(torch.jit.trace(network(), PIXELS), tmp_path / "script.pt")
