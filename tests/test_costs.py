@@ -126,6 +126,7 @@ TABLE = [[0, 1, 0], [0, 0, 2.5], [0, 0, 0]]  # of bird, cat, dog
         (",bird,cat,dog\nbird,0,1,0\ncat,0,0,2.5\ndog,0,0,0\n", tuple(ANIMALS)),
         ("true, bird, cat, dog\nbird, 0, 1, 0\ncat, 0, 0, 2.5\ndog, 0, 0, 0\n\n", tuple(ANIMALS)),
         (",0,1,2\n0,0,1,0\n1,0,0,2.5\n2,0,0,0\n", None),  # as pandas writes a frame without names
+        ("class,0,1,2\n0,0,1,0\n1,0,0,2.5\n2,0,0,0\n", None),  # a corner that says what the numbers are
         ("\ufeff0,1,0\r\n0,0,2.5\r\n0,0,0\r\n", None),  # as a spreadsheet writes it
         ("0;1;0\n0;0;2,5\n0;0;0\n", None),  # where the decimal sign is a comma
         ("0\t1\t0\n0\t0\t2,5\n0\t0\t0\n", None),

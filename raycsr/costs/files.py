@@ -129,8 +129,11 @@ def _split_names(rows: Rows) -> tuple[list[str] | None, Rows]:
         if {*rows[0][1:]} == {row[0] for row in rows[1:]}:
             raise UserError("its first row and column may be numbers of classes or costs; write 0 on the diagonal")
         corner = False
-    has_header = corner or _are_names(rows[0][1:])
-    has_column = corner or _are_names([row[0] for row in rows[1:]])
+    above, left = rows[0][1:], [row[0] for row in rows[1:]]
+    if above and above == left and _counts(above) and _are_names(rows[0][:1]):
+        corner = True  # it says what the numbers are
+    has_header = corner or _are_names(above)
+    has_column = corner or _are_names(left)
     body = rows[has_header:]
     column = [squeezed(row[0]) for row in body] if has_column else None
     if has_header and not has_column and len(rows[0]) == len(body) + 1 and _counts([row[0] for row in body]):
