@@ -6,17 +6,16 @@ python -m jobs.bench_denoised --denoiser.name guided_diffusion --denoiser.args '
     --model resnet50 --input_size 224 --n 2048 --batch_size 64
 """
 
-import statistics
 import sys
 import warnings
 from collections.abc import Callable
 
 import torch
 
-from jobs.bench_engine import ROUNDS, clock
+from jobs.bench_engine import bare_passes, in_turns
 from raycsr.models.base_classifier import BaseClassifier, Part
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.prepare import arithmetic, prepare_for_inference, resolve_precision
+from raycsr.models.prepare import prepare_for_inference, resolve_precision
 from raycsr.models.spec import DenoiserOptions, ModelOptions
 from raycsr.smoothing.engine import Sampler
 from raycsr.smoothing.options import CHUNK, Draws
@@ -70,44 +69,21 @@ def bench_denoised(
 
 def seconds_of(network: BaseClassifier, n: int, batch_size: int, device: torch.device) -> dict[str, float]:
     """Seconds for n samples by each contender, the middle one of some rounds; CPU seconds of a CPU."""
-    height, width = network.preprocessing.input_size
-    image = torch.randint(256, (3, height, width), dtype=torch.uint8, device=device)
+    image = torch.randint(256, (3, *network.preprocessing.input_size), dtype=torch.uint8, device=device)
     sampler = Sampler(network, Draws(0.5, CHUNK, n - CHUNK, batch_size=batch_size), device=device)
-    contenders: dict[str, Callable[[], object]] = {
-        "engine": lambda: sampler.count(image, "image"),
-        "denoiser, bare": _bare(network, "denoisers", (height, width), n // batch_size, batch_size),
-        "classifier, bare": _bare(network, "classifier", network.network_size, n // batch_size, batch_size),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(ROUNDS + 1):  # the first round warms up
-        for name, contender in contenders.items():
-            start = clock(device)
-            contender()
-            if turn:
-                seconds[name].append(clock(device) - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
+    def bare(part: Part, size: tuple[int, int]) -> Callable[[], object]:
+        pixels = torch.rand((batch_size, 3, *size), device=device).contiguous(memory_format=torch.channels_last)
+        return bare_passes(network, pixels, n, part)
 
-def _bare(
-    network: BaseClassifier, part: Part, size: tuple[int, int], passes: int, batch_size: int
-) -> Callable[[], object]:
-    """One part on one batch, over and over; on a GPU a CUDA graph, as the engine's passes are."""
-    device = network.scale.device
-    pixels = torch.rand((batch_size, 3, *size), device=device).contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def one_pass() -> torch.Tensor:
-        with arithmetic(network.precision, device):
-            return network(pixels, part=part)
-
-    launch: Callable[[], object] = one_pass
-    if device.type == "cuda":
-        one_pass()  # compiles
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            one_pass()
-        launch = graph.replay
-    return lambda: [launch() for _ in range(passes)]
+    return in_turns(
+        {
+            "engine": lambda: sampler.count(image, "image"),
+            "denoiser, bare": bare("denoisers", network.preprocessing.input_size),
+            "classifier, bare": bare("classifier", network.network_size),
+        },
+        device,
+    )
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
-from raycsr.models.base_classifier import BaseClassifier
+from raycsr.models.base_classifier import BaseClassifier, Part
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.prepare import arithmetic, prepare_for_inference, resolve_precision
 from raycsr.models.spec import ModelOptions
@@ -77,14 +77,14 @@ def engine() -> list[dict]:
     return rows
 
 
-def bare_passes(network: BaseClassifier, pixels: torch.Tensor, n: int) -> Callable[[], object]:
+def bare_passes(network: BaseClassifier, pixels: torch.Tensor, n: int, part: Part = "all") -> Callable[[], object]:
     """The network alone on one batch, over and over until n rows; on a GPU a CUDA graph, as the engine's passes are."""
     device = pixels.device
 
     @torch.inference_mode()
     def one_pass() -> torch.Tensor:
         with arithmetic(network.precision, device):
-            return network(pixels)
+            return network(pixels, part)
 
     launch: Callable[[], object] = one_pass
     if device.type == "cuda":
@@ -94,6 +94,17 @@ def bare_passes(network: BaseClassifier, pixels: torch.Tensor, n: int) -> Callab
             one_pass()
         launch = graph.replay
     return lambda: [launch() for _ in range(n // len(pixels))]
+
+
+def in_turns(contenders: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+    """Seconds of each by `clock`, the middle one of some rounds; the first round warms up."""
+    seconds: dict[str, list[float]] = {what: [] for what in contenders}
+    for _ in range(ROUNDS + 1):
+        for what, contender in contenders.items():
+            start = clock(device)
+            contender()
+            seconds[what].append(clock(device) - start)
+    return {what: statistics.median(times[1:]) for what, times in seconds.items()}
 
 
 def picture(side: int = 224) -> torch.Tensor:
@@ -124,15 +135,12 @@ def noise() -> list[dict]:
         copies = [Copies(0, key, 0) for key in range(16 if side < 224 else 2)]
         out = torch.empty((len(copies) * CHUNK, *pixels.shape[1:]), device=device)
         for sigma in (0.25, 1.0):
-            seconds: dict[Noise, list[float]] = {"float32": [], "lattice": []}
-            schemes = {name: noise_scheme(name, sigma, CHUNK, device) for name in seconds}
-            for turn in range(ROUNDS + 1):  # the first round warms up
-                for name, scheme in schemes.items():
-                    start = clock(device)
-                    scheme.add(pixels, copies, out)
-                    if turn:
-                        seconds[name].append(clock(device) - start)
-            each = {name: statistics.median(times) / out.numel() * 1e9 for name, times in seconds.items()}
+            names: tuple[Noise, ...] = ("float32", "lattice")
+            schemes = {name: noise_scheme(name, sigma, CHUNK, device) for name in names}
+            adds: dict[str, Callable[[], object]] = {
+                name: functools.partial(scheme.add, pixels, copies, out) for name, scheme in schemes.items()
+            }
+            each = {name: seconds / out.numel() * 1e9 for name, seconds in in_turns(adds, device).items()}
             rows += [
                 {"what": f"{name}, sigma {sigma:g}, {side} px", "ns_per_element": ns, "ratio": ns / each["float32"]}
                 for name, ns in each.items()

@@ -11,7 +11,6 @@ import argparse
 import functools
 import io
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from PIL import Image
 from torch import nn
 
 from jobs.bench_denoised import SMALL, seconds_of
-from jobs.bench_engine import ROUNDS, SIGMA, bare_passes, clock, noise, usual_loop
+from jobs.bench_engine import SIGMA, bare_passes, clock, in_turns, noise, usual_loop
 from raycsr.certification import Statements, looks
 from raycsr.data.decode import decode_images
 from raycsr.models.base_classifier import BaseClassifier
@@ -124,24 +123,13 @@ def _engine(measured: Measured, network: BaseClassifier, rows: int) -> Rows:
         "bare": lambda: [one_pass() for _ in range(passes)],
         "engine": lambda: list(sampler.sample(Request(image, str(i)) for i, image in enumerate(images))),
     }
-    seconds = _in_turns(contenders, device)
+    seconds = in_turns(contenders, device)
     for what in contenders:
         rate = passes * rows / seconds[what]
         found.append({"what": what, "samples_per_second": rate, "ratio": seconds["bare"] / seconds[what], "rows": rows})
     compiled = network._compiled_call_impl is not None
     found[-1] |= {"in": network.precision, "compiled": compiled, "graph": sampler._pass._graph is not None}
     return found
-
-
-def _in_turns(contenders: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """Seconds of each, the middle one of some rounds; the first round warms up."""
-    seconds: dict[str, list[float]] = {what: [] for what in contenders}
-    for _ in range(ROUNDS + 1):
-        for what, contender in contenders.items():
-            start = clock(device)
-            contender()
-            seconds[what].append(clock(device) - start)
-    return {what: statistics.median(times[1:]) for what, times in seconds.items()}
 
 
 @torch.inference_mode()
@@ -170,7 +158,7 @@ def resnet50(measured: Measured) -> Rows:
     n = 2 * rows if measured.quick else 2048
     for what, tf32 in (("usual loop, strict fp32", False), ("usual loop, PyTorch's default", True)):
         torch.backends.cudnn.allow_tf32 = tf32
-        seconds = _in_turns({what: functools.partial(usual_loop, usual, image, n, rows)}, measured.device)[what]
+        seconds = in_turns({what: functools.partial(usual_loop, usual, image, n, rows)}, measured.device)[what]
         found.append({"what": what, "samples_per_second": n / seconds, "engine_over_it": rate * seconds / n})
     for decodes in (False, True):
         found.append(_fed(measured, network, rows, bare, decodes=decodes))
