@@ -15,7 +15,7 @@ from raycsr.errors import UserError, behind, nearest, shown
 from raycsr.extensions import Extensions
 from raycsr.models.denoisers.denoiser import RESIZING, Denoiser, DenoiserContents, resized
 from raycsr.models.denoisers.diffusers_folder import DiffusersModel, diffusers_in
-from raycsr.models.denoisers.diffusion import OneStepDiffusion
+from raycsr.models.denoisers.diffusion import DiffusionModel
 from raycsr.models.denoisers.dncnn import DnCNN
 from raycsr.models.denoisers.drunet import DRUNet
 from raycsr.models.denoisers.memnet import MemNet
@@ -25,7 +25,7 @@ KINDS: dict[str, type[Denoiser]] = {
     "dncnn": DnCNN,
     "memnet": MemNet,
     "drunet": DRUNet,
-    "diffusion": OneStepDiffusion,
+    "diffusion": DiffusionModel,
     "diffusers": DiffusersModel,
 }
 
@@ -191,9 +191,9 @@ __all__ = [
     "Denoiser",
     "DenoiserContents",
     "DiffusersModel",
+    "DiffusionModel",
     "DnCNN",
     "MemNet",
-    "OneStepDiffusion",
     "assemble_denoiser",
     "create_denoiser",
     "denoiser_archs",

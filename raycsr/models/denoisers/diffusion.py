@@ -37,7 +37,7 @@ from raycsr.models.weights import is_state, without_wrappers
 _OF_DIFFUSION = ("diffusion_steps", "noise_schedule", "rescale_timesteps", "reverse_steps", "denoisings")
 
 
-class OneStepDiffusion(Denoiser):
+class DiffusionModel(Denoiser):
     """Diffusion model asked at the step of its sigma: args are the published flags, reverse_steps and denoisings."""
 
     archs: ClassVar[Mapping[str, Mapping[str, Any]]] = {
