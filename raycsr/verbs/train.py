@@ -60,7 +60,7 @@ def train(asked: TrainArguments) -> Trained:
     name = asked.name or default_name(config)
     checkpoint = f"{folder.location}/{name}.pt"
     with own_checkpoint(checkpoint) as owner:
-        claim(folder, name, config)
+        claim(folder, name, plan)
         resume = checkpoint if folder.exists(f"{name}.pt") else None
         history = load_history(resume, config) if resume else []
         print(plan_of(plan, checkpoint, workers, begun_in=history[-1].get("precision") if history else None))
@@ -81,7 +81,7 @@ def train(asked: TrainArguments) -> Trained:
                 print(words_of_epoch(history[-1]), flush=True)
                 shown = time.monotonic()
             save(plan, model, state, history, checkpoint)
-            folder.write(f"{name}.json", history_json(config, history))
+            folder.write(f"{name}.json", history_json(plan, history))
 
         fit(plan, pixels, resume=resume, after_epoch=after, progress=True, workers=workers)
         print(checkpoint)

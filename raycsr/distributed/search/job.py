@@ -23,6 +23,7 @@ from raycsr.distributed.search.arguments import SweepArguments
 from raycsr.distributed.search.space import at_point, corner_points, first_difference, with_later_options
 from raycsr.distributed.search.trials import Sweep
 from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.inputs import inputs_of, refuse_other_inputs
 from raycsr.distributed.training.plan import check, check_options, prepare, reading_of
 from raycsr.distributed.training.ray_train import check_workers
 from raycsr.errors import Mistakes, UserError, nearest
@@ -106,9 +107,13 @@ def _check_search(search: SearchOptions) -> None:
 
 def _metrics_of(corners: list[TrainConfig], listing: Listing, search: SearchOptions) -> dict[str, str]:
     """Cost spec -> the metric that its trials compete in: the one that the user named, else that of the costs."""
+    return {spec: search.metric or metric_of(costs) for spec, costs in _costs_of(corners, listing).items()}
+
+
+def _costs_of(corners: list[TrainConfig], listing: Listing) -> dict[str, CostMatrix]:
+    """Cost spec -> the matrix."""
     m, names = len(listing.class_names), listing.class_names
-    specs = dict.fromkeys(corner.costs for corner in corners)
-    return {spec: search.metric or metric_of(CostMatrix.from_spec(spec, m, names)) for spec in specs}
+    return {spec: CostMatrix.from_spec(spec, m, names) for spec in dict.fromkeys(one.costs for one in corners)}
 
 
 def pixels_of_each_backbone(sweep: Sweep) -> dict[Preprocessing, Pixels]:
@@ -143,7 +148,8 @@ def claim(folder: Store, sweep: Sweep) -> str:
     samples, seed = sweep.search.samples, sweep.search.seed
     facts = {"config": asdict(sweep.config), "space": sweep.space, "samples": samples, "seed": seed}
     prefix, objectives = uuid.uuid4().hex[:5], sorted({corner.objective.name for corner in sweep.corners})
-    ours = {"trials": prefix, "definitions": {name: definition_of(name) for name in objectives}}
+    inputs = inputs_of(sweep.listing, _costs_of(sweep.corners, sweep.listing))
+    ours = {"trials": prefix, "definitions": {name: definition_of(name) for name in objectives}, "inputs": inputs}
     if folder.create("sweep.json", json.dumps({"schema_version": SCHEMA_VERSION, **facts, **ours}, indent=1).encode()):
         return prefix
     try:
@@ -154,6 +160,8 @@ def claim(folder: Store, sweep: Sweep) -> str:
         }
         dict(begun.get("definitions", {}))
         changed = first_difference(stored, json.loads(json.dumps(facts)))
+        if changed is None:
+            refuse_other_inputs(f"the sweep in {folder.location}", begun.get("inputs"), inputs)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{folder.location}/sweep.json is damaged; give another --name") from error
     if changed is not None:

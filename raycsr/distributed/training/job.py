@@ -12,6 +12,7 @@ from raycsr.distributed.pool import worker_device
 from raycsr.distributed.sampling.classes import named_otherwise
 from raycsr.distributed.search.space import first_difference, with_later_options
 from raycsr.distributed.training.arguments import TrainArguments, TrainConfig
+from raycsr.distributed.training.inputs import refuse_other_inputs
 from raycsr.distributed.training.plan import Plan, prepare
 from raycsr.distributed.training.ray_train import check_workers
 from raycsr.errors import Mistakes, UserError
@@ -97,17 +98,20 @@ def words_of_epoch(entry: dict) -> str:
     return text
 
 
-def claim(folder: Store, name: str, config: TrainConfig) -> None:
+def claim(folder: Store, name: str, plan: Plan) -> None:
     """Writes the options down; refuses a name that another training has, and a folder that cannot be written."""
     if not folder.exists(f"{name}.json"):
-        folder.write(f"{name}.json", history_json(config, []))
+        folder.write(f"{name}.json", history_json(plan, []))
         return
+    config = plan.config
     where = f"{folder.location}/{name}.json"
     try:
         begun = dict(json.loads(folder.read(f"{name}.json")))
         refuse_other_schema(begun, where)
         stored = with_later_options(dict(begun["config"]), config)
         changed = first_difference(stored, json.loads(_config_json(config)))
+        if changed is None:
+            refuse_other_inputs(f"{folder.location}/{name}.pt", begun.get("inputs"), plan.inputs)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(
             f"{where} is damaged; delete it to go on from the checkpoint under these options, or give another --name"
@@ -122,7 +126,7 @@ def _config_json(config: TrainConfig) -> str:
     return json.dumps(asdict(config), sort_keys=True)
 
 
-def history_json(config: TrainConfig, history: list[dict]) -> bytes:
-    """The options and the epochs so far, as they are stored beside the checkpoint."""
-    facts = {"schema_version": SCHEMA_VERSION, "config": asdict(config), "history": history}
-    return json.dumps(facts, indent=1).encode()
+def history_json(plan: Plan, history: list[dict]) -> bytes:
+    """The options, what stands behind them and the epochs so far, as they are stored beside the checkpoint."""
+    facts = {"config": asdict(plan.config), "inputs": plan.inputs, "history": history}
+    return json.dumps({"schema_version": SCHEMA_VERSION, **facts}, indent=1).encode()

@@ -16,6 +16,7 @@ from raycsr.data.sources import Listing, Source, open_source
 from raycsr.data.splits import refuse_test_images
 from raycsr.distributed.sampling.classes import check_classes
 from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.distributed.training.inputs import inputs_of
 from raycsr.distributed.training.shares import read_shares
 from raycsr.errors import Mistakes, UserError, shown
 from raycsr.models.base_classifier import BaseClassifier
@@ -50,6 +51,11 @@ class Plan:
     def part(self) -> Literal["classifier", "denoisers"]:
         """The part that is trained."""
         return part_of(self.config)
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """The images and the costs (`inputs_of`)."""
+        return inputs_of(self.listing, {self.config.costs: self.costs})
 
     @cached_property
     def trained_on(self) -> list[dict[str, Any]]:
