@@ -112,10 +112,16 @@ def test_trials_of_a_sweep_have_workers_of_their_own(options, cluster):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
+    whole, in_parts = TrainingOptions(batch_size=128), TrainingOptions(batch_size=12, split_batches=4)
     with pytest.raises(UserError, match="training.batch_size is 128; give a multiple of the 3 workers"):
-        check_workers(WorkerOptions(3), 128)
+        check_workers(WorkerOptions(3), whole)
     with pytest.raises(UserError, match="0 workers of 1 CPUs and 0 GPUs cannot be had"):
-        check_workers(WorkerOptions(0), 128)
+        check_workers(WorkerOptions(0), whole)
+    check_workers(WorkerOptions(2), whole)
+    check_workers(WorkerOptions(3), in_parts)
+    check_workers(WorkerOptions(1), in_parts)
+    with pytest.raises(UserError, match="training.batch_size is 12; give a multiple of 8, 2 workers with 4 parts each"):
+        check_workers(WorkerOptions(2), in_parts)
 
 
 def test_the_command_line_says_so_in_one_line(options, capsys):

@@ -23,6 +23,21 @@ def test_the_corners_hold_every_choice_and_both_ends_of_every_range():
     assert all(0.01 <= tuned["training.lr"].sample() <= 1.0 for _ in range(20)) and tuned["seed"].sample() == 7
 
 
+def test_a_range_of_an_option_that_takes_whole_numbers_is_wrong_at_its_corners():
+    for key in ("training.batch_size", "training.epochs", "model.init_seed"):
+        for kind in ("uniform", "log_uniform"):
+            (point, _) = corner_points({key: {kind: [16, 64]}})
+            with pytest.raises(UserError, match=f"{key} is 16.0; give a whole number"):
+                at_point(BASE, point)
+    assert all(at_point(BASE, point) for point in corner_points({"training.lr": {"uniform": [1, 2]}}))
+
+
+def test_when_trials_are_judged_may_differ_and_a_group_may_stand_before_its_options():
+    assert at_point(BASE, {"validation.every": 2}).validation.every == 2
+    point = {"objective": {"name": "macer"}, "objective.args.k": 4}
+    assert at_point(BASE, point).objective == ObjectiveOptions("macer", {"k": 4})
+
+
 def test_a_point_replaces_options_and_whole_groups_of_them():
     point = {"sigma": 1, "objective": {"name": "margin_cs", "args": {"k": 4}}, "training.epochs": 3}
     config = at_point(BASE, point)
@@ -39,6 +54,12 @@ def test_a_point_replaces_options_and_whole_groups_of_them():
         ({"sigmas": 0.1}, "'sigmas'.*did you mean sigma"),
         ({"data.limit": 3}, "data.limit"),
         ({"training.epochs": "many"}, "space at .*training.epochs.*many"),
+        (
+            {"validation.radius": 0.1},
+            "'validation.radius', by which trials are judged: .*option of the sweep, validation.radius",
+        ),
+        ({"validation": {"n": 64}}, "'validation', by which trials are judged"),
+        ({"objective.args.k": 4, "objective": {"name": "macer"}}, "'objective', which replaces 'objective.args.k'"),
     ],
 )
 def test_mistakes_in_a_point(point, message):

@@ -1,5 +1,6 @@
 """A sweep before and after its trials: what is checked, claimed and told, and which of them is kept."""
 
+import hashlib
 import json
 import math
 import re
@@ -74,7 +75,7 @@ def check_sweep(config: TrainConfig, space: Space, search: SearchOptions) -> Swe
             else:
                 check(corner, listing)
         with mistakes.noted():
-            check_workers(search.workers, corner.training.batch_size)
+            check_workers(search.workers, corner.training)
     mistakes.refuse()
     assert listing is not None
     return Sweep(config, space, search, corners, listing, _metrics_of(corners, listing, search))
@@ -136,6 +137,14 @@ def pixels_of_each_backbone(sweep: Sweep) -> dict[Preprocessing, Pixels]:
             said.add(line)
         if not stream and preprocessing not in pixels:
             pixels[preprocessing] = read_pixels(open_source(one.data), images, preprocessing)
+    sizes = sorted({one.input_size for one in inputs.values()})
+    if len(sizes) > 1:
+        words = " and ".join(f"{height} x {width}" for height, width in sizes)
+        warnings.warn(
+            f"trials take images of {words} px, and sigma and radii are distances at each size: do not compare them by "
+            "a leaderboard",
+            stacklevel=2,
+        )
     return pixels
 
 
@@ -207,10 +216,10 @@ def concurrent_trials(search: SearchOptions, trials: int | None) -> int:
 def keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> dict[tuple[float, str], str]:
     """Copies the best checkpoint of each sigma and costs, without what it took to train on."""
     best = {}
+    names = _names_of_best(trials)
     for _, group in rank_trials(trials, budget=search.budget).groupby(["sigma", "costs"]):
         sigma, costs = float(group["sigma"].iloc[0]), str(group["costs"].iloc[0])
-        slug = "".join(c if c.isalnum() else "-" for c in costs)[:60]
-        path = f"{folder.location}/best/sigma{sigma:g}-{slug}.pt"
+        path = f"{folder.location}/best/{names[sigma, costs]}.pt"
         for trial, checkpoint in zip(group["trial"], group["checkpoint"], strict=True):
             try:
                 model = load_base_classifier(checkpoint)
@@ -223,6 +232,17 @@ def keep_best(trials: pd.DataFrame, folder: Store, search: SearchOptions) -> dic
             best[sigma, costs] = path
             break
     return best
+
+
+def _names_of_best(trials: pd.DataFrame) -> dict[tuple[float, str], str]:
+    """(sigma, costs) -> a name that people can read, and with a digest where another's would be the same."""
+    kinds = list(dict.fromkeys(zip(trials["sigma"].astype(float), trials["costs"].astype(str), strict=True)))
+    slugs = ["".join(c if c.isalnum() else "-" for c in costs)[:60] for _, costs in kinds]
+    names = [f"sigma{sigma:g}-{slug}" for (sigma, _), slug in zip(kinds, slugs, strict=True)]
+    return {
+        kind: name if names.count(name) == 1 else f"{name}-{hashlib.sha256(repr(kind).encode()).hexdigest()[:8]}"
+        for kind, name in zip(kinds, names, strict=True)
+    }
 
 
 def _holds(path: str, model: BaseClassifier) -> bool:

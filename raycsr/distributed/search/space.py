@@ -40,7 +40,8 @@ def corner_points(space: Space) -> list[dict[str, Any]]:
             raise UserError(f"space.{key} needs {kind}: [low, high], got {domain[kind]}")
         if kind == "log_uniform" and not domain[kind][0] > 0:
             raise UserError(f"space.{key} needs positive bounds, got {domain[kind]}")
-        values[key] = domain[kind]
+        # whole bounds are drawn between as any number is, so that an option of whole numbers is refused here
+        values[key] = [float(bound) for bound in domain[kind]] if "uniform" in kind else domain[kind]
     combinations = itertools.product(*values.values())
     return [dict(zip(values, point, strict=True)) for point in itertools.islice(combinations, _MOST_CHECKED)]
 
@@ -56,18 +57,28 @@ def at_point(config: TrainConfig, point: dict[str, Any]) -> TrainConfig:
     Raises:
         UserError: an unknown option, or a value of the wrong type.
     """
-    nested = asdict(config)
-    for key, value in point.items():
+    nested, keys = asdict(config), list(point)
+    for position, (key, value) in enumerate(point.items()):
         *groups, last = key.split(".")
+        if (groups[:1] == ["validation"] and last != "every") or key == "validation":
+            raise UserError(
+                f"space has {key!r}, by which trials are judged: those of several could not be compared; give it as an "
+                f"option of the sweep, {key}, and of each value a sweep of its own"
+            )
+        replaced = [before for before in keys[:position] if before.startswith(f"{key}.")]
+        if replaced:
+            raise UserError(f"space has {key!r}, which replaces {replaced[0]!r} before it: put {key!r} first")
+        open_ended = key.startswith(("objective.args.", "model.args.", "model.denoiser.args."))
         place: Any = nested
         for group in groups:
+            if open_ended and group == "args" and isinstance(place, dict):
+                place.setdefault(group, {})  # a group that is a value of the space may have none
             place = place.get(group) if isinstance(place, dict) else None
         if place is not nested and not isinstance(place, dict) and key.startswith("model.denoiser."):
             raise UserError(
                 f"space has {key!r}, and model.denoiser is {'not there' if place is None else 'a list'}: give one to "
                 "start from, or model.denoiser: {grid: [{name: ...}, ...]} with all that differs"
             )
-        open_ended = key.startswith(("objective.args.", "model.args.", "model.denoiser.args."))
         if not isinstance(place, dict) or (last not in place and not open_ended) or groups[:1] == ["data"]:
             raise UserError(f"space has {key!r}, which is no option of a training: {nearest(key, _options(config))}")
         place[last] = value

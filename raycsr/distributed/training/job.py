@@ -29,7 +29,7 @@ def check(asked: TrainArguments) -> Plan:
     """
     mistakes = Mistakes()
     with mistakes.noted():
-        check_workers(asked.workers, asked.training.batch_size)
+        check_workers(asked.workers, asked.training)
     with mistakes.noted():
         check_location(asked.results)
     with mistakes.noted():

@@ -28,6 +28,7 @@ from raycsr.models.checkpoints import load_training_state
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.weights import load_weights
 from raycsr.training.loop import Epoch
+from raycsr.training.options import TrainingOptions
 from raycsr.training.ranks import rank
 from raycsr.training.validation import Metrics
 
@@ -35,16 +36,18 @@ _ATTEMPTS = 3  # a worker that is lost takes the others with it; all begin again
 _POLL_SECONDS = 1.0
 
 
-def check_workers(workers: WorkerOptions, batch_size: int) -> None:
-    """Refuses workers among whom a batch cannot be sharded.
+def check_workers(workers: WorkerOptions, options: TrainingOptions) -> None:
+    """Refuses workers among whom a batch, or a part of it (`split_batches`), cannot be sharded.
 
     Raises:
         UserError: naming what is wrong.
     """
     if workers.number < 1 or workers.cpus < 0 or workers.gpus < 0:
         raise UserError(f"{workers.number} workers of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs cannot be had")
-    if batch_size % workers.number:
-        raise UserError(f"training.batch_size is {batch_size}; give a multiple of the {workers.number} workers")
+    number, parts = workers.number, max(options.split_batches, 1)
+    if number > 1 and options.batch_size % (number * parts):  # else a worker's parts differ, or have an image twice
+        words = f"{number * parts}, {number} workers with {parts} parts each" if parts > 1 else f"the {number} workers"
+        raise UserError(f"training.batch_size is {options.batch_size}; give a multiple of {words}")
 
 
 def fit(
