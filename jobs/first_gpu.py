@@ -41,7 +41,13 @@ from raycsr.smoothing.options import CHUNK, Draws
 Rows = list[dict[str, Any]]
 
 # those that a GPU can fail; a network of any kind is held against what a graph can hold without one
-TESTS = ("tests/smoothing/test_forward_pass.py", "tests/smoothing/test_lattice_kernel.py", "-k", "not of_any_network")
+TESTS = (
+    "tests/smoothing/test_forward_pass.py",
+    "tests/smoothing/test_lattice_kernel.py",
+    "tests/models/test_fp8.py",
+    "-k",
+    "not of_any_network",
+)
 RADIUS, ALPHA, IMAGENET = 0.5, 0.001, 50_000
 # Shares of the class that is said, of the published ResNet-50 of ImageNet at sigma .5 (Cohen et al. 2019), in tenths of
 # the images on which it is right or abstains, 74 %, and of those on which it is wrong.
@@ -61,7 +67,7 @@ class Measured:
     def network(self, name: str, size: int, rows: int, *, precision: str = "auto") -> BaseClassifier:
         """A network of random weights, made fast as an actor does; a small one in a rehearsal."""
         if self.quick:
-            name, size = "cifar_resnet8", 16
+            name, size = ("test_vit", 32) if name.startswith("vit") else ("cifar_resnet8", 16)
         base = load_base_classifier(ModelOptions(name, input_size=size), num_classes=10 if "cifar" in name else 1000)
         if not self.quick:
             try:
@@ -100,10 +106,10 @@ def tests(measured: Measured) -> Rows:
     ]
 
 
-def engine(name: str, size: int, rows: int, measured: Measured) -> Rows:
+def engine(name: str, size: int, rows: int, measured: Measured, *, precision: str = "auto") -> Rows:
     """Engine beside the bare passes of the same compiled network, in turns, at a fixed n."""
     rows = measured.rows(rows)
-    return _engine(measured, measured.network(name, size, rows), rows)
+    return _engine(measured, measured.network(name, size, rows, precision=precision), rows)
 
 
 def _engine(measured: Measured, network: BaseClassifier, rows: int) -> Rows:
@@ -163,12 +169,6 @@ def resnet50(measured: Measured) -> Rows:
     for decodes in (False, True):
         found.append(_fed(measured, network, rows, bare, decodes=decodes))
     return found
-
-
-def strict(measured: Measured) -> Rows:
-    """The engine of resnet50 in strict fp32, the precision that the usual loop has by name."""
-    rows = measured.rows(256)
-    return _engine(measured, measured.network("resnet50", 224, rows, precision="fp32"), rows)
 
 
 class ByShares(nn.Module):
@@ -298,7 +298,8 @@ STEPS: dict[str, tuple[int, Callable[[Measured], Rows]]] = {  # seconds that eac
     "vit_b": (30, functools.partial(engine, "vit_base_patch16_224", 224, 256)),
     "cifar_resnet110": (60, functools.partial(engine, "cifar_resnet110", 32, 1024)),
     "unet_cifar": (30, functools.partial(unet, CIFAR_UNET, "cifar_resnet110", 32, 256)),
-    "resnet50_fp32": (30, strict),
+    "vit_b_fp8": (30, functools.partial(engine, "vit_base_patch16_224", 224, 256, precision="fp8")),
+    "resnet50_fp32": (30, functools.partial(engine, "resnet50", 224, 256, precision="fp32")),
     "noise": (10, lambda measured: [] if measured.quick else noise()),
     "unet_imagenet": (70, functools.partial(unet, IMAGENET_UNET, "resnet50", 224, 32)),
 }

@@ -14,10 +14,11 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from raycsr.errors import UserError
+from raycsr.models import fp8
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.int8 import quantised, refuse_device
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
 
 _CHECKED_ROWS = 4
 
@@ -26,7 +27,9 @@ DTYPES: dict[str, torch.dtype] = {
     "tf32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
+    "fp8": torch.bfloat16,  # of all but the products
 }
+"""Precision -> dtype of a network's parameters."""
 
 
 def resolve_precision(
@@ -53,6 +56,8 @@ def resolve_precision(
         raise UserError(f"unknown precision {precision!r}: choose from auto, {', '.join(DTYPES)}.")
     if precision == "tf32" and torch.device(device).type != "cuda":
         raise UserError("precision is tf32, which GPUs alone compute in; give fp32, or auto")
+    if precision == "fp8":
+        fp8.refuse_device(device)
     return cast(Precision, precision)
 
 
@@ -62,7 +67,7 @@ def default_device(*, int8: bool = False) -> torch.device:
 
 
 def check_precision(precision: str, base_classifier: BaseClassifier, *, compile: bool = False) -> None:
-    """Checks whether a base classifier computes in a precision, on whatever device: in int8 where it is quantised.
+    """Checks whether a base classifier computes in a precision, on whatever device: int8 alone where it is quantised.
 
     Args:
         precision: Precision that is asked for.
@@ -78,6 +83,8 @@ def check_precision(precision: str, base_classifier: BaseClassifier, *, compile:
                 "precision is int8, and the model is not quantised: make one of it by `raycsr quantise`, on training "
                 "images, and give that, with no precision"
             )
+        if precision == "fp8":
+            fp8.refuse_network(base_classifier.network, base_classifier.arch)
         return
     if precision not in ("auto", "int8"):
         raise UserError(
@@ -213,12 +220,14 @@ def _settle_compilation(device: torch.device) -> None:
 def set_precision(base_classifier: BaseClassifier, precision: str) -> None:
     """Has the networks compute in a precision, in place; a denoiser may keep parts of its own in float32.
 
-    What of a network is not in int8 is in float32 there, and so are denoisers in front of it.
+    What of a network is not in int8 is in float32 there, and so are denoisers in front of it; in fp8, it is bf16.
     """
     dtype = DTYPES.get(precision, torch.float32)
     for denoiser in base_classifier.in_front:
         denoiser.cast(dtype)
     base_classifier.network.to(dtype)
+    if precision == "fp8":
+        fp8.to_fp8(base_classifier.network)
 
 
 def fold_batch_norm(base_classifier: BaseClassifier) -> None:

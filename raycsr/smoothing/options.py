@@ -70,8 +70,9 @@ class SamplingOptions:
         batch_size: Number of rows of a forward pass, a power of two; by default a short search finds the fastest. It is
             halved where memory runs out.
         precision: Precision of the network; `auto` is bf16 where the workers' device is fast at it, else fp32, which
-            rounds nothing to TF32. A model that `raycsr quantise` made is in int8, and in nothing else.
-            Noise is whole grey levels, added exactly, whatever the precision.
+            rounds nothing to TF32. `fp8` is bf16 with products of 8 bits in the linear layers of transformers and their
+            kin, for GPUs that compute in it. A model that `raycsr quantise` made is in int8, and in nothing else. Noise
+            is whole grey levels, added exactly, whatever the precision.
         compile: Whether to compile the network by torch.compile, which is slower to start and faster after; by default
             on GPUs, for networks that can be.
     """
@@ -82,7 +83,7 @@ class SamplingOptions:
     radii: list[float] | None = None
     seed: int = 0
     batch_size: int | None = None
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp8", "int8"] = "auto"
     compile: bool | None = None
 
     @property

@@ -59,6 +59,6 @@ class PredictArguments:
     n: int = 10_000
     alpha: float = 0.001
     alpha_p: float = 0.001
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp8", "int8"] = "auto"
     batch_size: int | None = None
     retry_errors: bool = False

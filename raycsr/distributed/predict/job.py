@@ -18,7 +18,7 @@ from raycsr.distributed.predict.arguments import PredictArguments
 from raycsr.errors import UserError, first_of, shown
 from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.loading import load_base_classifier, warn_of_other_sigma, warn_of_random_weights
-from raycsr.models.prepare import resolve_precision
+from raycsr.models.prepare import check_precision, resolve_precision
 from raycsr.models.spec import ModelOptions
 from raycsr.results import SCHEMA_VERSION
 from raycsr.results.predictions import PredictionSet, check_table
@@ -182,6 +182,7 @@ def _of_model(arguments: PredictArguments, class_names: Sequence[str]) -> tuple[
         raise UserError("sigma is missing: give the noise level that the model was certified at, or --run")
     options = ModelOptions(arguments.model) if isinstance(arguments.model, str) else arguments.model
     base_classifier = load_base_classifier(options)
+    check_precision(arguments.precision, base_classifier)
     warn_of_random_weights(options)
     warn_of_other_sigma(base_classifier, options.name, arguments.sigma)
     m, names = base_classifier.num_classes, base_classifier.class_names
