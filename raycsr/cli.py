@@ -130,6 +130,7 @@ def leave(status: int) -> None:
     os._exit(status)
 
 
+@functools.cache  # a program's second call has it: making it costs several times what parsing does
 def parser(name: str, function: Callable, *groups: type) -> ArgumentParser:
     """The parser of a function, and of dataclasses whose fields stand beside its options; its help is not shown."""
     made = _Parser(prog=name, allow_abbrev=False)

@@ -4,6 +4,9 @@ A package names them in its `pyproject.toml`, and wherever it is installed, on t
 are found; nothing is imported before its name is asked for.
 """
 
+import functools
+import os
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -62,8 +65,8 @@ class Extensions:
     def _entries(self) -> list[tuple[str, EntryPoint]]:
         """Packages and their entry points; files of packages that have none of this group are not even parsed."""
         having: dict[str, Distribution] = {}
-        for distribution in distributions():
-            if self.group in (distribution.read_text("entry_points.txt") or ""):
+        for distribution, text in _naming_raycsr(tuple((folder, _written(folder)) for folder in sys.path)):
+            if self.group in text:
                 having.setdefault(_name(distribution), distribution)  # the first on the path is the one imported
         found = []
         for package, distribution in having.items():
@@ -75,6 +78,25 @@ class Extensions:
                 ) from error
             found += [(package, entry) for entry in entries if entry.group == self.group]
         return found
+
+
+@functools.lru_cache(maxsize=1)
+def _naming_raycsr(path: tuple[tuple[str, int | None], ...]) -> list[tuple[Distribution, str]]:
+    """The distributions whose entry points name raycsr, with their text.
+
+    There are hundreds of files, which are read again where a folder of the path is another or was written into, as by
+    an installation in the middle of a notebook.
+    """
+    read = ((distribution, distribution.read_text("entry_points.txt") or "") for distribution in distributions())
+    return [(distribution, text) for distribution, text in read if "raycsr." in text]
+
+
+def _written(folder: str) -> int | None:
+    """When files last came to or went from a folder of the path, None where it is not there."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return None
 
 
 def _name(distribution: Distribution) -> str:

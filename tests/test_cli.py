@@ -86,6 +86,13 @@ def test_a_verb_more_is_a_module_and_a_line(tmp_path, monkeypatch, capsys):
     assert "Numbers of sides of the dice." in capsys.readouterr().out
 
 
+def test_a_command_knows_nothing_of_the_one_before():
+    bare = ["--data.source", "digits", "--model.name", "m", "--sampling.sigma", "0.5", "--results", "results"]
+    before = command("sample", bare).keywords
+    asked = command("sample", [*bare, "--sampling.n", "77", "--costs", "seed:1", "--pool.actors", "2"]).keywords
+    assert asked["sampling"].n == 77 and before == command("sample", bare).keywords != asked
+
+
 def help_of(capsys, *words):
     """What a help prints in a terminal of 80 columns."""
     with pytest.raises(SystemExit) as exit:

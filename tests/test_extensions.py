@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from raycsr.costs import CostMatrix
+from raycsr.costs.specs import cost_kinds
 from raycsr.data.memory import read_pixels
 from raycsr.data.options import DataOptions
 from raycsr.data.sources import open_source, source_names
@@ -284,6 +286,15 @@ def test_a_broken_package_is_named_and_breaks_no_other_name(acme, install, text)
     with pytest.raises(UserError, match="choose from gaussian, .*, focal, sharp, focal_cs$"):
         resolve_objective("zzz", costs=None)
     TrainConfig(data=DataOptions("dots"), model=ModelOptions("cifar_resnet8"), sigma=0.25)  # said where it is opened
+
+
+def test_a_package_that_is_installed_or_goes_after_the_first_look_is_seen(install):
+    costs = {"costs": ["under = later:UNDER"]}
+    assert "under" not in cost_kinds()
+    path = install("later", COSTS, **costs)
+    assert "under" in cost_kinds()
+    shutil.rmtree(path / "later-1.0.dist-info")
+    assert "under" not in cost_kinds()
 
 
 def test_a_file_of_entry_points_that_cannot_be_parsed_is_named(install):
