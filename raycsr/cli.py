@@ -248,6 +248,7 @@ def _report_errors(result: Any) -> int:
     if without:
         what = "answered" if hasattr(result, "predictions") else "attacked"
         print(f"raycsr: {len(without)} images could not be {what}: {_first(without)}", file=sys.stderr)
+    lacks = getattr(getattr(result, "report", result), "attrs", {}).get("lacks", [])  # of a report, which has said it
     result = getattr(result, "outcomes", result)
     outcomes = [one for one in result if hasattr(one, "errors")] if isinstance(result, list) else []
     errors = {image_id: why for outcome in outcomes for image_id, why in outcome.errors.items()}
@@ -259,7 +260,6 @@ def _report_errors(result: Any) -> int:
         )
     for outcome in outcomes:
         print(outcome.run.location)
-    lacks = getattr(result, "attrs", {}).get("lacks", [])  # of a report, which has said it
     return 1 if errors or failures or broken or without or lacks else 0
 
 

@@ -26,6 +26,19 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Reported:
+    """What became of runs that were sampled and reported on.
+
+    Attributes:
+        outcomes: What became of each run.
+        report: The table of `raycsr report`, whose `attrs` say what could not be made.
+    """
+
+    outcomes: list[Outcome]
+    report: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Attacked:
     """What became of an attack on a run.
 

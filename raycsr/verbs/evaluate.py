@@ -6,7 +6,7 @@ from raycsr.costs import CostSpec
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.errors import UserError
 from raycsr.options import takes
-from raycsr.results.outcome import Outcome
+from raycsr.results.outcome import Reported
 from raycsr.verbs.report import report
 
 
@@ -26,14 +26,14 @@ class EvaluateArguments(SampleArguments):
 
 
 @takes(EvaluateArguments)
-def evaluate(asked: EvaluateArguments) -> list[Outcome]:
+def evaluate(asked: EvaluateArguments) -> Reported:
     """Samples, certifies and reports, as three commands would.
 
     Args:
         asked: Options of the verb; a caller gives its fields as keyword arguments.
 
     Returns:
-        The outcome of each run.
+        The outcome of each run, and the report on all.
 
     Raises:
         UserError: Something is wrong that can be known before samples are paid for.
@@ -46,7 +46,7 @@ def evaluate(asked: EvaluateArguments) -> list[Outcome]:
     if asked.out is not None:
         check_location(asked.out, "out")
     outcomes = sample_all(asked)
-    report(
+    table = report(
         run=[outcome.run.location for outcome in outcomes],
         costs=asked.costs,
         answers=asked.answers,
@@ -54,4 +54,4 @@ def evaluate(asked: EvaluateArguments) -> list[Outcome]:
         out=asked.out,
         allow_missing=True,
     )
-    return outcomes
+    return Reported(outcomes, table)

@@ -5,7 +5,7 @@ import time
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions
 from raycsr.models.spec import ModelOptions
-from raycsr.results.outcome import Outcome
+from raycsr.results.outcome import Reported
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.store import Store
 from raycsr.training.options import AugmentationOptions, TrainingOptions, ValidationOptions
@@ -18,14 +18,14 @@ SIGMA = 0.5
 COSTLY = "seed:8"
 
 
-def quickstart(*, results: str = "results") -> list[Outcome]:
+def quickstart(*, results: str = "results") -> Reported:
     """Makes a classifier of handwritten digits robust where mistakes are costly, in two ways, and certifies both.
 
     Args:
         results: Folder for the results, local or s3://bucket/prefix.
 
     Returns:
-        The outcomes of the runs.
+        The outcomes of the runs, and the report on them.
 
     Raises:
         UserError: where the results cannot be written.
@@ -51,7 +51,7 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
             results=results,
             experiment="digits",
         )
-    report(
+    table = report(
         run=[outcome.run.location for outcome in outcomes],
         radii=[SIGMA],
         out=f"{folder.location}/report",
@@ -67,7 +67,7 @@ def quickstart(*, results: str = "results") -> list[Outcome]:
         f"  raycsr sample --config digits.yaml --model.name {gaussian} --results {results}"
         "    # all 719 digits, more samples"
     )
-    return outcomes
+    return Reported(outcomes, table)
 
 
 def _train(

@@ -27,6 +27,7 @@ class SweepOutcome:
         best: (sigma, costs) -> location of the best checkpoint.
         failures: Trial id -> why it failed.
         outcomes: Runs of the best classifiers on the test split, where it was asked for.
+        report: The table of the report on these runs, where there are any.
     """
 
     location: str
@@ -34,6 +35,7 @@ class SweepOutcome:
     best: dict[tuple[float, str], str]
     failures: dict[str, str]
     outcomes: list[Outcome]
+    report: pd.DataFrame | None = None
 
 
 @takes(SweepArguments)
@@ -90,7 +92,7 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
     print(as_text(board))
     failed = trials[trials["state"] == "failed"]
     failures = {str(trial): str(error) for trial, error in zip(failed["trial"], failed["error"], strict=True)}
-    outcomes = []
+    outcomes, table = [], None
     if asked.test is not None and best:
         outcomes = sample_all(
             *(
@@ -108,5 +110,5 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
             )
         )
         runs = dict.fromkeys(outcome.run.location for outcome in outcomes)  # two of the same weights are one
-        report(run=[*runs], radii=asked.radii, out=f"{folder.location}/report", allow_missing=True)
-    return SweepOutcome(folder.location, trials, best, failures, outcomes)
+        table = report(run=[*runs], radii=asked.radii, out=f"{folder.location}/report", allow_missing=True)
+    return SweepOutcome(folder.location, trials, best, failures, outcomes, table)

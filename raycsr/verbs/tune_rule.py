@@ -176,14 +176,25 @@ def tune_rule(asked: TuneRuleArguments) -> Rule:
             return tuned.rule
         facts = {"costs": costs, "radius": radius, "sigma": sigma}
         facts |= {name: getattr(asked, name) for name in ("budget", "recall_budget", "coverage_budget")}
-        _store(base_classifier, options.name, path, tuned, answer, facts, ImageSet.of(drawn, listing.identity))
-        by = [] if tuned.rule == ARGMAX else ["--rules tuned"]
-        by += [] if answer.is_argmax else [f"--answers {shlex.quote(answer.spec)}"]
+        try:
+            _store(base_classifier, options.name, path, tuned, answer, facts, ImageSet.of(drawn, listing.identity))
+        except UserError as error:  # what was paid for is told all the same
+            raise UserError(
+                f"rule {tuned.rule.spec} and answer {answer.spec} are NOT stored: {error}; certify them all the same "
+                f"by {_evaluated(tuned.rule, tuned.rule.spec, answer)}, or tune again"
+            ) from error
         print(
             f"stored rule {tuned.rule.spec} and answer {answer.spec} in {path}; certify them on other images by "
-            f"`raycsr evaluate ... {' '.join(by)}`"
+            f"{_evaluated(tuned.rule, 'tuned', answer)}"
         )
         return tuned.rule
+
+
+def _evaluated(rule: Rule, named: str, answer: Answer) -> str:
+    """The command that certifies a rule, by what it is named by, and an answer."""
+    by = [] if rule == ARGMAX else [f"--rules {shlex.quote(named)}"]
+    by += [] if answer.is_argmax else [f"--answers {shlex.quote(answer.spec)}"]
+    return f"`raycsr evaluate ... {' '.join(by)}`"
 
 
 def _path(options: ModelOptions, out: str | None) -> str:

@@ -181,7 +181,7 @@ def test_runs_of_several_sigmas_share_a_budget(job):
 
 
 def test_evaluate_reports_what_the_budget_paid_for(job, capsys):
-    (outcome,) = evaluate(**job(costs=["uniform"], budget=TWO_BLOCKS), radii=[0.1])
+    (outcome,) = evaluate(**job(costs=["uniform"], budget=TWO_BLOCKS), radii=[0.1]).outcomes
     assert "the first 6 of 12 images" in " ".join(capsys.readouterr().out.split())
     assert len(prefix_of(outcome.run).image_ids) == 6
 

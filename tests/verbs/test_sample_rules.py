@@ -103,7 +103,7 @@ def test_tuned_rules_of_a_checkpoint_are_evaluated(job, tmp_path):
     assert not Path(options["results"]).exists()
     model.rules = tuple(parse_rules([OFFSET], num_classes=10))
     save_checkpoint(path, model)
-    (outcome,) = evaluate(**options, rules=["tuned"], out=str(tmp_path / "out"))
+    (outcome,) = evaluate(**options, rules=["tuned"], out=str(tmp_path / "out")).outcomes
     assert list(outcome.run.rules()) == ["argmax", OFFSET_ID]
     assert OFFSET in (tmp_path / "out" / "report.md").read_text()
 

@@ -122,6 +122,7 @@ def test_a_trial_that_fails_is_named_and_the_rest_is_kept(cluster, s3, tmp_path,
     assert capsys.readouterr().out.count("Best: ") == groups  # printed, too
     if where == "local":
         assert len(found.outcomes) == 2 and not any(outcome.errors for outcome in found.outcomes)
+        assert found.report.attrs["lacks"] == []  # which the command's status goes by
         assert len(pools) == 1 and Path(found.location, "report", "report.html").exists()  # one pool for all
         assert list(Path(found.location).glob("*/events.out.tfevents.*")), "TensorBoard has nothing to show"
     again = sweep(**{key: value for key, value in one.items() if key != "test"})

@@ -102,7 +102,7 @@ def test_sampled_reported_with_pictures_and_streamed(lesions, trained, cluster, 
         costs=["seed:mel"],
         results=str(tmp_path / "results"),
         out=str(tmp_path / "out"),
-    )
+    ).outcomes
     said = capsys.readouterr().out
     assert "groups    8, whose images stay together" in said and "come in 8 groups" in said
     assert sorted(load_votes(outcome.run.location)["image_id"])[0] == "ISIC_0000096.png"

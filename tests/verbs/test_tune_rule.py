@@ -1,5 +1,6 @@
 """Tuning a rule on digits, from the checkpoint to the checkpoint. No Ray."""
 
+import shlex
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +18,16 @@ from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.sampling.arguments import SampleArguments
 from raycsr.distributed.sampling.job import check
 from raycsr.errors import UserError
+from raycsr.models import checkpoints
 from raycsr.models.checkpoints import load_checkpoint, load_training_state, save_checkpoint
 from raycsr.models.loading import load_base_classifier
-from raycsr.models.rules import ARGMAX
+from raycsr.models.rules import ARGMAX, parse_rules
 from raycsr.models.spec import DenoiserOptions, ModelOptions
+from raycsr.options import hints_of, read_words
 from raycsr.results import ImageSet, own_checkpoint
 from raycsr.smoothing.options import SamplingOptions
 from raycsr.verbs import tune_rule as module
+from raycsr.verbs.sample import sample
 from raycsr.verbs.tune_rule import tune_rule
 
 TRAIN = DataOptions("digits", split="train")
@@ -118,6 +122,26 @@ def test_a_rule_that_another_stored_while_this_one_waited_is_kept(checkpoint, tr
     monkeypatch.setattr(module, "own_checkpoint", own_late)
     mine = tune(checkpoint, budget=0.1, recall_budget=0.3)
     assert load_checkpoint(checkpoint).rules == (rule, mine)
+
+
+def test_a_rule_that_cannot_be_stored_is_told_as_not_stored(checkpoint, monkeypatch, capsys):
+    """The options that are told certify what was found, without tuning again."""
+    before = Path(checkpoint).read_bytes()
+
+    def full(*_, **__):
+        raise UserError("no space is left at model.pt")
+
+    monkeypatch.setattr(checkpoints, "save_checkpoint", full)
+    with pytest.raises(UserError, match="NOT stored: no space is left at model.pt") as said:
+        tune(checkpoint, budget=0.1, recall_budget=0.3, answers=["argmax", "majority"])
+    out = capsys.readouterr().out
+    assert "stored" not in out and "<- chosen" in out and Path(checkpoint).read_bytes() == before
+    told = read_words(shlex.split(str(said.value).split("evaluate ... ")[1].split("`")[0]), hints_of(sample))
+    monkeypatch.undo()
+    rule = tune(checkpoint, budget=0.1, recall_budget=0.3, answers=["argmax", "majority"])
+    (facts,) = load_checkpoint(checkpoint).training_info["tuned_rules"]
+    assert rule != ARGMAX and parse_rules(told["rules"], num_classes=10) == [rule]
+    assert told.get("answers", ["argmax"]) == [Answer.of_dict(facts["answer"]).spec]
 
 
 def test_costs_that_differ_in_size_are_tuned_by_what_is_left_of_them(checkpoint, tmp_path, capsys):
