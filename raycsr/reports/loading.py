@@ -1,12 +1,10 @@
 """From runs and published tables to their certificates side by side, labelled for people. No Ray."""
 
-import shlex
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath
 from typing import NamedTuple, TypeVar
 
 import pandas as pd
@@ -14,10 +12,10 @@ import pandas as pd
 from raycsr.certification import METHODS, NEWEST, collapsed_classes
 from raycsr.certification.answers import Answer
 from raycsr.costs import CostMatrix
-from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError, UserErrors, WaitedInVain, nearest
 from raycsr.reports.certified import Certified, id_of
 from raycsr.reports.labels import Named, denoisers_named, distinct_labels, facts_named
+from raycsr.results.called import NotAsAsked, sets_of, told_apart, written
 from raycsr.results.locations import resolve_run, runs_at
 from raycsr.results.locuslab import is_table, read_locuslab_tsv
 from raycsr.results.notes import model_of
@@ -28,10 +26,6 @@ from raycsr.store import READERS
 T = TypeVar("T")
 
 Unreadable = dict[str, UserError]  # location of a run -> why nothing can be read of it
-
-
-class _NotAsAsked(UserError):
-    """A run that has not what was asked for: to be asked for otherwise, and never left out instead."""
 
 
 def load_certified(
@@ -95,7 +89,7 @@ def _readable(read: Callable[[], T], location: str, unreadable: Unreadable | Non
     """What is read of a run or a table; None where it is damaged, which is noted where others go on without it."""
     try:
         return read()
-    except (_NotAsAsked, WaitedInVain):
+    except (NotAsAsked, WaitedInVain):
         raise
     except UserError as error:
         if unreadable is None:
@@ -161,7 +155,7 @@ def _load(
     of_costs = (
         [name for spec in specs for name, facts in stored.items() if facts["spec"] == spec]
         if costs is None
-        else list(dict.fromkeys(name for spec in costs for name in _sets_of(run, spec, stored)))
+        else list(dict.fromkeys(name for spec in costs for name in sets_of(run, spec, stored)))
     )
     said = None if answers is None else [one.id for one in run.answers(answers)]
     names = [name for name in of_costs if said is None or stored[name]["answer"].id in said]
@@ -174,7 +168,7 @@ def _load(
             "" if answers is None else f" by {', '.join(answers)}"
         )
         options = "--costs ..." + ("" if answers is None else " --answers ...")
-        raise _NotAsAsked(
+        raise NotAsAsked(
             f"run {run.run_id} has no certificates{asked} (stored: {have or 'none'}); "
             f"make them with `raycsr certify --run {run.location} {options}`"
         )
@@ -184,48 +178,13 @@ def _load(
     counted = prefix_of(run, listing)
     if counted is not None:
         if not counted.image_ids:
-            raise _NotAsAsked(
+            raise NotAsAsked(
                 f"run {run.run_id} ended by its budget of {counted.budget} before the first image of its random order "
                 "was done; `raycsr sample` with another budget goes on"
             )
         listing = listing[listing["image_id"].isin(counted.image_ids)]  # positions stay those of the run
     whole = _OfRun(run, label, shown, run.manifest(), listing, counted)
     return [one for name in names for one in _load_set(whole, name, stored[name], allow_missing)]
-
-
-def _sets_of(run: Run, spec: str, stored: dict[str, dict]) -> list[str]:
-    """Names of the sets of the costs that a spec means now, however they were written when they were certified.
-
-    Raises:
-        UserError: a file has other costs than when it was certified.
-    """
-    listed = [name for name, facts in stored.items() if _told_apart(_written(facts), facts) == spec]
-    if listed:
-        return listed
-    named = [name for name, facts in stored.items() if facts["spec"] == spec]
-    try:
-        costs = run.costs(spec)
-    except UserError:  # a file that is on another machine
-        if is_cost_file(spec) and Path(spec).exists():
-            raise
-        return named
-    meant = [name for name, facts in stored.items() if facts["costs"] == costs]
-    if named and not meant:
-        raise _NotAsAsked(
-            f"{spec} has other costs than when run {run.run_id} was certified under it; certify it again with "
-            f"`raycsr certify --run {run.location} --costs {shlex.quote(spec)}`"
-        )
-    return meant
-
-
-def _written(facts: dict) -> str:
-    """How a set's costs are called: a file by its name alone."""
-    return PurePath(facts["spec"]).name if is_cost_file(facts["spec"]) else facts["spec"]
-
-
-def _told_apart(costs: str, facts: dict) -> str:
-    """How costs are called where others are called alike."""
-    return f"{costs} (alpha {facts['alpha']:g}, {facts['costs'].digest[:4]})"
 
 
 class _OfRun(NamedTuple):
@@ -249,7 +208,7 @@ def _load_set(of_run: _OfRun, name: str, facts: dict, allow_missing: bool) -> li
         read = read[read["image_id"].isin(counted.image_ids)]
     certificates = _of_listed(run, read, listing["image_id"])
     num_images, position = len(listing), pd.Series(listing.index, index=listing["image_id"])
-    spec = _written(facts)
+    spec = written(facts)
     matrix = CostMatrix(facts["costs"].distinct, manifest["class_names"])
     size = tuple(manifest.get("preprocessing", {}).get("input_size", ())) or None
     folder = run.store.at(f"certificates/{name}")
@@ -261,7 +220,7 @@ def _load_set(of_run: _OfRun, name: str, facts: dict, allow_missing: bool) -> li
         rows = certificates[certificates["rule"] == rule_id].reset_index(drop=True)
         if len(rows) < num_images and not allow_missing:
             by = "" if rule_id == "argmax" else f" by rule {rule!r}"
-            raise _NotAsAsked(
+            raise NotAsAsked(
                 f"run {run.run_id} lacks {num_images - len(rows)} of {num_images} images under {facts['spec']!r}{by} "
                 f"(the first {run.missing(rows)[0]!r}); finish it with `raycsr sample` and `raycsr certify`, or "
                 "report on what is there with --allow_missing true"
@@ -303,7 +262,7 @@ def _distinct_costs(sets: list[Certified]) -> list[Certified]:
     meanings = {(one.costs, one.alpha, one.matrix.digest) for one in sets if one.folder is not None}
     specs = [spec for spec, _, _ in meanings]
     return [
-        replace(one, costs=_told_apart(one.costs, {"alpha": one.alpha, "costs": one.matrix}))
+        replace(one, costs=told_apart(one.costs, {"alpha": one.alpha, "costs": one.matrix}))
         if specs.count(one.costs) > 1
         else one
         for one in sets

@@ -3,15 +3,15 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePath
 
 import pandas as pd
 import pyarrow as pa
 
 from raycsr.costs import CostMatrix
 from raycsr.errors import UserError, nearest
+from raycsr.results.called import sets_of
 from raycsr.results.locations import find_experiments, find_runs, or_warn
-from raycsr.results.notes import read_note
+from raycsr.results.notes import model_of, read_note
 from raycsr.results.prefix import only_counted
 from raycsr.results.runs import Run
 from raycsr.results.schema import CERTIFICATES, refuse_other_schema, refuse_other_schemas
@@ -27,17 +27,18 @@ def collect_certificates(
 
     Args:
         results: A results folder, an experiment's folder, a run, or `s3://bucket/prefix`.
-        costs: Cost matrix, or its spec as it is stored, whose certificates are read; of a CSV the file's name is
-            enough. By default all.
+        costs: Cost matrix, or a spec, whose certificates are read: a file by what it holds now, or by its name where it
+            is on another machine. By default all.
         rule: Decision rule whose certificates are read, by its id or as a person writes it; by default all.
 
     Returns:
-        One row a run, costs, alpha, answer, image and rule: run_id, experiment, model, sigma, costs (the spec), then
-        the columns of `raycsr.results.schema.CERTIFICATES`, and `group` where the data of any has groups. Select one of
-        each of the first before `raycsr.summarize`.
+        One row a run, costs, alpha, answer, image and rule: run_id, experiment, model (its name, and int8 where it is
+        in that), sigma, costs (the spec), then the columns of `raycsr.results.schema.CERTIFICATES`, and `group` where
+        the data of any has groups. Select one of each of the first before `raycsr.summarize`.
 
     Raises:
-        UserError: where there is no run, or none with such certificates; or runs of another schema.
+        UserError: where there is no run, or none with such certificates; runs of another schema; or a file that holds
+            other costs than when a run was certified under it.
 
     Example:
         >>> everything = collect_certificates(results)
@@ -57,15 +58,16 @@ def collect_certificates(
         refuse_other_schemas({run.run_id: facts for run, facts in zip(runs, manifests, strict=True)})
         rule_ids = list(pool.map(lambda run: _rule_ids(run, rule), runs))
         sets = list(pool.map(lambda run: run.certificate_sets(), runs))
+        meant = list(pool.map(lambda run, stored: _meant(run, costs, stored), runs, sets))
         if rule is not None and not any(rule_ids):
             specs = pool.map(lambda run: [one.spec for one in run.rules().values()], runs)
             known = dict.fromkeys(spec for of_run in specs for spec in of_run)
             raise UserError(f"no run at {os.fspath(results)!r} has a rule {rule!r}; {nearest(rule, known)}")
         wanted = [
             (run, name, facts["spec"], ids)
-            for run, ids, stored in zip(runs, rule_ids, sets, strict=True)
+            for run, ids, stored, of_costs in zip(runs, rule_ids, sets, meant, strict=True)
             for name, facts in stored.items()
-            if _is_of(facts, costs) and (ids or rule is None)
+            if name in of_costs and (ids or rule is None)
         ]
         if not wanted:
             have = ", ".join(dict.fromkeys(facts["spec"] for stored in sets for facts in stored.values())) or "none"
@@ -140,15 +142,17 @@ def _rule_ids(run: Run, rule: str | None) -> list[str]:
     return [] if rule is None else [one.id for one in run.rules().values() if rule in (one.id, one.spec)]
 
 
-def _is_of(facts: dict, costs: CostMatrix | str | None) -> bool:
-    if isinstance(costs, CostMatrix):
-        return bool(facts["costs"] == costs)
-    return costs is None or costs in (facts["spec"], PurePath(facts["spec"]).name)
+def _meant(run: Run, costs: CostMatrix | str | None, stored: dict[str, dict]) -> list[str]:
+    """Names of a run's sets under some costs, all without a wish; a text is taken as reports take it."""
+    if isinstance(costs, str):
+        return sets_of(run, costs, stored)
+    return [name for name, facts in stored.items() if costs is None or facts["costs"] == costs]
 
 
 def _certificates(run: Run, name: str, spec: str, rules: Sequence[str]) -> pd.DataFrame:
     """One certificate set with the facts of its run in front."""
     manifest = run.manifest()
-    facts = {"run_id": run.run_id, "costs": spec, **{key: manifest[key] for key in ("experiment", "model", "sigma")}}
+    facts = {"run_id": run.run_id, "costs": spec, "model": model_of(manifest)}
+    facts |= {key: manifest[key] for key in ("experiment", "sigma")}
     certificates = only_counted(run, run.with_groups(run.certificates(name, *rules).assign(**facts)))
     return certificates[[*_OF_RUN, *CERTIFICATES.names, *certificates.columns.intersection(["group"])]]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from raycsr.errors import DamagedFile, UserError
 from raycsr.options import listed
+from raycsr.results.notes import model_of
 from raycsr.results.runs import Run
 from raycsr.results.schema import READABLE_SCHEMAS
 from raycsr.results.state import RunState, run_state
@@ -96,9 +97,10 @@ def list_runs(results: str | os.PathLike[str]) -> pd.DataFrame:
     """Lists the runs under a results folder, an experiment's folder, or `s3://bucket/prefix`.
 
     Returns:
-        One row a run: location, experiment, run_id, model, sigma, n0, n, precision, num_images, finished; state
-        (running, finished, died or stopped), and for a run that is held, or whose driver died, owner and since
-        (`raycsr.results.state.RunState`). Of a run of another schema the state is its schema_version.
+        One row a run: location, experiment, run_id, model (its name, and int8 where it is in that), sigma, n0, n,
+        precision, num_images, finished; state (running, finished, died or stopped), and for a run that is held, or
+        whose driver died, owner and since (`raycsr.results.state.RunState`). Of a run of another schema the state is
+        its schema_version.
 
     Example:
         >>> list_runs(results)[["run_id", "experiment", "model", "sigma", "num_images"]]
@@ -154,5 +156,6 @@ def _row(run: Run) -> dict:
         "state": state.word,
         "owner": state.owner,
         "since": state.since,
-        **{name: manifest.get(name) for name in ("experiment", "model", "sigma", "n0", "n", "precision")},
+        "model": model_of(manifest),
+        **{name: manifest.get(name) for name in ("experiment", "sigma", "n0", "n", "precision")},
     }

@@ -116,7 +116,7 @@ def _table(runs: pd.DataFrame) -> str:
             *(f"{run[name]:,}" if isinstance(run[name], int) else str(run[name]) for name in _COLUMNS),
             str(RunState(run["state"], run["owner"], run["since"])),
         ]
-        for run in ({**one, "model": model_of(one), "n": _samples(one["n"])} for one in runs.to_dict("records"))
+        for run in ({**one, "n": _samples(one["n"])} for one in runs.to_dict("records"))
     ]
     return as_text(Table([*_COLUMNS.values(), Column("state")], rows))
 

@@ -64,6 +64,7 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
         check_asked,
         claim,
         concurrent_trials,
+        inputs_of_backbones,
         keep_best,
         pixels_of_each_backbone,
         plan_of,
@@ -73,11 +74,12 @@ def sweep(asked: SweepArguments) -> SweepOutcome:
 
     folder, search = Store(asked.results).at(f"{asked.experiment}/sweeps/{asked.name}"), asked.search
     checked = check_asked(asked)
+    inputs = inputs_of_backbones(checked)
     followers = trackers(asked.tracking, f"{asked.experiment}/{asked.name}")
     with Ownership(folder, f"sweep {folder.location}") as owner:
         connect()
         concurrent = concurrent_trials(search, checked.num_trials)
-        pixels = pixels_of_each_backbone(checked)
+        pixels = pixels_of_each_backbone(checked, inputs)
         prefix = claim(folder, checked)
         print(plan_of(checked, folder, concurrent))
         with user_errors_of_workers(search.workers.needs):

@@ -12,7 +12,7 @@ from ray.tune.experiment import Experiment
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import SearchOptions
 from raycsr.distributed.search import trials as module
-from raycsr.distributed.search.job import check_sweep, pixels_of_each_backbone
+from raycsr.distributed.search.job import check_sweep, inputs_of_backbones, pixels_of_each_backbone
 from raycsr.distributed.search.trials import run_trials
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.models.loading import load_base_classifier
@@ -101,7 +101,7 @@ def sweep(tmp_path, monkeypatch):
     def run(search=SearchOptions(), *, space=SPACE, kill_after=None, kill_before_noted=None):
         run.told, run.kill_after, run.kill_before_noted = [], kill_after, kill_before_noted
         checked = check_sweep(config, space, search)
-        pixels = pixels_of_each_backbone(checked)
+        pixels = pixels_of_each_backbone(checked, inputs_of_backbones(checked))
         with Ownership(store) as owner:
             return run_trials(checked, store, PREFIX, concurrent=1, trackers=[], pixels=pixels, owner=owner)
 

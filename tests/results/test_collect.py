@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from handmade import NEVER_B, NO_B, PLAIN, write_run, write_sweep
 
-from raycsr import CostMatrix, UserError, collect_certificates, collect_trials, summarize
+from raycsr import CostMatrix, UserError, collect_certificates, collect_trials, list_runs, summarize
 from raycsr.results import SCHEMA_VERSION
 from raycsr.results.schema import CERTIFICATES
 from raycsr.store import Store
@@ -44,6 +44,24 @@ def test_costs_and_rules_are_selected_as_people_write_them(store, tmp_path):
     for rule in ("offset:1*pair:a/b", "offset-0000000002"):
         found = collect_certificates(store.location, costs="uniform", rule=rule)
         assert found["prediction"].tolist() == NO_B and set(found["model"]) == {"a.pt"}
+
+
+def test_costs_are_those_that_a_spec_means_now_as_in_reports(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "costs.csv").write_text(",a,b,c\na,0,5,0\nb,0,0,0\nc,0,0,0\n")
+    write_run(store.location, "a.pt", {"argmax": PLAIN}, certify_under=("costs.csv", "seed:b"))
+    for spec, stored in ((str(tmp_path / "costs.csv"), "costs.csv"), ("costs.csv",) * 2, ("seed:1", "seed:b")):
+        assert set(collect_certificates(store.location, costs=spec)["costs"]) == {stored}
+    (tmp_path / "costs.csv").write_text(",a,b,c\na,0,7,0\nb,0,0,0\nc,0,0,0\n")
+    with pytest.raises(UserError, match="costs.csv has other costs than when .* certify --run .* --costs costs.csv"):
+        collect_certificates(store.location, costs="costs.csv")
+
+
+def test_a_model_in_int8_is_told_from_that_of_its_name(store):
+    for precision in ("fp32", "int8"):
+        write_run(store.location, "a.pt", {"argmax": PLAIN}, precision=precision)
+    assert set(collect_certificates(store.location)["model"]) == {"a.pt", "a.pt int8"}
+    assert list_runs(store.location)["model"].tolist() == ["a.pt", "a.pt int8"]
 
 
 def test_what_is_not_there_is_named(store):

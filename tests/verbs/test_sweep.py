@@ -18,6 +18,7 @@ from ray import cloudpickle
 from raycsr.certification import METRICS
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
+from raycsr.distributed import cluster as cluster_module
 from raycsr.distributed.options import ObjectiveOptions, PoolOptions, SearchOptions
 from raycsr.distributed.sampling import run
 from raycsr.distributed.sampling.stream import stream
@@ -25,6 +26,7 @@ from raycsr.distributed.search.job import (
     check_sweep,
     claim,
     concurrent_trials,
+    inputs_of_backbones,
     keep_best,
     pixels_of_each_backbone,
     plan_of,
@@ -32,6 +34,7 @@ from raycsr.distributed.search.job import (
 from raycsr.distributed.search.trials import TrialProgress, run_trials
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.errors import UserError
+from raycsr.models.calibration import calibrated
 from raycsr.models.checkpoints import load_training_state, save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.rules import Offset
@@ -158,7 +161,8 @@ def test_images_are_decoded_once_for_trials_that_have_them_in_memory_whichever_c
         "augmentation.random_resized_crop": {"grid": [0.5, None]},
         "model.name": {"grid": ["cifar_resnet8", "cifar_resnet20"]},
     }
-    pixels = pixels_of_each_backbone(check_sweep(TrainConfig(**config), space, SearchOptions()))
+    checked = check_sweep(TrainConfig(**config), space, SearchOptions())
+    pixels = pixels_of_each_backbone(checked, inputs_of_backbones(checked))
     assert [len(one) for one in pixels.values()] == [1078]
     lines = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("read ")]
     assert lines == ["read      cifar_resnet8", "read      cifar_resnet20"] * 3  # each way to read, once
@@ -185,6 +189,18 @@ def set_traps(folder, file):
     for trial in folder.glob("?????_?????"):
         for name in ("error.pkl", "params.pkl", ".metadata.pkl"):
             (trial / name).write_bytes(trap)
+
+
+def test_a_backbone_that_cannot_be_trained_is_named_before_a_cluster_is_started(tmp_path, monkeypatch):
+    """A quantised one, and one without a denoiser for an objective of denoisers: all of them at once."""
+    network, path = load_base_classifier(ModelOptions("cifar_resnet8", num_classes=10, input_size=8)), tmp_path / "q.pt"
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    save_checkpoint(path, calibrated(network, images, sigma=0.25))
+    monkeypatch.setattr(cluster_module, "connect", lambda: pytest.fail("a cluster was started"))
+    space = {"model.name": {"grid": ["cifar_resnet8", str(path)]}, "objective.name": {"grid": ["gaussian", "denoise"]}}
+    with pytest.raises(UserError, match="quantised to int8") as said:
+        sweep(**options(tmp_path / "results", space=space))
+    assert "has random weights" in str(said.value) and not (tmp_path / "results").exists()
 
 
 @pytest.mark.ray

@@ -6,6 +6,7 @@ import math
 import re
 import uuid
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import pandas as pd
@@ -25,7 +26,7 @@ from raycsr.distributed.search.space import at_point, corner_points, first_diffe
 from raycsr.distributed.search.trials import Sweep
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.distributed.training.inputs import inputs_of, refuse_other_inputs
-from raycsr.distributed.training.plan import check, check_options, prepare, reading_of
+from raycsr.distributed.training.plan import check, check_options, part_of, prepare, reading_of
 from raycsr.distributed.training.ray_train import check_workers
 from raycsr.errors import Mistakes, UserError, nearest
 from raycsr.models.base_classifier import BaseClassifier
@@ -117,21 +118,42 @@ def _costs_of(corners: list[TrainConfig], listing: Listing) -> dict[str, CostMat
     return {spec: CostMatrix.from_spec(spec, m, names) for spec in dict.fromkeys(one.costs for one in corners)}
 
 
-def pixels_of_each_backbone(sweep: Sweep) -> dict[Preprocessing, Pixels]:
-    """Creates each backbone once, which checks it, and decodes the images once for each kind of input.
+def inputs_of_backbones(sweep: Sweep) -> dict[str, Preprocessing]:
+    """Creates each backbone once for each part of it that is trained, which checks it.
+
+    Returns:
+        Backbone -> what its images have to be.
+
+    Raises:
+        UserError: naming all that cannot be trained.
+    """
+    mistakes = Mistakes()
+    inputs: dict[str, Preprocessing] = {}
+    tried = set()
+    for one in sweep.corners:
+        if (backbone := (str(one.model), part_of(one))) not in tried:
+            tried.add(backbone)
+            with mistakes.noted():
+                inputs[backbone[0]] = prepare(one, sweep.listing).model.preprocessing
+    mistakes.refuse()
+    return inputs
+
+
+def pixels_of_each_backbone(sweep: Sweep, inputs: Mapping[str, Preprocessing]) -> dict[Preprocessing, Pixels]:
+    """Decodes the images once for each kind of input.
+
+    Args:
+        sweep: The sweep.
+        inputs: What `inputs_of_backbones` says.
 
     Returns:
         Preprocessing -> all images; without those that are streamed.
     """
     images = sweep.listing.images
     pixels: dict[Preprocessing, Pixels] = {}
-    inputs: dict[str, Preprocessing] = {}
     said: set[str] = set()
     for one in sweep.corners:
-        backbone = str(one.model)
-        if backbone not in inputs:
-            inputs[backbone] = prepare(one, sweep.listing).model.preprocessing
-        stream, reading = reading_of(one, len(images), preprocessing := inputs[backbone])
+        stream, reading = reading_of(one, len(images), preprocessing := inputs[str(one.model)])
         if (line := f"read      {one.model.label}: {reading}") not in said:
             print(line)
             said.add(line)
