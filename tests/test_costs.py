@@ -91,6 +91,8 @@ def test_repr_names_the_seeds():
         ([[0, 1], [np.nan, 0]], "cost at [1, 0] is nan; costs must be finite"),
         ([[0, np.inf], [1, 0]], "cost at [0, 1] is inf; costs must be finite"),
         ([[0, 1], [-2, 0]], "cost at [1, 0] is -2.0; costs must not be negative"),
+        ([[0, 1e308], [1, 0]], "cost at [0, 1] is 1e+308; costs that are not 0 are 1e-15 to 1e+15"),
+        ([[0, 1], [5e-324, 0]], "cost at [1, 0] is 5e-324; costs that are not 0 are 1e-15 to 1e+15"),
         ([[0, 1], [1, 0.5]], "cost at [1, 1] is 0.5; a right answer costs nothing"),
     ],
 )

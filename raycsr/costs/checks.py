@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from raycsr.costs.distinct_rows import DistinctRows
 from raycsr.errors import UserError
 
+LEAST, MOST = 1e-15, 1e15  # of a cost above 0: sums of many, and their ratios, are numbers in float32, too
+_UNIT = f"costs that are not 0 are {LEAST:g} to {MOST:g}, tell them in another unit"
+
 
 def checked_values(values: ArrayLike, class_names: Sequence[str] | None) -> NDArray[np.float64]:
     """A copy of all costs, (m, m), without -0.0; the names are for messages alone."""
@@ -22,6 +25,7 @@ def checked_values(values: ArrayLike, class_names: Sequence[str] | None) -> NDAr
     for wrong, rule in (
         (~np.isfinite(array), "costs must be finite"),
         (array < 0, "costs must not be negative"),
+        (_beyond(array), _UNIT),
         (np.diag(np.diag(array) != 0), "a right answer costs nothing, set the diagonal to 0"),
     ):
         if wrong.any():
@@ -38,12 +42,20 @@ def checked_rows(distinct: DistinctRows) -> DistinctRows:
     rows = distinct.rows + 0.0
     if len(distinct) < 2:
         raise UserError(f"a cost matrix needs at least 2 classes; this one has {len(distinct)}")
-    for wrong, rule in ((~np.isfinite(rows), "costs must be finite"), (rows < 0, "costs must not be negative")):
+    for wrong, rule in (
+        (~np.isfinite(rows), "costs must be finite"),
+        (rows < 0, "costs must not be negative"),
+        (_beyond(rows), _UNIT),
+    ):
         if wrong.any():
             r, column = (int(i) for i in np.argwhere(wrong)[0])
             row = int(np.argmax(distinct.of_class == r))
             raise UserError(f"cost at [{row}, {column}] is {rows[r, column]}; {rule}")
     return DistinctRows(rows, distinct.of_class)
+
+
+def _beyond(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (costs > MOST) | ((costs > 0) & (costs < LEAST))
 
 
 def checked_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | None:

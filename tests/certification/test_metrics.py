@@ -16,6 +16,7 @@ from raycsr.costs import CostMatrix
         ([[0, 10], [0, 0]], "rob_cs"),
         ([[0, 10], [1, 0]], "rob_cost"),
         ([[0, 0], [0, 0]], "rob_cs"),
+        ([[0, 1e-8], [1e-9, 0]], "rob_cost"),  # in a large unit
         ([[0, 0.3], [0.1 + 0.2, 0]], "rob_cs"),  # as equal as floating point has them
     ],
 )

@@ -56,6 +56,21 @@ def test_for_one_seed_class_the_expected_cost_raises_it_by_log_1_plus_tau(seed, 
     assert torch.equal(weighed(logits), raised(logits))
 
 
+def test_offsets_are_the_same_in_whatever_unit_costs_are_told():
+    for cost in (1e-15, 1.0, 1e15):
+        (spec,) = Offset.grid(CostMatrix.pairwise(3, {0: [1]}, cost), "costs.csv", [1.0])
+        assert spec == "offset:1*costs.csv"
+    assert Offset.grid(CostMatrix(1e-15 * CostMatrix.uniform(3).values), "costs.csv", [1.0]) == {}
+
+
+@pytest.mark.parametrize(("least", "most"), [(1e-15, 1e15), (1e-15, 1e-15), (1e15, 1e15)])
+def test_the_rules_of_a_grid_decide_by_numbers_whatever_the_unit_of_costs(least, most):
+    costs = CostMatrix([[0, most, least], [0, 0, 0], [0, 0, 0]])
+    for spec in ExpectedCost.grid(costs, "costs.csv", [1.0, 3.0]):
+        rule = ExpectedCost(tau=float(spec.split(":")[1].split("*")[0]), costs=costs)
+        assert rule(torch.tensor([0.4, 0.5, 0.1]).log()).item() == 0  # to take a cat for a dog is what costs most
+
+
 LOGIT_ARRAYS = arrays("float32", (5, 4), elements=st.floats(-1e4, 1e4, width=32) | st.sampled_from([0, 1, 2**-30]))
 
 
@@ -190,6 +205,8 @@ def test_a_spec_that_is_not_understood_is_one_line_that_says_so(spec, message):
         ({"kind": "offset", "offsets": (0.0, math.inf)}, "give a finite one a class"),
         ({"kind": "expected_cost", "tau": -0.1, "costs": PAIR}, "0 or more"),
         ({"kind": "expected_cost", "tau": math.nan, "costs": PAIR}, "0 or more"),
+        ({"kind": "expected_cost", "tau": 1e31, "costs": PAIR}, "tau 1e.31"),
+        ({"kind": "expected_cost", "tau": 1e16, "costs": ((0.0, 1e15), (0.0, 0.0))}, "tau 1e.16"),
         ({"kind": "expected_cost", "tau": 1.0, "costs": ((0.0, -1.0), (0.0, 0.0))}, "must not be negative"),
         ({"kind": "expected_cost", "tau": 1.0, "costs": ()}, "square"),
     ],

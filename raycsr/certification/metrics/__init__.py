@@ -52,4 +52,4 @@ def metric_of(costs: CostMatrix) -> str:
         >>> metric_of(CostMatrix([[0, 10], [1, 0]])), metric_of(CostMatrix.uniform(2))
         ('rob_cost', 'rob_cs')
     """
-    return "rob_cost" if costs.positive is not None and not np.isclose(*costs.positive) else "rob_cs"
+    return "rob_cost" if costs.positive is not None and not np.isclose(*costs.positive, atol=0) else "rob_cs"

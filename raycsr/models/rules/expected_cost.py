@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from raycsr.models.rules.rule import Decide
 
 
+_MOST = 1e30  # of tau and of a cost times tau, which are float32 when they are added up
+
+
 @dataclass(frozen=True)
 class ExpectedCost(Rule):
     """argmin_k sum_j softmax(z)_j * (1[j != k] + tau * C[j, k]), of equal ones the lowest class.
@@ -45,6 +48,10 @@ class ExpectedCost(Rule):
         object.__setattr__(self, "tau", self.tau + 0.0)
         if not isinstance(self.costs, CostMatrix):
             object.__setattr__(self, "costs", CostMatrix(self.costs))  # refuses what is none
+        if self.tau * max(1.0, self.costs.distinct.rows.max()) > _MOST:
+            raise UserError(
+                f"rule expected_cost has tau {self.tau:g}, above {_MOST:g}, or so times a cost: give a smaller one"
+            )
         super().__post_init__()
 
     @property

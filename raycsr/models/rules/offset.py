@@ -67,7 +67,7 @@ class Offset(Rule):
             return [_of_classes(spec, rest, num_classes, class_names)]
         strengths, costs_spec = read_strengths(spec)
         sums = CostMatrix.from_spec(costs_spec, num_classes, class_names).column_sums
-        if np.allclose(sums, sums[0]):
+        if np.allclose(sums, sums[0], atol=0):
             raise UserError(
                 f"rule offset with costs {costs_spec!r} would change nothing, for every class is as costly to answer "
                 "as any other; name the costly classes, or use expected_cost"
@@ -90,7 +90,7 @@ class Offset(Rule):
     def grid(cls, costs: CostMatrix, spec: str, strengths: Sequence[float]) -> dict[str, float]:
         """Returns rules that lower the costliest answer by each; none where every class is as costly as any other."""
         sums = costs.column_sums
-        return {} if np.allclose(sums, sums[0]) else {f"offset:{s:.4g}*{spec}": s for s in strengths}
+        return {} if np.allclose(sums, sums[0], atol=0) else {f"offset:{s:.4g}*{spec}": s for s in strengths}
 
 
 def _of_classes(spec: str, rest: str, num_classes: int, class_names: Sequence[str] | None) -> Offset:
