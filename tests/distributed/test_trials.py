@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from ray.tune.experiment import Experiment
@@ -15,6 +16,7 @@ from raycsr.distributed.search import trials as module
 from raycsr.distributed.search.job import check_sweep, inputs_of_backbones, pixels_of_each_backbone
 from raycsr.distributed.search.trials import run_trials
 from raycsr.distributed.training.arguments import TrainConfig
+from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
 from raycsr.models.spec import ModelOptions
 from raycsr.results import Ownership
@@ -46,6 +48,8 @@ def sweep(tmp_path, monkeypatch):
     )
     store = Store(tmp_path)
     store.write("sweep.json", b"{}")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
 
     class Tuner:
         def __init__(self, trainable, *, param_space, tune_config, run_config):
@@ -79,6 +83,7 @@ def sweep(tmp_path, monkeypatch):
                 if self.scheduler:
                     self.scheduler.on_trial_add(None, trial)
                 self.call("on_trial_start", trial)
+                monkeypatch.chdir(elsewhere)  # Tune has each trial in a folder of its own
                 monkeypatch.setattr(module.tune, "report", functools.partial(self.report, trial))
                 context = SimpleNamespace(get_trial_id=lambda trial=trial: trial.trial_id)
                 monkeypatch.setattr(module.tune, "get_context", lambda context=context: context)
@@ -126,6 +131,15 @@ def test_each_trial_goes_on_from_its_last_epoch_and_none_is_trained_twice(sweep)
     assert all(epochs_of(checkpoint) == [1, 2, 3] for checkpoint in trials["checkpoint"])
     again = sweep()
     assert sweep.told == [] and again.equals(trials)
+
+
+def test_names_of_files_are_those_of_the_folder_that_the_command_was_given_in(sweep, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    np.savetxt("costs.csv", 1 - np.eye(10), delimiter=",")
+    save_checkpoint("start.pt", load_base_classifier(ModelOptions("cifar_resnet8", input_size=8, num_classes=10)))
+    trials = sweep(space={"costs": {"grid": ["costs.csv"]}, "model": {"grid": [{"name": "start.pt"}]}})
+    assert trials["state"].tolist() == ["finished"], trials["error"][0]
 
 
 def test_a_driver_that_dies_after_the_last_epoch_leaves_a_finished_trial(sweep):

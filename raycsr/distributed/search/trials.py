@@ -124,7 +124,13 @@ def run_trials(
             for record in records.values():
                 scheduler.recall(SimpleNamespace(trial_id=record.trial, config=record.point), record.results)
         trainable = tune.with_parameters(
-            _trial, config=config, listing=sweep.listing, pixels=pixels, workers=search.workers, folder=folder
+            _trial,
+            config=config,
+            listing=sweep.listing,
+            pixels=pixels,
+            workers=search.workers,
+            folder=folder,
+            cwd=os.getcwd(),
         )
         alone = search.workers_per_trial == 1  # else the trial only waits for its workers, which reserve their own
         resources = {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial} if alone else {"cpu": _WAITING}
@@ -202,8 +208,11 @@ def _trial(
     pixels: dict[Preprocessing, Pixels],
     workers: WorkerOptions,
     folder: Store,
+    cwd: str,
 ) -> None:
     """Trains at one point; a mistake that the user can mend is reported, not retried."""
+    with contextlib.suppress(OSError):  # Tune has each trial in a folder of its own, and names of files are the user's
+        os.chdir(cwd)
     torch.set_num_threads(workers.threads)
     logging.getLogger("ray").setLevel(logging.WARNING)
     trial = tune.get_context().get_trial_id()
