@@ -153,7 +153,7 @@ class ForwardPass:
                 return Fetched(votes, None)
             here = torch.empty(votes.shape, dtype=votes.dtype, pin_memory=True)
             here.copy_(votes, non_blocking=True)
-            arrived = torch.cuda.Event()
+            arrived = torch.cuda.Event(blocking=True)  # who waits sleeps: a core that spins decodes no images
             arrived.record()
             return Fetched(here, arrived)
 

@@ -306,7 +306,7 @@ def test_graphs_and_events_are_of_the_device_of_the_pass_and_not_of_the_current_
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **how: empty(*shape, **how))
     monkeypatch.setattr(torch.cuda, "device", device)
-    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "Event", lambda blocking: event if blocking else None)  # who waits sleeps
     made.run([Copies(0, 7, 0)], np.zeros(4, np.int64))
     made.fetch([0])
     assert done == [(what, "cuda:1") for what in ("captured", "replayed", "recorded")]

@@ -22,7 +22,7 @@ except UserError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 SMALL = {"patch_size": 2, "embed_dim": 64, "depth": 2, "num_heads": 4}
-FIXED = {"sigma": 0.25, "n0": 32, "n": 512, "batch_size": 64}
+FIXED = {"sigma": 0.25, "n0": 32, "n": 256, "batch_size": 32}
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,11 @@ def transformer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(transformer, make_job, tmp_path_factory):
-    """Runs of 40 digits in fp32 and in fp8, and the folder that they are in."""
+    """Runs of 20 digits in fp32 and in fp8, and the folder that they are in."""
     folder = tmp_path_factory.mktemp("runs")
     found = []
     for precision in ("fp32", "fp8"):
-        job = make_job(folder, limit=40, model=ModelOptions(transformer), rules=["offset:4=0.5"], costs=["uniform"])
+        job = make_job(folder, limit=20, model=ModelOptions(transformer), rules=["offset:4=0.5"], costs=["uniform"])
         (outcome,) = sample(**job | {"sampling": SamplingOptions(precision=precision, **FIXED)})
         found.append(outcome.run)
     return found
@@ -65,7 +65,7 @@ def test_it_is_another_run_of_about_the_same_certificates(runs):
 
 
 def test_its_votes_are_those_of_the_network_in_fp8(runs, transformer):
-    """Of all 40 images, once more in one call from Python."""
+    """Of all 20 images, once more in one call from Python."""
     rows = load_votes(runs[1].location, rule="argmax")
     numbers = [int(image_id.split("#")[1]) for image_id in rows["image_id"]]  # test#0, test#1, ...
     pixels = torch.from_numpy(digits_arrays("test")[0][numbers]).permute(0, 3, 1, 2)
@@ -88,14 +88,15 @@ def test_what_stands_on_it_says_and_computes_fp8(runs, tmp_path, capsys):
     assert "fp8" in said and "fp32" in said
     assert main(["merge", "--run", runs[0].location, "--into", runs[1].location]) == 2
     assert "precision" in capsys.readouterr().err
-    deployed = SmoothedClassifier.from_run(runs[1].location, n=512)
-    assert deployed.deployed.precision == "fp8" and deployed._network.precision == "fp8"
-    where = ["--results", str(tmp_path), "--pool.actors", "0"]
-    assert main(["predict", "--run", runs[1].location, "--data.source", "digits", "--data.limit", "3", *where]) == 0
-    assert len(load_predictions(tmp_path)) == 3
-    few = ["--images", "3", "--steps", "2", "--noises", "4", "--n", "64", "--pool.actors", "0"]
-    assert main(["attack", "--run", runs[1].location, "--costs", "uniform", *few]) == 0
-    assert load_attacks(runs[1].location)["image_id"].nunique() == 3
+    deployed = SmoothedClassifier.from_run(runs[1].location, n=256)
+    deployed.save(tmp_path / "deployed")
+    for one in (deployed, SmoothedClassifier.load(tmp_path / "deployed")):
+        assert one.deployed.precision == "fp8" and one._network.precision == "fp8"
+    here = ["--run", runs[1].location, "--pool.actors", "0", "--n", "64"]
+    assert main(["predict", *here, "--data.source", "digits", "--data.limit", "2", "--results", str(tmp_path)]) == 0
+    assert len(load_predictions(tmp_path)) == 2
+    assert main(["attack", *here, "--costs", "uniform", "--images", "2", "--steps", "2", "--noises", "4"]) == 0
+    assert load_attacks(runs[1].location)["image_id"].nunique() == 2
 
 
 def test_a_network_without_linear_layers_is_refused(tmp_path, capsys):
