@@ -3,7 +3,8 @@
     RAYCSR_CLIENTS=alice:SECRET serve run jobs.serve:app folder=s3://BUCKET/deployed
     curl --header 'Authorization: Bearer SECRET' --data-binary @cat.jpg http://127.0.0.1:8000/
 
-`folder` is what `SmoothedClassifier.save` wrote; the service needs nothing else. Images of requests that come together
+`folder` is what `SmoothedClassifier.save` wrote; the service needs nothing else. A replica computes on a GPU that it
+reserves, by `gpus=1` (or `gpus=0.5`, where two share one), and else on the CPU. Images of requests that come together
 share forward passes. GET /healthz says ok, without a secret. `pip install 'raycsr[serve]'` has what it takes.
 
 Each client has a secret of its own, in RAYCSR_CLIENTS, and a number of calls an hour: within a certified radius K calls
@@ -16,6 +17,7 @@ import hmac
 import json
 import os
 import time
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,8 +30,10 @@ from starlette.responses import PlainTextResponse, Response
 
 from raycsr import SmoothedClassifier, UserError
 from raycsr.data.images import MAX_BYTES
+from raycsr.deployment.folder import load_folder
 from raycsr.deployment.images import to_pixels
 from raycsr.deployment.rows import answered_rows, as_json
+from raycsr.distributed.pool import worker_device
 
 CLIENTS = "RAYCSR_CLIENTS"
 _HOUR = 3600.0
@@ -50,12 +54,21 @@ class Answers:
     """Answers images that came together, each by fresh votes of its own."""
 
     def __init__(self, folder: str, costs: str | None) -> None:
-        """Loads the folder; costs are those under which `radius_if` is told.
+        """Loads the folder, onto a GPU that this replica reserves; costs are those under which `radius_if` is told.
 
         Raises:
             UserError: there is no such folder, or the costs are none of its classes.
         """
-        self.classifier = SmoothedClassifier.load(folder)
+        network, deployed = load_folder(folder)
+        int8 = network.calibration is not None
+        device = worker_device(int8=int8)
+        if device.type == "cpu" and torch.cuda.is_available() and not int8:
+            warnings.warn(
+                "the replica sees a GPU and reserves none, so it computes on the CPU: give gpus=1, or num_gpus in the "
+                "ray_actor_options of a config",
+                stacklevel=2,
+            )
+        self.classifier = SmoothedClassifier.deploy(network, deployed, device=device)
         self._costs = self.classifier.costs(costs)
 
     def __call__(self, images: list[bytes]) -> list[Reply]:
@@ -171,17 +184,21 @@ def app(args: Mapping[str, Any]) -> Any:
     """The application, as `serve run` and a config of Serve build it.
 
     Args:
-        args: folder; and where they are wanted costs, calls_per_hour (1,000 by default) and threads.
+        args: folder; and where they are wanted costs, calls_per_hour (1,000 by default), threads, and gpus, the number
+            that each replica reserves (none by default).
 
     Raises:
         UserError: an unknown argument, or no folder.
     """
-    unknown = set(args) - {"folder", "costs", "calls_per_hour", "threads"}
+    unknown = set(args) - {"folder", "costs", "calls_per_hour", "threads", "gpus"}
     if unknown or "folder" not in args:
         what = f"unknown argument {sorted(unknown)[0]!r}" if unknown else "folder is missing"
-        raise UserError(f"{what}; give folder=FOLDER, and costs, calls_per_hour or threads")
+        raise UserError(f"{what}; give folder=FOLDER, and costs, calls_per_hour, threads or gpus")
     threads = args.get("threads")
-    return Service.bind(  # type: ignore[attr-defined]
+    service = Service  # whose ray_actor_options a config may say
+    if "gpus" in args:
+        service = Service.options(ray_actor_options={"num_gpus": float(args["gpus"])})  # type: ignore[attr-defined]
+    return service.bind(  # type: ignore[attr-defined]
         str(args["folder"]),
         args.get("costs"),
         None if threads is None else int(threads),

@@ -4,9 +4,12 @@ import io
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import ray
+import torch
 from PIL import Image
 
 pytest.importorskip("ray.serve", reason="pip install 'raycsr[serve]'", exc_type=ImportError)
@@ -37,6 +40,32 @@ def test_each_image_of_a_batch_has_its_own_reply(folder):
     said = json.loads(good.text)
     assert good.status == other.status == 200 and said["answer"] == 3 and said["radius_if"].keys() == {"3"}
     assert bad.status == 400 and "UnidentifiedImageError" in json.loads(bad.text)["error"]
+
+
+@pytest.mark.parametrize(("reserved", "device"), [({"CPU": 1.0}, "cpu"), ({"GPU": 1.0}, "cuda")])
+def test_a_replica_computes_on_a_gpu_that_it_reserves_alone(folder, monkeypatch, recwarn, reserved, device):
+    """Ray hides none from a replica that reserves none: all would crowd on the first."""
+    context = SimpleNamespace(
+        worker=SimpleNamespace(mode=ray.WORKER_MODE), get_assigned_resources=lambda: reserved, gcs_address=""
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    deployed = []
+
+    def deploy(network, of_folder, device):
+        deployed.append(device.type)
+        return SimpleNamespace(costs=lambda costs: None)
+
+    monkeypatch.setattr(service.SmoothedClassifier, "deploy", deploy)
+    service.Answers(folder, None)
+    said = [str(one.message) for one in recwarn if "give gpus=1" in str(one.message)]
+    assert deployed == [device] and len(said) == (device == "cpu")
+
+
+def test_gpus_are_what_each_replica_reserves():
+    asked = [service.app({"folder": "f", **more})._bound_deployment.ray_actor_options for more in ({}, {"gpus": "0.5"})]
+    assert [one.get("num_gpus", 0) for one in asked] == [0, 0.5]
 
 
 def test_a_client_is_known_by_its_secret_alone(monkeypatch):
