@@ -135,7 +135,11 @@ def _sentences(one: Certified, point: pd.Series, radius: float, among: int) -> s
         surely = f" ({1 - RHO:.1%} sure: truly on {truly:,} at least)"
     left = ""
     if point["metric"] == "rob_cost":
-        left = f" The costs of the mistakes that are not ruled out come to {point['rob_cost']:.3g} an image on average."
+        left = (
+            f" On average over them, the costliest mistake that is not ruled out comes to "
+            f"{_amount(point['worst_case_cost'])} (worst cost), and all such mistakes of an image in sum to "
+            f"{_amount(point['rob_cost'])} (rob_cost)."
+        )
     number = int(point["num_images"])
     those = f"all {number:,}" + (f" certified (of {number + one.missing:,})" if one.missing else "")
     rest = f"Unchanged, {point['accuracy']:.1%} of {those} images are provably answered rightly"
@@ -154,6 +158,11 @@ def _warning(one: Certified) -> str:
         if one.collapse
         else ""
     )
+
+
+def _amount(cost: float) -> str:
+    """A mean of costs, which may be money: never with an exponent of ten where it is large."""
+    return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"
 
 
 def _sizes(sets: Sequence[Certified], radius: float) -> list[str]:

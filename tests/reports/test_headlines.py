@@ -45,14 +45,20 @@ def test_the_best_is_told_beside_the_most_accurate_argmax(tmp_path):
     assert best.startswith("m.pt σ=0.5 · offset:1*pair:a/b: on 2 of 2 images of a")
 
 
-def test_costs_that_differ_in_size_are_told_as_what_mistakes_can_still_cost(tmp_path):
-    """On one of two images of a, an a is taken for a b, which costs 30, and nothing else can happen."""
+@pytest.mark.parametrize(
+    ("cost", "radius", "worst", "all_of_them"),
+    # at .5 one of two images of a may be taken for a b and nothing else can happen; at 9 all that is costly can
+    [("30", 0.5, "15", "15"), ("25000", 0.5, "12,500", "12,500"), ("25000", 9.0, "25,000", "25,002")],
+)
+def test_costs_that_differ_in_size_are_told_as_what_mistakes_can_still_cost(tmp_path, cost, radius, worst, all_of_them):
+    """Nobody can lose more of an image than its costliest mistake; an amount of money has no exponent."""
     costs = tmp_path / "costs.csv"
-    costs.write_text(",a,b,c\na,0,30,2\nb,0,0,0\nc,0,0,0\n")
+    costs.write_text(f",a,b,c\na,0,{cost},2\nb,0,0,0\nc,0,0,0\n")
     run = write_run(tmp_path, "m.pt", {"argmax": PLAIN}, certify_under=())
     run.certify(str(costs), run.costs(str(costs)), 0.01)
-    _, (line,) = said(run)
-    assert "The costs of the mistakes that are not ruled out come to 15 an image on average." in line
+    _, (line,) = said(run, radius=radius)
+    assert f"comes to {worst} (worst cost)" in line
+    assert f"to {all_of_them} (rob_cost)" in line
 
 
 def test_an_answer_that_abstains_says_who_decides_instead(tmp_path):
