@@ -34,10 +34,12 @@ def find_experiments(location: str | os.PathLike[str]) -> list[Store]:
 
 
 def find_runs(location: str | os.PathLike[str]) -> list[Run]:
-    """All runs at or under a location: a run, an experiment, or a results folder; sorted by location.
+    """All runs at or under a location: a run, a folder of runs, an experiment, or a results folder; sorted by location.
 
     Example:
         >>> [found.run_id for found in find_runs(results)]
+        ['0000000000000000']
+        >>> [found.run_id for found in find_runs(f"{results}/hand/runs")]
         ['0000000000000000']
     """
     store = Store(location)
@@ -45,7 +47,8 @@ def find_runs(location: str | os.PathLike[str]) -> list[Run]:
         return [Run(store)]
     experiments = find_experiments(location)
     runs = [experiment.at(f"runs/{name}") for experiment in experiments for name in experiment.names("runs")]
-    return [Run(run) for run in runs if run.exists("manifest.json")]
+    found = [run for run in runs if run.exists("manifest.json")]
+    return [Run(run) for run in found or _directly_in(store)]
 
 
 def runs_at(locations: str | Iterable[str]) -> list[str]:
@@ -79,7 +82,6 @@ def resolve_run(location: str | os.PathLike[str]) -> Run:
     if not runs and "/" in location.rstrip("/"):
         parent, prefix = location.rstrip("/").rsplit("/", 1)
         runs = [run for run in find_runs(parent) if run.run_id.startswith(prefix)]
-        runs += [run for run in _siblings(parent) if run.run_id.startswith(prefix)]
     if len(runs) == 1:
         return runs[0]
     if not runs and Store(location).exists("predictions.json"):
@@ -136,10 +138,9 @@ def or_warn(read: Callable[[], T]) -> T | None:
         return None
 
 
-def _siblings(folder: str) -> list[Run]:
+def _directly_in(store: Store) -> list[Store]:
     """Runs that lie directly in a folder, as they do in `<experiment>/runs`."""
-    store = Store(folder)
-    return [Run(store.at(name)) for name in store.names("") if store.exists(f"{name}/manifest.json")]
+    return [store.at(name) for name in store.names("") if store.exists(f"{name}/manifest.json")]
 
 
 def _row(run: Run) -> dict:

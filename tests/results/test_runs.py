@@ -256,7 +256,8 @@ def test_images_that_were_copied_are_taken_where_their_pixels_are_those_that_wer
 
 
 def test_runs_are_found_by_folder_prefix_and_results(run, store):
-    for words in (run.location, f"{run.location[:-8]}", store.location, f"{store.location}/experiment"):
+    experiment = f"{store.location}/experiment"
+    for words in (run.location, f"{run.location[:-8]}", store.location, experiment, f"{experiment}/runs"):
         assert resolve_run(words).location == run.location
     row = list_runs(store.location).iloc[0]
     assert (row["run_id"], row["num_images"], row["finished"], row["sigma"]) == ("0123456789abcdef", 3, False, 0.5)
@@ -266,6 +267,7 @@ def test_runs_are_found_by_folder_prefix_and_results(run, store):
     other.store.create("manifest.json", run.store.read("manifest.json"))
     with pytest.raises(UserError, match="means 2 runs"):
         resolve_run(f"{store.location}/experiment/runs/0123")
+    assert list_runs(f"{experiment}/runs")["location"].tolist() == [run.location, other.location]
 
 
 def test_listing_runs_reads_no_part(run, store):
