@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -176,8 +176,11 @@ def _has_spec(value: Any) -> bool:
     return isinstance(value, dict) and is_text(value.get("spec"))
 
 
-def write_table(predictions: pd.DataFrame, path: str) -> None:
+def write_table(predictions: pd.DataFrame, path: str, class_names: Sequence[str] = ()) -> None:
     """Writes predictions as one table, by the ending of its name: .csv, .jsonl or .parquet; local or s3://.
+
+    In a CSV, which is opened in spreadsheets, shares and radii are JSON objects by the names of the classes, which are
+    their numbers where none are given: of "3:1" a spreadsheet makes a time of day.
 
     Raises:
         UserError: another ending, or the file cannot be written.
@@ -191,19 +194,29 @@ def write_table(predictions: pd.DataFrame, path: str) -> None:
         text = rows.to_json(orient="records", lines=True, force_ascii=False, double_precision=15)
         data = text.encode()
     else:
-        flat = rows.assign(shares=rows["shares"].map(_shares), radius_if=rows["radius_if"].map(_radii))
+        flat = rows.assign(
+            shares=[_shares(shares, class_names) for shares in rows["shares"]],
+            radius_if=[_radii(radii, class_names) for radii in rows["radius_if"]],
+        )
         data = flat.to_csv(index=False).encode()
     Store(path).write("", data)
 
 
-def _shares(shares: Any) -> str:
+def _shares(shares: Any, class_names: Sequence[str]) -> str:
     """A list of a table as text; what is missing is empty."""
-    return " ".join(f"{one['class']}:{one['share']:.6g}" for one in shares) if np.ndim(shares) else ""
+    return _by_name({one["class"]: one["share"] for one in shares}, class_names) if np.ndim(shares) else ""
 
 
-def _radii(radii: Any) -> str:
-    """One entry a class, between spaces; nan where it has no costly mistake."""
-    return " ".join(f"{radius:.6g}" for radius in radii) if np.ndim(radii) else ""
+def _radii(radii: Any, class_names: Sequence[str]) -> str:
+    """A list of a table as text, without the classes that have no costly mistake; what is missing is empty."""
+    if not np.ndim(radii):
+        return ""
+    return _by_name({y: radius for y, radius in enumerate(radii) if not np.isnan(radius)}, class_names)
+
+
+def _by_name(numbers: dict[int, float], class_names: Sequence[str]) -> str:
+    named = {class_names[k] if class_names else str(k): number for k, number in numbers.items()}
+    return json.dumps(named, ensure_ascii=False)
 
 
 def check_table(path: str) -> None:

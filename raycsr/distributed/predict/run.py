@@ -45,7 +45,7 @@ def predict_job(job: PredictJob) -> Predicted:
                 _stream(job, predictions, found, owner, missing)
     rows = predictions.read(images)
     if arguments.out is not None:
-        write_table(rows, arguments.out)
+        write_table(rows, arguments.out, job.asked.deployed.class_names or ())
     failed = rows[rows["error"].notna()]
     return Predicted(
         location=predictions.store.location,
