@@ -108,14 +108,15 @@ def known_sets(training_info: Mapping[str, Any], rules: Iterable[tuple[str, str]
         UserError: One is damaged.
     """
     try:
-        tuned = {one["id"]: one["tuned_on"] for one in training_info.get("tuned_rules", []) if "tuned_on" in one}
+        tuned = [(one["id"], one["tuned_on"]) for one in training_info.get("tuned_rules", []) if "tuned_on" in one]
     except (TypeError, KeyError) as error:
         raise UserError(f"what is noted of the tuning of rules is damaged: {_AGAIN}") from error
     trained = [{"what": "the model was trained on", "rule": None, **one} for one in trained_on(training_info)]
     return trained + [
-        {"what": f"rule {spec} was tuned on", "rule": rule_id, **tuned[rule_id]}
+        {"what": f"rule {spec} was tuned on", "rule": rule_id, **images}
         for rule_id, spec in rules
-        if rule_id in tuned
+        for of_rule, images in tuned  # several, where it was tuned under several answers
+        if of_rule == rule_id
     ]
 
 

@@ -69,6 +69,14 @@ def test_earlier_checkpoints_say_nothing():
     assert seen_images([], lambda: pytest.fail("nothing is known, so nothing is to be hashed"), LISTING) == []
 
 
+def test_a_rule_that_was_tuned_twice_under_two_answers_knows_the_images_of_both():
+    sets = [ImageSet.of(images(names), LISTING).to_dict() for names in ("ab", "cd")]
+    info = {"tuned_rules": [{"id": "offset-1", "tuned_on": one} for one in sets]}
+    known = known_sets(info, [("offset-1", "offset:1*seed:0"), ("argmax", "argmax")])
+    assert [{key: one[key] for key in sets[0]} for one in known] == sets
+    assert {one["what"] for one in known} == {"rule offset:1*seed:0 was tuned on"}
+
+
 @pytest.mark.parametrize(
     "damage",
     [{"hashes": "!"}, {"hashes": ""}, {"hashes": None}, {"num_images": 1}, {"listing": 3}, {"num_images": "x"}],
