@@ -1,5 +1,6 @@
 """Two workers (gloo, on CPUs) that train together, beside one that has the same batches to itself."""
 
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -12,7 +13,7 @@ from raycsr.models.base_classifier import BaseClassifier
 from raycsr.models.spec import Preprocessing
 from raycsr.training.batches import InMemoryBatches
 from raycsr.training.loop import Trainer
-from raycsr.training.objectives import OBJECTIVES, gaussian
+from raycsr.training.objectives import OBJECTIVES, Shares, easy, gaussian
 from raycsr.training.options import TrainingOptions, ValidationOptions
 from raycsr.training.ranks import averaged, gathered, num_workers, rank, shard
 from raycsr.training.validation import certified_metrics
@@ -93,6 +94,8 @@ def precisions(can_bf16):
         return [trainer(gaussian, 0.25, True, precision=precision).precision for precision in ("auto", "bf16")]
 
 
+SHARES = Shares("run", [str(i) for i in range(24)], np.eye(3, dtype=np.float32)[np.where(np.arange(24) % 7, LABELS, 0)])
+
 CASES = {
     "gaussian": (gaussian, 0.0, False),
     "gaussian_cs": (OBJECTIVES["gaussian_cs"], 0.0, False),
@@ -101,6 +104,7 @@ CASES = {
     "gaussian, unequal": (gaussian, 0.0, False, (1, 4, 9, 10, 11, 12, 13)),
     "gaussian, nothing": (gaussian, 0.0, False, (21, 11, 1, 15)),  # all that the second worker has of the second batch
     "gaussian_cs, unequal": (OBJECTIVES["gaussian_cs"], 0.0, False, (1, 4, 9, 10, 11, 12, 13)),
+    "easy, unequal": (partial(easy, votes=SHARES, k=1, steps=0, start=0), 0.0, False, (1, 4, 9, 10, 11, 12, 13)),
 }
 
 
@@ -149,7 +153,8 @@ def test_one_worker_has_everything():
 
 
 @pytest.mark.parametrize(
-    "name", ["gaussian", "gaussian_cs", "gaussian, unequal", "gaussian, nothing", "gaussian_cs, unequal"]
+    "name",
+    ["gaussian", "gaussian_cs", "gaussian, unequal", "gaussian, nothing", "gaussian_cs, unequal", "easy, unequal"],
 )
 def test_losses_and_weights_are_those_of_one_worker_with_the_whole_batch(two, name):
     losses, weights = trained(*CASES[name])

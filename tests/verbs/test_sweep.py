@@ -147,6 +147,10 @@ def test_a_trial_that_fails_is_named_and_the_rest_is_kept(cluster, s3, tmp_path,
         ({"results": "/proc/nothing"}, "cannot use /proc/nothing"),
         ({"test": DataOptions("digits"), "pool": PoolOptions(actors=-1)}, "pool of -1 actors"),
         ({"test": DataOptions("digits"), "sampling": SamplingOptions(n=4)}, "n=4 samples cannot certify"),
+        (
+            {"test": DataOptions("digits", class_names=["1", "0", *"23456789"])},
+            "class '1' is 0 of the data and 1 of each model of the sweep",
+        ),
     ],
 )
 def test_mistakes_are_named_before_a_trial_is_paid_for(cluster, tmp_path, change, message):

@@ -22,20 +22,35 @@ def check_classes(listing: Listing, base_classifier: BaseClassifier, name: str) 
     Raises:
         UserError: they have different numbers of classes, or a name that both have is another class in each.
     """
-    m, names = base_classifier.num_classes, listing.class_names
+    check_named_classes(listing, base_classifier.num_classes, base_classifier.class_names, f"model {name!r}")
+
+
+def check_named_classes(listing: Listing, m: int, class_names: Sequence[str] | None, whose: str) -> None:
+    """Refuses data whose classes are not those of a model that there is, or that is still to be trained.
+
+    Args:
+        listing: Listing of the data.
+        m: Number of the model's classes.
+        class_names: Their names, where they are known.
+        whose: The model, in words.
+
+    Raises:
+        UserError: as `check_classes`.
+    """
+    names = listing.class_names
     if m != len(names):
         why = "".join(f"; {' '.join(note.split())}" for note in listing.notes if note.startswith("classes"))
         raise UserError(
-            f"model {name!r} has {m} classes and the data has {len(names)} ({_some(names)}); they do not belong "
+            f"{whose} has {m} classes and the data has {len(names)} ({_some(names)}); they do not belong "
             f"together, or data.class_names must list the model's{why}"
         )
-    own = [tidy(one).casefold() for one in base_classifier.class_names or ()]
+    own = [tidy(one).casefold() for one in class_names or ()]
     for k, one in enumerate(names):
         there = own.index(one.casefold()) if own.count(one.casefold()) == 1 else k
         if there != k:
             raise UserError(
-                f"class {shown(one)} is {k} of the data and {there} of model {name!r}; give data.class_names in the "
-                f"order of the model: {_some(base_classifier.class_names or ())}"
+                f"class {shown(one)} is {k} of the data and {there} of {whose}; give data.class_names in the "
+                f"order of the model: {_some(class_names or ())}"
             )
 
 

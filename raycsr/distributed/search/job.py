@@ -20,6 +20,7 @@ from raycsr.distributed.cluster import check_location
 from raycsr.distributed.options import SearchOptions, Space
 from raycsr.distributed.plans import SweepPlan
 from raycsr.distributed.pool import check_pool_options
+from raycsr.distributed.sampling.classes import check_named_classes
 from raycsr.distributed.sampling.job import check_votes
 from raycsr.distributed.search.arguments import SweepArguments
 from raycsr.distributed.search.space import at_point, corner_points, first_difference, with_later_options
@@ -96,7 +97,8 @@ def check_evaluation(asked: SweepArguments, sweep: Sweep) -> None:
     with mistakes.noted():
         check_votes(asked.sampling, list({corner.sigma for corner in sweep.corners}), ALPHA)
     with mistakes.noted():
-        open_source(asked.test).list()
+        names = sweep.listing.class_names
+        check_named_classes(open_source(asked.test).list(), len(names), names, "each model of the sweep")
     mistakes.refuse()
 
 

@@ -71,7 +71,9 @@ def easy(
     share = votes.of(image_ids, images.device).gather(1, labels[:, None]).squeeze(1)  # (N,)
     hits = (share.clamp(0.75, 1) * _OF + 1e-4).long()  # (N,), whole ones in spite of rounding
     weights = torch.tensor(_WEIGHTS, device=images.device)[hits - 12] * (share >= threshold)  # (N,)
-    mean = averaged(weights.mean()).clamp(min=torch.finfo(weights.dtype).tiny)  # 0 / tiny is 0: none is left
+    # of the whole batch, of which workers may have unequal shares
+    total, number = averaged(torch.stack([weights.sum(), torch.ones_like(weights).sum()]))
+    mean = (total / number).clamp(min=torch.finfo(weights.dtype).tiny)  # 0 / tiny is 0: none is left
     harder = noise_that_misleads(model, images, labels, noise, steps=steps, step=step)
     losses = weights / mean * cross_entropy_of_copies(logits_of_copies(model, images, harder), labels)  # (N,)
     return losses.mean() if reduction == "mean" else losses
