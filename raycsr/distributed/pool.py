@@ -1,12 +1,14 @@
 """The pool of actors that sample: its size, and what its workers can do."""
 
 import functools
+import os
 import platform
 import re
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,6 +156,36 @@ def worker_device(gpus: float | None = None, *, int8: bool = False) -> torch.dev
     if device.type == "cuda" and gpus is not None and gpus < 1:
         torch.cuda.set_per_process_memory_fraction(gpus)
     return device
+
+
+@contextmanager
+def ending_with_its_gpu(*, restarted: bool) -> Iterator[None]:
+    """Work of a process that ends where its GPU is lost to it, so that Ray begins the work again in another one.
+
+    What an illegal access or an uncorrectable error of memory leaves behind cannot be mended within a process: CUDA
+    answers each call by the same error from then on. Work that ends three processes so is split, and given up, as what
+    kills its process by other means is (`raycsr.distributed.sampling.deaths`).
+
+    Args:
+        restarted: Whether there is a Ray that starts this process again; else the error is raised.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if restarted and _is_gpu_lost():
+            print(f"the GPU is lost to this process, which ends: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        raise
+
+
+def _is_gpu_lost() -> bool:
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def device_name(device: torch.device) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
 
 from raycsr import UserError, load_certificates, load_votes
 from raycsr.data.sources import Source, open_source
@@ -220,6 +221,28 @@ def test_a_network_that_every_image_kills_ends_by_name_after_few_deaths(job, sen
         sample(**options)
     (deaths,) = Path(options["results"]).glob("default/runs/*/deaths")
     assert len(deaths.read_text()) <= 12
+
+
+class LostVoter(Voter):
+    """A network whose GPU is lost to the first process that samples."""
+
+    def _count(self, block, missing, continues):
+        try:
+            Path(self._run.location, "lost").touch(exist_ok=False)
+        except FileExistsError:
+            return super()._count(block, missing, continues)
+        torch.cuda.is_initialized, torch.cuda.synchronize = lambda: True, self._synchronize
+        return self._synchronize()
+
+    def _synchronize(self):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.ray
+def test_what_a_lost_gpu_takes_with_it_is_sampled_again_by_another_process(job, sent, monkeypatch):
+    monkeypatch.setattr(run, "stream", lambda works: stream(works, LostVoter))
+    (outcome,) = sample(**job(limit=4, actors=1))
+    assert outcome.errors == {} and outcome.run.finished() and outcome.run.store.exists("lost")
 
 
 class DeadAtTheStart(Voter):

@@ -12,6 +12,7 @@ from raycsr.distributed.pool import (
     check_pool,
     device_kind,
     device_name,
+    ending_with_its_gpu,
     fastest_batch_size,
     probe_here,
     refuse_gpus,
@@ -60,6 +61,33 @@ def test_a_worker_computes_on_a_gpu_that_it_reserves_and_this_process_on_what_it
         monkeypatch.setattr(ray, "get_runtime_context", lambda context=context: context)
         assert worker_device().type == device
     assert shares == [0.5, 0.25], "of the memory"
+
+
+def lose_gpu():
+    """What CUDA does after an illegal access: each call ends so."""
+    torch.cuda.is_initialized = lambda: True
+    torch.cuda.synchronize = illegal_access
+
+
+def illegal_access():
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize(
+    ("restarted", "lost", "ends"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_a_process_ends_where_its_gpu_is_lost_to_it_and_ray_starts_another(monkeypatch, capfd, restarted, lost, ends):
+    for name in ("is_initialized", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, getattr(torch.cuda, name))  # to put back
+    monkeypatch.setattr(pool.os, "_exit", lambda status: pytest.exit(f"ended by {status}"))
+    if lost:
+        lose_gpu()
+    with (
+        pytest.raises(pytest.exit.Exception if ends else RuntimeError) as said,
+        ending_with_its_gpu(restarted=restarted),
+    ):
+        illegal_access()
+    assert ("ended by 1" in str(said.value)) == ("illegal memory access" in capfd.readouterr().err) == ends
 
 
 def test_an_actor_that_reserves_no_gpu_takes_none_though_ray_does_not_hide_them(cluster):

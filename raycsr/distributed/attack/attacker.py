@@ -17,7 +17,7 @@ from raycsr.certification import Answer
 from raycsr.certification.attacks import verdicts
 from raycsr.costs import CostMatrix
 from raycsr.distributed.attack.job import AttackJob
-from raycsr.distributed.pool import device_name, worker_device
+from raycsr.distributed.pool import device_name, ending_with_its_gpu, worker_device
 from raycsr.distributed.sampling.deaths import SharedDeaths, starting, survive
 from raycsr.distributed.sampling.voter import part_name
 from raycsr.errors import UserError
@@ -129,7 +129,8 @@ class Attacker:
         Returns:
             image_id, error and broken (radii at which a picture is proven to break): what the driver needs to report.
         """
-        return survive(self._deaths, "attacked", block, self._attack, self._give_up)
+        with ending_with_its_gpu(restarted=self._deaths is not None):
+            return survive(self._deaths, "attacked", block, self._attack, self._give_up)
 
     def _give_up(self, block: dict[str, np.ndarray], why: str) -> dict[str, np.ndarray]:
         return self._attack({**block, "error": np.array([why], object)})

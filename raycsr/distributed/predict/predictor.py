@@ -11,7 +11,7 @@ from raycsr.costs import CostMatrix
 from raycsr.deployment.folder import Deployed
 from raycsr.deployment.rows import Row, answered_rows
 from raycsr.deployment.smoothed_classifier import SmoothedClassifier
-from raycsr.distributed.pool import device_name, worker_device
+from raycsr.distributed.pool import device_name, ending_with_its_gpu, worker_device
 from raycsr.distributed.sampling.blocks import texts
 from raycsr.distributed.sampling.deaths import Block, SharedDeaths, starting, survive
 from raycsr.distributed.sampling.voter import part_name
@@ -68,7 +68,8 @@ class Predictor:
         Returns:
             image_id, error and samples: what the driver needs to report.
         """
-        return survive(self._deaths, "answered", block, self._predict, self._give_up)
+        with ending_with_its_gpu(restarted=self._deaths is not None):
+            return survive(self._deaths, "answered", block, self._predict, self._give_up)
 
     def _give_up(self, block: Block, why: str) -> Block:
         return self._predict({**block, "error": np.array([why], object)})

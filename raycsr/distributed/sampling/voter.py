@@ -16,7 +16,7 @@ from raycsr.certification.answers import ARGMAX, Answer
 from raycsr.certification.votes import SparseVotes
 from raycsr.costs import CostMatrix
 from raycsr.data.decode import OTHER_PIXELS
-from raycsr.distributed.pool import device_kind, device_name, worker_device
+from raycsr.distributed.pool import device_kind, device_name, ending_with_its_gpu, worker_device
 from raycsr.distributed.sampling.blocks import texts
 from raycsr.distributed.sampling.company import Company
 from raycsr.distributed.sampling.deaths import SharedDeaths, starting, survive
@@ -314,7 +314,8 @@ class Voters:
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples one block, as `Voter.__call__` does; `run` is the number of its run, in the result as well."""
-        done = survive(self._deaths, "sampled", block, self._sample, self._give_up, self._company)
+        with ending_with_its_gpu(restarted=self._deaths is not None):
+            done = survive(self._deaths, "sampled", block, self._sample, self._give_up, self._company)
         return {**done, "run": block["run"]}
 
     def _give_up(self, block: dict[str, np.ndarray], why: str) -> dict[str, np.ndarray]:
