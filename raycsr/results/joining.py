@@ -24,6 +24,7 @@ IDENTITY = (
 )
 """What a manifest says alike of runs of one identity: what determines votes, and what classes are called."""
 
+_OF_LISTS = ", and a source that lists an image more, or fewer, is other data: `raycsr report` takes both"
 _COUNTED_BY = ["device", "batch_size"]
 _COLUMNS = ["image_id", "rule", "error", "n", "continues", *_COUNTED_BY, "part"]
 
@@ -96,7 +97,7 @@ def _refuse_other_identity(source: Run, target: Run) -> None:
         they = " and ".join(shown(str(value)) for value in values)
         raise UserError(
             f"{source.location} and {target.location} are two different runs: their {name} is {they}; only runs that "
-            "were begun with the same options on the same data are joined"
+            f"were begun with the same options on the same data are joined{_OF_LISTS if name == 'data.images' else ''}"
         )
 
 

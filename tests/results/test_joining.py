@@ -210,6 +210,12 @@ def test_only_runs_of_one_identity_are_joined(open_run, facts, words):
         join_runs(one, other)
 
 
+def test_runs_of_a_folder_before_and_after_a_picture_came_are_to_be_reported_on_together(open_run):
+    runs = [open_run(digest, ["i0"], data={"source": "imagefolder", "images": digest}) for digest in ("1", "2")]
+    with pytest.raises(UserError, match=r"their data\.images is '1' and '2'.* an image more, or fewer, is other data"):
+        join_runs(*runs)
+
+
 def test_of_parts_that_differ_the_first_place_is_named(open_run):
     parts = [{"kind": "denoiser", "args": {}, "levels": [0.2, 0.3]}, {"kind": "classifier"}]
     one = open_run("one", ["i0"], components=parts)
