@@ -1,5 +1,7 @@
 """Objectives that lean on a baseline's votes: from `sample` on the training split to a training, end to end."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,10 +59,19 @@ def test_a_training_leans_on_a_runs_votes(tmp_path, run, objective):
     assert np.isfinite(made.training_info["history"][0]["loss"])
 
 
+def test_votes_of_other_noise_than_that_of_the_training_are_said(run):
+    images, names = resolve_run(run).images(), resolve_run(run).manifest()["class_names"]
+    with pytest.warns(UserWarning, match="has votes at sigma 0.5, and the training is at 0.25"):
+        read_shares(run, images, names, sigma=0.25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_shares(run, images, names, sigma=0.5)
+
+
 def test_shares_are_those_of_the_votes(run):
     votes = resolve_run(run).votes("argmax").to_pandas()
     names = resolve_run(run).manifest()["class_names"]
-    shares = read_shares(run, resolve_run(run).images()[:3], names)
+    shares = read_shares(run, resolve_run(run).images()[:3], names, sigma=0.5)
     for image_id, histogram in zip(votes["image_id"][:3], votes["estimation"][:3], strict=True):
         (row,) = shares.of([image_id], "cpu").numpy()
         assert {i: share for i, share in enumerate(row) if share} == {e["class"]: e["count"] / 16 for e in histogram}
@@ -73,9 +84,9 @@ def test_what_cannot_be_leant_on_is_refused_before_the_training(tmp_path, run):
         trained(tmp_path, "cat_rs", votes=str(tmp_path / "nowhere"))
     names, images = resolve_run(run).manifest()["class_names"], resolve_run(run).images()[:2]
     with pytest.raises(UserError, match=f"{run} has no votes of 1 of 2 training images, the first 'other.png'"):
-        read_shares(run, images.replace({"image_id": {images["image_id"][0]: "other.png"}}), names)
+        read_shares(run, images.replace({"image_id": {images["image_id"][0]: "other.png"}}), names, sigma=0.5)
     with pytest.raises(UserError, match=r"votes for the classes .* and the training has \['a', 'b'\]"):
-        read_shares(run, images, ["a", "b"])
+        read_shares(run, images, ["a", "b"], sigma=0.5)
 
 
 @pytest.mark.parametrize("column", ["label", "size"])
@@ -84,7 +95,7 @@ def test_a_run_of_other_images_by_the_same_names_is_refused(run, column):
     images = resolve_run(run).images().copy()
     images.loc[1, column] += 1
     with pytest.raises(UserError, match=f"{run} .*1 of the training images have another {column} .*'train#1'"):
-        read_shares(run, images, resolve_run(run).manifest()["class_names"])
+        read_shares(run, images, resolve_run(run).manifest()["class_names"], sigma=0.5)
 
 
 def test_an_image_that_selection_votes_decided_has_their_shares_and_a_broken_one_none(tmp_path):
@@ -98,7 +109,7 @@ def test_an_image_that_selection_votes_decided_has_their_shares_and_a_broken_one
     run.write_votes("2.parquet", votes_of_labels(["i3"], error="no image"))
     images = pd.DataFrame({"image_id": ["i0", "i1", "i2", "i3"], "label": [0, 1, 2, 0], "size": 1, "version": "v"})
     run.add_images(images)
-    shares = read_shares(run.location, images, ["a", "b", "c"])
+    shares = read_shares(run.location, images, ["a", "b", "c"], sigma=run.manifest()["sigma"])
     assert shares.of(["i1", "i2"], "cpu").tolist() == [[0, 1, 0], [0.25, 0, 0.75]]
     with pytest.raises(UserError, match="has no votes of 1 of 1 training images, the first 'i3'"):
         shares.of(["i3"], "cpu")

@@ -193,7 +193,7 @@ def check(config: TrainConfig, listing: Listing) -> tuple[CostMatrix, Objective,
             config.objective.name,
             config.objective.args,
             costs=known,
-            read_shares=partial(read_shares, images=listing.images, class_names=names),
+            read_shares=partial(read_shares, images=listing.images, class_names=names, sigma=config.sigma),
         )
     mistakes.refuse()
     assert costs is not None

@@ -1,5 +1,7 @@
 """The shares of a run's votes, which some objectives lean on, read from where the run is stored."""
 
+import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +13,8 @@ from raycsr.results.schema import sparse_votes
 from raycsr.training.objectives.shares import Shares
 
 
-def read_shares(run: str, images: pd.DataFrame, class_names: Sequence[str]) -> Shares:
-    """Reads what a run's argmax votes say of the images of a training.
+def read_shares(run: str, images: pd.DataFrame, class_names: Sequence[str], *, sigma: float) -> Shares:
+    """Reads what a run's argmax votes say of the images of a training; warns where they are of other noise.
 
     Of an image that sequential sampling decided by its selection votes there are no others, and these count. One that
     could not be read has none: a training that cannot read it either leaves it out.
@@ -21,14 +23,22 @@ def read_shares(run: str, images: pd.DataFrame, class_names: Sequence[str]) -> S
         run: Location of a run of the training images.
         images: Images that the training takes, as they are listed: image_id, label, size.
         class_names: Classes of the training.
+        sigma: Noise level of the training, in [0, 1] pixel units.
 
     Raises:
         UserError: There is no such run, it is of other classes or other images, or it has no row of some image.
     """
     found = resolve_run(run)
-    names = found.manifest()["class_names"]
+    manifest = found.manifest()
+    names = manifest["class_names"]
     if list(names) != list(class_names):
         raise UserError(f"{run} has votes for the classes {list(names)}, and the training has {list(class_names)}")
+    if not math.isclose(manifest["sigma"], sigma, rel_tol=1e-6):
+        warnings.warn(
+            f"{run} has votes at sigma {manifest['sigma']:g}, and the training is at {sigma:g}: they tell how sure the "
+            "baseline is under other noise",
+            stacklevel=2,
+        )
     votes = found.votes("argmax")
     _refuse_other_images(run, found.images(), images)
     selection, estimation = (sparse_votes(votes[name]).dense(len(names)) for name in ("selection", "estimation"))
