@@ -141,7 +141,8 @@ def _sentences(one: Certified, point: pd.Series, radius: float, among: int) -> s
             f"{_amount(point['rob_cost'])} (rob_cost)."
         )
     number = int(point["num_images"])
-    those = f"all {number:,}" + (f" certified (of {number + one.missing:,})" if one.missing else "")
+    listed = number + one.missing if one.counted is None else one.counted.num_images
+    those = f"all {number:,}" + (f" certified (of {listed:,})" if listed > number else "")
     rest = f"Unchanged, {point['accuracy']:.1%} of {those} images are provably answered rightly"
     if not one.answer.is_argmax:
         early = one.ended_early and point["coverage"] < 1

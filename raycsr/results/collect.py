@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow as pa
 
 from raycsr.costs import CostMatrix
+from raycsr.costs.files import is_cost_file
 from raycsr.errors import UserError, nearest
-from raycsr.results.called import sets_of
+from raycsr.results.called import sets_of, told_apart, written
 from raycsr.results.locations import find_experiments, find_runs, or_warn
 from raycsr.results.notes import model_of, read_note
 from raycsr.results.prefix import only_counted
@@ -33,7 +34,8 @@ def collect_certificates(
 
     Returns:
         One row a run, costs, alpha, answer, image and rule: run_id, experiment, model (its name, and int8 where it is
-        in that), sigma, costs (the spec), then the columns of `raycsr.results.schema.CERTIFICATES`, and `group` where
+        in that), sigma, costs (the spec; of a file that held other costs at another time its name, as a report tells it
+        apart), then the columns of `raycsr.results.schema.CERTIFICATES`, and `group` where
         the data of any has groups. Select one of each of the first before `raycsr.summarize`.
 
     Raises:
@@ -64,7 +66,7 @@ def collect_certificates(
             known = dict.fromkeys(spec for of_run in specs for spec in of_run)
             raise UserError(f"no run at {os.fspath(results)!r} has a rule {rule!r}; {nearest(rule, known)}")
         wanted = [
-            (run, name, facts["spec"], ids)
+            (run, name, _called(facts, sets), ids)
             for run, ids, stored, of_costs in zip(runs, rule_ids, sets, meant, strict=True)
             for name, facts in stored.items()
             if name in of_costs and (ids or rule is None)
@@ -147,6 +149,13 @@ def _meant(run: Run, costs: CostMatrix | str | None, stored: dict[str, dict]) ->
     if isinstance(costs, str):
         return sets_of(run, costs, stored)
     return [name for name, facts in stored.items() if costs is None or facts["costs"] == costs]
+
+
+def _called(facts: dict, sets: Sequence[dict[str, dict]]) -> str:
+    """The costs of a set; what a file held at different times is told apart."""
+    spec = facts["spec"]
+    held = {one["costs"].digest for stored in sets for one in stored.values() if one["spec"] == spec}
+    return told_apart(written(facts), facts) if len(held) > 1 and is_cost_file(spec) else spec
 
 
 def _certificates(run: Run, name: str, spec: str, rules: Sequence[str]) -> pd.DataFrame:

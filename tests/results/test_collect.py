@@ -57,6 +57,18 @@ def test_costs_are_those_that_a_spec_means_now_as_in_reports(store, tmp_path, mo
         collect_certificates(store.location, costs="costs.csv")
 
 
+def test_what_a_file_of_costs_held_at_different_times_is_told_apart(store, tmp_path):
+    costs = tmp_path / "costs.csv"
+    costs.write_text(",a,b,c\na,0,5,0\nb,0,0,0\nc,0,0,0\n")
+    run = write_run(store.location, "a.pt", {"argmax": PLAIN}, certify_under=(str(costs),))
+    costs.write_text(",a,b,c\na,0,7,0\nb,0,0,0\nc,0,0,0\n")
+    run.certify(str(costs), run.costs(str(costs)), 0.01)
+    sizes = collect_certificates(store.location).groupby("costs").size()
+    assert sizes.tolist() == [6, 6]
+    for name in sizes.index:
+        assert set(collect_certificates(store.location, costs=name)["costs"]) == {name}
+
+
 def test_a_model_in_int8_is_told_from_that_of_its_name(store):
     for precision in ("fp32", "int8"):
         write_run(store.location, "a.pt", {"argmax": PLAIN}, precision=precision)

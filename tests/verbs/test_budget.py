@@ -137,7 +137,7 @@ def test_what_is_done_behind_an_image_that_is_not_is_left_out_of_reports(job, ca
     report(run=[run.location], radii=[0.1])
     said = " ".join(capsys.readouterr().out.split())
     assert f"the first {first} of 12 images" in said and "INCOMPLETE" not in said
-    assert f"images {first} of 12 listed" in said
+    assert f"images {first} of 12 listed" in said and f"of all {first} certified (of 12) images are" in said
     compare(run=[run.location], rules=["argmax", "offset:1*seed:3"])
     said = " ".join(capsys.readouterr().out.split())
     assert said.count(f"the first {first} of 12 images") == 1 and f"the {first} images that both have" in said
