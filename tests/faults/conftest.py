@@ -1,6 +1,8 @@
 """Runs that are disturbed, and what must come out of them all the same."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import time
 import warnings
@@ -46,6 +48,11 @@ class Sampling:
         """What is typed."""
         return ["sample", "--config", str(self.config), "--results", self.results]
 
+    def here(self) -> None:
+        """The same command in this process: the votes are the same, and it needs no cluster."""
+        alone = ["--pool.actors", "0", "--pool.elastic", "false", "--pool.gpus_per_actor", "0"]
+        assert main([*self.command, *alone]) == 0
+
     @property
     def run(self) -> Run:
         """The one run."""
@@ -65,6 +72,19 @@ class Sampling:
             assert time.monotonic() < give_up, "nothing happened"
             time.sleep(0.05)
         return self
+
+    def kill(self, parts: int, moment: float) -> None:
+        """Kills the driver when it has committed some parts, and a moment has gone by.
+
+        Moments from a driver's start would all go by before its first part where the machine is busy.
+        """
+        enough = len(self.parts()) + parts
+        self.until(lambda: len(self.parts()) >= enough)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(moment)
+        assert self.process.poll() is None, "it was over before it was killed"
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.finish()
 
     def finish(self, limit: float = 900) -> tuple[int, str]:
         """Waits for the end; returns the exit status and what was printed."""
@@ -110,9 +130,8 @@ def undisturbed(nodes, tmp_path_factory) -> list[dict]:
 def assert_whole(undisturbed, capfd) -> Callable[[Sampling], None]:
     """Every image once, the votes of an undisturbed run, and no work done twice but a block an actor.
 
-    The same command finds nothing left to do: here in this process, for that needs no cluster.
+    The same command finds nothing left to do.
     """
-    alone = ["--pool.actors", "0", "--pool.elastic", "false", "--pool.gpus_per_actor", "0"]
 
     def check(sampling: Sampling) -> None:
         rows = sampling.rows()
@@ -125,7 +144,7 @@ def assert_whole(undisturbed, capfd) -> Callable[[Sampling], None]:
         capfd.readouterr()
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
-            assert main([*sampling.command, *alone]) == 0
+            sampling.here()
         assert "all sampled" in capfd.readouterr().out
         said = [str(one.message) for one in warned if one.category is UserWarning]
         assert len(said) == 1 and "random weights" in said[0]  # of the network, not of a part

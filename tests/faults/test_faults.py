@@ -155,27 +155,14 @@ def test_a_dead_owner_on_another_machine_is_replaced_after_a_minute(on_s3, asser
     assert_whole(on_s3)
 
 
-def test_a_driver_is_killed_at_random_moments_eight_times(sampling, assert_whole):
-    moments = random.Random(0)
-    before, lost = 0, 0
-    for kill in range(8):
-        sampling.start()
-        delay, start = moments.uniform(0, 25), time.monotonic()
-        while sampling.process.poll() is None and time.monotonic() - start < delay:
-            time.sleep(0.05)
-        finished = sampling.process.poll() is not None
-        if not finished:
-            os.killpg(sampling.process.pid, signal.SIGKILL)
-        sampling.finish()
+def test_a_driver_is_killed_again_and_again_from_its_start_to_its_last_parts(sampling, assert_whole):
+    moments, before = random.Random(0), 0
+    for parts, moment in ((0, moments.uniform(0, 10)), *((parts, moments.random()) for parts in (1, 3, 2))):
+        sampling.start().kill(parts, moment)
         rows = sampling.rows() if sampling.parts() else {}
-        lost += len(rows) < before
+        print(f"killed {moment:.1f} s after {parts} parts: {len(rows)} images committed")
+        assert len(rows) >= before
         before = len(rows)
-        print(f"kill {kill + 1}: after {delay:.1f} s, {before} images committed{', finished' if finished else ''}")
-        if finished:  # begin anew: a finished run is not disturbed any more
-            assert_whole(sampling)
-            sampling.results += "+"
-            before = 0
-    assert lost == 0
     status, out = sampling.start().finish()
     assert status == 0, out
     assert_whole(sampling)
