@@ -154,7 +154,8 @@ def test_costs_that_differ_in_size_are_tuned_by_what_is_left_of_them(checkpoint,
     assert "by        rob_cost (less is better; the costs differ in size) at radius 0.5" in capsys.readouterr().out
 
 
-def test_a_rule_that_starves_a_class_is_marked_in_the_table(checkpoint, capsys):
+def test_a_rule_that_starves_a_class_is_marked_in_the_table(checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr(module, "_on_front", lambda tuned: [*range(len(tuned.table))])  # what is on it hangs on the CPU
     tune(checkpoint, costs="pair:4/9", strengths=[0.5, 40.0], budget=0.9, recall_budget=0.99)
     out = capsys.readouterr().out
     (row,) = [line for line in out.splitlines() if line.startswith("| offset:40*")]
