@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from raycsr.store import Store
 _CORE_WAITS = "RAY_gcs_rpc_server_reconnect_timeout_s"  # for a head, until Ray's core aborts the process
 HEAD_SECONDS = max(float(os.environ.get(_CORE_WAITS, "60")) - 30, 10.0)  # that a head may not answer
 _UNWIND_SECONDS = 8.0  # that work may take to end when the head is gone
+_OF_RAY = 300  # characters that are shown of what Ray says
 NODE_SECONDS = 600.0  # that a pool which may not wait for nodes does without a node it had
 _WAKE = signal.SIGUSR2  # of its own: a shell lets a script's background commands ignore SIGINT
 _LOOK_SECONDS = 5.0  # between two looks at the cluster
@@ -103,6 +105,7 @@ def _why_not(error: Exception, address: str | None) -> str:
     if "AF_UNIX path length" in said:
         folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "the temporary folder"
         return f"{folder} is too long a path for Ray's sockets; set RAY_TMPDIR to a short one, such as /tmp"
+    said = textwrap.shorten(said, _OF_RAY, placeholder=" ...")  # tracebacks of its own processes may follow
     if address is None:
         return f"no Ray starts on this machine: {said}"
     return (

@@ -31,7 +31,9 @@ def merge(*, run: list[str], into: str) -> str:
     sources = [resolve_run(location) for location in runs_at(run)]
     for source in sources:
         joined = join_runs(source, target)
-        new = f"{joined.images:,} new images, {joined.parts:,} new parts of votes, {joined.attacks:,} of attacks"
+        new = (
+            f"{joined.images:,} more images listed, {joined.parts:,} new parts of votes, {joined.attacks:,} of attacks"
+        )
         print(f"merged {source.location}: {new}")
     for facts in {name.rsplit("-", 1)[-1]: facts for one in (*sources, target) for name, facts in _sets(one)}.values():
         costs = CostMatrix(facts["costs"].distinct, target.manifest()["class_names"])
