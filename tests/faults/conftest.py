@@ -24,7 +24,7 @@ IMAGES, ACTORS, BLOCK = 80, 2, 10  # a block is a quarter of an actor's fair sha
 CONFIG = f"""
 data: {{source: digits, limit: {IMAGES}}}
 model: {{name: cifar_resnet8, num_classes: 10, input_size: 8}}
-sampling: {{sigma: 0.5, n0: 64, n: 1536, precision: fp32, batch_size: 64}}
+sampling: {{sigma: 0.5, n0: 64, n: 3072, precision: fp32, batch_size: 64}}
 pool: {{actors: {ACTORS}, elastic: true, gpus_per_actor: 1}}
 costs: [uniform]
 """

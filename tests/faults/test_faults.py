@@ -155,9 +155,10 @@ def test_a_dead_owner_on_another_machine_is_replaced_after_a_minute(on_s3, asser
     assert_whole(on_s3)
 
 
-def test_a_driver_is_killed_again_and_again_from_its_start_to_its_last_parts(sampling, assert_whole):
+def test_a_driver_is_killed_again_and_again(sampling, assert_whole):
     moments, before = random.Random(0), 0
-    for parts, moment in ((0, moments.uniform(0, 10)), *((parts, moments.random()) for parts in (1, 3, 2))):
+    # two actors commit at about the same time, so that a part awaited is two of the eight
+    for parts, moment in ((0, moments.uniform(0, 10)), *((1, moments.uniform(0, 0.5)) for _ in range(3))):
         sampling.start().kill(parts, moment)
         rows = sampling.rows() if sampling.parts() else {}
         print(f"killed {moment:.1f} s after {parts} parts: {len(rows)} images committed")
