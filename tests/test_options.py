@@ -318,7 +318,7 @@ FULL = {"data": {"source": "digits"}, "model": {"name": "cifar_resnet8"}, "resul
         ({"sampling": {"sigma": float("inf")}}, "sampling.sigma is inf; give a finite number"),
         ({"sampling": {"sigma": 10**400}}, r"sampling.sigma is 1000\d+\.\.\. \(401 characters\); give a number"),
         ({"sampling": {"radii": ["a"]}}, r"sampling.radii\[0\] is 'a'; give a number"),
-        ({"sampling": {"precision": "fp8"}}, "sampling.precision is 'fp8'; give one of auto, fp32"),
+        ({"sampling": {"precision": "fp4"}}, "sampling.precision is 'fp4'; give one of auto, fp32"),
         ({"experiment": 5}, "experiment is 5; give text; a word of YAML .* in quotes"),
         ({"experiment": None}, "experiment is null; give text"),
         (

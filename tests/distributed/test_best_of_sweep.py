@@ -8,7 +8,7 @@ import pytest
 from raycsr.certification import METRICS
 from raycsr.data.options import DataOptions
 from raycsr.distributed.options import SearchOptions
-from raycsr.distributed.search.job import check_sweep, keep_best, pixels_of_each_backbone
+from raycsr.distributed.search.job import check_sweep, inputs_of_backbones, keep_best, pixels_of_each_backbone
 from raycsr.distributed.training.arguments import TrainConfig
 from raycsr.models.checkpoints import save_checkpoint
 from raycsr.models.loading import load_base_classifier
@@ -55,8 +55,10 @@ def test_trials_of_several_input_sizes_are_said_to_be_no_equals(tmp_path):
         sigma=0.25,
         validation=ValidationOptions(images=10, sensitive=0),
     )
+    sizes = check_sweep(config, {"model.input_size": {"grid": [16, 8]}}, SearchOptions())
     with pytest.warns(UserWarning, match="trials take images of 8 x 8 and 16 x 16 px, and sigma and radii"):
-        pixels_of_each_backbone(check_sweep(config, {"model.input_size": {"grid": [16, 8]}}, SearchOptions()))
+        pixels_of_each_backbone(sizes, inputs_of_backbones(sizes))
+    seeds = check_sweep(config, {"model.init_seed": {"grid": [1, 2]}}, SearchOptions())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pixels_of_each_backbone(check_sweep(config, {"model.init_seed": {"grid": [1, 2]}}, SearchOptions()))
+        pixels_of_each_backbone(seeds, inputs_of_backbones(seeds))
