@@ -2,10 +2,12 @@
 
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from learning import learn_digits
 
 from raycsr import SmoothedClassifier, count_votes, load_attacks, load_certificates, load_predictions, load_votes
 from raycsr.cli import main
@@ -32,18 +34,9 @@ TRAIN = DataOptions("digits", split="train")
 def float32(tmp_path_factory):
     """A checkpoint of a classifier of digits under noise that is right most of the time."""
     model = load_base_classifier(ModelOptions("cifar_resnet8", num_classes=10, input_size=8))
-    images, labels = (torch.from_numpy(array) for array in digits_arrays("train"))
-    pixels, noise = images.permute(0, 3, 1, 2) / 255, torch.Generator().manual_seed(0)
-    optimizer = torch.optim.SGD(model.requires_grad_(True).train().parameters(), lr=0.1, momentum=0.9)
-    for _ in range(5):
-        for batch in torch.randperm(len(labels), generator=noise).split(64):
-            noisy = pixels[batch] + 0.5 * torch.randn(pixels[batch].shape, generator=noise)
-            loss = torch.nn.functional.cross_entropy(model(noisy), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    learn_digits(model, partial(torch.optim.SGD, lr=0.1, momentum=0.9), sigma=0.5, epochs=5)
     path = str(tmp_path_factory.mktemp("model") / "float32.pt")
-    save_checkpoint(path, model.eval(), training_info={"objective": "gaussian", "sigma": 0.5, "data": asdict(TRAIN)})
+    save_checkpoint(path, model, training_info={"objective": "gaussian", "sigma": 0.5, "data": asdict(TRAIN)})
     return path
 
 

@@ -1,8 +1,11 @@
 """`sampling.precision fp8`: a transformer whose products are of 8 bits is a base classifier with runs of its own."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from learning import learn_digits
 
 from raycsr import SmoothedClassifier, count_votes, load_attacks, load_certificates, load_predictions, load_votes
 from raycsr.cli import main
@@ -29,18 +32,9 @@ FIXED = {"sigma": 0.25, "n0": 32, "n": 256, "batch_size": 32}
 def transformer(tmp_path_factory):
     """A checkpoint of a transformer that is right about most digits under noise."""
     model = load_base_classifier(ModelOptions("vit_tiny_patch16_224", 10, input_size=8, args=SMALL))
-    images, labels = (torch.from_numpy(array) for array in digits_arrays("train"))
-    pixels, noise = images.permute(0, 3, 1, 2) / 255, torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(model.requires_grad_(True).train().parameters(), lr=2e-3)
-    for _ in range(8):
-        for batch in torch.randperm(len(labels), generator=noise).split(64):
-            noisy = pixels[batch] + 0.25 * torch.randn(pixels[batch].shape, generator=noise)
-            loss = torch.nn.functional.cross_entropy(model(noisy), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    learn_digits(model, partial(torch.optim.AdamW, lr=2e-3), sigma=0.25, epochs=8)
     path = str(tmp_path_factory.mktemp("model") / "transformer.pt")
-    save_checkpoint(path, model.eval(), training_info={"objective": "gaussian", "sigma": 0.25})
+    save_checkpoint(path, model, training_info={"objective": "gaussian", "sigma": 0.25})
     return path
 
 

@@ -3,16 +3,17 @@
 import shlex
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from learning import learn_digits
 
 from raycsr import Answer
 from raycsr.cli import main
 from raycsr.data.options import DataOptions
-from raycsr.data.packaged import digits_arrays
 from raycsr.data.sources import open_source
 from raycsr.distributed.options import PoolOptions
 from raycsr.distributed.sampling.arguments import SampleArguments
@@ -37,17 +38,8 @@ TRAIN = DataOptions("digits", split="train")
 def trained():
     """A classifier of digits under noise that is right most of the time."""
     model = load_base_classifier(ModelOptions("cifar_resnet8", num_classes=10, input_size=8))
-    images, labels = (torch.from_numpy(array) for array in digits_arrays("train"))
-    pixels, noise = images.permute(0, 3, 1, 2) / 255, torch.Generator().manual_seed(0)
-    optimizer = torch.optim.SGD(model.requires_grad_(True).train().parameters(), lr=0.1, momentum=0.9)
-    for _ in range(5):
-        for batch in torch.randperm(len(labels), generator=noise).split(64):
-            noisy = pixels[batch] + 0.5 * torch.randn(pixels[batch].shape, generator=noise)
-            loss = torch.nn.functional.cross_entropy(model(noisy), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return model.eval().requires_grad_(False)
+    learn_digits(model, partial(torch.optim.SGD, lr=0.1, momentum=0.9), sigma=0.5, epochs=5)
+    return model
 
 
 @pytest.fixture
