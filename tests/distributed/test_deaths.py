@@ -216,11 +216,11 @@ class DeadVoter(Voter):
 @pytest.mark.long
 def test_a_network_that_every_image_kills_ends_by_name_after_few_deaths(job, sent, monkeypatch):
     monkeypatch.setattr(run, "stream", lambda works: stream(works, DeadVoter))
-    options = job(limit=4, actors=1)
+    options = job(limit=40, actors=1)
     with pytest.raises(UserError, match=r"has sampled no image: its process died 3 times for each of 3, test#"):
         sample(**options)
     (deaths,) = Path(options["results"]).glob("default/runs/*/deaths")
-    assert len(deaths.read_text()) <= 12
+    assert len(deaths.read_text()) < 60  # 24; three for each would be 120
 
 
 class LostVoter(Voter):
