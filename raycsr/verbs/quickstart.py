@@ -79,7 +79,7 @@ def _train(
         sigma=SIGMA,
         costs=COSTLY,
         objective=ObjectiveOptions(objective, args or {}),
-        training=TrainingOptions(epochs=epochs, batch_size=64, lr=lr, precision="fp32"),  # the same figures anywhere
+        training=TrainingOptions(epochs=epochs, batch_size=64, lr=lr, precision="fp32"),  # one kind of CPU, one table
         augmentation=AugmentationOptions(crop_padding=1),
         validation=ValidationOptions(every=10, images=60, sensitive=40),
         results=results,
